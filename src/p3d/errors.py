@@ -1,0 +1,31 @@
+"""The two ways in which p3d says that the input, not the program, is at fault."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class UserError(ValueError):
+    """A mistake that the user can mend.
+
+    The message is one line: the value, the rule it breaks, the remedy. The command line prints it
+    without a traceback and ends with exit code 2.
+    """
+
+
+class BadVideoError(UserError):
+    """A video that cannot be read as asked.
+
+    Args:
+        path: The file or frame folder at fault.
+        reason: Why, as a short phrase without the path.
+    """
+
+    def __init__(self, path: Path | str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = Path(path)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[BadVideoError], tuple[Path, str]]:
+        """Survive the trip out of a loader's worker process."""
+        return (BadVideoError, (self.path, self.reason))
