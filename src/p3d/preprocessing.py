@@ -74,7 +74,10 @@ class Preprocessing:
                 f"preprocessing has unknown entries {sorted(unknown)}; "
                 "the file may come from a newer p3d: upgrade it"
             )
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        plain: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
+        return cls(**plain)
 
 
 IMAGENET = Preprocessing()
