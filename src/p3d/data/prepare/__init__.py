@@ -1,0 +1,13 @@
+"""Data sets made ready and checked: what `p3d prepare` does."""
+
+from __future__ import annotations
+
+from p3d.data.prepare.ucf101 import Ucf101Options, Ucf101Summary, prepare_ucf101
+from p3d.data.prepare.ucf101 import run as run_ucf101
+
+__all__ = [
+    "Ucf101Options",
+    "Ucf101Summary",
+    "prepare_ucf101",
+    "run_ucf101",
+]

@@ -1,0 +1,117 @@
+"""Files that appear whole or not at all, and never disturb those they were made from."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+LinkMode = Literal["hard", "symbolic", "copy"]
+
+TEMPORARY = ".p3d-partial-"
+"""Unfinished files and folders have this in their names; readers and later runs pass them over."""
+
+_CANNOT_LINK = {errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EACCES, errno.ENOSYS}
+
+
+@contextmanager
+def appearing(target: Path) -> Iterator[Path]:
+    """Gives a temporary name beside `target`, renamed to it on success and removed on failure.
+
+    Args:
+        target: The file or folder to be made. Its parent must exist.
+
+    Yields:
+        A path that does not exist yet.
+    """
+    temporary = target.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:12]}-{target.name}")
+    try:
+        yield temporary
+        temporary.replace(target)
+        if temporary.is_file():
+            # Renaming one hard link onto another of the same file leaves both, says POSIX.
+            temporary.unlink()
+    except BaseException:
+        if temporary.is_dir() and not temporary.is_symlink():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, lines: Iterable[str]) -> None:
+    """Writes lines as a UTF-8 text file, whole or not at all; an equal file is left alone."""
+    text = "".join(f"{line}\n" for line in lines)
+    if path.is_file() and path.read_bytes() == text.encode():
+        return
+    with appearing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def place(source: Path, target: Path, mode: LinkMode) -> LinkMode:
+    """Makes `target` the same video as `source`, which stays as it is.
+
+    Args:
+        source: The existing file.
+        target: Where to put it; a file there is replaced. Its parent must exist.
+        mode: How. Hard links fall back to a copy where the file system has none between the two.
+
+    Returns:
+        What was done: `mode`, or `"copy"` in its place.
+    """
+    with appearing(target) as temporary:
+        if mode == "symbolic":
+            temporary.symlink_to(source.resolve())
+            return mode
+        if mode == "hard":
+            try:
+                # A hard link to a symbolic link would break with its target's folder.
+                os.link(source.resolve(), temporary)
+                return mode
+            except OSError as error:
+                if error.errno not in _CANNOT_LINK:
+                    raise
+        shutil.copy2(source, temporary)
+    return "copy"
+
+
+def same_file(target: Path, source: Path) -> bool:
+    """Whether `target` already is `source`: linked, or a copy of the same size."""
+    try:
+        there, here = target.stat(), source.stat()
+    except OSError:
+        return False
+    return os.path.samestat(there, here) or there.st_size == here.st_size
+
+
+def remove_partial(folder: Path) -> int:
+    """Removes what a killed run left unfinished directly under `folder` and its class folders.
+
+    Args:
+        folder: A split's folder, `train` for instance.
+
+    Returns:
+        How many were removed.
+    """
+    remains = [*folder.glob(f"{TEMPORARY}*"), *folder.glob(f"*/{TEMPORARY}*")]
+    for path in remains:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    return len(remains)
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's contents, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+    return digest.hexdigest()

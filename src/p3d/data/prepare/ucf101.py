@@ -1,0 +1,296 @@
+"""UCF101 made ready: a folder a split, a folder a class, and the lists of all three splits.
+
+The source is never changed. The lists are written last, so that a folder with lists is complete;
+a run that was killed goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from p3d.data.prepare.archive import Archive, open_archive
+from p3d.data.prepare.download import Remote, fetch_ucf101
+from p3d.data.prepare.files import LinkMode, place, remove_partial, same_file
+from p3d.data.prepare.folder import index_folder
+from p3d.data.prepare.lists import (
+    LIST_FOLDER,
+    OFFICIAL_CLIPS,
+    Split,
+    Ucf101Lists,
+    Validation,
+    find_lists,
+    read_lists,
+    write_lists,
+)
+from p3d.data.prepare.progress import parallel_map
+from p3d.errors import UserError
+
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Ucf101Options:
+    """Lay UCF101 out for training."""
+
+    source: Path
+    """UCF101.rar, a zip of it, or a folder with the .avi files at any depth. Stays as it is."""
+    out: Path = Path("ucf101")
+    """Folder to make. Another fold or another kind of validation needs another folder."""
+    lists: Path | None = None
+    """Official lists: a folder or a zip. By default looked for in and beside the source."""
+    link: LinkMode = "hard"
+    """How files of a source folder get there. Hard links take no room and outlive the source;
+    across disks they become copies, which is said."""
+    fold: Literal[1, 2, 3] = 1
+    """Official split that the train, validation and test folders show. The lists of all three
+    are always written."""
+    validation: Validation = "public"
+    """Clips held out of the training list: 'public' takes groups 8-10 (split 1), 1-3 (split 2),
+    22-24 (split 3); 'none' trains on the whole official list."""
+    dry_run: bool = False
+    """Only count and report."""
+    allow_missing: bool = False
+    """Go on with the clips that are there, when some that the lists name are not."""
+    workers: int = 0
+    """Threads; 0: one a processor."""
+    download: bool = False
+    """First download the archive and the lists into the source, then a folder."""
+    remote: Remote = field(default_factory=Remote)
+
+
+@dataclass(frozen=True)
+class Ucf101Summary:
+    """What was, or in a dry run would be, prepared.
+
+    Attributes:
+        out: The folder.
+        fold: The official split it shows.
+        named: How many clips the lists name, by split.
+        present: How many of them are there at the end, by split.
+        kept: How many had been there before.
+        copied: How many were copied where a hard link had been asked for.
+        missing: Clips that are named and not there, as `Class/name.avi`.
+        unlisted: Clips of the source that no list names.
+        repeated: Files of the source that are there a second time.
+        dry_run: Whether nothing was done.
+    """
+
+    out: Path
+    fold: int
+    named: Mapping[Split, int]
+    present: Mapping[Split, int]
+    kept: int
+    copied: int
+    missing: tuple[str, ...]
+    unlisted: int
+    repeated: int
+    dry_run: bool
+
+    def lines(self) -> list[str]:
+        """The summary as lines for a reader."""
+        verb = "would hold" if self.dry_run else "holds"
+        counts = ", ".join(f"{self.present[split]:,} {split}" for split in SPLITS)
+        lines = [f"{self.out} {verb} fold {self.fold}: {counts} clips ({self.kept:,} kept)"]
+        if self.missing:
+            shown = ", ".join(self.missing[:3]) + (", ..." if len(self.missing) > 3 else "")
+            total = sum(self.named.values())
+            lines.append(f"WARNING: {len(self.missing):,} of {total:,} clips are missing: {shown}")
+        if sum(self.named.values()) != OFFICIAL_CLIPS:
+            total = sum(self.named.values())
+            lines.append(f"note: the lists name {total:,} clips, the official {OFFICIAL_CLIPS:,}")
+        if self.copied:
+            lines.append(f"note: {self.copied:,} clips copied, hard links being impossible there")
+        if self.unlisted:
+            lines.append(f"note: {self.unlisted:,} clips of the source are named by no list")
+        if self.repeated:
+            lines.append(f"note: {self.repeated:,} files of the source are there twice")
+        return lines
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Clips by file name in small letters, whether in a folder or in an archive."""
+
+    keys: frozenset[str]
+    repeated: int
+    files: Mapping[str, Path]
+    archive: Archive | None
+
+
+@dataclass(frozen=True)
+class _Plan:
+    todo: Mapping[str, Path]
+    kept: frozenset[str]
+    missing: tuple[str, ...]
+
+
+def prepare_ucf101(options: Ucf101Options) -> Ucf101Summary:
+    """Lays UCF101 out as `OUT/{train,validation,test}/<Class>/<clip>.avi` with its lists.
+
+    Args:
+        options: See `Ucf101Options`.
+
+    Returns:
+        What is there now, or would be.
+
+    Raises:
+        UserError: If the source or the lists are absent, damaged or at odds, if clips are missing
+            and that is not allowed, or if `out` was laid out for something else.
+    """
+    if options.download:
+        options = _download(options)
+    if not options.source.exists():
+        raise UserError(f"{options.source}: no such file or folder; give UCF101.rar or its folder")
+    lists = read_lists(options.lists or find_lists(options.source), options.validation)
+    if options.fold not in lists.folds:
+        raise UserError(f"fold {options.fold}: the lists have only {sorted(lists.folds)}")
+    source = _open_source(options)
+    plan = _plan(options, lists, source)
+    copied = 0
+    if not options.dry_run:
+        _refuse_missing(options, plan)
+        for split in SPLITS:
+            remove_partial(options.out / split)
+        copied = _place_all(options, plan, source)
+        write_lists(lists, options.out / LIST_FOLDER)
+    return _summary(options, lists, source, plan, copied)
+
+
+def run(options: Ucf101Options) -> None:
+    """Prepares UCF101 and prints the outcome."""
+    print("\n".join(prepare_ucf101(options).lines()))
+
+
+def _download(options: Ucf101Options) -> Ucf101Options:
+    if options.dry_run:
+        raise UserError("--download with --dry-run: a dry run downloads nothing; leave one out")
+    archive, lists = fetch_ucf101(options.remote, options.source)
+    return replace(options, source=archive, lists=options.lists or lists, download=False)
+
+
+def _open_source(options: Ucf101Options) -> _Source:
+    if options.source.is_dir():
+        index = index_folder(options.source, but=options.out)
+        return _Source(frozenset(index.files), index.repeated, index.files, None)
+    archive = open_archive(options.source)
+    return _Source(frozenset(archive.clips), archive.repeated, {}, archive)
+
+
+def _plan(options: Ucf101Options, lists: Ucf101Lists, source: _Source) -> _Plan:
+    """Decides what goes where.
+
+    Raises:
+        UserError: If `out` shows a clip in another split than it would now.
+    """
+    split_of = {
+        _key(clip): (split, clip)
+        for split, clips in lists.folds[options.fold].items()
+        for clip in clips
+    }
+    present = _already_there(options, split_of)
+    todo: dict[str, Path] = {}
+    kept, missing = set(), []
+    for key, (split, clip) in split_of.items():
+        target = options.out / split / clip
+        if key in present and (key not in source.keys or _unchanged(source, key, target)):
+            kept.add(key)
+        elif key in source.keys:
+            todo[key] = target
+        else:
+            missing.append(clip)
+    return _Plan(todo, frozenset(kept), tuple(missing))
+
+
+def _already_there(
+    options: Ucf101Options, split_of: Mapping[str, tuple[Split, str]]
+) -> frozenset[str]:
+    present, elsewhere = set(), []
+    for split in SPLITS:
+        for path in sorted((options.out / split).glob("*/*.avi")):
+            planned, clip = split_of.get(path.name.lower(), (split, ""))
+            if planned != split:
+                elsewhere.append(path)
+            elif clip and path == options.out / split / clip and path.exists():
+                present.add(_key(clip))
+    if elsewhere:
+        raise UserError(
+            f"{elsewhere[0]}: with fold {options.fold} and validation '{options.validation}' this "
+            f"and {len(elsewhere) - 1:,} other clips belong to another split; give another --out"
+        )
+    return frozenset(present)
+
+
+def _unchanged(source: _Source, key: str, target: Path) -> bool:
+    if source.archive is not None:
+        return target.stat().st_size == source.archive.clips[key].size
+    return same_file(target, source.files[key])
+
+
+def _refuse_missing(options: Ucf101Options, plan: _Plan) -> None:
+    total = len(plan.todo) + len(plan.kept) + len(plan.missing)
+    if plan.missing and (not options.allow_missing or len(plan.missing) == total):
+        remedy = (
+            "give the whole data set"
+            if options.allow_missing
+            else ("give the whole data set, or use what is there by --allow-missing")
+        )
+        raise UserError(
+            f"{options.source}: {len(plan.missing):,} of {total:,} clips that the lists name are "
+            f"not there, {plan.missing[0]} for one; {remedy}"
+        )
+
+
+def _place_all(options: Ucf101Options, plan: _Plan, source: _Source) -> int:
+    for folder in {target.parent for target in plan.todo.values()}:
+        folder.mkdir(parents=True, exist_ok=True)
+    if source.archive is not None:
+        source.archive.extract(plan.todo)
+        return 0
+    work = [(source.files[key], target) for key, target in plan.todo.items()]
+    done = parallel_map(
+        _placer(options.link),
+        work,
+        total=len(work),
+        title="Laying out UCF101",
+        workers=options.workers,
+    )
+    return sum(mode != options.link for mode in done)
+
+
+def _placer(mode: LinkMode) -> Callable[[tuple[Path, Path]], LinkMode]:
+    def put(pair: tuple[Path, Path]) -> LinkMode:
+        try:
+            return place(*pair, mode)
+        except OSError as error:
+            raise UserError(
+                f"{pair[1]}: cannot be made from {pair[0]} ({error.strerror}); mend that and run "
+                "the same command again"
+            ) from error
+
+    return put
+
+
+def _summary(
+    options: Ucf101Options, lists: Ucf101Lists, source: _Source, plan: _Plan, copied: int
+) -> Ucf101Summary:
+    fold = lists.folds[options.fold]
+    there = plan.kept | set(plan.todo)
+    return Ucf101Summary(
+        out=options.out,
+        fold=options.fold,
+        named={split: len(fold[split]) for split in SPLITS},
+        present={split: sum(_key(clip) in there for clip in fold[split]) for split in SPLITS},
+        kept=len(plan.kept),
+        copied=copied,
+        missing=plan.missing,
+        unlisted=len(source.keys - {_key(clip) for clip in lists.clips()}),
+        repeated=source.repeated,
+        dry_run=options.dry_run,
+    )
+
+
+def _key(clip: str) -> str:
+    return clip.rpartition("/")[2].lower()
