@@ -100,10 +100,9 @@ def fetch(url: str, folder: Path, remote: Remote, *, sha256: str = "") -> Path:
 
 def _fetch_part(url: str, part: Path, remote: Remote) -> None:
     """Calls again as long as something comes, and `remote.tries` times when nothing does."""
-    failures = 0
+    failures, furthest = 0, _size(part)
     with Progress(KNOWN_BYTES.get(Path(urlsplit(url).path).name), f"Downloading {url}", "B") as bar:
         while True:
-            before = _size(part)
             try:
                 if _receive(url, part, remote, bar):
                     return
@@ -111,7 +110,8 @@ def _fetch_part(url: str, part: Path, remote: Remote) -> None:
             except (OSError, http.client.HTTPException) as error:
                 _give_up_if_final(url, error)
                 reason = str(error) or type(error).__name__
-            failures = 1 if _size(part) > before else failures + 1
+            failures = 1 if _size(part) > furthest else failures + 1
+            furthest = max(furthest, _size(part))
             if failures >= remote.tries:
                 raise UserError(
                     f"{url}: cannot be fetched ({reason}); run the same command again to go on, or "

@@ -17,9 +17,9 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from p3d.data.prepare.files import write_text
+from p3d.data.records import Split
 from p3d.errors import UserError
 
-Split = Literal["train", "validation", "test"]
 Validation = Literal["public", "none"]
 
 LIST_FOLDER = "ucfTrainTestlist"

@@ -18,7 +18,6 @@ from p3d.data.prepare.folder import index_folder
 from p3d.data.prepare.lists import (
     LIST_FOLDER,
     OFFICIAL_CLIPS,
-    Split,
     Ucf101Lists,
     Validation,
     find_lists,
@@ -26,9 +25,8 @@ from p3d.data.prepare.lists import (
     write_lists,
 )
 from p3d.data.prepare.progress import parallel_map
+from p3d.data.records import SPLITS, Split
 from p3d.errors import UserError
-
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
