@@ -1,0 +1,153 @@
+"""Exact frames from a video file or a folder of frames.
+
+`read` gives the very frames that a decode of the whole file would give, whichever are asked for.
+"""
+
+from __future__ import annotations
+
+import re
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from p3d.data.video_file import VideoFile, checked_numbers
+from p3d.errors import BadVideoError
+
+FRAME_FOLDER_FPS = 25.0
+"""Frames a second of a frame folder, which has nothing to say of it: the rate of most of UCF101."""
+
+_FRAME_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
+
+
+class FrameSource(Protocol):
+    """A video whose frames can be read in any order."""
+
+    @property
+    def num_frames(self) -> int:
+        """Frames in the video, at least 1."""
+
+    @property
+    def height(self) -> int:
+        """Height in pixels, the right way up."""
+
+    @property
+    def width(self) -> int:
+        """Width in pixels, the right way up."""
+
+    @property
+    def fps(self) -> float:
+        """Frames a second, on average."""
+
+    def read(self, indices: Sequence[int]) -> Tensor:
+        """Return frames by number.
+
+        One call for all frames wanted is cheaper than several: the file is passed through once.
+
+        Args:
+            indices: Frame numbers in [0, num_frames), in any order; repeats are allowed.
+
+        Returns:
+            uint8 (len(indices), height, width, 3), RGB, contiguous.
+
+        Raises:
+            IndexError: A number is out of range.
+            BadVideoError: A frame cannot be decoded.
+        """
+
+
+@contextmanager
+def open_video(path: Path | str) -> Iterator[FrameSource]:
+    """Open a video file, or a folder of its frames, for the length of a `with` block.
+
+    Frames of a folder are its JPEG or PNG files, in the order of the numbers that end their names
+    (`walk-0001.jpg`); its rate is taken as 25 frames a second. A frame whose size differs from the
+    first is scaled to it in a video file, where the stream says so, and is an error in a folder.
+
+    >>> with open_video("v_Biking_g01_c04.avi") as video:
+    ...     clip = video.read(range(16))
+
+    Raises:
+        BadVideoError: There is no such file, or no frame can be read from it.
+    """
+    path = Path(path)
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        raise BadVideoError(path, "no such file or folder") from None
+    except OSError as error:
+        raise BadVideoError(path, f"cannot be opened ({error.strerror})") from error
+    if stat.S_ISDIR(status.st_mode):
+        yield FrameFolder(path)
+        return
+    video = VideoFile(path, status)
+    try:
+        yield video
+    finally:
+        video.close()
+
+
+def read_clip(path: Path | str, indices: Sequence[int]) -> Tensor:
+    """Return frames of a video by number: `open_video`, then `FrameSource.read`."""
+    with open_video(path) as video:
+        return video.read(indices)
+
+
+class FrameFolder:
+    """A `FrameSource` over a folder of JPEG or PNG frames; see `open_video`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._files = self._list_files()
+        self.num_frames = len(self._files)
+        self.fps = FRAME_FOLDER_FPS
+        self.height, self.width = self._read(0).shape[:2]
+
+    def _list_files(self) -> list[Path]:
+        try:
+            files = [file for file in self.path.iterdir() if not file.name.startswith(".")]
+        except OSError as error:
+            raise BadVideoError(self.path, f"cannot be opened ({error.strerror})") from error
+        frames = []
+        for file in files:
+            if file.suffix.lower() in _FRAME_SUFFIXES:
+                number = re.search(r"[0-9]+$", file.stem)
+                if number is None:
+                    raise BadVideoError(self.path, f"no frame number ends the name of {file.name}")
+                frames.append((int(number[0]), file))
+        if not frames:
+            raise BadVideoError(self.path, "a folder without frames (JPEG or PNG files)")
+        return [file for _, file in sorted(frames)]
+
+    def _read(self, frame: int) -> NDArray[np.uint8]:
+        file = self._files[frame]
+        try:
+            with Image.open(file) as image:
+                return np.asarray(image.convert("RGB"))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            words = str(error).replace(str(file), file.name)
+            raise BadVideoError(self.path, f"{file.name} cannot be read ({words})") from error
+
+    def read(self, indices: Sequence[int]) -> Tensor:
+        """See `FrameSource`."""
+        numbers = checked_numbers(indices, self.num_frames)
+        clip = torch.empty((len(numbers), self.height, self.width, 3), dtype=torch.uint8)
+        pixels = clip.numpy()
+        for frame in np.unique(numbers).tolist():
+            rgb = self._read(frame)
+            if rgb.shape != pixels.shape[1:]:
+                height, width = rgb.shape[:2]
+                raise BadVideoError(
+                    self.path,
+                    f"{self._files[frame].name} is {width}x{height}, the first frame "
+                    f"{self.width}x{self.height}; all must be of one size",
+                )
+            pixels[numbers == frame] = rgb
+        return clip

@@ -1,0 +1,143 @@
+"""Small videos for tests. Every frame shows its own number in a bar code that survives compression.
+
+The upper half of a frame is ten blocks, black or white: the bits of the number, the lowest at the
+left. The lower half is a texture that moves, so that a picture decoded from wrong references shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+BITS = 10
+
+
+def picture(number: int, *, height: int = 64, width: int = 80) -> NDArray[np.uint8]:
+    """Return frame `number` as RGB uint8 (height, width, 3)."""
+    rows, columns = np.mgrid[:height, :width]
+    texture = 128 + 90 * np.sin((columns + 3 * number) / 5) * np.cos((rows - 2 * number) / 4)
+    image = np.stack([texture, texture * 0.7 + 20, 255 - texture], -1).astype(np.uint8)
+    bits = [number >> bit & 1 for bit in range(BITS)]
+    edges = [width * bit // BITS for bit in range(BITS + 1)]
+    for bit, (left, right) in zip(bits, zip(edges, edges[1:], strict=False), strict=False):
+        image[: height // 2, left:right] = 255 * bit
+    return image
+
+
+def number_of(image: Any) -> int:
+    """Return the number that a frame (height, width, 3) shows."""
+    pixels = np.asarray(image, np.float32)
+    height, width = pixels.shape[:2]
+    row = pixels[height // 8 : height * 3 // 8].mean((0, 2))
+    centres = [(2 * bit + 1) * width // (2 * BITS) for bit in range(BITS)]
+    return sum(int(row[centre] > 128) << bit for bit, centre in enumerate(centres))
+
+
+def write_video(
+    path: Path,
+    num_frames: int = 40,
+    *,
+    codec: str = "mpeg4",
+    pix_fmt: str = "yuv420p",
+    size: tuple[int, int] = (64, 80),
+    gop: int = 12,
+    b_frames: int = 0,
+    fps: int = 25,
+    times: Sequence[int] | None = None,
+    rotation: int = 0,
+    options: dict[str, str] | None = None,
+    container_options: dict[str, str] | None = None,
+) -> Path:
+    """Write frames 0, 1, ... to a video file, whose format follows the name, and return its path.
+
+    Args:
+        path: Where to.
+        num_frames: How many.
+        codec: An FFmpeg encoder.
+        pix_fmt: An FFmpeg pixel format that the encoder takes.
+        size: Height and width in pixels.
+        gop: Frames from one key picture to the next.
+        b_frames: B pictures between two others.
+        fps: Frames a second; also the unit of `times`.
+        times: When each frame is shown; 0, 1, ... by default.
+        rotation: Degrees that a player is to turn the picture counterclockwise.
+        options: More options of the encoder.
+        container_options: Options of the format.
+    """
+    with av.open(str(path), "w", options=container_options or {}) as container:
+        stream = container.add_stream(codec, rate=fps, options={"threads": "1", **(options or {})})
+        stream.height, stream.width = size
+        stream.pix_fmt = pix_fmt
+        stream.gop_size = gop
+        stream.max_b_frames = b_frames
+        if rotation:
+            stream.set_display_rotation(rotation)
+        for number in range(num_frames):
+            frame = av.VideoFrame.from_ndarray(picture(number, height=size[0], width=size[1]))
+            frame.time_base = Fraction(1, fps)
+            frame.pts = number if times is None else times[number]
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def rewrite_packets(source: Path, target: Path, change: Any) -> Path:
+    """Copy a video without decoding: `change` maps its packets' bytes to those to be written.
+
+    Packets of the copy are one frame apart in decoding order, as AVI keeps them.
+    """
+    with av.open(str(source)) as old, av.open(str(target), "w") as new:
+        stream = old.streams.video[0]
+        copy = new.add_stream_from_template(stream)
+        packets = [packet for packet in old.demux(stream) if packet.size]
+        keys = {bytes(packet) for packet in packets if packet.is_keyframe}
+        for place, data in enumerate(change([bytes(packet) for packet in packets])):
+            packet = av.Packet(data)
+            packet.stream = copy
+            packet.time_base = stream.time_base
+            packet.pts = packet.dts = place
+            packet.is_keyframe = any(data.endswith(key[-64:]) for key in keys)
+            new.mux(packet)
+    return target
+
+
+VOP = b"\x00\x00\x01\xb6"
+# A picture that says "show the last one again": type P, no second, 5 bits of time, not coded.
+EMPTY_VOP = VOP + bytes([0b01010000, 0b01011111])
+
+
+def vop_type(packet: bytes) -> int:
+    """Return 0, 1 or 2 for the I, P or B picture in an MPEG-4 packet."""
+    return packet[packet.index(VOP) + 4] >> 6
+
+
+def pack(packets: Sequence[bytes]) -> Iterator[bytes]:
+    """Pack an MPEG-4 stream with B pictures as XviD and DivX do.
+
+    A picture that others lean on travels in one packet with the first B picture behind it, and an
+    empty picture fills the place that is left.
+    """
+    note = b"\x00\x00\x01\xb2DivX503b1393p"
+    group: list[bytes] = []
+
+    def flush() -> Iterator[bytes]:
+        if len(group) > 1:
+            yield group[0] + group[1][group[1].index(VOP) :]
+            yield from group[2:]
+            yield EMPTY_VOP
+        else:
+            yield from group
+
+    for packet in packets:
+        if vop_type(packet) != 2:
+            yield from flush()
+            group.clear()
+        at = min(i for i in (packet.find(VOP), packet.find(b"\x00\x00\x01\xb3")) if i >= 0)
+        group.append(packet[:at] + note + packet[at:] if vop_type(packet) == 0 else packet)
+    yield from flush()
