@@ -1,0 +1,188 @@
+"""Motions of a textured object that cannot be told apart without the order of their frames.
+
+Four motions (sideways, vertical, turning, zooming), each of which gives two classes: one is the
+other played backwards. A class and its partner take the same random draws, so their two videos of
+one group and clip are the *same frames* in opposite order, noise included. Whatever looks at frames
+without their order therefore answers alike for both, and is right for at most one of the two.
+
+Along a video the object's state is a function of the time from the middle frame, where it is drawn
+alike for all classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+SIZE = 48
+"""Height and width of a frame, in pixels."""
+
+NUM_FRAMES = 23
+"""Frames in a video. Odd, so that a centred window of frames 2 apart is its own mirror image."""
+
+CLASSES: dict[str, tuple[str, bool]] = {
+    "MoveDown": ("vertical", False),
+    "MoveLeft": ("sideways", True),
+    "MoveRight": ("sideways", False),
+    "MoveUp": ("vertical", True),
+    "TurnAnticlockwise": ("turn", True),
+    "TurnClockwise": ("turn", False),
+    "ZoomIn": ("zoom", False),
+    "ZoomOut": ("zoom", True),
+}
+"""Class name -> its motion, and whether that is played backwards."""
+
+MOTIONS = tuple(dict.fromkeys(motion for motion, _ in CLASSES.values()))
+
+TURN = 0.10
+"""Radians that a turning object covers while another moves by one pixel."""
+
+ZOOM = 0.045
+"""Growth, as a logarithm, of a zooming object while another moves by one pixel."""
+
+BACKGROUND_CELL = 6.0
+"""Pixels between the background's random colours."""
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What the clips of one group share; colours are in 0-1.
+
+    Attributes:
+        background: Random colours `(n, n, 3)`, repeated over the frame.
+        texture: Random colours `(n, n, 3)` over the object.
+        roundness: Exponent of the object's outline: 2 is an ellipse, more is nearer a rectangle.
+        aspect: Half the logarithm of the object's width over its height.
+    """
+
+    background: Floats
+    texture: Floats
+    roundness: float
+    aspect: float
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> Scene:
+        """Draw a dim background and a bright object."""
+        cells = int(rng.integers(3, 5))
+        return cls(
+            background=0.03 + 0.3 * rng.random((8, 8, 3), dtype=np.float32),
+            texture=0.35 + 0.65 * rng.random((cells, cells, 3), dtype=np.float32),
+            roundness=float(rng.choice([2.0, 4.0, 8.0])),
+            aspect=float(rng.uniform(-0.2, 0.2)),
+        )
+
+
+@dataclass(frozen=True)
+class Take:
+    """What makes one clip of a group; lengths are in pixels and describe the middle frame.
+
+    Attributes:
+        x: Centre of the object, to the right of the frame's.
+        y: Centre of the object, below the frame's.
+        radius: Half the object's side.
+        angle: Clockwise turn of the object, in radians.
+        speed: Pixels a frame; turning and zooming scale with it.
+        shift: Of the background, down and to the right.
+        gain: Brightness of the whole clip.
+        noise_seed: Of the pixel noise.
+    """
+
+    x: float
+    y: float
+    radius: float
+    angle: float
+    speed: float
+    shift: tuple[float, float]
+    gain: float
+    noise_seed: int
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> Take:
+        """Draw a clip's nuisances."""
+        period = 8 * BACKGROUND_CELL
+        return cls(
+            x=float(rng.uniform(-5, 5)),
+            y=float(rng.uniform(-5, 5)),
+            radius=float(rng.uniform(11.5, 16.5)),
+            angle=float(rng.uniform(0, 2 * np.pi)),
+            speed=float(rng.uniform(1.2, 2.0)),
+            shift=(float(rng.uniform(0, period)), float(rng.uniform(0, period))),
+            gain=float(rng.uniform(0.8, 1.1)),
+            noise_seed=int(rng.integers(2**31)),
+        )
+
+
+def _colours(grid: Floats, y: Floats, x: Floats) -> Floats:
+    """Interpolate smoothly between a periodic grid of colours at `y`, `x` (in cells)."""
+    cells = len(grid)
+    top, left = np.floor(y), np.floor(x)
+    down, right = y - top, x - left
+    down = (down * down * (3 - 2 * down))[..., None]
+    right = (right * right * (3 - 2 * right))[..., None]
+    rows = top.astype(np.intp) % cells, (top.astype(np.intp) + 1) % cells
+    columns = left.astype(np.intp) % cells, (left.astype(np.intp) + 1) % cells
+    upper, lower = (
+        grid[row, columns[0]] * (1 - right) + grid[row, columns[1]] * right for row in rows
+    )
+    return cast(Floats, upper * (1 - down) + lower * down)
+
+
+def _object(motion: str, scene: Scene, take: Take) -> tuple[Floats, Floats]:
+    """Colours `(T, H, W, 3)` and coverage `(T, H, W, 1)` of the moving object."""
+    steps = np.arange(NUM_FRAMES, dtype=np.float32) - (NUM_FRAMES - 1) / 2
+    way = take.speed * steps[:, None, None]
+    axis = np.arange(SIZE, dtype=np.float32) - (SIZE - 1) / 2
+    dx = axis[None, None, :] - take.x - (way if motion == "sideways" else 0)
+    dy = axis[None, :, None] - take.y - (way if motion == "vertical" else 0)
+    angle = take.angle + way * (TURN if motion == "turn" else 0)
+    radius = take.radius * np.exp(way * (ZOOM if motion == "zoom" else 0))
+    across = (np.cos(angle) * dx + np.sin(angle) * dy) / (radius * np.exp(scene.aspect))
+    along = (np.cos(angle) * dy - np.sin(angle) * dx) / (radius * np.exp(-scene.aspect))
+    power = scene.roundness
+    distance = (np.abs(across) ** power + np.abs(along) ** power) ** (1 / power)
+    coverage = np.clip((1 - distance) * radius + 0.5, 0, 1)
+    half = len(scene.texture) / 2
+    colours = _colours(scene.texture, (along + 1) * half, (across + 1) * half)
+    return colours, coverage[..., None].astype(np.float32)
+
+
+def render(motion: str, scene: Scene, take: Take) -> NDArray[np.uint8]:
+    """Draw a motion played forwards.
+
+    Args:
+        motion: One of `MOTIONS`.
+        scene: The group's textures and shape.
+        take: The clip's nuisances.
+
+    Returns:
+        RGB frames `(T, H, W, 3)`, 0-255.
+    """
+    colours, coverage = _object(motion, scene, take)
+    axis = np.arange(SIZE, dtype=np.float32) / BACKGROUND_CELL
+    down, right = (np.float32(shift / BACKGROUND_CELL) for shift in take.shift)
+    background = _colours(scene.background, *np.meshgrid(axis - down, axis - right, indexing="ij"))
+    frames = take.gain * (background + coverage * (colours - background))
+    rng = np.random.default_rng(take.noise_seed)
+    frames += 0.01 * rng.standard_normal(frames.shape, dtype=np.float32)
+    return cast(NDArray[np.uint8], (255 * np.clip(frames, 0, 1) + 0.5).astype(np.uint8))
+
+
+def render_video(class_name: str, group: int, clip: int, seed: int) -> NDArray[np.uint8]:
+    """Draw one video of the sample set: a pure function of its four arguments.
+
+    Partner classes share every draw; one of them is played backwards.
+
+    Returns:
+        RGB frames `(T, H, W, 3)`, 0-255.
+    """
+    motion, backwards = CLASSES[class_name]
+    key = (seed, MOTIONS.index(motion), group)
+    scene = Scene.draw(np.random.default_rng([*key, 0]))
+    take = Take.draw(np.random.default_rng([*key, 1 + clip]))
+    frames = render(motion, scene, take)
+    return frames[::-1] if backwards else frames
