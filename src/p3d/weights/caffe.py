@@ -1,0 +1,147 @@
+"""Reading `.caffemodel` files: the networks as the paper's authors released them.
+
+A `.caffemodel` is a protobuf message `NetParameter`. Only six of its fields matter here, so the
+message types are declared below and nothing of Caffe is needed. The values are declared as `bytes`
+and not as `repeated float`: on the wire the two are the same (packed floats are a run of
+little-endian bytes), and bytes become an array without passing through a million Python floats.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
+from torch import Tensor
+
+from p3d.errors import UserError
+from p3d.weights.port import flatten_kernel
+
+_FIELD = descriptor_pb2.FieldDescriptorProto
+# message: (field name, number, type, is a list)
+_SCHEMA: dict[str, list[tuple[str, int, _FIELD.Type.ValueType | str, bool]]] = {
+    "Shape": [("dim", 1, _FIELD.TYPE_INT64, True)],
+    "Blob": [
+        ("num", 1, _FIELD.TYPE_INT32, False),
+        ("channels", 2, _FIELD.TYPE_INT32, False),
+        ("height", 3, _FIELD.TYPE_INT32, False),
+        ("width", 4, _FIELD.TYPE_INT32, False),
+        ("data", 5, _FIELD.TYPE_BYTES, True),
+        ("shape", 7, "Shape", False),
+        ("double_data", 8, _FIELD.TYPE_BYTES, True),
+    ],
+    "Layer": [
+        ("name", 1, _FIELD.TYPE_STRING, False),
+        ("type", 2, _FIELD.TYPE_STRING, False),
+        ("blobs", 7, "Blob", True),
+    ],
+    "Net": [("name", 1, _FIELD.TYPE_STRING, False), ("layer", 100, "Layer", True)],
+}
+
+_LAYER = re.compile(r"(res|bn)([2-5])(?:([a-z])|b(\d+))_branch(1|2a|2b|2b_t|2c)")
+_PARTS = {"1": "shortcut", "2a": "reduce", "2b": "spatial", "2b_t": "temporal", "2c": "expand"}
+_NORM_LEAVES = ("weight", "bias", "running_mean", "running_var")
+
+
+@cache
+def _net_message() -> Any:
+    """The class of `NetParameter`, built from the schema above."""
+    file = descriptor_pb2.FileDescriptorProto(
+        name="p3d/caffe.proto", package="p3d.caffe", syntax="proto2"
+    )
+    for message, fields in _SCHEMA.items():
+        declared = file.message_type.add(name=message)
+        for name, number, kind, many in fields:
+            label = _FIELD.LABEL_REPEATED if many else _FIELD.LABEL_OPTIONAL
+            field = declared.field.add(name=name, number=number, label=label)
+            if isinstance(kind, str):
+                field.type, field.type_name = _FIELD.TYPE_MESSAGE, f".p3d.caffe.{kind}"
+            else:
+                field.type = kind
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("p3d.caffe.Net"))
+
+
+def _blob(layer: str, blob: Any) -> Tensor:
+    """One blob as a float32 tensor of its own shape."""
+    shape = list(blob.shape.dim) or [blob.num, blob.channels, blob.height, blob.width]
+    packed, dtype = (blob.data, "<f4") if blob.data else (blob.double_data, "<f8")
+    values = np.frombuffer(bytearray().join(packed), dtype).astype(np.float32, copy=False)
+    if values.size != int(np.prod(shape)):
+        raise UserError(
+            f"layer {layer} holds {values.size} packed values for a blob of {shape}; "
+            "save it again with Caffe, which packs them"
+        )
+    return torch.from_numpy(values).reshape(shape)
+
+
+def our_layer(name: str) -> str | None:
+    """Our name of a Caffe layer, such as "res3.7.temporal.conv" for "res3b7_branch2b_t".
+
+    The further blocks of a stage are called b, c, ... or b1, b2, ...; None for an unknown name.
+    """
+    if name in ("conv1", "bn_conv1"):
+        return "stem.conv" if name == "conv1" else "stem.bn"
+    if match := _LAYER.fullmatch(name):
+        kind, stage, letter, number, branch = match.groups()
+        index = int(number) if number else ord(letter) - ord("a")
+        return f"res{stage}.{index}.{_PARTS[branch]}.{'conv' if kind == 'res' else 'bn'}"
+    return None
+
+
+def _tensors(name: str, kind: str, blobs: list[Tensor]) -> dict[str, Tensor]:
+    """A layer's blobs under our keys and in our shapes."""
+    if kind == "InnerProduct" or name.startswith("fc"):
+        if len(blobs) != 2:
+            raise UserError(f"layer {name} has {len(blobs)} blobs; a classifier has 2")
+        weight = blobs[0].reshape(-1, blobs[0].shape[-1])
+        return {"fc.weight": weight, "fc.bias": blobs[1].reshape(-1)}
+    ours = our_layer(name)
+    if ours is None:
+        raise UserError(f"layer {name} ({kind}) belongs to no P3D; this is another network")
+    count = 4 if ours.endswith(".bn") else 1
+    if len(blobs) != count:
+        raise UserError(f"layer {name} has {len(blobs)} blobs; a P3D's has {count} there")
+    if count == 4:
+        leaves = zip(_NORM_LEAVES, blobs, strict=True)
+        return {f"{ours}.{leaf}": blob.reshape(-1) for leaf, blob in leaves}
+    key = f"{ours}.weight"
+    return {key: flatten_kernel(key, blobs[0])}
+
+
+def read_caffemodel(path: Path) -> dict[str, Tensor]:
+    """Read a `.caffemodel` of any depth, modality and class count.
+
+    Args:
+        path: A binary `NetParameter`.
+
+    Returns:
+        float32 tensors under our names and in our shapes.
+
+    Raises:
+        UserError: It is no such file, it is damaged, or it holds another network.
+    """
+    try:
+        net = _net_message().FromString(path.read_bytes())
+    except DecodeError as error:
+        raise UserError(
+            "it is neither a PyTorch file, nor safetensors, nor a whole .caffemodel; "
+            "it may be cut short or damaged: fetch it again"
+        ) from error
+    state: dict[str, Tensor] = {}
+    for layer in net.layer:
+        if not layer.blobs:
+            continue
+        tensors = _tensors(layer.name, layer.type, [_blob(layer.name, b) for b in layer.blobs])
+        if twice := state.keys() & tensors.keys():
+            raise UserError(f"layer {layer.name} gives {min(twice)} a second time")
+        state |= tensors
+    if not state:
+        raise UserError("it holds no layers with weights; it is no .caffemodel of a P3D network")
+    return state
