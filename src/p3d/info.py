@@ -86,6 +86,8 @@ def stages(config: P3DConfig, *, frames: int = 16, size: int = 160) -> list[Stag
     Raises:
         UserError: The clip is too small for the network.
     """
+    if frames < 1 or size < 1:
+        raise UserError(f"a clip of {frames} frames of {size}x{size} px is empty; give 1 or more")
     with torch.device("meta"):
         model = P3D(config).eval()
         clip = torch.zeros(1, CHANNELS[config.modality], frames, size, size)

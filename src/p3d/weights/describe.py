@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from p3d.errors import UserError
-from p3d.model import CHANNELS, FEATURES, Modality, P3DConfig, Variant, Wiring
+from p3d.model import CHANNELS, FEATURES, P3D, Modality, P3DConfig, Variant, Wiring
 from p3d.preprocessing import AUTHORS, AUTHORS_FLOW, IMAGENET, Preprocessing
 from p3d.weights.evidence import UNIT_FLOW, judge
-from p3d.weights.keys import complete_counters, config_from
+from p3d.weights.keys import check_fit, complete_counters, config_from
 from p3d.weights.metadata import check_class_names, read_metadata, read_recipe
 from p3d.weights.reading import Contents, Format, read_contents
 from p3d.weights.resnet import inflate
@@ -205,9 +205,16 @@ def read_weights(
 
 
 def describe_file(path: Path | str) -> WeightFile:
-    """Find out what a weight file is, without building its network.
+    """Find out what a weight file is, and check that it is whole.
 
     Raises:
-        UserError: It cannot be read, or is of no known format.
+        UserError: As `load_model`.
     """
-    return read_weights(path)[1]
+    state, file = read_weights(path)
+    with torch.device("meta"):
+        network = P3D(file.config)
+    try:
+        check_fit(network, state)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    return file

@@ -78,8 +78,8 @@ def _listed(what: str, keys: Sequence[str]) -> list[str]:
     return [f"{len(keys)} {what} ({', '.join(keys[:3])}{more})"]
 
 
-def load_strictly(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Copy tensors into a model if, and only if, all keys and shapes agree.
+def check_fit(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Check that tensors have exactly a model's keys and shapes.
 
     Raises:
         UserError: They do not; it says how many are missing, unexpected or misshapen, and which.
@@ -96,5 +96,7 @@ def load_strictly(model: nn.Module, state: Mapping[str, Tensor]) -> None:
         *_listed("misshapen", misshapen),
     ]
     if faults:
-        raise UserError(f"its tensors do not fit the network: {'; '.join(faults)}")
-    model.load_state_dict(dict(state))
+        raise UserError(
+            f"its tensors do not fit the network: {'; '.join(faults)}; "
+            "give the whole weights of this very network"
+        )

@@ -14,7 +14,7 @@ from p3d.errors import UserError
 from p3d.model import P3D, Modality, Variant, Wiring
 from p3d.preprocessing import Preprocessing
 from p3d.weights.describe import Overrides, PreprocessingName, WeightFile, read_weights
-from p3d.weights.keys import complete_counters, load_strictly
+from p3d.weights.keys import check_fit, complete_counters
 from p3d.weights.metadata import build
 from p3d.weights.reading import recognise
 from p3d.weights.resnet import inflate
@@ -181,9 +181,10 @@ def load_pretrained(model: P3D, path: Path | str) -> tuple[str, ...]:
     elif model.class_names is None:
         model.class_names = file.class_names
     try:
-        load_strictly(model, state)
+        check_fit(model, state)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+    model.load_state_dict(state)
     theirs = file.preprocessing
     model.preprocessing = replace(
         model.preprocessing, channels=theirs.channels, mean=theirs.mean, std=theirs.std

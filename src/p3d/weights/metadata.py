@@ -16,7 +16,7 @@ from torch import Tensor
 from p3d.errors import UserError
 from p3d.model import P3D, Modality, Name, P3DConfig, Variant, Wiring
 from p3d.preprocessing import Preprocessing
-from p3d.weights.keys import load_strictly
+from p3d.weights.keys import check_fit
 
 VERSION_KEY = "p3d_format"
 VERSION = "1"
@@ -141,8 +141,8 @@ def build(
     # Nothing is drawn for weights that are about to be overwritten.
     with torch.device("meta"):
         model = P3D(config)
-    model.to_empty(device="cpu")
-    load_strictly(model, state)
+    check_fit(model, state)
+    model.to_empty(device="cpu").load_state_dict(dict(state))
     model.preprocessing, model.class_names = preprocessing, class_names
     return model.eval()
 

@@ -1,0 +1,201 @@
+"""Networks as folders, on the local disk or on the Hugging Face Hub.
+
+A folder holds `model.safetensors` (which alone suffices to load the network), `config.json` (the
+same record, readable) and `README.md` (a model card written from it). Local folders need nothing
+but p3d; the Hub needs the extra `p3d[hub]`.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from p3d.errors import UserError
+from p3d.model import P3D
+from p3d.weights import load_model, replacing, save_model
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+CARD_FILE = "README.md"
+
+
+def model_card(
+    model: P3D, *, source: str | None = None, recipe: Mapping[str, Any] | None = None
+) -> str:
+    """Write a model card in Markdown from what the model knows of itself.
+
+    Args:
+        model: The network.
+        source: Where its weights come from, in words.
+        recipe: How they were trained.
+
+    Returns:
+        YAML front matter as the Hub reads it, then Markdown.
+    """
+    config, prep = model.config, model.preprocessing
+    lines = [
+        "---",
+        "library_name: p3d",
+        "pipeline_tag: video-classification",
+        "tags: [p3d, video-classification, action-recognition]",
+        "---",
+        "",
+        f"# {config.name}, {config.num_classes} classes",
+        "",
+        "A Pseudo-3D residual network (Qiu, Yao, Mei, ICCV 2017) for action recognition.",
+        "",
+        "| | |",
+        "| --- | --- |",
+        f"| network | {config.name}, {config.wiring} wiring, {config.variant} |",
+        f"| input | {config.modality}; channels {prep.channels}, mean {list(prep.mean)}, "
+        f"std {list(prep.std)} (of 0-255) |",
+        f"| clip | {prep.num_frames} frames, stride {prep.frame_stride}, resized to "
+        f"{prep.resize[0]}x{prep.resize[1]}, crop {prep.crop} |",
+        f"| parameters | {sum(p.numel() for p in model.parameters()):,} |",
+        f"| source | {source or 'not recorded'} |",
+        "",
+        "```python",
+        "from p3d.hub import from_pretrained",
+        "",
+        'model = from_pretrained("this folder or repository")',
+        "```",
+    ]
+    if recipe:
+        lines += ["", "## Recipe", "", "```json", json.dumps(recipe, indent=2), "```"]
+    if model.class_names:
+        lines += ["", "## Classes", "", ", ".join(model.class_names)]
+    return "\n".join(lines) + "\n"
+
+
+def save_pretrained(
+    model: P3D,
+    folder: Path | str,
+    *,
+    source: str | None = None,
+    recipe: Mapping[str, Any] | None = None,
+) -> None:
+    """Save a network as a folder of weights, configuration and model card.
+
+    Args:
+        model: The network.
+        folder: Where to; made if need be, files of the same names in it are replaced.
+        source: Where the weights come from, in words.
+        recipe: How they were trained; anything that JSON can hold.
+
+    Raises:
+        UserError: The folder cannot be made or written.
+    """
+    folder = Path(folder)
+    config = asdict(model.config) | {
+        "preprocessing": model.preprocessing.to_dict(),
+        "class_names": model.class_names,
+        "source": source,
+        "recipe": recipe,
+    }
+    texts = {
+        CONFIG_FILE: json.dumps(config, indent=2, ensure_ascii=False) + "\n",
+        CARD_FILE: model_card(model, source=source, recipe=recipe),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_model(model, folder / WEIGHTS_FILE, source=source, recipe=recipe)
+        for name, text in texts.items():
+            with replacing(folder / name) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error}); choose another folder") from error
+
+
+def _huggingface_hub() -> ModuleType:
+    """The optional dependency, or the remedy."""
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise UserError(
+            "the Hugging Face Hub needs huggingface_hub, which is not installed; "
+            "run: pip install 'p3d[hub]'"
+        ) from error
+    return huggingface_hub
+
+
+def from_pretrained(
+    folder_or_repo_id: Path | str, *, revision: str | None = None, **overrides: Any
+) -> P3D:
+    """Load a network that `save_pretrained` or `push_to_hub` stored.
+
+    Args:
+        folder_or_repo_id: A local folder, or a repository on the Hub ("owner/name").
+        revision: Branch, tag or commit of the repository; by default its main branch.
+        overrides: As for `p3d.load_model`.
+
+    Returns:
+        The network, float32, on the CPU, in evaluation mode.
+
+    Raises:
+        UserError: There is no such folder or repository, it holds no network, the Hub cannot be
+            reached, or `huggingface_hub` is needed and not installed.
+    """
+    folder = Path(folder_or_repo_id)
+    if folder.is_dir():
+        return load_model(folder / WEIGHTS_FILE, **overrides)
+    repo_id = str(folder_or_repo_id)
+    if repo_id.count("/") != 1 or repo_id.startswith((".", "~", "/")) or repo_id.endswith("/"):
+        raise UserError(f"{repo_id}: neither a folder nor a repository; give one or 'owner/name'")
+    hub = _huggingface_hub()
+    try:
+        path = hub.hf_hub_download(repo_id, WEIGHTS_FILE, revision=revision)
+    except (OSError, ValueError, hub.errors.EntryNotFoundError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{repo_id}: not a folder here, and not to be had from the Hub ({reason}); "
+            "check the name, the revision and the connection"
+        ) from error
+    return load_model(path, **overrides)
+
+
+def push_to_hub(
+    model: P3D,
+    repo_id: str,
+    *,
+    revision: str | None = None,
+    private: bool = False,
+    source: str | None = None,
+    recipe: Mapping[str, Any] | None = None,
+) -> str:
+    """Store a network in a repository on the Hub, which is made if need be.
+
+    Who is allowed to is up to `huggingface_hub` (run `hf auth login` once).
+
+    Args:
+        model: The network.
+        repo_id: "owner/name".
+        revision: Branch to write to; by default the main one.
+        private: Whether a new repository is private.
+        source: Where the weights come from, in words.
+        recipe: How they were trained.
+
+    Returns:
+        The address of the repository.
+
+    Raises:
+        UserError: `huggingface_hub` is not installed, or the Hub refuses or cannot be reached.
+    """
+    hub = _huggingface_hub()
+    with tempfile.TemporaryDirectory() as folder:
+        save_pretrained(model, folder, source=source, recipe=recipe)
+        try:
+            api = hub.HfApi()
+            address = api.create_repo(repo_id, private=private, exist_ok=True)
+            api.upload_folder(repo_id=repo_id, folder_path=folder, revision=revision)
+        except (OSError, ValueError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(
+                f"{repo_id}: cannot be stored on the Hub ({reason}); "
+                "check the name and the connection, and log in with: hf auth login"
+            ) from error
+    return str(address)
