@@ -1,0 +1,408 @@
+"""Batches of clips, the same whatever the number of workers, processes and restarts.
+
+A training clip is a function of the seed, the epoch and its number within the epoch's clips; the
+order of an epoch is a function of seed and epoch. So a sampler yields pairs (epoch, number), and
+workers that live through all epochs need to be told nothing. All processes walk through the same
+global order and each takes its share of every global batch.
+
+In evaluation every video is seen exactly once over all processes, and nothing is padded.
+"""
+
+# ruff: noqa: PT028 (`test_loader` is not a test)
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from p3d.data.decode import open_video
+from p3d.data.manifest import VideoDataset
+from p3d.data.sampling import clip_rng, epoch_permutation, random_window, uniform_windows
+from p3d.data.transforms import Augmentation, test_transform, train_transform
+from p3d.errors import BadVideoError, UserError
+from p3d.preprocessing import Preprocessing
+
+BadVideoPolicy = Literal["error", "skip"]
+
+
+class Batch(NamedTuple):
+    """What one step works on.
+
+    Attributes:
+        clips: uint8 `(N, T, H, W, C)` in training, `(N, clips, T, H, W, C)` in evaluation.
+        labels: int64 `(N,)`.
+        indices: int64 `(N,)`, the videos' places in the data set.
+        bad: A line for each video that was skipped. `N` is smaller by as many; it may be 0.
+    """
+
+    clips: Tensor
+    labels: Tensor
+    indices: Tensor
+    bad: tuple[str, ...]
+
+
+class _Sample(NamedTuple):
+    clips: Tensor
+    label: int
+    video: int
+
+
+class _Result(NamedTuple):
+    # An error travels as a value: of a worker's exceptions, a loader makes others that hold a
+    # traceback in their text.
+    batch: Batch
+    error: BadVideoError | None
+
+
+class _Videos:
+    """Paths and labels in two arrays.
+
+    Thousands of Python objects would be copied into every worker bit by bit, as counting references
+    to them touches their memory.
+    """
+
+    def __init__(self, dataset: VideoDataset) -> None:
+        self.paths = np.array([os.fsencode(record.path) for record in dataset.records], dtype="S")
+        self.labels = np.array([record.label for record in dataset.records], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def path(self, index: int) -> Path:
+        return Path(os.fsdecode(bytes(self.paths[index])))
+
+
+@dataclass(frozen=True)
+class _TrainClips(Dataset["_Sample | BadVideoError"]):
+    """Clip number `n` of an epoch is draw `n // len(videos)` from video `n % len(videos)`."""
+
+    videos: _Videos
+    prep: Preprocessing
+    seed: int
+    augmentation: Augmentation
+    flip_probability: float
+
+    def __getitem__(self, item: tuple[int, int]) -> _Sample | BadVideoError:
+        epoch, number = item
+        index = number % len(self.videos)
+        rng = clip_rng(self.seed, epoch, number)
+        prep = self.prep
+        try:
+            with open_video(self.videos.path(index)) as video:
+                window = random_window(video.num_frames, prep.num_frames, prep.frame_stride, rng)
+                frames = video.read(window.tolist())
+        except BadVideoError as error:
+            return error
+        clip = train_transform(
+            frames,
+            prep,
+            augmentation=self.augmentation,
+            flip_probability=self.flip_probability,
+            rng=rng,
+        )
+        return _Sample(clip, int(self.videos.labels[index]), index)
+
+
+@dataclass(frozen=True)
+class _TestVideos(Dataset["_Sample | BadVideoError"]):
+    videos: _Videos
+    prep: Preprocessing
+    clips: int
+
+    def __getitem__(self, index: int) -> _Sample | BadVideoError:
+        prep = self.prep
+        try:
+            with open_video(self.videos.path(index)) as video:
+                windows = uniform_windows(
+                    video.num_frames, prep.num_frames, prep.frame_stride, self.clips
+                )
+                wanted, places = np.unique(windows, return_inverse=True)
+                frames = video.read(wanted.tolist())
+        except BadVideoError as error:
+            return error
+        # Windows overlap in most videos: a frame is decoded and resized once, then put where it
+        # belongs.
+        frames = test_transform(frames, prep)
+        clips = frames[torch.from_numpy(places.reshape(windows.shape))]
+        return _Sample(clips, int(self.videos.labels[index]), index)
+
+
+class _EpochSampler:
+    """Yields the batches of one process as lists of (epoch, clip number)."""
+
+    def __init__(self, clips: int, batch_size: int, seed: int, rank: int, world_size: int) -> None:
+        self.clips = clips
+        self.global_batch = min(batch_size * world_size, clips)
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+        self.start_batch = 0
+
+    @property
+    def batches_per_epoch(self) -> int:
+        return self.clips // self.global_batch
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return self._batches(self.epoch, self.start_batch)
+
+    def _batches(self, epoch: int, start_batch: int) -> Iterator[list[tuple[int, int]]]:
+        order = epoch_permutation(self.seed, epoch, self.clips)
+        for batch in range(start_batch, self.batches_per_epoch):
+            start = batch * self.global_batch
+            share = order[start : start + self.global_batch][self.rank :: self.world_size]
+            yield [(epoch, number) for number in share.tolist()]
+
+
+@dataclass(frozen=True)
+class _Collate:
+    """Stacks what was read; says what was not."""
+
+    shape: tuple[int, ...]
+    on_bad_video: BadVideoPolicy
+
+    def __call__(self, items: Sequence[_Sample | BadVideoError]) -> _Result:
+        samples = [item for item in items if isinstance(item, _Sample)]
+        errors = [item for item in items if isinstance(item, BadVideoError)]
+        if errors and self.on_bad_video == "error":
+            samples = []
+        # In a worker, `default_collate` stacks straight into shared memory.
+        clips = (
+            default_collate([sample.clips for sample in samples])
+            if samples
+            else torch.empty((0, *self.shape), dtype=torch.uint8)
+        )
+        batch = Batch(
+            clips,
+            torch.tensor([sample.label for sample in samples], dtype=torch.int64),
+            torch.tensor([sample.video for sample in samples], dtype=torch.int64),
+            tuple(str(error) for error in errors),
+        )
+        return _Result(batch, errors[0] if errors and self.on_bad_video == "error" else None)
+
+
+class TrainLoader:
+    """Batches of training clips.
+
+    The last clips of an epoch that do not fill a global batch are left out (others in each epoch);
+    where all clips together do not fill one, they are the one batch.
+
+    Args:
+        dataset: The training split.
+        prep: The network's preprocessing.
+        batch_size: Clips a batch and process.
+        seed: The run's seed, >= 0.
+        augmentation: How the clips' boxes are drawn, see `p3d.data.transforms.train_transform`.
+        flip_probability: Of mirroring a clip, 0 to 1.
+        clips_per_video: Clips drawn from each video in an epoch.
+        workers: Processes that decode; 0 decodes in this one. They live through all epochs.
+        on_bad_video: Raise `BadVideoError`, or leave the video out and name it in the batch.
+        rank: This process's number among `world_size`.
+        world_size: Processes that train together. The clips of a global batch, `world_size` x
+            `batch_size`, depend on nothing but their number.
+        pin_memory: Hand out batches in memory that a GPU copies from asynchronously.
+
+    Raises:
+        UserError: A number is out of range, or there are fewer clips than processes.
+    """
+
+    def __init__(
+        self,
+        dataset: VideoDataset,
+        prep: Preprocessing,
+        *,
+        batch_size: int,
+        seed: int,
+        augmentation: Augmentation = "random-resized-crop",
+        flip_probability: float = 0.5,
+        clips_per_video: int = 1,
+        workers: int = 0,
+        on_bad_video: BadVideoPolicy = "error",
+        rank: int = 0,
+        world_size: int = 1,
+        pin_memory: bool = False,
+    ) -> None:
+        _check(batch_size, workers, rank, world_size)
+        if clips_per_video < 1 or seed < 0 or not 0 <= flip_probability <= 1:
+            raise UserError(
+                f"clips_per_video {clips_per_video} must be at least 1, seed {seed} at least 0, "
+                f"flip_probability {flip_probability} from 0 to 1"
+            )
+        clips = len(dataset.records) * clips_per_video
+        if clips < world_size:
+            raise UserError(
+                f"{clips} training clips are too few for {world_size} processes; "
+                "add videos or start fewer processes"
+            )
+        self._sampler = _EpochSampler(clips, batch_size, seed, rank, world_size)
+        videos = _Videos(dataset)
+        self._loader = _make_loader(
+            _TrainClips(videos, prep, seed, augmentation, flip_probability),
+            self._sampler,
+            _Collate(_clip_shape(prep), on_bad_video),
+            workers,
+            pin_memory,
+            persistent=True,
+        )
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches in a whole epoch, the same on all processes."""
+        return self._sampler.batches_per_epoch
+
+    def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch, from any one on; those before it are not decoded.
+
+        Starting another epoch ends this one.
+
+        Raises:
+            BadVideoError: A video cannot be read and the policy is "error".
+        """
+        self._sampler.epoch = epoch
+        self._sampler.start_batch = start_batch
+        yield from _unpack(self._loader)
+
+
+class TestLoader:
+    """Batches of evaluation videos, each with all its clips; made by `test_loader`."""
+
+    __test__ = False  # for pytest: this is no test
+
+    def __init__(self, loader: DataLoader[Any], batches: int) -> None:
+        self._loader = loader
+        self._batches = batches
+
+    def __len__(self) -> int:
+        """Batches on this process."""
+        return self._batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield all batches, in the order of the data set.
+
+        Raises:
+            BadVideoError: A video cannot be read and the policy is "error".
+        """
+        return _unpack(self._loader)
+
+
+def test_loader(
+    dataset: VideoDataset,
+    prep: Preprocessing,
+    *,
+    clips: int,
+    batch_size: int,
+    workers: int = 0,
+    on_bad_video: BadVideoPolicy = "error",
+    rank: int = 0,
+    world_size: int = 1,
+    pin_memory: bool = False,
+) -> TestLoader:
+    """Batches of whole videos, each as uniformly spaced clips, resized and cropped at the centre.
+
+    Process `rank` sees the videos `rank`, `rank + world_size`, ...: over all processes every video
+    exactly once, so that processes may have different numbers of batches, or none.
+
+    Args:
+        dataset: The split; may be empty.
+        prep: The network's preprocessing.
+        clips: Clips a video, see `p3d.data.sampling.uniform_windows`.
+        batch_size: Videos a batch; a batch has `batch_size` x `clips` clips.
+        workers: Processes that decode; 0 decodes in this one.
+        on_bad_video: Raise `BadVideoError`, or leave the video out and name it in the batch.
+        rank: This process's number among `world_size`.
+        world_size: Processes that evaluate together.
+        pin_memory: Hand out batches in memory that a GPU copies from asynchronously.
+
+    Raises:
+        UserError: A number is out of range.
+    """
+    _check(batch_size, workers, rank, world_size)
+    if clips < 1:
+        raise UserError(f"clips {clips} must be at least 1; the paper's protocol takes 20")
+    share = range(len(dataset.records))[rank::world_size]
+    batches = [list(share[i : i + batch_size]) for i in range(0, len(share), batch_size)]
+    loader = _make_loader(
+        _TestVideos(_Videos(dataset), prep, clips),
+        batches,
+        _Collate((clips, *_clip_shape(prep)), on_bad_video),
+        min(workers, len(batches)),
+        pin_memory,
+        persistent=False,
+    )
+    return TestLoader(loader, len(batches))
+
+
+test_loader.__test__ = False  # type: ignore[attr-defined]  # for pytest: this is no test
+
+
+def _check(batch_size: int, workers: int, rank: int, world_size: int) -> None:
+    if batch_size < 1 or workers < 0:
+        raise UserError(
+            f"batch_size {batch_size} must be at least 1 and workers {workers} at least 0"
+        )
+    if not 0 <= rank < world_size:
+        raise UserError(f"rank {rank} must be from 0 to below world_size {world_size}")
+
+
+def _clip_shape(prep: Preprocessing) -> tuple[int, ...]:
+    return (prep.num_frames, prep.crop, prep.crop, len(prep.mean))
+
+
+def _make_loader(
+    dataset: Dataset[Any],
+    batches: Iterable[list[Any]],
+    collate: _Collate,
+    workers: int,
+    pin_memory: bool,
+    *,
+    persistent: bool,
+) -> DataLoader[Any]:
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        collate_fn=collate,
+        num_workers=workers,
+        worker_init_fn=_start_worker,
+        persistent_workers=persistent and workers > 0,
+        pin_memory=pin_memory,
+        # Without its own, a loader draws from the global generator, and a run that resumes in
+        # mid-epoch would drop out other units than one that never stopped.
+        generator=torch.Generator(),
+    )
+
+
+def _start_worker(worker: int) -> None:
+    del worker
+    torch.set_num_threads(1)
+    # The parent decides what Ctrl-C means. A scheduler, too, may signal all processes of a job at
+    # once; the parent then finishes its batch, and stops its workers by other means. It may have
+    # to resort to SIGTERM, at its very end, for which a second one is obeyed.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _ignore_once)
+
+
+def _ignore_once(number: int, frame: object) -> None:
+    del frame
+    signal.signal(number, _leave)
+
+
+def _leave(number: int, frame: object) -> None:
+    del number, frame
+    # Not by an exception: tidying up would wait for a parent that reads no more.
+    os._exit(0)
+
+
+def _unpack(loader: DataLoader[Any]) -> Iterator[Batch]:
+    for batch, error in loader:
+        if error is not None:
+            raise error
+        yield batch
