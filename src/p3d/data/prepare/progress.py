@@ -42,7 +42,7 @@ class Progress:
         )
         self._log = not terminal
         self._scale = 2**20 if bytes_counted else 1
-        self._unit = "MiB" if bytes_counted else unit
+        self._unit = "MiB" if bytes_counted else f"{unit}s"
         self._total, self._title, self._done = total, title, 0
         self._next_line = time.monotonic() + LOG_LINE_SECONDS
 
