@@ -14,14 +14,12 @@ import av
 
 from p3d.data.decode import FrameSource, open_video
 from p3d.data.manifest import DataOptions, read_dataset, write_manifest
+from p3d.data.prepare.chunks import chunks
 from p3d.data.prepare.files import file_sha256
 from p3d.data.prepare.folder import walk_videos
 from p3d.data.prepare.progress import parallel_map
 from p3d.data.records import SPLITS, Split, VideoDataset, VideoRecord
 from p3d.errors import BadVideoError, UserError
-
-CHUNK_BYTES = 64 * 2**20
-"""Frames that are decoded in one go, at most, so that memory does not grow with a video."""
 
 SHOWN = 10
 """Lines of one kind that a report shows; the rest is counted."""
@@ -226,14 +224,8 @@ def _decode(video: FrameSource, *, all_frames: bool) -> None:
     if not all_frames:
         video.read([0, video.num_frames - 1])
         return
-    step = frames_at_once(video)
-    for start in range(0, video.num_frames, step):
-        video.read(range(start, min(start + step, video.num_frames)))
-
-
-def frames_at_once(video: FrameSource) -> int:
-    """How many frames to decode in one go."""
-    return max(1, CHUNK_BYTES // (3 * video.height * video.width))
+    for numbers in chunks(video):
+        video.read(numbers)
 
 
 def _duplicates(videos: Sequence[VideoFacts], workers: int) -> tuple[tuple[VideoFacts, ...], ...]:
