@@ -1,6 +1,6 @@
-"""Motions of a textured object that cannot be told apart without the order of their frames.
+"""Motions of textured objects that cannot be told apart without the order of their frames.
 
-Four motions (sideways, vertical, turning, zooming), each of which gives two classes: one is the
+Four motions (sideways, vertical, apart, zooming), each of which gives two classes: one is the
 other played backwards. A class and its partner take the same random draws, so their two videos of
 one group and clip are the *same frames* in opposite order, noise included. Whatever looks at frames
 without their order therefore answers alike for both, and is right for at most one of the two.
@@ -24,12 +24,12 @@ NUM_FRAMES = 23
 """Frames in a video. Odd, so that a centred window of frames 2 apart is its own mirror image."""
 
 CLASSES: dict[str, tuple[str, bool]] = {
+    "MoveApart": ("apart", False),
     "MoveDown": ("vertical", False),
     "MoveLeft": ("sideways", True),
     "MoveRight": ("sideways", False),
+    "MoveTogether": ("apart", True),
     "MoveUp": ("vertical", True),
-    "TurnAnticlockwise": ("turn", True),
-    "TurnClockwise": ("turn", False),
     "ZoomIn": ("zoom", False),
     "ZoomOut": ("zoom", True),
 }
@@ -37,11 +37,17 @@ CLASSES: dict[str, tuple[str, bool]] = {
 
 MOTIONS = tuple(dict.fromkeys(motion for motion, _ in CLASSES.values()))
 
-TURN = 0.10
-"""Radians that a turning object covers while another moves by one pixel."""
-
-ZOOM = 0.045
+ZOOM = 0.04
 """Growth, as a logarithm, of a zooming object while another moves by one pixel."""
+
+APART = 0.7
+"""Pixels that each of two parting objects moves while a single one moves by one."""
+
+APART_GAP = 11.0
+"""Pixels of each of two parting objects from the line between them, in the middle frame."""
+
+APART_SIZE = 0.7
+"""Size of each of two parting objects, as a share of a single one's."""
 
 BACKGROUND_CELL = 6.0
 """Pixels between the background's random colours."""
@@ -71,7 +77,7 @@ class Scene:
         cells = int(rng.integers(3, 5))
         return cls(
             background=0.03 + 0.3 * rng.random((8, 8, 3), dtype=np.float32),
-            texture=0.35 + 0.65 * rng.random((cells, cells, 3), dtype=np.float32),
+            texture=(0.3 + 0.7 * rng.beta(0.5, 0.5, (cells, cells, 3))).astype(np.float32),
             roundness=float(rng.choice([2.0, 4.0, 8.0])),
             aspect=float(rng.uniform(-0.2, 0.2)),
         )
@@ -86,7 +92,7 @@ class Take:
         y: Centre of the object, below the frame's.
         radius: Half the object's side.
         angle: Clockwise turn of the object, in radians.
-        speed: Pixels a frame; turning and zooming scale with it.
+        speed: Pixels a frame; parting and zooming scale with it.
         shift: Of the background, down and to the right.
         gain: Brightness of the whole clip.
         noise_seed: Of the pixel noise.
@@ -106,11 +112,11 @@ class Take:
         """Draw a clip's nuisances."""
         period = 8 * BACKGROUND_CELL
         return cls(
-            x=float(rng.uniform(-5, 5)),
-            y=float(rng.uniform(-5, 5)),
+            x=float(rng.uniform(-4, 4)),
+            y=float(rng.uniform(-4, 4)),
             radius=float(rng.uniform(11.5, 16.5)),
             angle=float(rng.uniform(0, 2 * np.pi)),
-            speed=float(rng.uniform(1.2, 2.0)),
+            speed=float(rng.uniform(1.2, 1.9)),
             shift=(float(rng.uniform(0, period)), float(rng.uniform(0, period))),
             gain=float(rng.uniform(0.8, 1.1)),
             noise_seed=int(rng.integers(2**31)),
@@ -139,10 +145,14 @@ def _object(motion: str, scene: Scene, take: Take) -> tuple[Floats, Floats]:
     axis = np.arange(SIZE, dtype=np.float32) - (SIZE - 1) / 2
     dx = axis[None, None, :] - take.x - (way if motion == "sideways" else 0)
     dy = axis[None, :, None] - take.y - (way if motion == "vertical" else 0)
-    angle = take.angle + way * (TURN if motion == "turn" else 0)
     radius = take.radius * np.exp(way * (ZOOM if motion == "zoom" else 0))
-    across = (np.cos(angle) * dx + np.sin(angle) * dy) / (radius * np.exp(scene.aspect))
-    along = (np.cos(angle) * dy - np.sin(angle) * dx) / (radius * np.exp(-scene.aspect))
+    if motion == "apart":
+        # Folded space: the object and its mirror image, half as far apart as each has moved.
+        dx = np.abs(dx) - (APART_GAP + APART * way)
+        radius = radius * APART_SIZE
+    cos, sin = np.cos(take.angle), np.sin(take.angle)
+    across = (cos * dx + sin * dy) / (radius * np.exp(scene.aspect))
+    along = (cos * dy - sin * dx) / (radius * np.exp(-scene.aspect))
     power = scene.roundness
     distance = (np.abs(across) ** power + np.abs(along) ** power) ** (1 / power)
     coverage = np.clip((1 - distance) * radius + 0.5, 0, 1)

@@ -53,7 +53,7 @@ class SampleSpec:
 
     seed: int = 0
     train_groups: int = 30
-    validation_groups: int = 5
+    validation_groups: int = 3
     test_groups: int = 10
     clips_per_group: int = 4
 
