@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from archives import CLIPS, rar4, rar5, zipped
-from p3d.data.prepare import Ucf101Options, archive, prepare_ucf101
+from p3d.data.prepare import archive
 from p3d.data.prepare.archive import find_unpacker, open_archive
 from p3d.data.prepare.files import TEMPORARY
+from p3d.data.prepare.options import Ucf101Options
+from p3d.data.prepare.ucf101 import prepare_ucf101
 from p3d.errors import UserError
 
 WRITERS = {"rar4": rar4, "rar5": rar5, "zip": zipped}

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from p3d.data.manifest import DataOptions, SplitRule, read_dataset
-from p3d.data.prepare import CheckOptions, CheckReport, check_dataset, run_check
+from p3d.data.prepare.check import CheckReport, check_dataset, run
+from p3d.data.prepare.options import CheckOptions
 from p3d.errors import UserError
 from videos import write_video
 
@@ -44,7 +45,7 @@ def text(report: CheckReport) -> str:
 
 @pytest.mark.parametrize("frames", ["ends", "all"])
 def test_a_sound_data_set(data: Path, frames: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_check(replace(options(data), frames=frames)) == 0  # type: ignore[arg-type]
+    assert run(replace(options(data), frames=frames)) == 0  # type: ignore[arg-type]
     out = capsys.readouterr().out
     assert "train: 2 videos, 1 to 1 (median 1) a class of 2" in out
     assert "frames: 19 to 24 (median 22); sizes: 64x48 (6); rates: 25 (6)" in out
@@ -57,7 +58,7 @@ def test_a_broken_video_is_named_and_makes_it_unfit(
 ) -> None:
     broken = data / "run" / "run_g1.avi"
     broken.write_bytes(b"no video at all")
-    assert run_check(options(data)) == 1
+    assert run(options(data)) == 1
     out = capsys.readouterr().out
     assert f"ERROR: broken: 1\n  {broken}: " in out
     assert "WARNING: classes without a training video: 1\n  run" in out

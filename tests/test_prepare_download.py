@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from archives import CLIPS, zipped
-from p3d.data.prepare import Ucf101Options, prepare_ucf101
-from p3d.data.prepare.download import KNOWN_BYTES, Remote, fetch, fetch_ucf101
+from p3d.data.prepare.download import KNOWN_BYTES, fetch, fetch_ucf101
+from p3d.data.prepare.options import Remote, Ucf101Options
+from p3d.data.prepare.ucf101 import prepare_ucf101
 from p3d.errors import UserError
 
 CONTENT = random.Random(5).randbytes(3 * 2**20 + 17)

@@ -12,9 +12,10 @@ from PIL import Image
 
 from p3d.data.decode import open_video
 from p3d.data.manifest import DataOptions, SplitRule, read_dataset
-from p3d.data.prepare import FramesOptions, extract_frames, run_frames
 from p3d.data.prepare import chunks as chunks_module
 from p3d.data.prepare.files import TEMPORARY
+from p3d.data.prepare.frames import extract_frames, run
+from p3d.data.prepare.options import FramesOptions
 from p3d.errors import UserError
 from videos import number_of, write_video
 
@@ -116,7 +117,7 @@ def test_a_broken_video_is_told_and_the_others_are_made(
 ) -> None:
     broken = options.data.data / "run" / "run_g2.avi"
     broken.write_bytes(b"no video")
-    assert run_frames(options) == 1
+    assert run(options) == 1
     out = capsys.readouterr().out
     assert f"ERROR: {broken}: " in out
     assert "2 videos (0 kept, 1 broken)" in out

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from p3d.data.prepare import Ucf101Options, prepare_ucf101
 from p3d.data.prepare.files import TEMPORARY
 from p3d.data.prepare.lists import clip_group, find_lists, read_lists, write_lists
+from p3d.data.prepare.options import Ucf101Options
+from p3d.data.prepare.ucf101 import prepare_ucf101
 from p3d.errors import UserError
 
 CLASSES = ("Archery", "HandstandPushups", "YoYo")

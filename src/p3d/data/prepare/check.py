@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from statistics import median
-from typing import Literal
 
 import av
 
@@ -17,27 +16,13 @@ from p3d.data.manifest import DataOptions, read_dataset, write_manifest
 from p3d.data.prepare.chunks import chunks
 from p3d.data.prepare.files import file_sha256
 from p3d.data.prepare.folder import walk_videos
+from p3d.data.prepare.options import CheckOptions
 from p3d.data.prepare.progress import parallel_map
 from p3d.data.records import SPLITS, Split, VideoDataset, VideoRecord
 from p3d.errors import BadVideoError, UserError
 
 SHOWN = 10
 """Lines of one kind that a report shows; the rest is counted."""
-
-
-@dataclass(frozen=True)
-class CheckOptions:
-    """Look a data set over: do all videos decode, and is everything there?"""
-
-    data: DataOptions
-    frames: Literal["ends", "all"] = "ends"
-    """Frames to decode of each video: the first and the last, or all."""
-    clip_frames: int = 16
-    """Videos with fewer frames are reported as short. They do work: the last frame is held."""
-    out: Path | None = None
-    """Manifest to write, with the number of frames and the rate of every sound video."""
-    workers: int = 0
-    """Threads; 0: one a processor."""
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ import ssl
 import time
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from p3d.data.prepare.files import file_sha256
+from p3d.data.prepare.options import Remote
 from p3d.data.prepare.progress import Progress
 from p3d.errors import UserError
 
@@ -23,28 +23,6 @@ KNOWN_BYTES = {"UCF101.rar": 6_932_971_618}
 """Sizes of the official files, as their server states them."""
 
 _RESULT = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
-
-
-@dataclass(frozen=True)
-class Remote:
-    """Where UCF101 is to be had."""
-
-    archive_url: str = "https://www.crcv.ucf.edu/data/UCF101/UCF101.rar"
-    """Archive of clips (6.5 GiB)."""
-    lists_url: str = (
-        "https://www.crcv.ucf.edu/data/UCF101/UCF101TrainTestSplits-RecognitionTask.zip"
-    )
-    """Official lists."""
-    archive_sha256: str = ""
-    """SHA-256 that the archive must have; empty: its size and its own checksums decide."""
-    lists_sha256: str = ""
-    """SHA-256 that the lists must have."""
-    insecure: bool = False
-    """Do not check the server's certificate."""
-    tries: int = 8
-    """Attempts a file without any progress, with growing pauses, before giving up."""
-    pause: float = 1.0
-    """Seconds before the second attempt; doubled for each further one, up to a minute."""
 
 
 def fetch_ucf101(remote: Remote, folder: Path) -> tuple[Path, Path]:

@@ -10,9 +10,8 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
 
-LinkMode = Literal["hard", "symbolic", "copy"]
+from p3d.data.prepare.options import LinkMode
 
 TEMPORARY = ".p3d-partial-"
 """Unfinished files and folders have this in their names; readers and later runs pass them over."""

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from p3d.data.records import stem_of
 from p3d.errors import UserError
-
-VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ def walk_videos(folder: Path, *, but: Path | None = None) -> Iterator[Path]:
             name for name in folders if name[0] != "." and Path(top, name) != barred
         )
         for name in sorted(names):
-            if name[0] != "." and name.lower().endswith(VIDEO_SUFFIXES):
+            if name[0] != "." and stem_of(name) != name:
                 yield folder / Path(top, name).relative_to(root)
 
 

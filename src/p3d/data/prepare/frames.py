@@ -16,36 +16,15 @@ from pathlib import Path
 from PIL import Image
 
 from p3d.data.decode import FrameSource, open_video
-from p3d.data.manifest import DataOptions, read_dataset, write_manifest
+from p3d.data.manifest import read_dataset, write_manifest
 from p3d.data.prepare.chunks import chunks
 from p3d.data.prepare.files import TEMPORARY, appearing, remove_partial, write_text
-from p3d.data.prepare.lists import LIST_FOLDER
+from p3d.data.prepare.options import FramesOptions
 from p3d.data.prepare.progress import parallel_map
 from p3d.data.records import SPLITS, Split, VideoRecord, stem_of
 from p3d.data.transforms import resize
+from p3d.data.ucf101 import LISTS
 from p3d.errors import BadVideoError, UserError
-
-
-@dataclass(frozen=True)
-class FramesOptions:
-    """Turn videos into folders of JPEG frames."""
-
-    data: DataOptions
-    out: Path
-    """Folder to make, OUT/SPLIT/CLASS/VIDEO/VIDEO-0001.jpg and so on. It can be trained on as it
-    is. The data set's own folder will do, if laid out like UCF101."""
-    short_side: int | None = None
-    """Scale frames down so that the shorter side has this many pixels. Never up."""
-    quality: int = 95
-    """JPEG quality, 1 to 100. Changing it does not make finished folders anew."""
-    workers: int = 0
-    """Threads; 0: one a processor."""
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.quality <= 100:
-            raise UserError(f"--quality {self.quality}: must be 1 to 100")
-        if self.short_side is not None and self.short_side < 1:
-            raise UserError(f"--short-side {self.short_side}: must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -225,13 +204,13 @@ def _set_aside(folder: Path) -> None:
 def _write_lists(
     options: FramesOptions, class_names: Sequence[str], outcomes: Sequence[_Outcome]
 ) -> None:
-    lists = options.data.data / LIST_FOLDER
+    lists = options.data.data / LISTS
     if lists.is_dir():
         if options.out.resolve() != options.data.data.resolve():
-            (options.out / LIST_FOLDER).mkdir(parents=True, exist_ok=True)
+            (options.out / LISTS).mkdir(parents=True, exist_ok=True)
             for path in sorted(lists.glob("*.txt")):
                 text = path.read_text("utf-8-sig")
-                write_text(options.out / LIST_FOLDER / path.name, text.splitlines())
+                write_text(options.out / LISTS / path.name, text.splitlines())
         return
     records: Mapping[Split, list[VideoRecord]] = {split: [] for split in SPLITS}
     for outcome in outcomes:

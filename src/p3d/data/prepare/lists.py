@@ -14,15 +14,13 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal
 
 from p3d.data.prepare.files import write_text
+from p3d.data.prepare.options import Validation
 from p3d.data.records import Split
+from p3d.data.ucf101 import LISTS
 from p3d.errors import UserError
 
-Validation = Literal["public", "none"]
-
-LIST_FOLDER = "ucfTrainTestlist"
 OFFICIAL_CLIPS = 13_320
 OFFICIAL_CLASSES = 101
 VALIDATION_GROUPS: Mapping[int, range] = {1: range(8, 11), 2: range(1, 4), 3: range(22, 25)}
@@ -218,7 +216,7 @@ def find_lists(source: Path) -> Path:
     """
     tops = [source, source.parent] if source.is_dir() else [source.parent]
     for top in tops:
-        for folder in (top, top / LIST_FOLDER):
+        for folder in (top, top / LISTS):
             if (folder / "classInd.txt").is_file():
                 return folder
         for path in sorted(top.glob("*.zip")):
@@ -226,7 +224,7 @@ def find_lists(source: Path) -> Path:
                 return path
     places = " or ".join(str(top) for top in tops)
     raise UserError(
-        f"{places}: no classInd.txt, {LIST_FOLDER}/ or zip of lists there; give the official lists "
+        f"{places}: no classInd.txt, {LISTS}/ or zip of lists there; give the official lists "
         "(UCF101TrainTestSplits-RecognitionTask.zip) by --lists"
     )
 

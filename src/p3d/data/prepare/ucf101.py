@@ -7,56 +7,25 @@ a run that was killed goes on where it stopped.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from p3d.data.prepare.archive import Archive, open_archive
-from p3d.data.prepare.download import Remote, fetch_ucf101
-from p3d.data.prepare.files import LinkMode, place, remove_partial, same_file
+from p3d.data.prepare.download import fetch_ucf101
+from p3d.data.prepare.files import place, remove_partial, same_file
 from p3d.data.prepare.folder import index_folder
 from p3d.data.prepare.lists import (
-    LIST_FOLDER,
     OFFICIAL_CLIPS,
     Ucf101Lists,
-    Validation,
     find_lists,
     read_lists,
     write_lists,
 )
+from p3d.data.prepare.options import LinkMode, Ucf101Options
 from p3d.data.prepare.progress import parallel_map
 from p3d.data.records import SPLITS, Split
+from p3d.data.ucf101 import LISTS
 from p3d.errors import UserError
-
-
-@dataclass(frozen=True)
-class Ucf101Options:
-    """Lay UCF101 out for training."""
-
-    source: Path
-    """UCF101.rar, a zip of it, or a folder with the .avi files at any depth. Stays as it is."""
-    out: Path = Path("ucf101")
-    """Folder to make. Another fold or another kind of validation needs another folder."""
-    lists: Path | None = None
-    """Official lists: a folder or a zip. By default looked for in and beside the source."""
-    link: LinkMode = "hard"
-    """How files of a source folder get there. Hard links take no room and outlive the source;
-    across disks they become copies, which is said."""
-    fold: Literal[1, 2, 3] = 1
-    """Official split that the train, validation and test folders show. The lists of all three
-    are always written."""
-    validation: Validation = "public"
-    """Clips held out of the training list: 'public' takes groups 8-10 (split 1), 1-3 (split 2),
-    22-24 (split 3); 'none' trains on the whole official list."""
-    dry_run: bool = False
-    """Only count and report."""
-    allow_missing: bool = False
-    """Go on with the clips that are there, when some that the lists name are not."""
-    workers: int = 0
-    """Threads; 0: one a processor."""
-    download: bool = False
-    """First download the archive and the lists into the source, then a folder."""
-    remote: Remote = field(default_factory=Remote)
 
 
 @dataclass(frozen=True)
@@ -153,7 +122,7 @@ def prepare_ucf101(options: Ucf101Options) -> Ucf101Summary:
         for split in SPLITS:
             remove_partial(options.out / split)
         copied = _place_all(options, plan, source)
-        write_lists(lists, options.out / LIST_FOLDER)
+        write_lists(lists, options.out / LISTS)
     return _summary(options, lists, source, plan, copied)
 
 
