@@ -24,7 +24,7 @@ from p3d.weights import convert_state_dict
 
 WIRINGS = ("author", "port")
 VARIANTS = ("ABC", "A", "B", "C", "2d")
-SHAPES = {1: (19, 23), 4: (33, 18), 5: (21, 20), 16: (24, 35), 32: (17, 18)}
+SHAPES = {1: (19, 23), 4: (33, 18), 5: (21, 20), 16: (23, 18), 32: (17, 18)}
 
 
 def twins(wiring: str, variant: str, **options) -> tuple[P3D, PlainP3D]:
@@ -40,7 +40,9 @@ def gradients(net: nn.Module, clips: Tensor) -> dict[str, Tensor]:
     """Gradients of a fixed function of the logits, in our names."""
     net.zero_grad()
     logits = net(clips)
-    (logits * torch.linspace(-1, 1, logits.numel(), dtype=logits.dtype).view_as(logits)).sum().backward()
+    (
+        logits * torch.linspace(-1, 1, logits.numel(), dtype=logits.dtype).view_as(logits)
+    ).sum().backward()
     found = {name: p.grad for name, p in net.named_parameters()}
     return convert_state_dict(found) if isinstance(net, PlainP3D) else found
 
@@ -57,20 +59,27 @@ def assert_same_gradients(model: P3D, plain: PlainP3D, clips: Tensor, tolerance:
 
 @pytest.mark.parametrize("wiring", WIRINGS)
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_equals_the_plain_network_in_values_and_gradients(wiring: str, variant: str) -> None:
+def test_equals_the_plain_network(wiring: str, variant: str) -> None:
     model, plain = twins(wiring, variant)
     for frames, (height, width) in SHAPES.items():
-        clips = torch.randn(2, 3, frames, height, width, dtype=torch.float64)
-        torch.testing.assert_close(model(clips), plain(clips), rtol=1e-10, atol=1e-10)
+        clips = torch.randn(1, 3, frames, height, width, dtype=torch.float64)
         with torch.inference_mode():
             torch.testing.assert_close(model(clips), plain(clips), rtol=1e-10, atol=1e-10)
-        assert_same_gradients(model, plain, clips, 1e-8)
+
+
+@pytest.mark.parametrize("wiring", WIRINGS)
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("frames", [5, 16])
+def test_has_the_plain_networks_gradients(wiring: str, variant: str, frames: int) -> None:
+    model, plain = twins(wiring, variant)
+    clips = torch.randn(1, 3, frames, 24, 21, dtype=torch.float64)
+    assert_same_gradients(model, plain, clips, 1e-8)
 
 
 @pytest.mark.parametrize("wiring", WIRINGS)
 def test_equals_the_plain_network_in_training_mode(wiring: str) -> None:
     model, plain = twins(wiring, "ABC")
-    clips = torch.randn(3, 3, 8, 64, 64, dtype=torch.float64)
+    clips = torch.randn(3, 3, 4, 56, 56, dtype=torch.float64)
     torch.testing.assert_close(model.train()(clips), plain.train()(clips), rtol=1e-8, atol=1e-8)
     running = convert_state_dict(plain.state_dict())
     for name, tensor in model.state_dict().items():
@@ -162,8 +171,8 @@ def test_starts_with_he_variances() -> None:
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d):
             fan_out = module.weight[:, 0].numel()
-            assert float(module.weight.var()) == pytest.approx(2 / fan_out, rel=0.15), name
-    assert float(model.fc.weight.std()) == pytest.approx(0.01, rel=0.05)
+            assert module.weight.var().item() == pytest.approx(2 / fan_out, rel=0.15), name
+    assert model.fc.weight.std().item() == pytest.approx(0.01, rel=0.05)
 
 
 def test_zeroed_residuals_leave_each_block_its_shortcut() -> None:

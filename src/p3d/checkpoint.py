@@ -7,7 +7,6 @@ at every moment a whole checkpoint stands under the final name.
 
 from __future__ import annotations
 
-import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 
 from p3d.errors import UserError
-from p3d.weights import CHECKPOINT_FORMAT
+from p3d.weights import CHECKPOINT_FORMAT, replacing
 
 LAST = "last.pt"
 BEST = "best.safetensors"
@@ -28,15 +27,10 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     Raises:
         UserError: The disk is full or the folder cannot be written; the old checkpoint is intact.
     """
-    temporary = path.with_name(f".{path.name}.writing")
     try:
-        with temporary.open("wb") as file:
-            torch.save({"format": CHECKPOINT_FORMAT, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            torch.save({"format": CHECKPOINT_FORMAT, **state}, temporary)
     except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
         raise UserError(
             f"{path}: the checkpoint could not be written ({error}); free space or choose another "
             "--out (a checkpoint that stood there before is untouched)"

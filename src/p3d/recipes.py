@@ -81,7 +81,7 @@ class Recipe:
     frame_stride: int = 1
     """Distance between a clip's frames, in video frames."""
     resize: tuple[int, int] = (182, 242)
-    """Height and width of a frame before the test crop (and before multi-scale and random crops)."""
+    """Height and width of a frame before the test crop, the multi-scale and the random crop."""
     crop: int = 160
     """Side of the square the network sees, in pixels."""
 

@@ -85,6 +85,12 @@ def seed_step(seed: int, step: int, rank: int = 0) -> None:
     torch.manual_seed(int.from_bytes(digest, "big"))
 
 
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done all it was given."""
+    if device.type != "cpu":
+        getattr(torch, device.type).synchronize(device)
+
+
 def describe_device(device: torch.device) -> str:
     """The device in words, for logs: its type, its model, and how many threads or what memory."""
     if device.type == "cuda":

@@ -1,0 +1,45 @@
+"""Stopping long work without losing any: Ctrl-C and SIGTERM ask, the work answers."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType, TracebackType
+
+
+class StopRequest:
+    """While entered, turns the first SIGINT or SIGTERM into a flag; a second one acts as usual.
+
+    Attributes:
+        signal: The signal that came, or None.
+    """
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+        self._before: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> StopRequest:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._restore()
+
+    @property
+    def exit_code(self) -> int:
+        """What a shell expects of a program that this signal ended."""
+        return 0 if self.signal is None else 128 + self.signal.value
+
+    def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        self.signal = signal.Signals(number)
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        self._before.clear()
