@@ -18,9 +18,9 @@ import tyro
 from torch import Tensor, nn
 
 from p3d.errors import UserError
-from p3d.model import BLOCKS, CHANNELS, P3D, Modality, Name, P3DConfig, Variant, Wiring
+from p3d.model import BLOCKS, CHANNELS, Modality, Name, P3DConfig, Variant, Wiring
 from p3d.preprocessing import Preprocessing, default_preprocessing
-from p3d.weights import describe_file
+from p3d.weights import describe_file, skeleton
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,8 @@ def stages(config: P3DConfig, *, frames: int = 16, size: int = 160) -> list[Stag
     """
     if frames < 1 or size < 1:
         raise UserError(f"a clip of {frames} frames of {size}x{size} px is empty; give 1 or more")
-    with torch.device("meta"):
-        model = P3D(config).eval()
-        clip = torch.zeros(1, CHANNELS[config.modality], frames, size, size)
+    model = skeleton(config).eval()
+    clip = torch.zeros(1, CHANNELS[config.modality], frames, size, size, device="meta")
     parts = list(model.named_children())
     macs = dict.fromkeys((name for name, _ in parts), 0)
     outputs: dict[str, tuple[int, ...]] = {}
@@ -153,8 +152,7 @@ class Info:
 
 
 def _state_bytes(config: P3DConfig) -> int:
-    with torch.device("meta"):
-        tensors = P3D(config).state_dict().values()
+    tensors = skeleton(config).state_dict().values()
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 

@@ -8,7 +8,7 @@ from p3d.weights.describe import (
     read_weights,
 )
 from p3d.weights.loading import build_model, convert_state_dict, load_model, load_pretrained
-from p3d.weights.metadata import metadata_of, model_from
+from p3d.weights.metadata import metadata_of, model_from, skeleton
 from p3d.weights.port import to_port as to_port_state_dict
 from p3d.weights.reading import CHECKPOINT_FORMAT
 from p3d.weights.saving import replacing, save_model
@@ -28,5 +28,6 @@ __all__ = [
     "read_weights",
     "replacing",
     "save_model",
+    "skeleton",
     "to_port_state_dict",
 ]

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from p3d.errors import UserError
-from p3d.model import CHANNELS, FEATURES, P3D, Modality, P3DConfig, Variant, Wiring
+from p3d.model import CHANNELS, FEATURES, Modality, P3DConfig, Variant, Wiring
 from p3d.preprocessing import AUTHORS, AUTHORS_FLOW, IMAGENET, Preprocessing
 from p3d.weights.evidence import UNIT_FLOW, judge
 from p3d.weights.keys import check_fit, complete_counters, config_from
-from p3d.weights.metadata import check_class_names, read_metadata, read_recipe
+from p3d.weights.metadata import check_class_names, read_metadata, read_recipe, skeleton
 from p3d.weights.reading import Contents, Format, read_contents
 from p3d.weights.resnet import inflate
 
@@ -211,10 +211,8 @@ def describe_file(path: Path | str) -> WeightFile:
         UserError: As `load_model`.
     """
     state, file = read_weights(path)
-    with torch.device("meta"):
-        network = P3D(file.config)
     try:
-        check_fit(network, state)
+        check_fit(skeleton(file.config), state)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     return file

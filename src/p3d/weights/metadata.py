@@ -7,11 +7,12 @@ checkpoint keeps the same dict.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from p3d.errors import UserError
 from p3d.model import P3D, Modality, Name, P3DConfig, Variant, Wiring
@@ -127,6 +128,33 @@ def read_recipe(metadata: Mapping[str, str]) -> dict[str, Any] | None:
         raise UserError(f"its recipe is damaged ({error}); save the model again") from error
 
 
+class _Uninitialised(TorchFunctionMode):
+    """Leave out initial values that nobody will see.
+
+    Drawing them takes a second for the deepest network, and seconds on the meta device, which loads
+    PyTorch's whole compiler for it.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Run everything but `torch.nn.init` as it is."""
+        kwargs = kwargs or {}
+        if func is Tensor.normal_ or getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+def skeleton(config: P3DConfig) -> P3D:
+    """Build a network without numbers, on the "meta" device: shapes only, at no cost."""
+    with torch.device("meta"), _Uninitialised():
+        return P3D(config)
+
+
 def build(
     config: P3DConfig,
     state: Mapping[str, Tensor],
@@ -138,11 +166,10 @@ def build(
     Raises:
         UserError: Keys or shapes do not fit.
     """
-    # Nothing is drawn for weights that are about to be overwritten.
-    with torch.device("meta"):
+    with _Uninitialised():
         model = P3D(config)
     check_fit(model, state)
-    model.to_empty(device="cpu").load_state_dict(dict(state))
+    model.load_state_dict(dict(state))
     model.preprocessing, model.class_names = preprocessing, class_names
     return model.eval()
 
