@@ -161,7 +161,7 @@ def _step(
         net.zero_grad(set_to_none=True)
         with autocast(clips.device, precision):
             logits = (forward or net)(clips)
-        F.cross_entropy(logits.float(), labels).backward()  # type: ignore[no-untyped-call]
+        F.cross_entropy(logits.float(), labels).backward()
 
     return call
 

@@ -156,7 +156,7 @@ def build_schedule(optimizer: SGD, recipe: Recipe, steps_per_epoch: int, steps: 
             return lr_scheduler.OneCycleLR(
                 optimizer,
                 max_lr=rates,
-                total_steps=steps + 1,
+                total_steps=steps,
                 pct_start=recipe.warmup,
                 cycle_momentum=False,
             )

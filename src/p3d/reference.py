@@ -53,7 +53,7 @@ class _Block(nn.Module):
             self.bn3 = nn.BatchNorm3d(planes)
         self.conv4 = _conv(planes, planes * EXPANSION, (1, 1, 1))
         self.bn4 = nn.BatchNorm3d(planes * EXPANSION)
-        self.downsample: nn.Module | None = None
+        self.downsample: nn.Sequential | None = None
 
     def _spatial(self, x: Tensor) -> Tensor:
         if self.res5:
@@ -125,9 +125,9 @@ class PlainP3D(nn.Module):
     def forward(self, clips: Tensor) -> Tensor:
         """Classify clips float `(N, C, T, H, W)`; logits `(N, num_classes)`."""
         x = self._stem_pool(F.relu(self.bn1(self.conv1_custom(clips))))
-        for stage in (1, 2, 3):
-            x = self._time_pool(getattr(self, f"layer{stage}")(x))
-        x = self.layer4(x)
+        for stage in (1, 2, 3, 4):
+            x = getattr(self, f"layer{stage}")(x)
+            x = x if stage == 4 else self._time_pool(x)
         pooled = F.adaptive_avg_pool3d(x, 1).flatten(1)
         logits: Tensor = self.fc(self.dropout(pooled))
         return logits

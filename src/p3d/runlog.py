@@ -79,4 +79,4 @@ def _summary_writer(folder: Path, step: int) -> Any:
         raise UserError(
             "--tensorboard needs the tensorboard package: pip install 'p3d[tensorboard]'"
         ) from error
-    return SummaryWriter(str(folder), purge_step=step or None)  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(folder), purge_step=step or None)

@@ -54,7 +54,7 @@ def _mlu_available() -> bool:
         if importlib.util.find_spec("torch_mlu") is None:
             return False
         importlib.import_module("torch_mlu")
-    return bool(torch.mlu.is_available())
+    return bool(torch.get_device_module("mlu").is_available())
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
@@ -88,7 +88,7 @@ def seed_step(seed: int, step: int, rank: int = 0) -> None:
 def synchronize(device: torch.device) -> None:
     """Wait until the device has done all it was given."""
     if device.type != "cpu":
-        getattr(torch, device.type).synchronize(device)
+        torch.get_device_module(device).synchronize(device)
 
 
 def describe_device(device: torch.device) -> str:
