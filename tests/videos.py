@@ -6,7 +6,7 @@ left. The lower half is a texture that moves, so that a picture decoded from wro
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,8 @@ def picture(number: int, *, height: int = 64, width: int = 80) -> NDArray[np.uin
     texture = 128 + 90 * np.sin((columns + 3 * number) / 5) * np.cos((rows - 2 * number) / 4)
     image = np.stack([texture, texture * 0.7 + 20, 255 - texture], -1).astype(np.uint8)
     bits = [number >> bit & 1 for bit in range(BITS)]
-    edges = [width * bit // BITS for bit in range(BITS + 1)]
-    for bit, (left, right) in zip(bits, zip(edges, edges[1:], strict=False), strict=False):
+    for place, bit in enumerate(bits):
+        left, right = width * place // BITS, width * (place + 1) // BITS
         image[: height // 2, left:right] = 255 * bit
     return image
 
@@ -87,7 +87,9 @@ def write_video(
     return path
 
 
-def rewrite_packets(source: Path, target: Path, change: Any) -> Path:
+def rewrite_packets(
+    source: Path, target: Path, change: Callable[[list[bytes]], Iterable[bytes]]
+) -> Path:
     """Copy a video without decoding: `change` maps its packets' bytes to those to be written.
 
     Packets of the copy are one frame apart in decoding order, as AVI keeps them.

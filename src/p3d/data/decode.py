@@ -149,5 +149,6 @@ class FrameFolder:
                     f"{self._files[frame].name} is {width}x{height}, the first frame "
                     f"{self.width}x{self.height}; all must be of one size",
                 )
-            pixels[numbers == frame] = rgb
+            for place in np.flatnonzero(numbers == frame):
+                pixels[place] = rgb
         return clip

@@ -26,15 +26,8 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from torch import Tensor
 
-from p3d.data.video_index import (
-    VideoIndex,
-    build_index,
-    decode,
-    demux,
-    index_by_decoding,
-    numbered_packets,
-    open_stream,
-)
+from p3d.data.packets import decode, demux, numbered_packets, open_stream
+from p3d.data.video_index import VideoIndex, build_index, index_by_decoding
 from p3d.errors import BadVideoError
 
 # Decoders in which pictures that nothing leans on can be left out and every other stays exact.
@@ -130,7 +123,9 @@ class VideoFile:
         clip = torch.empty((len(numbers), self.height, self.width, 3), dtype=torch.uint8)
         pixels = clip.numpy()
         for frame, picture in self._frames(np.unique(numbers).tolist()):
-            pixels[numbers == frame] = self._rgb(picture)
+            rgb = self._rgb(picture)
+            for place in np.flatnonzero(numbers == frame):
+                pixels[place] = rgb
         return clip
 
     def _rgb(self, picture: VideoFrame) -> NDArray[np.uint8]:
@@ -202,7 +197,9 @@ class VideoFile:
     def _packets_from(self, start: int) -> Iterator[tuple[int, Packet[VideoStream]]]:
         """Yield `(number, packet)` from packet `start` to the end of the file."""
         packets, first = self._seek(start)
-        for number, packet in numbered_packets(packets, self._stream, first):
+        for number, packet in numbered_packets(
+            packets, self._stream, unpack=self._index.is_packed, first=first
+        ):
             if number >= start:
                 yield number, packet
 

@@ -15,7 +15,7 @@ place of the timestamp, so that a frame is known by what it is, not by when it c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
 from contextlib import closing
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -23,25 +23,24 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-import av
 import numpy as np
-from av.bitstream import BitStreamFilterContext
 from av.container import InputContainer
-from av.packet import Packet
-from av.stream import Disposition
+from av.sidedata.sidedata import SideData
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from p3d.data.packets import decode, demux, open_stream
 from p3d.errors import BadVideoError
 
 # One packet, one frame. Not VP8 (hidden frames) nor MPEG-2 (a packet may hold one field).
 _ONE_PICTURE_A_PACKET = frozenset({"h264", "hevc", "av1", "vp9", "mjpeg"})
 
+# The note by which FFmpeg's decoder too knows a packed stream.
+_PACKED_NOTE = re.compile(rb"DivX\d+(b|Build)\d+p")
 _VOP_START = b"\x00\x00\x01\xb6"
-_VOP_I, _VOP_B = 0, 2
-_NO_VOP = -1
+_VOP_I, _VOP_B, _VOP_EMPTY = 0, 2, -1
 # A picture that is "not coded" (show the last one again) fits in this, and the decoder gives no
 # frame for it. So may a coded picture of very few blocks: such files are decoded to find out.
 _MAX_EMPTY_VOP_BYTES = 8
@@ -56,7 +55,15 @@ class PacketFacts(NamedTuple):
     is_key: bool
     is_sound: bool
     is_shown: bool
-    vop: int
+    vops: tuple[int, ...]
+
+
+class Scan(NamedTuple):
+    """What a file tells without being decoded, and its first frame if it has one."""
+
+    packets: list[PacketFacts]
+    may_be_packed: bool
+    first_frame: VideoFrame | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,8 +72,9 @@ class VideoIndex:
 
     Attributes:
         num_frames: Frames that a decode of the whole file gives.
-        order: int32 (num_frames,), the packet of each frame; None if two frames come from one
-            packet, in which case frames can only be counted from the start.
+        order: int32 (num_frames,), the packet of each frame; None if that is not clear, in which
+            case frames can only be counted from the start.
+        is_packed: True if packets are to be unpacked to one picture each.
         seek_points: int64 (K, 4), one row for each key packet, in file order: packet, frame,
             timestamp to seek to, position in the file in bytes.
         height: Height of the first frame as coded, in pixels.
@@ -78,6 +86,7 @@ class VideoIndex:
 
     num_frames: int
     order: NDArray[np.int32] | None
+    is_packed: bool
     seek_points: NDArray[np.int64]
     height: int
     width: int
@@ -101,7 +110,8 @@ class VideoIndex:
 
     def corrected(self, order: NDArray[np.int32] | None) -> VideoIndex:
         """Return the index with the order that a decode gave, and no more seeking."""
-        return replace(self, order=order, seek_points=self.seek_points[:0], decoded=True)
+        seek_points = self.seek_points[:0]
+        return replace(self, order=order, is_packed=False, seek_points=seek_points, decoded=True)
 
     def packet_at(self, pos: int | None) -> int | None:
         """Return the number of the key packet at a position in the file, if it is one."""
@@ -109,138 +119,102 @@ class VideoIndex:
         return int(hits[0]) if len(hits) == 1 else None
 
 
-def open_stream(path: Path) -> tuple[InputContainer, VideoStream]:
-    """Open a file at its first video stream, to be decoded by one thread.
-
-    Raises:
-        BadVideoError: It is no video, or has no video stream, or none that FFmpeg can decode.
-    """
-    try:
-        # "file:" keeps a colon in the name from being read as a protocol; the whitelist keeps a
-        # playlist that is named like a video from opening anything else.
-        container = av.open(
-            f"file:{path}", metadata_errors="ignore", options={"protocol_whitelist": "file"}
-        )
-    except (av.FFmpegError, ValueError) as error:
-        raise BadVideoError(path, f"not a video that FFmpeg can read ({_words(error)})") from error
-    streams = [s for s in container.streams.video if s.disposition != Disposition.attached_pic]
-    if not streams:
-        container.close()
-        raise BadVideoError(path, "has no video stream")
-    stream = streams[0]
-    if stream.codec_context is None:
-        container.close()
-        raise BadVideoError(path, "its video codec is unknown to FFmpeg")
-    # Loader workers fill the cores already: more threads here only add switching and memory.
-    stream.codec_context.thread_count = 1
-    return container, stream
-
-
-def _words(error: Exception) -> str:
-    """Return what FFmpeg says of an error, without the path and number that PyAV adds."""
-    return str(getattr(error, "strerror", None) or error)
-
-
-def numbered_packets(
-    packets: Iterable[Packet[VideoStream]], stream: VideoStream, first: int = 0
-) -> Iterator[tuple[int, Packet[VideoStream]]]:
-    """Yield `(number, packet)` with one picture a packet, counting from `first`.
-
-    The filter gives one packet for each that it takes, so numbers before and after it agree.
-    """
-    unpack = None
-    if stream.codec_context.name == "mpeg4":
-        unpack = BitStreamFilterContext("mpeg4_unpack_bframes", stream)
-    for number, packet in enumerate(packets, first):
-        if unpack is None:
-            yield number, packet
-        else:
-            yield from ((number, one) for one in unpack.filter(packet))
-
-
-def demux(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
-    """Yield packets up to the end of the file or of what is left of it.
-
-    Empty ones are left out: they hold no picture and would tell the decoder that all is over.
-    """
-    try:
-        yield from (packet for packet in container.demux(stream) if packet.size)
-    except av.FFmpegError:
-        return
-
-
-def decode(context: VideoCodecContext, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
-    """Return the frames that a packet (or the end, None) brings out; none if it is damaged."""
-    try:
-        return context.decode(packet)
-    except av.FFmpegError:
-        return []
-
-
-def scan_packets(
-    container: InputContainer, stream: VideoStream
-) -> tuple[list[PacketFacts], VideoFrame | None]:
+def scan_packets(container: InputContainer, stream: VideoStream) -> Scan:
     """Read all packets of a freshly opened file, decoding no more than the first frame."""
-    is_mpeg4 = stream.codec_context.name == "mpeg4"
+    context = stream.codec_context
+    is_mpeg4 = context.name == "mpeg4"
+    may_be_packed = False
     facts: list[PacketFacts] = []
     first: VideoFrame | None = None
-    for _, packet in numbered_packets(demux(container, stream), stream):
-        vop = _vop_type(bytes(packet)) if is_mpeg4 else _NO_VOP
+    for packet in demux(container, stream):
+        data = bytes(packet) if is_mpeg4 else b""
+        if not facts:
+            may_be_packed = bool(_PACKED_NOTE.search((context.extradata or b"") + data))
         facts.append(
             PacketFacts(
                 pts=packet.pts,
                 dts=packet.dts,
                 pos=packet.pos,
-                is_key=packet.is_keyframe and vop in (_NO_VOP, _VOP_I),
+                is_key=packet.is_keyframe,
                 is_sound=not packet.is_corrupt,
                 is_shown=not packet.is_discard,
-                vop=vop,
+                vops=_vop_types(data),
             )
         )
         if first is None:
-            first = next(iter(decode(stream.codec_context, packet)), None)
-    return facts, first or next(iter(decode(stream.codec_context, None)), None)
+            first = next(iter(decode(context, packet)), None)
+    return Scan(facts, may_be_packed, first or next(iter(decode(context, None)), None))
 
 
-def _vop_type(data: bytes) -> int:
-    """Return the type of the one picture in an MPEG-4 packet, or _NO_VOP if that is not sure."""
+def _vop_types(data: bytes) -> tuple[int, ...]:
+    """Return the types of the pictures in an MPEG-4 packet, in order."""
+    types: list[int] = []
     at = data.find(_VOP_START)
-    if at < 0 or len(data) - at - len(_VOP_START) <= _MAX_EMPTY_VOP_BYTES:
-        return _NO_VOP
-    if data.find(_VOP_START, at + 4) >= 0:
-        return _NO_VOP
-    return data[at + 4] >> 6
+    while at >= 0:
+        end = data.find(_VOP_START, at + len(_VOP_START))
+        size = (end if end >= 0 else len(data)) - at - len(_VOP_START)
+        types.append(data[at + 4] >> 6 if size > _MAX_EMPTY_VOP_BYTES else _VOP_EMPTY)
+        at = end
+    return tuple(types)
 
 
-def presentation_order(codec: str, facts: list[PacketFacts]) -> NDArray[np.int32] | None:
-    """Return the packet of each frame, or None if only a decode can tell."""
+def unpacked_types(facts: list[PacketFacts]) -> list[int] | None:
+    """Return the type of the one picture of each MPEG-4 packet after unpacking.
+
+    A packed packet is a picture and the B picture behind it, which comes out in place of the next
+    packet's; a packet that was only there to fill that place is gone then. None if the packets do
+    not go by this rule, as where pictures are left out or not coded.
+    """
+    types: list[int] = []
+    waiting: int | None = None
+    for fact in facts:
+        if waiting is not None and len(fact.vops) == 1:
+            types.append(waiting)
+            waiting = None if fact.vops[0] == _VOP_EMPTY else fact.vops[0]
+        elif waiting is None and len(fact.vops) in (1, 2) and _VOP_EMPTY not in fact.vops:
+            types.append(fact.vops[0])
+            waiting = fact.vops[1] if len(fact.vops) == 2 else None
+        else:
+            return None
+        if waiting not in (None, _VOP_B):
+            return None
+    return types
+
+
+def presentation_order(
+    context: VideoCodecContext, facts: list[PacketFacts], types: list[int] | None
+) -> NDArray[np.int32] | None:
+    """Return the packet of each frame, or None if only a decode can tell.
+
+    `types` is what `unpacked_types` gives for an MPEG-4 stream.
+    """
     if not facts or not facts[0].is_key or not all(fact.is_sound for fact in facts):
         return None
-    if codec == "mpeg4":
-        return _order_by_picture_type([fact.vop for fact in facts])
-    if codec in _ONE_PICTURE_A_PACKET:
-        return _order_by_timestamp(facts)
-    return None
+    if context.name == "mpeg4":
+        return None if types is None else _order_by_picture_type(types)
+    if context.name not in _ONE_PICTURE_A_PACKET:
+        return None
+    order = _order_by_timestamp(facts)
+    if order is not None and context.has_b_frames and not (np.diff(order) < 0).any():
+        # Pictures out of order, timestamps in order: these only count packets, as AVI's do.
+        return None
+    return order
 
 
-def _order_by_picture_type(vops: list[int]) -> NDArray[np.int32] | None:
+def _order_by_picture_type(types: list[int]) -> NDArray[np.int32] | None:
     order: list[int] = []
     held: int | None = None
-    for number, vop in enumerate(vops):
-        if vop == _NO_VOP:
-            return None
-        if vop == _VOP_B:
-            # The decoder drops a B picture that has but one picture to lean on.
-            if not order:
-                return None
+    for number, vop in enumerate(types):
+        if vop != _VOP_B:
+            if held is not None:
+                order.append(held)
+            held = number
+        elif order:
             order.append(number)
-            continue
-        if held is not None:
-            order.append(held)
-        held = number
-    if held is not None:
-        order.append(held)
-    return np.asarray(order, np.int32)
+        else:
+            # The decoder drops a B picture that has but one picture to lean on.
+            return None
+    return np.asarray(order if held is None else [*order, held], np.int32)
 
 
 def _order_by_timestamp(facts: list[PacketFacts]) -> NDArray[np.int32] | None:
@@ -253,14 +227,17 @@ def _order_by_timestamp(facts: list[PacketFacts]) -> NDArray[np.int32] | None:
     return order if stamps and min(stamps) >= (facts[0].pts or 0) else None
 
 
-def seek_table(facts: list[PacketFacts], order: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Return the rows of `VideoIndex.seek_points`."""
+def seek_table(
+    facts: list[PacketFacts], types: list[int] | None, order: NDArray[np.int32] | None
+) -> NDArray[np.int64]:
+    """Return the rows of `VideoIndex.seek_points`; `types` as by `unpacked_types`, if MPEG-4."""
     rows: list[tuple[int, int, int, int]] = []
-    frame_of = {int(packet): frame for frame, packet in enumerate(order)}
+    frame_of = {} if order is None else {int(n): frame for frame, n in enumerate(order)}
     for number, fact in enumerate(facts):
+        is_start = fact.is_key and (types is None or types[number] == _VOP_I)
         # Formats differ in which of the two they seek by; too early does no harm.
         stamps = [stamp for stamp in (fact.pts, fact.dts) if stamp is not None]
-        if fact.is_key and number in frame_of and stamps and fact.pos is not None:
+        if is_start and number in frame_of and stamps and fact.pos is not None:
             rows.append((number, frame_of[number], min(stamps), fact.pos))
     return np.asarray(rows, np.int64).reshape(-1, 4)
 
@@ -268,7 +245,7 @@ def seek_table(facts: list[PacketFacts], order: NDArray[np.int32]) -> NDArray[np
 def display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
     """Return the linear part of a frame's display matrix if it turns or mirrors, else identity."""
     data = frame.side_data.get("DISPLAYMATRIX")
-    if data is not None:
+    if isinstance(data, SideData):
         m = np.rint(np.frombuffer(bytes(data), np.int32)[[0, 1, 3, 4]] / 65536).astype(int).tolist()
         if sorted(map(abs, m)) == [0, 0, 1, 1] and abs(m[0] * m[3] - m[1] * m[2]) == 1:
             return m[0], m[1], m[2], m[3]
@@ -279,15 +256,16 @@ def index_by_decoding(path: Path) -> tuple[int, NDArray[np.int32] | None]:
     """Decode a whole file; return its number of frames, and the packet of each if that is clear."""
     container, stream = open_stream(path)
     with closing(container):
-        packets = chain(numbered_packets(demux(container, stream), stream), [(-1, None)])
         tags: list[int | None] = []
-        for number, packet in packets:
+        for number, packet in enumerate(chain(demux(container, stream), [None])):
             if packet is not None:
                 packet.pts = number
             tags += [frame.pts for frame in decode(stream.codec_context, packet)]
+        # What is odd about an MPEG-4 stream may be that pictures come out under wrong numbers.
+        is_mpeg4 = stream.codec_context.name == "mpeg4"
     known = [tag for tag in tags if tag is not None]
-    clear = len(set(known)) == len(tags)
-    return len(tags), np.asarray(known, np.int32) if clear else None
+    is_clear = len(set(known)) == len(tags) and not is_mpeg4
+    return len(tags), np.asarray(known, np.int32) if is_clear else None
 
 
 def build_index(path: Path, container: InputContainer, stream: VideoStream) -> VideoIndex:
@@ -296,18 +274,24 @@ def build_index(path: Path, container: InputContainer, stream: VideoStream) -> V
     Raises:
         BadVideoError: The file holds no frame, or none that decodes.
     """
-    facts, first = scan_packets(container, stream)
+    facts, may_be_packed, first = scan_packets(container, stream)
     if first is None:
         reason = f"none of its {len(facts)} packets decodes" if facts else "holds no frame"
         raise BadVideoError(path, reason)
-    order = presentation_order(stream.codec_context.name, facts)
+    is_packed = any(len(fact.vops) > 1 for fact in facts)
+    types = unpacked_types(facts) if stream.codec_context.name == "mpeg4" else None
+    order = None
+    # Without the note the decoder takes the first picture of a packet and drops the other.
+    if may_be_packed or not is_packed:
+        order = presentation_order(stream.codec_context, facts, types)
     num_frames, decoded = 0 if order is None else len(order), order is None
     if order is None:
         num_frames, order = index_by_decoding(path)
     return VideoIndex(
         num_frames=num_frames,
         order=order,
-        seek_points=seek_table(facts, order if order is not None else np.empty(0, np.int32)),
+        is_packed=is_packed and order is not None,
+        seek_points=seek_table(facts, types, order),
         height=first.height,
         width=first.width,
         matrix=display_matrix(first),

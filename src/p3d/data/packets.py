@@ -1,0 +1,86 @@
+"""From a video file to packets, and from packets to frames: PyAV with its rough edges taken off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+
+import av
+from av.bitstream import BitStreamFilterContext
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Disposition
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from p3d.errors import BadVideoError
+
+
+def open_stream(path: Path) -> tuple[InputContainer, VideoStream]:
+    """Open a file at its first video stream, to be decoded by one thread.
+
+    Raises:
+        BadVideoError: It is no video, or has no video stream, or none that FFmpeg can decode.
+    """
+    try:
+        # "file:" keeps a colon in the name from being read as a protocol; the whitelist keeps a
+        # playlist that is named like a video from opening anything else.
+        container = av.open(
+            f"file:{path}", metadata_errors="ignore", options={"protocol_whitelist": "file"}
+        )
+    except (av.FFmpegError, ValueError) as error:
+        raise BadVideoError(path, f"not a video that FFmpeg can read ({_words(error)})") from error
+    streams = [s for s in container.streams.video if s.disposition != Disposition.attached_pic]
+    if not streams:
+        container.close()
+        raise BadVideoError(path, "has no video stream")
+    stream = streams[0]
+    if stream.codec_context is None:
+        container.close()
+        raise BadVideoError(path, "its video codec is unknown to FFmpeg")
+    # Loader workers fill the cores already: more threads here only add switching and memory.
+    stream.codec_context.thread_count = 1
+    return container, stream
+
+
+def _words(error: Exception) -> str:
+    """Return what FFmpeg says of an error, without the path and number that PyAV adds."""
+    return str(getattr(error, "strerror", None) or error)
+
+
+def numbered_packets(
+    packets: Iterable[Packet[VideoStream]],
+    stream: VideoStream,
+    *,
+    unpack: bool = False,
+    first: int = 0,
+) -> Iterator[tuple[int, Packet[VideoStream]]]:
+    """Return pairs `(number, packet)`, counting from `first`, unpacked to one picture each."""
+    if unpack:
+        # The filter gives one packet for each that it takes: numbers before and after it agree.
+        unpacker = BitStreamFilterContext("mpeg4_unpack_bframes", stream)
+        packets = chain.from_iterable(map(unpacker.filter, packets))
+    return enumerate(packets, first)
+
+
+def demux(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
+    """Yield packets up to the end of the file or of what is left of it.
+
+    Empty ones are left out: they hold no picture and would tell the decoder that all is over.
+    """
+    try:
+        for packet in container.demux(stream):
+            if packet.size:
+                yield packet
+    except av.FFmpegError:
+        return
+
+
+def decode(context: VideoCodecContext, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
+    """Return the frames that a packet (or the end, None) brings out; none if it is damaged."""
+    try:
+        return context.decode(packet)
+    except av.FFmpegError:
+        return []
