@@ -5,9 +5,13 @@ from __future__ import annotations
 import hashlib
 import http.server
 import random
+import shutil
+import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -77,18 +81,31 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return None
 
 
-@pytest.fixture
-def site() -> Iterator[Site]:
-    site = Site({"/UCF.bin": CONTENT})
+@contextmanager
+def serving(site: Site, certificate: Path | None = None) -> Iterator[Site]:
     handler = type("SiteHandler", (Handler,), {"site": site})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    site.url = f"http://127.0.0.1:{server.server_port}"
+    scheme = "http"
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        scheme = "https"
+    site.url = f"{scheme}://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    yield site
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    try:
+        yield site
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with serving(Site({"/UCF.bin": CONTENT})) as site:
+        yield site
 
 
 QUICK = Remote(tries=3, pause=0.01)
@@ -172,6 +189,21 @@ def test_the_known_size_of_an_official_file_is_checked(
     monkeypatch.setattr(Remote, "archive_url", f"{site.url}/UCF101.rar")
     with pytest.raises(UserError, match="official file has 1,000"):
         fetch(f"{site.url}/UCF.bin", tmp_path, QUICK)
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused_unless_told_so(tmp_path: Path) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("needs the openssl program, to make a certificate")
+    pem = tmp_path / "server.pem"
+    asked = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1"
+    command = ["openssl", *asked.split(), "-keyout", str(pem), "-out", str(tmp_path / "cert.pem")]
+    subprocess.run(command, check=True, capture_output=True)
+    pem.write_text(pem.read_text() + (tmp_path / "cert.pem").read_text())
+    with serving(Site({"/UCF.bin": CONTENT}), pem) as site:
+        with pytest.raises(UserError, match=r"certificate is not valid .*--insecure"):
+            fetch(f"{site.url}/UCF.bin", tmp_path, QUICK)
+        path = fetch(f"{site.url}/UCF.bin", tmp_path, replace(QUICK, insecure=True))
+    assert path.read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("url", ["ftp://host/file", "file:///etc/passwd", "http://host/"])

@@ -4,48 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections import Counter
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from p3d.data.prepare.files import TEMPORARY
-from p3d.data.prepare.lists import clip_group, find_lists, read_lists, write_lists
+from p3d.data.prepare.lists import clip_group
 from p3d.data.prepare.options import Ucf101Options
 from p3d.data.prepare.ucf101 import prepare_ucf101
 from p3d.errors import UserError
-
-CLASSES = ("Archery", "HandstandPushups", "YoYo")
-SPLIT_1_TEST = range(1, 8)
-
-
-def stem_class(name: str) -> str:
-    return "HandStandPushups" if name == "HandstandPushups" else name
-
-
-def clips(classes: tuple[str, ...] = CLASSES, per_group: int = 1) -> list[str]:
-    return [
-        f"{name}/v_{stem_class(name)}_g{group:02d}_c{clip:02d}.avi"
-        for name in classes
-        for group in range(1, 26)
-        for clip in range(1, per_group + 1)
-    ]
-
-
-def make_lists(folder: Path, named: list[str], classes: tuple[str, ...] = CLASSES) -> Path:
-    folder.mkdir(parents=True)
-    lines = [f"{label} {name}" for label, name in enumerate(classes, start=1)]
-    (folder / "classInd.txt").write_text("\r\n".join(lines) + "\r\n")
-    for number, test in enumerate((SPLIT_1_TEST, range(8, 15), range(15, 22)), start=1):
-        train_lines = [
-            f"{clip} {classes.index(clip.partition('/')[0]) + 1}"
-            for clip in named
-            if clip_group(clip) not in test
-        ]
-        test_lines = [clip for clip in named if clip_group(clip) in test]
-        (folder / f"trainlist{number:02d}.txt").write_text("\r\n".join(train_lines))
-        (folder / f"testlist{number:02d}.txt").write_text("\r\n".join(test_lines))
-    return folder
+from ucf101_names import clips, make_lists
 
 
 @pytest.fixture
@@ -142,6 +113,32 @@ def test_again_does_nothing_and_after_a_kill_does_the_rest(source: Path, tmp_pat
     assert tree(out) == finished
 
 
+def test_a_run_killed_in_the_middle_leaves_whole_clips_and_goes_on(
+    source: Path, tmp_path: Path
+) -> None:
+    for path in source.rglob("*.avi"):
+        path.write_bytes(path.name.encode() * 40_000)
+    out, whole = tmp_path / "ucf101", tmp_path / "whole"
+    program = (
+        "from pathlib import Path; from p3d.data.prepare.ucf101 import *; "
+        f"prepare_ucf101(Ucf101Options(Path({str(source)!r}), Path({str(out)!r}), link='copy', "
+        "workers=1))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program])
+    while process.poll() is None and not list(out.glob("*/*/v_*.avi")):
+        time.sleep(0.001)
+    process.kill()
+    process.wait()
+
+    expected = prepare_ucf101(Ucf101Options(source, whole))
+    contents = tree(whole)
+    finished = {p: c for p, c in tree(out).items() if TEMPORARY not in p}
+    assert finished
+    assert finished.items() <= contents.items()
+    assert prepare_ucf101(Ucf101Options(source, out, link="copy")).present == expected.present
+    assert tree(out) == contents
+
+
 def test_dry_run_counts_and_touches_nothing(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "ucf101"
     summary = prepare_ucf101(Ucf101Options(source, out, dry_run=True))
@@ -228,79 +225,3 @@ def test_out_inside_the_source_is_not_taken_for_source(source: Path) -> None:
     options = Ucf101Options(source, source / "ucf101")
     prepare_ucf101(options)
     assert prepare_ucf101(options).repeated == 0
-
-
-@pytest.mark.parametrize(
-    ("file", "text", "message"),
-    [
-        ("classInd.txt", "1 Archery\n3 YoYo\n", "should be '2 ClassName'"),
-        ("classInd.txt", "1 ../x\n", "should be '1 ClassName'"),
-        ("trainlist01.txt", "YoYo/v_YoYo_g09_c01.avi 1\n", "label 1 of .* not that of its class"),
-        ("trainlist01.txt", "Nope/v_Nope_g09_c01.avi 1\n", "of no class"),
-        ("trainlist01.txt", "YoYo/v_YoYo_g01_c01.avi 3\n", "both the training and the test list"),
-        ("trainlist01.txt", "YoYo/yoyo.avi 3\n", "must end in _gGG_cCC.avi"),
-    ],
-)
-def test_wrong_lists_are_refused(
-    source: Path, tmp_path: Path, file: str, text: str, message: str
-) -> None:
-    (source / "ucfTrainTestlist" / file).write_text(text)
-    with pytest.raises(UserError, match=message):
-        prepare_ucf101(Ucf101Options(source, tmp_path / "ucf101"))
-
-
-def test_without_lists_the_remedy_is_named(source: Path, tmp_path: Path) -> None:
-    shutil.rmtree(source / "ucfTrainTestlist")
-    with pytest.raises(UserError, match="--lists"):
-        prepare_ucf101(Ucf101Options(source, tmp_path / "ucf101"))
-
-
-def test_lists_beside_the_source_and_in_a_zip_are_found(source: Path, tmp_path: Path) -> None:
-    made = shutil.make_archive(str(tmp_path / "splits"), "zip", source, "ucfTrainTestlist")
-    expected = read_lists(source / "ucfTrainTestlist", "public")
-    shutil.rmtree(source / "ucfTrainTestlist")
-    assert find_lists(source) == Path(made)
-    assert read_lists(Path(made), "public") == expected
-
-
-def test_a_whole_ucf101_of_names(tmp_path: Path) -> None:
-    """101 classes of 25 groups with 5 or 6 clips: 13,320 in all, as many as there are."""
-    classes = tuple(f"Class{label:03d}" for label in range(101))
-    groups = [(name, group) for name in classes for group in range(1, 26)]
-    named = [
-        f"{name}/v_{name}_g{group:02d}_c{clip:02d}.avi"
-        for index, (name, group) in enumerate(groups)
-        for clip in range(1, 6 + (index < 13_320 - 5 * len(groups)))
-    ]
-    lists = read_lists(make_lists(tmp_path / "lists", named, classes), "public")
-    write_lists(lists, tmp_path / "again")
-    assert read_lists(tmp_path / "again", "public") == lists
-    assert len(lists.clips()) == 13_320
-    for fold in lists.folds.values():
-        seen = Counter(clip for part in fold.values() for clip in part)
-        assert set(seen.values()) == {1}
-        assert len(seen) == 13_320
-        of_split = {
-            split: {(clip.partition("/")[0], clip_group(clip)) for clip in part}
-            for split, part in fold.items()
-        }
-        assert sum(map(len, of_split.values())) == len(groups)
-        assert len(set().union(*of_split.values())) == len(groups)
-
-
-def test_official_lists_give_the_public_counts() -> None:
-    root = os.environ.get("P3D_REAL_VIDEOS")
-    if not root:
-        pytest.skip("needs the official lists: set P3D_REAL_VIDEOS to the folder with ucf101/")
-    lists = read_lists(Path(root) / "ucf101" / "ucfTrainTestlist", "public")
-    counts = {
-        number: tuple(len(fold[split]) for split in ("train", "validation", "test"))
-        for number, fold in lists.folds.items()
-    }
-    assert counts == {
-        1: (7_912, 1_625, 3_783),
-        2: (7_995, 1_591, 3_734),
-        3: (8_056, 1_568, 3_696),
-    }
-    assert len(lists.class_names) == 101
-    assert len(lists.clips()) == 13_320

@@ -71,7 +71,7 @@ class Archive:
     Attributes:
         path: The file.
         members: Its files, in order.
-        clips: Its AVI files by name in small letters; empty ones are left out.
+        clips: Its AVI files by name in small letters; empty and hidden ones are left out.
         repeated: How many more files are equal to one of these.
         contents: Opens it for reading.
         skippable: Whether members may be passed over unread.
@@ -126,7 +126,7 @@ def open_archive(path: Path) -> Archive:
     clips: dict[str, Member] = {}
     repeated = 0
     for member in members:
-        if not member.key.endswith(".avi") or member.size == 0:
+        if not member.key.endswith(".avi") or member.key.startswith(".") or member.size == 0:
             continue
         known = clips.setdefault(member.key, member)
         if (known.size, known.crc) != (member.size, member.crc):

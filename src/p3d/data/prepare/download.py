@@ -80,6 +80,7 @@ def _fetch_part(url: str, part: Path, remote: Remote) -> None:
     """Calls again as long as something comes, and `remote.tries` times when nothing does."""
     failures, furthest = 0, _size(part)
     with Progress(KNOWN_BYTES.get(Path(urlsplit(url).path).name), f"Downloading {url}", "B") as bar:
+        bar.advance(furthest)
         while True:
             try:
                 if _receive(url, part, remote, bar):
@@ -152,7 +153,7 @@ def _give_up_if_final(url: str, error: Exception) -> None:
     if isinstance(reason, ssl.SSLCertVerificationError):
         raise UserError(
             f"{url}: the server's certificate is not valid ({reason.verify_message}); if you trust "
-            "the network all the same, add --remote.insecure"
+            "the network all the same, add --insecure"
         ) from error
     passing = (http.client.REQUEST_TIMEOUT, http.client.TOO_MANY_REQUESTS)
     code = error.code if isinstance(error, urllib.error.HTTPError) else 0

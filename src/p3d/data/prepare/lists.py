@@ -22,7 +22,6 @@ from p3d.data.ucf101 import LISTS
 from p3d.errors import UserError
 
 OFFICIAL_CLIPS = 13_320
-OFFICIAL_CLASSES = 101
 VALIDATION_GROUPS: Mapping[int, range] = {1: range(8, 11), 2: range(1, 4), 3: range(22, 25)}
 LARGEST_LIST_BYTES = 16 * 2**20
 
@@ -104,7 +103,7 @@ def write_lists(lists: Ucf101Lists, folder: Path) -> None:
     write_text(folder / "classInd.txt", (f"{index} {name}" for name, index in label.items()))
     for number, fold in lists.folds.items():
         for split in ("validation", "train", "test"):
-            if fold[split]:
+            if fold[split] or split != "validation":
                 lines = (_line(clip, label, labelled=split != "test") for clip in fold[split])
                 write_text(folder / f"{split}list{number:02d}.txt", lines)
         if not fold["validation"]:
