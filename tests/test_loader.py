@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import subprocess
 import sys
-import textwrap
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import replace
@@ -296,32 +296,46 @@ def test_training_and_evaluation_check_their_own_numbers(dataset):
         evaluate(dataset, clips=0)
 
 
-def test_signals_to_all_processes_stop_no_worker(dataset, tmp_path):
+SCRIPT = """
+import pickle, signal, sys, time
+from p3d.data.loader import TrainLoader
+
+dataset, prep = pickle.load(open(sys.argv[1], "rb"))
+loader = TrainLoader(dataset, prep, batch_size=1, seed=0, clips_per_video=6, workers=2)
+batches = loader.epoch(0)
+next(batches), next(batches)  # one from each worker: both have started
+received = []
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda number, frame: received.append(number))
+print("ready", flush=True)
+while len(received) < 2:
+    time.sleep(0.01)
+if sys.argv[2] == "finish":
+    print(2 + len(list(batches)), sorted(received))
+else:
+    sys.leaked = batches, loader  # stays beyond the interpreter's own cleaning
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="this system has no sigwaitinfo")
+@pytest.mark.parametrize(("then", "output"), [("finish", "42 [2, 15]\n"), ("leave", "")])
+def test_signals_to_all_processes_stop_no_worker_and_the_end_does(dataset, tmp_path, then, output):
     arguments = tmp_path / "arguments"
     arguments.write_bytes(pickle.dumps((dataset, SMALL)))
-    script = """
-        import os, pickle, signal, sys
-        from p3d.data.loader import TrainLoader
-        received = []
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda number, frame: received.append(number))
-        dataset, prep = pickle.load(open(sys.argv[1], "rb"))
-        loader = TrainLoader(
-            dataset, prep, batch_size=1, seed=0, clips_per_video=6, workers=2
-        )
-        batches = loader.epoch(0)
-        next(batches)
-        os.killpg(0, signal.SIGINT)
-        os.killpg(0, signal.SIGTERM)
-        print(1 + len(list(batches)), sorted(received))
-        """
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), str(arguments)],
-        capture_output=True,
+    with subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(arguments), then],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=120,
         start_new_session=True,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    assert (result.stdout, result.stderr) == ("42 [2, 15]\n", "")
-    assert result.returncode == 0
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            os.killpg(process.pid, signal.SIGINT)
+            os.killpg(process.pid, signal.SIGTERM)
+            assert process.communicate(timeout=120) == (output, "")
+            assert process.returncode == 0
+        finally:
+            process.kill()

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -384,19 +385,16 @@ def _start_worker(worker: int) -> None:
     del worker
     torch.set_num_threads(1)
     # The parent decides what Ctrl-C means. A scheduler, too, may signal all processes of a job at
-    # once; the parent then finishes its batch, and stops its workers by other means. It may have
-    # to resort to SIGTERM, at its very end, for which a second one is obeyed.
+    # once; the parent then finishes its step. So a worker obeys nobody's SIGTERM but its parent's.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _ignore_once)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_obey_parent, args=(os.getppid(),), daemon=True).start()
 
 
-def _ignore_once(number: int, frame: object) -> None:
-    del frame
-    signal.signal(number, _leave)
-
-
-def _leave(number: int, frame: object) -> None:
-    del number, frame
+def _obey_parent(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
     # Not by an exception: tidying up would wait for a parent that reads no more.
     os._exit(0)
 
