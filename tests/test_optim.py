@@ -95,6 +95,15 @@ def test_the_one_cycle_rate_peaks_at_lr_and_ends_near_zero(shared: P3D) -> None:
     assert of_convolutions[-1] < 1e-5
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 9])
+@pytest.mark.parametrize("warmup", [0.0, 0.25, 1.0])
+def test_the_one_cycle_rate_exists_for_the_shortest_runs(
+    steps: int, warmup: float, shared: P3D
+) -> None:
+    for step in rates("one-cycle", steps, shared, warmup=warmup):
+        assert 0 < step[2] <= 1e-3
+
+
 def train_one_step(model: P3D, recipe: Recipe) -> None:
     optimizer = build_optimizer(parameter_groups(model, recipe), recipe)
     model.train()

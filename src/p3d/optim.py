@@ -153,11 +153,13 @@ def build_schedule(optimizer: SGD, recipe: Recipe, steps_per_epoch: int, steps: 
         case "cosine":
             return lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
         case "one-cycle":
+            # PyTorch's schedule divides by zero where a part of it is a single step.
+            total, shortest = max(steps, 8), 2 / max(steps, 8)
             return lr_scheduler.OneCycleLR(
                 optimizer,
                 max_lr=rates,
-                total_steps=steps,
-                pct_start=recipe.warmup,
+                total_steps=total,
+                pct_start=min(max(recipe.warmup, shortest), 1 - shortest),
                 cycle_momentum=False,
             )
         case "constant":
