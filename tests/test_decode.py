@@ -311,6 +311,10 @@ HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "sound.mp4": (write_audio, "has no video stream"),
     "header.avi": (write_header_only, "holds no frame"),
     "undecodable.avi": (write_undecodable, "none of its 4 packets decodes"),
+    "codec.avi": (
+        lambda path: path.write_bytes(write_video(path).read_bytes().replace(b"FMP4", b"ZZZZ")),
+        "its video codec is unknown to FFmpeg",
+    ),
     "no-moov.mp4": (
         lambda path: path.write_bytes(write_video(path).read_bytes()[:2000]),
         NOT_A_VIDEO,
@@ -386,7 +390,7 @@ def test_a_frame_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
     with open_video(path) as video:
         assert video.num_frames == 40
         assert [number_of(frame) for frame in video.read([14, 16, 25])] == [14, 16, 25]
-        with pytest.raises(BadVideoError, match=r"frame 15 cannot be decoded \(39 of 40"):
+        with pytest.raises(BadVideoError, match=r"frame 15 cannot be decoded$"):
             video.read([15])
 
 

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from p3d.data.packets import decode, demux, numbered_packets, open_stream
-from p3d.data.video_index import VideoIndex, build_index, index_by_decoding
+from p3d.data.video_index import VideoIndex, build_index
 from p3d.errors import BadVideoError
 
 # Decoders in which pictures that nothing leans on can be left out and every other stays exact.
@@ -153,18 +153,7 @@ class VideoFile:
                 if not left:
                     break
             else:
-                self._correct_index(min(left))
-                yield from self._frames(sorted(left))
-
-    def _correct_index(self, frame: int) -> None:
-        """Index anew by decoding, after `frame` was not found where it should be."""
-        num_frames, order = index_by_decoding(self.path)
-        # Were the count to change, a frame number would mean one thing now and another later.
-        if self._index.decoded or num_frames != self.num_frames:
-            found = f"{num_frames} of {self.num_frames} frames decode"
-            raise BadVideoError(self.path, f"frame {frame} cannot be decoded ({found})")
-        self._index = self._index.corrected(order)
-        _INDICES.put(self._key, self._index)
+                raise BadVideoError(self.path, f"frame {min(left)} cannot be decoded")
 
     def _decode_from(self, start: int, wanted: frozenset[int]) -> Iterator[tuple[int, VideoFrame]]:
         """Decode from packet `start`; yield the frames of `wanted` that come out, then stop.
@@ -173,9 +162,11 @@ class VideoFile:
         """
         left, counted, started = set(wanted), 0, start == 0
         order, context = self._index.order, self._stream.codec_context
-        frame_of = {} if order is None else {int(order[frame]): frame for frame in wanted}
+        frame_of: dict[int | None, int] = {}
+        if order is not None:
+            frame_of = {int(order[frame]): frame for frame in wanted}
         can_skip = context.name in _CAN_SKIP_UNUSED and order is not None
-        first_needed = min(frame_of, default=0)
+        first_needed = min((n for n in frame_of if n is not None), default=0)
         for number, packet in chain(self._packets_from(start), [(_END, None)]):
             if can_skip:
                 context.skip_frame = "NONREF" if number < first_needed else "DEFAULT"
@@ -183,7 +174,7 @@ class VideoFile:
                 packet.pts = number
             for picture in decode(context, packet):
                 started = started or (picture.pts == start and picture.key_frame)
-                frame = counted if order is None else frame_of.get(picture.pts or 0)
+                frame = counted if order is None else frame_of.get(picture.pts)
                 counted += 1
                 if frame not in left:
                     continue

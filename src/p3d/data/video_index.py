@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -81,7 +81,6 @@ class VideoIndex:
         width: Width of the first frame as coded, in pixels.
         matrix: How the picture is to be turned: (a, b, c, d) of the display matrix, each -1, 0, 1.
         fps: Frames a second, on average; 25 if the file does not say.
-        decoded: True if the order was found by decoding.
     """
 
     num_frames: int
@@ -92,7 +91,6 @@ class VideoIndex:
     width: int
     matrix: tuple[int, int, int, int]
     fps: float
-    decoded: bool
 
     def start_for(self, frame: int) -> int:
         """Return the last key packet from which a decode reaches `frame` exactly."""
@@ -107,11 +105,6 @@ class VideoIndex:
         """Return the timestamp to seek to for a key packet; None if there is no seeking to it."""
         hits = self.seek_points[self.seek_points[:, 0] == packet, 2]
         return int(hits[0]) if len(hits) else None
-
-    def corrected(self, order: NDArray[np.int32] | None) -> VideoIndex:
-        """Return the index with the order that a decode gave, and no more seeking."""
-        seek_points = self.seek_points[:0]
-        return replace(self, order=order, is_packed=False, seek_points=seek_points, decoded=True)
 
     def packet_at(self, pos: int | None) -> int | None:
         """Return the number of the key packet at a position in the file, if it is one."""
@@ -284,7 +277,7 @@ def build_index(path: Path, container: InputContainer, stream: VideoStream) -> V
     # Without the note the decoder takes the first picture of a packet and drops the other.
     if may_be_packed or not is_packed:
         order = presentation_order(stream.codec_context, facts, types)
-    num_frames, decoded = 0 if order is None else len(order), order is None
+    num_frames = 0 if order is None else len(order)
     if order is None:
         num_frames, order = index_by_decoding(path)
     return VideoIndex(
@@ -296,5 +289,4 @@ def build_index(path: Path, container: InputContainer, stream: VideoStream) -> V
         width=first.width,
         matrix=display_matrix(first),
         fps=float(stream.average_rate or stream.guessed_rate or Fraction(25)),
-        decoded=decoded,
     )
