@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
-from weight_files import authors_table, interpret, random_blobs, write_caffemodel
 
 from p3d.model import P3D
 from p3d.weights import load_model, to_port_state_dict
+from weight_files import authors_table, interpret, random_blobs, write_caffemodel
 
 CLASSES = 7
 # Our stage, and the layer of the graph that puts out the same.
@@ -41,23 +41,41 @@ def relative_error(ours: Tensor, theirs: Tensor) -> float:
     return float((ours - theirs).abs().max() / theirs.abs().max())
 
 
+Blobs = dict[str, list[Tensor]]
+
+
+def write(folder: Path, channels: int) -> tuple[Blobs, Path]:
+    blobs = random_blobs(authors_table(), channels=channels, classes=CLASSES)
+    path = folder / "p3d.caffemodel"
+    write_caffemodel(path, authors_table(), blobs)
+    return blobs, path
+
+
+@pytest.fixture(scope="module")
+def rgb(tmp_path_factory: pytest.TempPathFactory) -> tuple[Blobs, Path]:
+    return write(tmp_path_factory.mktemp("rgb"), 3)
+
+
+@pytest.fixture(scope="module")
+def flow(tmp_path_factory: pytest.TempPathFactory) -> tuple[Blobs, Path]:
+    return write(tmp_path_factory.mktemp("flow"), 2)
+
+
 @pytest.mark.parametrize(
-    ("channels", "shape"), [(3, (16, 64, 64)), (2, (16, 52, 44))], ids=["rgb", "flow-odd"]
+    ("modality", "channels", "shape"), [("rgb", 3, (16, 64, 64)), ("flow", 2, (16, 52, 44))]
 )
 def test_every_stage_computes_what_the_authors_graph_does(
-    tmp_path: Path, channels: int, shape: tuple[int, int, int]
+    request: pytest.FixtureRequest, modality: str, channels: int, shape: tuple[int, int, int]
 ) -> None:
+    blobs, path = request.getfixturevalue(modality)
     table = authors_table()
-    blobs = random_blobs(table, channels=channels, classes=CLASSES)
-    path = tmp_path / "p3d.caffemodel"
-    write_caffemodel(path, table, blobs)
     clip = torch.randn(1, channels, *shape, dtype=torch.float64)
 
     theirs = interpret(table, blobs, clip)
     model = load_model(path)
     ours = stage_outputs(model.double(), clip)
 
-    assert model.config.modality == ("rgb" if channels == 3 else "flow")
+    assert model.config.modality == modality
     assert model.config.wiring == "author"
     for stage, layer in STAGES.items():
         assert relative_error(ours[stage], theirs[layer]) < 1e-9, stage
@@ -65,12 +83,10 @@ def test_every_stage_computes_what_the_authors_graph_does(
     assert relative_error(ours["logits"], theirs["fc_kinetics"]) < 1e-9
 
 
-def test_caffe_and_port_files_of_the_same_weights_give_the_same_network(tmp_path: Path) -> None:
-    table = authors_table()
-    write_caffemodel(
-        tmp_path / "p3d.caffemodel", table, random_blobs(table, channels=3, classes=CLASSES)
-    )
-    from_caffe = load_model(tmp_path / "p3d.caffemodel")
+def test_caffe_and_port_files_of_the_same_weights_give_the_same_network(
+    tmp_path: Path, rgb: tuple[Blobs, Path]
+) -> None:
+    from_caffe = load_model(rgb[1])
     port = {f"module.{k}": v for k, v in to_port_state_dict(from_caffe.state_dict()).items()}
     torch.save({"state_dict": port, "epoch": 1, "best_prec1": 0.5}, tmp_path / "p3d.pth.tar")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -79,8 +78,7 @@ def write_caffemodel(path: Path, table: list[list[Any]], blobs: dict[str, list[T
     for op, name, *_ in table:
         kind = KINDS.get(op, op)
         shaped = [
-            blob(b, shape=[1, len(b), 1, 1, 1] if op == "bn" else None)
-            for b in blobs.get(name, [])
+            blob(b, shape=[1, len(b), 1, 1, 1] if op == "bn" else None) for b in blobs.get(name, [])
         ]
         chunks.append(layer(name, kind, shaped))
     path.write_bytes(b"".join(chunks))
@@ -221,5 +219,3 @@ def image_resnet(name: str, classes: int = 10, *, caffe_pool: bool = True) -> Im
     net = ImageResNet(RESNET_BLOCKS[name], classes, caffe_pool=caffe_pool)
     net.load_state_dict(randomise(net.state_dict()))
     return net.eval()
-
-

@@ -3,8 +3,8 @@
 A 2-D kernel is a spatial one already, so that it is taken as it is. What remains is to choose the
 temporal convolutions T so that the network starts as the 2-D network: on a clip of one repeated
 frame both compute the same features. Where T lies in the path (A in both wirings, C in "author",
-where `0.5 s + 0.5 s = s`) it starts as the identity; where it is added to it (B in both wirings,
-C in "port") it starts as zero.
+where `0.5 s + 0.5 s = s`) it starts as the identity; where it is added (B in both wirings, C in
+"port") it starts as zero, in such a way that it can learn.
 
 That holds against a 2-D network that strides as P3D does: in the first 1x1 convolution of res3-res5
 (as the first Caffe ResNets did) and with the wiring's pooling in the stem. torchvision's and timm's
@@ -26,6 +26,9 @@ from p3d.model import CHANNELS
 from p3d.weights.keys import block_counts
 
 _BN_EPS = 1e-5
+_MOTION = 2.0**-6
+"""Size of the second difference in the port's B and C; a power of two, so that it sums to zero."""
+
 _PARTS = {
     "conv1": "reduce.conv",
     "bn1": "reduce.bn",
@@ -86,18 +89,30 @@ def _transparent_norm(mean: Tensor, variance: Tensor) -> dict[str, Tensor]:
     }
 
 
-def _temporal(spatial: dict[str, Tensor], *, identity: bool) -> dict[str, Tensor]:
+def _start(kind: str, wiring: str) -> tuple[float, float, float]:
+    """The three taps with which T starts, each channel on its own.
+
+    In the port's B and C a ReLU stands between T and the sum. At zero it passes no gradient, so
+    that a kernel of zeros would stay there for good. Its input is never negative: a small second
+    difference in time is zero or less wherever frames repeat (less at the clip's ends, beyond which
+    there are zeros), which ReLU makes zero, and lets gradients pass where something moves.
+    """
+    if kind == "A" or (kind == "C" and wiring == "author"):
+        return 0.0, 1.0, 0.0
+    return (0.0, 0.0, 0.0) if wiring == "author" else (_MOTION, -2 * _MOTION, _MOTION)
+
+
+def _temporal(spatial: dict[str, Tensor], kind: str, wiring: str) -> dict[str, Tensor]:
     """T and its BN for a block whose spatial convolution has the BN `spatial`."""
     channels = len(spatial["weight"])
+    taps = _start(kind, wiring)
     kernel = spatial["weight"].new_zeros(channels, channels, 3, 1)
+    kernel[range(channels), range(channels), :, 0] = kernel.new_tensor(taps)
     mean, variance = torch.zeros_like(spatial["bias"]), torch.zeros_like(spatial["bias"])
-    if identity:
-        kernel[range(channels), range(channels), 1, 0] = 1
+    if taps == (0.0, 1.0, 0.0):
         mean, variance = _rectified_moments(spatial)
-    norm = {
-        f"temporal.bn.{leaf}": value for leaf, value in _transparent_norm(mean, variance).items()
-    }
-    return {"temporal.conv.weight": kernel} | norm
+    norm = _transparent_norm(mean, variance)
+    return {"temporal.conv.weight": kernel} | {f"temporal.bn.{leaf}": norm[leaf] for leaf in norm}
 
 
 def _kinds(variant: str, blocks: tuple[int, ...]) -> Iterator[tuple[str, str]]:
@@ -124,7 +139,7 @@ def inflate(
 
     Args:
         state: The 2-D network's tensors, its `fc` included (which is passed on).
-        wiring: Wiring of the P3D, "author" or "port"; it decides how C starts.
+        wiring: Wiring of the P3D, "author" or "port"; it decides how B and C start.
         variant: "ABC", "A", "B", "C" or "2d" (no T at all: the 2-D network over clips).
         modality: "rgb" or "flow".
 
@@ -146,7 +161,6 @@ def inflate(
         }
         if len(norm) != 2:
             raise UserError(f"{block} has no second batch normalisation; give a bottleneck ResNet")
-        identity = kind == "A" or (kind == "C" and wiring == "author")
-        for name, value in _temporal(norm, identity=identity).items():
+        for name, value in _temporal(norm, kind, wiring).items():
             ours[f"{block}.{name}"] = value
     return ours

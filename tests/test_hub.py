@@ -1,0 +1,73 @@
+"""Networks as folders; nothing here touches a network."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from p3d.errors import UserError
+from p3d.hub import from_pretrained, push_to_hub, save_pretrained
+from p3d.model import create_model
+
+
+def test_a_folder_holds_a_network_and_its_card(tmp_path: Path) -> None:
+    model = create_model("p3d63", num_classes=2, wiring="port")
+    model.class_names = ("up", "down")
+    folder = tmp_path / "deep" / "folder"
+    save_pretrained(model, folder, source="a test", recipe={"epochs": 2})
+    assert sorted(file.name for file in folder.iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    ]
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["name"], config["class_names"]) == ("p3d63", ["up", "down"])
+    assert config["preprocessing"]["crop"] == 160
+    card = (folder / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: p3d\n")
+    for expected in ("port wiring", "24,929,730", "up, down", "a test", '"epochs": 2'):
+        assert expected in card
+    loaded = from_pretrained(folder)
+    assert loaded.config == model.config
+    assert torch.equal(loaded.fc.weight, model.fc.weight)
+    assert from_pretrained(folder, wiring="author").config.wiring == "author"
+
+
+def test_what_is_no_folder_and_no_repository_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="neither a folder nor a repository"):
+        from_pretrained(tmp_path / "none")
+    with pytest.raises(UserError, match=r"model\.safetensors: cannot be read"):
+        from_pretrained(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        save_pretrained(create_model("p3d63", num_classes=2), tmp_path / "file")
+
+
+def test_without_the_extra_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(UserError, match=r"pip install 'p3d\[hub\]'"):
+        from_pretrained("someone/p3d63")
+    with pytest.raises(UserError, match=r"pip install 'p3d\[hub\]'"):
+        push_to_hub(create_model("p3d63", num_classes=2), "someone/p3d63")
+
+
+def test_a_hub_out_of_reach_is_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("huggingface_hub", reason="needs the extra: p3d[hub]")
+    code = (
+        "from p3d.errors import UserError\n"
+        "from p3d.hub import from_pretrained\n"
+        "try:\n    from_pretrained('someone/p3d63', revision='v1')\n"
+        "except UserError as error:\n    print(error)\n"
+    )
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("someone/p3d63: not a folder here")
+    assert done.stdout.count("\n") == 1
