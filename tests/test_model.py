@@ -11,9 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from p3d.errors import UserError
 from p3d.model import (
+    P3D,
     Bottleneck,
     ConvBN,
-    P3D,
     P3DConfig,
     create_model,
     fold_norms,

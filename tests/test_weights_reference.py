@@ -76,7 +76,6 @@ def test_caffe_layers_are_the_ports_modules() -> None:
     model = create_model("p3d199", num_classes=400)
     ours = convert_state_dict(to_port_state_dict(model.state_dict()))
     ported = dict(zip(to_port_state_dict(ours), ours, strict=True))
-    layers = {layer: prefix for layer, prefix in table.items() if not layer.startswith("fc")}
-    assert len(layers) == 403
-    for layer, prefix in layers.items():
+    assert len(table) == 404
+    for layer, prefix in table.items():
         assert ported[f"{prefix}.weight"] == f"{our_layer(layer)}.weight"

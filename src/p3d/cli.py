@@ -33,6 +33,12 @@ COMMANDS = {
     "prepare ucf101": Command(
         "lay out UCF101 from its archive or a folder", "p3d.data.prepare.ucf101", "Ucf101Options"
     ),
+    "prepare check": Command(
+        "look a data set over before training", "p3d.data.prepare.check", "CheckOptions"
+    ),
+    "prepare frames": Command(
+        "turn videos into folders of JPEG frames", "p3d.data.prepare.frames", "FramesOptions"
+    ),
     "train": Command("train a network", "p3d.train", "TrainOptions"),
     "eval": Command("measure a network on a list of videos", "p3d.evaluate", "EvalOptions"),
     "predict": Command("name the classes of videos", "p3d.predict", "PredictOptions"),

@@ -1,0 +1,1 @@
+"""Videos: prepared, listed, decoded, sampled, transformed and loaded."""

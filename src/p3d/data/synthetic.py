@@ -118,6 +118,23 @@ def encode(frames: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
+@dataclass(frozen=True)
+class SampleOptions:
+    """Write a small set of synthetic videos: eight motions, each another one played backwards."""
+
+    out: Path
+    """Folder to make, laid out like UCF101. Where the set is begun already, it is finished."""
+    seed: int = 0
+    """Of everything that is drawn."""
+    workers: int | None = None
+    """Processes that write; 0 writes in this one. By default one a core."""
+
+
+def run(options: SampleOptions) -> None:
+    """Carry out `p3d prepare sample`."""
+    write_sample(options.out, seed=options.seed, workers=options.workers)
+
+
 def write_sample(
     out: Path,
     *,

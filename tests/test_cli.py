@@ -1,0 +1,303 @@
+"""The command line: help at once, and one clear line for every mistake."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import p3d
+from p3d.cli import COMMANDS, main
+from p3d.data.motions import CLASSES
+from p3d.preprocessing import Preprocessing
+from p3d.weights import save_model
+from test_train import TINY
+from videos import write_video
+
+TINY_CLIP = Preprocessing(num_frames=4, resize=(20, 20), crop=16)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained network for the sample set's eight classes."""
+    torch.manual_seed(0)
+    model = p3d.create_model("p3d63", num_classes=8)
+    model.preprocessing = TINY_CLIP
+    model.class_names = tuple(CLASSES)
+    path = tmp_path_factory.mktemp("weights") / "eight.safetensors"
+    save_model(model, path)
+    return path
+
+
+def call(command: str, *words: object) -> int:
+    try:
+        return main([*command.split(), *map(str, words)])
+    except SystemExit as stop:  # tyro's own, for help and options that do not parse
+        return int(stop.code or 0)
+
+
+def assert_one_line(capsys: pytest.CaptureFixture[str], code: int, *parts: str) -> None:
+    """The mistake is told in one line, without a traceback."""
+    error = capsys.readouterr().err
+    assert code == 2, error
+    lines = [line for line in error.splitlines() if line.startswith("p3d: error: ")]
+    assert len(lines) == 1, error
+    assert "Traceback" not in error
+    for part in parts:
+        assert part in lines[0]
+
+
+def test_help_lists_every_command_without_loading_torch() -> None:
+    script = (
+        "import sys; from p3d.cli import main; code = main(['--help']);"
+        "heavy = {'torch', 'numpy', 'av', 'tyro'} & set(sys.modules); sys.exit(heavy and 'loads %s'"
+        " % heavy or code)"
+    )
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    for name in COMMANDS:
+        assert f"\n  {name} " in answer.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(name, "--help") == 0
+    text = capsys.readouterr().out
+    assert f"usage: p3d {name}" in text
+    for option in text.split():
+        if option.startswith("--"):
+            assert "." not in option, f"{option} has a prefix"
+
+
+def test_help_of_train_shows_the_recipes_values(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("train --recipe ucf101-paper --help") == 0
+    text = capsys.readouterr().out
+    assert "(default: 7500)" in text
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("--version") == 0
+    assert capsys.readouterr().out == f"p3d {p3d.__version__}\n"
+
+
+def test_python_m_p3d_is_the_command() -> None:
+    command = [sys.executable, "-m", "p3d", "info", "p3d63", "--json"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(answer.stdout)
+
+
+@pytest.mark.parametrize(
+    ("command", "part"),
+    [
+        ("trian", "there is no command 'trian'; choose one of: prepare sample"),
+        ("prepare ucf", "there is no command 'prepare ucf'; choose one of: prepare sample"),
+        ("train --recipe none --data x", "no recipe is called 'none'; choose one of: ucf101"),
+        ("train --data absent", "absent"),
+        ("eval --data absent --weights absent.safetensors", "absent"),
+        ("predict --weights absent.safetensors clip.avi", "absent.safetensors"),
+        ("predict --weights absent.safetensors", "no videos were given"),
+        ("info p3d50", "p3d50"),
+    ],
+)
+def test_mistakes_in_words(command: str, part: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert_one_line(capsys, call(command), part)
+
+
+@pytest.mark.parametrize(
+    ("command", "part"),
+    [
+        ("train --data x --epochs 0", "--epochs is 0; give more than 0"),
+        ("train --data x --epochs many", "--epochs"),
+        ("train --data x --epoch 3", "--epochs"),
+        ("train", "--data"),
+    ],
+)
+def test_mistakes_in_options(command: str, part: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(command) == 2
+    error = capsys.readouterr().err
+    assert part in error
+    assert "Traceback" not in error
+
+
+def test_a_device_that_is_not_there(sample: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    code = call("train --device cuda --data", sample)
+    assert_one_line(capsys, code, "--device cuda: this PyTorch sees no CUDA device")
+    code = call("train --device mlu --data", sample)
+    assert_one_line(capsys, code, "--device mlu: no Cambricon MLU is usable")
+
+
+def test_an_empty_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert_one_line(capsys, call("train --data", tmp_path), str(tmp_path))
+
+
+def listed(folder: Path, **lists: str) -> Path:
+    """A UCF101-like folder with two classes, a video each, and these lists."""
+    for name in ("Jump", "Run"):
+        (folder / "train" / name).mkdir(parents=True)
+        write_video(folder / "train" / name / f"v_{name}_g01_c01.avi", 8)
+    (folder / "ucfTrainTestlist").mkdir()
+    texts = {
+        "classInd": "1 Jump\n2 Run\n",
+        "trainlist01": "Jump/v_Jump_g01_c01.avi 1\nRun/v_Run_g01_c01.avi 2\n",
+    }
+    for name, text in (texts | lists).items():
+        (folder / "ucfTrainTestlist" / f"{name}.txt").write_text(text)
+    return folder
+
+
+def test_a_list_that_names_a_missing_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = listed(tmp_path, trainlist01="Jump/v_Jump_g01_c01.avi 1\nRun/v_Run_g09_c01.avi 2\n")
+    code = call("train --data", data, "--out", tmp_path / "run")
+    assert_one_line(capsys, code, "v_Run_g09_c01.avi", "--allow-missing")
+
+
+def test_a_class_that_is_not_in_class_ind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = listed(tmp_path, trainlist01="Jump/v_Jump_g01_c01.avi 1\nFly/v_Fly_g01_c01.avi 2\n")
+    code = call("train --data", data, "--out", tmp_path / "run")
+    assert_one_line(capsys, code, "Fly", "classInd.txt")
+
+
+@pytest.mark.parametrize("flags", [["--crop", "2", "--resize", "20", "20"], ["--crop", "300"]])
+def test_a_clip_size_that_cannot_be(
+    flags: list[str], sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = call("train --workers 0 --data", sample, "--out", tmp_path / "run", *flags)
+    assert_one_line(capsys, code, "px")
+
+
+def test_an_output_folder_that_cannot_be_written(
+    sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    code = call("train --data", sample, "--out", tmp_path / "file" / "run")
+    assert_one_line(capsys, code, "cannot be written", "choose another --out")
+
+
+def test_weights_for_other_classes(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = listed(tmp_path, testlist01="Jump/v_Jump_g01_c01.avi\n")
+    code = call("eval --data", data, "--weights", weights)
+    assert_one_line(capsys, code, "tells 8 classes apart, the data set has 2")
+
+
+def test_evaluates_a_list(
+    weights: Path, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "figures"
+    flags = ("--workers", "0", "--clips", "3", "--device", "cpu")
+    assert call("eval --data", sample, "--weights", weights, "--out", out, *flags) == 0
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["videos"] == 8
+    assert f"{100 * metrics['top1']:.1f}%" in capsys.readouterr().out
+    rows = (out / "per_class.csv").read_text().splitlines()
+    assert rows[0] == "class,videos,top1"
+    assert len(rows) == 9
+    confusion = [row.split(",")[1:] for row in (out / "confusion.csv").read_text().splitlines()[1:]]
+    assert [sum(map(int, row)) for row in confusion] == [1] * 8
+    assert (out / "confusion.png").read_bytes().startswith(b"\x89PNG")
+    assert len((out / "scores.csv").read_text().splitlines()) == 9
+
+
+def test_predicts_videos(weights: Path, sample: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    videos = sorted((sample / "test").glob("*/*.avi"))[:2]
+    assert call("predict --json --top 2 --clips 2 --device cpu --weights", weights, *videos) == 0
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [answer["video"] for answer in answers] == [str(video) for video in videos]
+    assert all(len(answer["top"]) == 2 for answer in answers)
+    assert call("predict --top 2 --clips 2 --weights", weights, videos[0]) == 0
+    assert answers[0]["top"][0]["class"] in capsys.readouterr().out
+
+
+def broken_videos(folder: Path) -> dict[str, Path]:
+    """Files that hold no readable video, by what is wrong."""
+    whole = write_video(folder / "whole.avi", 20).read_bytes()
+    contents = {
+        "truncated": whole[: len(whole) // 40],
+        "zero bytes": b"",
+        "not a video": b"<html><body>404 Not Found</body></html>",
+    }
+    paths = {}
+    for name, content in contents.items():
+        paths[name] = folder / f"{name.replace(' ', '_')}.avi"
+        paths[name].write_bytes(content)
+    paths["no video stream"] = folder / "sound.avi"
+    write_sound(paths["no video stream"])
+    paths["missing"] = folder / "missing.avi"
+    return paths
+
+
+def write_sound(path: Path) -> None:
+    import av
+    import numpy as np
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def test_prediction_goes_on_after_videos_it_cannot_read(
+    weights: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    broken = broken_videos(tmp_path)
+    videos = [*broken.values(), tmp_path / "whole.avi"]
+    code = call("predict --json --clips 1 --device cpu --weights", weights, *videos)
+    captured = capfd.readouterr()
+    assert code == 2
+    answers = [json.loads(line) for line in captured.out.splitlines()]
+    assert ["error" in answer for answer in answers] == [True] * len(broken) + [False]
+    errors = captured.err.splitlines()
+    assert len(errors) == len(broken) + 1
+    for line, path in zip(errors, broken.values(), strict=False):
+        assert line.startswith(f"p3d: error: {path}: ")
+    assert errors[-1] == f"p3d: {len(broken)} of {len(videos)} videos were not read"
+
+
+@pytest.mark.parametrize("command", ["train", "eval"])
+def test_a_broken_video_stops_where_it_is_not_to_be_skipped(
+    command: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, path in broken_videos(tmp_path).items():
+        if name == "missing":
+            continue
+        manifest = tmp_path / "manifest.csv"
+        rows = [f"{path.name},Jump,{split}" for split in ("train", "test")]
+        classes = [f",{c}," for c in ["Kick", "MoveA", "MoveB", "MoveC", "MoveD", "MoveE", "MoveF"]]
+        manifest.write_text("\n".join(["path,class,split", *rows, *classes]) + "\n")
+        given = ["--weights", plain_weights(tmp_path)] if command == "eval" else ["--epochs", 1]
+        given += ["--data", manifest, "--workers", 1, "--on-bad-video", "error", "--device", "cpu"]
+        code = call(command, *given, "--out", tmp_path / "out" / name.replace(" ", "_"))
+        assert_one_line(capsys, code, str(path))
+
+
+def plain_weights(folder: Path) -> Path:
+    """Weights for eight classes without names."""
+    path = folder / "plain.safetensors"
+    if not path.exists():
+        model = p3d.create_model("p3d63", num_classes=8)
+        model.preprocessing = TINY_CLIP
+        save_model(model, path)
+    return path
+
+
+def test_the_python_names_are_there() -> None:
+    for name in p3d.__all__:
+        assert getattr(p3d, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = p3d.nothing
+    assert TINY.num_frames == TINY_CLIP.num_frames
