@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,10 @@ from p3d.weights.evidence import UNIT_FLOW, judge, stem_input_variance
 from weight_files import randomise
 
 
-def port_state(classes: int = 5, modality: str = "rgb") -> dict[str, Tensor]:
-    """Port tensors as old PyTorch saved them: 4-D in res5, no batch counters."""
-    model = create_model("p3d63", num_classes=classes, modality=modality)
+@cache
+def port_state(modality: str = "rgb") -> dict[str, Tensor]:
+    """Port tensors as old PyTorch saved them: 4-D in res5, no batch counters; not to be changed."""
+    model = create_model("p3d63", num_classes=5, modality=modality)
     ported = to_port_state_dict(randomise(model.state_dict()))
     return {key: value for key, value in ported.items() if "num_batches" not in key}
 
