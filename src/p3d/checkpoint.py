@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from p3d.errors import UserError
-from p3d.weights import CHECKPOINT_FORMAT, replacing
+from p3d.files import replacing
+from p3d.weights import CHECKPOINT_FORMAT
 
 LAST = "last.pt"
 BEST = "best.safetensors"

@@ -16,8 +16,9 @@ from types import ModuleType
 from typing import Any
 
 from p3d.errors import UserError
+from p3d.files import replacing
 from p3d.model import P3D
-from p3d.weights import load_model, replacing, save_model
+from p3d.weights import load_model, save_model
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"

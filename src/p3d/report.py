@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from p3d.errors import UserError
+from p3d.files import replacing
 from p3d.metrics import Accuracy
-from p3d.weights import replacing
 
 
 def format_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -11,7 +11,7 @@ from p3d.weights.loading import build_model, convert_state_dict, load_model, loa
 from p3d.weights.metadata import metadata_of, model_from, skeleton
 from p3d.weights.port import to_port as to_port_state_dict
 from p3d.weights.reading import CHECKPOINT_FORMAT
-from p3d.weights.saving import replacing, save_model
+from p3d.weights.saving import save_model
 
 __all__ = [
     "CHECKPOINT_FORMAT",
@@ -26,7 +26,6 @@ __all__ = [
     "model_from",
     "named_preprocessing",
     "read_weights",
-    "replacing",
     "save_model",
     "skeleton",
     "to_port_state_dict",
