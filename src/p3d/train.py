@@ -28,6 +28,7 @@ from p3d.interrupt import StopRequest
 from p3d.metrics import measure
 from p3d.model import P3D, Modality, Variant, Wiring, create_model, zero_init_residuals
 from p3d.optim import freeze
+from p3d.plan import make_plan, render
 from p3d.recipes import UCF101, Recipe
 from p3d.report import format_share, format_table, make_folder, write_json
 from p3d.runlog import RunLog, read_log
@@ -77,6 +78,8 @@ class TrainOptions:
     """A video that cannot be read is left out and counted, or ends the run."""
     tensorboard: bool = False
     """Write scalars for TensorBoard too."""
+    plan: bool = False
+    """Print what would be done, and do nothing."""
 
 
 def build_model(options: TrainOptions, class_names: tuple[str, ...]) -> tuple[P3D, tuple[str, ...]]:
@@ -193,7 +196,10 @@ def train_epoch(run: Run, loader: TrainLoader, log: RunLog, stop: StopRequest) -
                 tqdm.write(f"skipped {line}")
             log.write("step", progress.step, epoch=progress.epoch + 1, loss=loss, lr=rate)
             means = progress.means()
-            bar.set_postfix_str(f"loss {means['loss']:.3f}, top-1 {format_share(means['top1'])}")
+            bar.set_postfix_str(
+                f"loss {means['loss']:.3f}, top-1 {format_share(means['top1'])}, "
+                f"top-5 {format_share(means['top5'])}"
+            )
             bar.update()
             if stop.signal is not None or run.is_over:
                 break
@@ -293,7 +299,6 @@ def run(options: TrainOptions) -> int:
         raise UserError("--patience needs a validation list, and the data set has none")
     model, notes = build_model(options, training.class_names)
     loader = build_loader(options, model, training)
-    make_folder(options.out)
     job = build_run(
         options.recipe,
         model,
@@ -304,8 +309,12 @@ def run(options: TrainOptions) -> int:
         compiled=options.compile,
     )
     _restore(job, options)
-    write_json(options.out / "config.json", asdict(options))
     _announce(job, training, validation, notes)
+    if options.plan:
+        _print_plan(job, loader)
+        return 0
+    make_folder(options.out)
+    write_json(options.out / "config.json", asdict(options))
     with (
         StopRequest() as stop,
         RunLog(options.out, job.progress.step, tensorboard=options.tensorboard) as log,
@@ -319,6 +328,17 @@ def run(options: TrainOptions) -> int:
         return stop.exit_code
     _summarise(options)
     return 0
+
+
+def _print_plan(run: Run, loader: TrainLoader) -> None:
+    plan = make_plan(
+        run.model,
+        run.recipe,
+        steps_per_epoch=steps_per_epoch(run.recipe, loader),
+        steps=run.total_steps,
+        precision=run.precision,
+    )
+    print("\n" + render(plan))
 
 
 def _announce(
