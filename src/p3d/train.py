@@ -18,6 +18,7 @@ import torch
 from tqdm import tqdm
 
 from p3d.checkpoint import BEST, LAST, read_checkpoint, write_checkpoint
+from p3d.data.flow import with_scale_of
 from p3d.data.loader import BadVideoPolicy, TrainLoader
 from p3d.data.manifest import DataOptions, VideoDataset, read_dataset
 from p3d.engine import Progress, Run, build_run, remaining_steps, steps_per_epoch, train_step
@@ -55,7 +56,7 @@ class TrainOptions:
     resume: bool = False
     """Go on where the run in --out stopped; start it where there is none yet."""
     modality: Modality = "rgb"
-    """Frames or optical flow."""
+    """Frames, or optical flow that `p3d prepare flow` has computed."""
     wiring: Wiring | None = None
     """Whose network: the authors' or the port's; that of --weights, or else the authors'."""
     variant: Variant = "ABC"
@@ -298,6 +299,7 @@ def run(options: TrainOptions) -> int:
     if options.patience is not None and not validation.records:
         raise UserError("--patience needs a validation list, and the data set has none")
     model, notes = build_model(options, training.class_names)
+    model.preprocessing = with_scale_of(training, model.preprocessing)
     loader = build_loader(options, model, training)
     job = build_run(
         options.recipe,
