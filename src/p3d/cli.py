@@ -39,6 +39,9 @@ COMMANDS = {
     "prepare frames": Command(
         "turn videos into folders of JPEG frames", "p3d.data.prepare.frames", "FramesOptions"
     ),
+    "prepare flow": Command(
+        "compute the optical flow of videos", "p3d.data.prepare.flow", "FlowOptions"
+    ),
     "train": Command("train a network", "p3d.train", "TrainOptions"),
     "eval": Command("measure a network on a list of videos", "p3d.evaluate", "EvalOptions"),
     "predict": Command("name the classes of videos", "p3d.predict", "PredictOptions"),

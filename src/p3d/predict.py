@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 from torch import Tensor
+from tqdm import tqdm
 
-from p3d.data.decode import open_video
+from p3d.data.decode import FrameSource, open_video
+from p3d.data.flow import ComputedFlow, check_source
 from p3d.data.sampling import uniform_windows
 from p3d.data.transforms import test_transform
 from p3d.errors import BadVideoError, UserError
 from p3d.inference import Scorer
 from p3d.model import P3D
+from p3d.preprocessing import Preprocessing
 from p3d.report import format_share, format_table
 from p3d.runtime import DeviceName, Precision, resolve_device
 from p3d.weights import load_model
@@ -87,16 +91,17 @@ class Predictor:
     def __call__(self, video: Path | str) -> Prediction:
         """Classify a video file or a folder of its frames.
 
+        A flow network also takes a file of optical flow (`p3d prepare flow`). Of other videos the
+        flow of the frames that the clips show is computed first, which takes far longer than the
+        network does.
+
         Raises:
             BadVideoError: It cannot be read.
+            UserError: Flow is to be computed and OpenCV is not there.
         """
         preprocessing = self._scorer.preprocessing
-        if preprocessing.channels == "flow":
-            raise UserError(
-                "these weights take optical flow, which is not computed from a video here yet; "
-                "use weights for RGB"
-            )
-        with open_video(video) as source:
+        with open_video(video) as opened:
+            source = _as_taken(opened, preprocessing, Path(video))
             windows = uniform_windows(
                 source.num_frames,
                 preprocessing.num_frames,
@@ -108,12 +113,21 @@ class Predictor:
         return Prediction(Path(video), self._scorer(clips).mean(0), self.class_names)
 
 
+def _as_taken(source: FrameSource, preprocessing: Preprocessing, path: Path) -> FrameSource:
+    """The frames as the network takes them: flow is computed where the file holds pictures."""
+    if preprocessing.channels == "flow" and source.flow is None:
+        bar = partial(tqdm, desc=f"flow of {path.name}", unit="frame", disable=None, leave=False)
+        return ComputedFlow(source, preprocessing.flow_short_side, each=bar)
+    check_source(path, source, preprocessing)
+    return source
+
+
 @dataclass(frozen=True)
 class PredictOptions:
     """Name the most likely classes of videos. Exit code 0: all were read; 2: some were not."""
 
     videos: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Video files, or folders of frames."""
+    """Video files, or folders of frames; for a flow network, files of flow too."""
     weights: Path
     """Weight file, of any format that p3d reads."""
     top: int = 5

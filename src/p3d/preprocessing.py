@@ -30,6 +30,8 @@ class Preprocessing:
         channels: Order of the channels that the network expects.
         mean: Per channel, in that order, in pixel units (0-255).
         std: Per channel, in that order, in pixel units.
+        flow_short_side: Frames with a longer shorter side are scaled down to it before optical flow
+            is computed, in pixels: motion is measured at that scale. Of no account for pictures.
     """
 
     num_frames: int = 16
@@ -39,6 +41,7 @@ class Preprocessing:
     channels: Channels = "rgb"
     mean: tuple[float, ...] = (123.675, 116.28, 103.53)
     std: tuple[float, ...] = (58.395, 57.12, 57.375)
+    flow_short_side: int = 256
 
     def __post_init__(self) -> None:
         """Check that the numbers fit each other."""
@@ -48,7 +51,8 @@ class Preprocessing:
                 f"{self.channels} input has {expected} channels, but {len(self.mean)} means and "
                 f"{len(self.std)} deviations were given; give one of each a channel"
             )
-        if min(self.num_frames, self.frame_stride, self.crop, *self.resize) < 1:
+        sizes = (self.num_frames, self.frame_stride, self.crop, *self.resize, self.flow_short_side)
+        if min(sizes) < 1:
             raise UserError(f"clip sizes must be positive whole numbers, not {self}")
         if self.crop > min(self.resize):
             height, width = self.resize

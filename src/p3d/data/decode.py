@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from p3d.data.flow_format import FlowNote
 from p3d.data.video_file import VideoFile, checked_numbers
 from p3d.errors import BadVideoError
 
@@ -46,6 +47,10 @@ class FrameSource(Protocol):
     def fps(self) -> float:
         """Frames a second, on average."""
 
+    @property
+    def flow(self) -> FlowNote | None:
+        """How its optical flow was computed; None where it holds pictures."""
+
     def read(self, indices: Sequence[int]) -> Tensor:
         """Return frames by number.
 
@@ -55,7 +60,7 @@ class FrameSource(Protocol):
             indices: Frame numbers in [0, num_frames), in any order; repeats are allowed.
 
         Returns:
-            uint8 (len(indices), height, width, 3), RGB, contiguous.
+            uint8 (len(indices), height, width, 3), RGB, or (..., 2), optical flow; contiguous.
 
         Raises:
             IndexError: A number is out of range.
@@ -102,6 +107,8 @@ def read_clip(path: Path | str, indices: Sequence[int]) -> Tensor:
 
 class FrameFolder:
     """A `FrameSource` over a folder of JPEG or PNG frames; see `open_video`."""
+
+    flow: FlowNote | None = None
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from p3d.data.decode import open_video
+from p3d.data.flow import check_dataset, check_source
 from p3d.data.manifest import VideoDataset
 from p3d.data.sampling import clip_rng, epoch_permutation, random_window, uniform_windows
 from p3d.data.transforms import Augmentation, test_transform, train_transform
@@ -98,7 +99,9 @@ class _TrainClips(Dataset["_Sample | BadVideoError"]):
         rng = clip_rng(self.seed, epoch, number)
         prep = self.prep
         try:
-            with open_video(self.videos.path(index)) as video:
+            path = self.videos.path(index)
+            with open_video(path) as video:
+                check_source(path, video, prep)
                 window = random_window(video.num_frames, prep.num_frames, prep.frame_stride, rng)
                 frames = video.read(window.tolist())
         except BadVideoError as error:
@@ -122,7 +125,9 @@ class _TestVideos(Dataset["_Sample | BadVideoError"]):
     def __getitem__(self, index: int) -> _Sample | BadVideoError:
         prep = self.prep
         try:
-            with open_video(self.videos.path(index)) as video:
+            path = self.videos.path(index)
+            with open_video(path) as video:
+                check_source(path, video, prep)
                 windows = uniform_windows(
                     video.num_frames, prep.num_frames, prep.frame_stride, self.clips
                 )
@@ -213,7 +218,8 @@ class TrainLoader:
         pin_memory: Hand out batches in memory that a GPU copies from asynchronously.
 
     Raises:
-        UserError: A number is out of range, or there are fewer clips than processes.
+        UserError: A number is out of range, there are fewer clips than processes, or the videos
+            hold pictures where the network takes optical flow, or the other way round.
     """
 
     def __init__(
@@ -244,6 +250,7 @@ class TrainLoader:
                 f"{clips} training clips are too few for {world_size} processes; "
                 "add videos or start fewer processes"
             )
+        check_dataset(dataset, prep)
         self._sampler = _EpochSampler(clips, batch_size, seed, rank, world_size)
         videos = _Videos(dataset)
         self._loader = _make_loader(
@@ -324,11 +331,13 @@ def test_loader(
         pin_memory: Hand out batches in memory that a GPU copies from asynchronously.
 
     Raises:
-        UserError: A number is out of range.
+        UserError: A number is out of range, or the videos hold pictures where the network takes
+            optical flow, or the other way round.
     """
     _check(batch_size, workers, rank, world_size)
     if clips < 1:
         raise UserError(f"clips {clips} must be at least 1; the paper's protocol takes 20")
+    check_dataset(dataset, prep)
     share = range(len(dataset.records))[rank::world_size]
     batches = [list(share[i : i + batch_size]) for i in range(0, len(share), batch_size)]
     loader = _make_loader(

@@ -4,6 +4,10 @@ A clip is uint8 `(T, H, W, C)` from the file to the device. Seen as `(T, C, H, W
 channels-last, for which torch has a vectorised antialiased resize of bytes: no copy, no floats.
 Cropping comes before resizing wherever both happen, so that only pixels that are kept are
 resampled. A clip gets one box and one flip, shared by all its frames.
+
+Optical flow is resized as pictures are: its bytes keep on saying pixels of the frames that it was
+computed on, as in all two-stream networks since Simonyan and Zisserman (2014). Only a flip changes
+what they say.
 """
 
 from __future__ import annotations
@@ -139,6 +143,12 @@ def _place(
 
 def _center(height: int, width: int, box_height: int, box_width: int) -> Box:
     return Box((height - box_height) // 2, (width - box_width) // 2, box_height, box_width)
+
+
+def limited_size(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """Height and width scaled down so that the shorter one is `short_side` at most; never up."""
+    scale = min(1.0, short_side / min(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def resize(clip: Tensor, height: int, width: int) -> Tensor:

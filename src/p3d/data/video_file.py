@@ -26,6 +26,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from torch import Tensor
 
+from p3d.data.flow_format import PIXEL_FORMAT, FlowNote, read_note
 from p3d.data.packets import decode, demux, numbered_packets, open_stream
 from p3d.data.video_index import VideoIndex, build_index
 from p3d.errors import BadVideoError
@@ -81,6 +82,7 @@ class VideoFile:
         self._container, self._stream = open_stream(path)
         self._to_rgb = VideoReformatter()
         try:
+            self.flow = self._find_note()
             self._index = self._find_index()
         except BaseException:
             self.close()
@@ -92,6 +94,12 @@ class VideoFile:
             index = build_index(self.path, self._container, self._stream)
             _INDICES.put(self._key, index)
         return index
+
+    def _find_note(self) -> FlowNote | None:
+        try:
+            return read_note(self._container.metadata)
+        except ValueError as error:
+            raise BadVideoError(self.path, str(error)) from error
 
     @property
     def num_frames(self) -> int:
@@ -120,13 +128,22 @@ class VideoFile:
     def read(self, indices: Sequence[int]) -> Tensor:
         """See `FrameSource`."""
         numbers = checked_numbers(indices, self.num_frames)
-        clip = torch.empty((len(numbers), self.height, self.width, 3), dtype=torch.uint8)
+        channels, convert = (2, self._flow) if self.flow else (3, self._rgb)
+        clip = torch.empty((len(numbers), self.height, self.width, channels), dtype=torch.uint8)
         pixels = clip.numpy()
         for frame, picture in self._frames(np.unique(numbers).tolist()):
-            rgb = self._rgb(picture)
+            converted = convert(picture)
             for place in np.flatnonzero(numbers == frame):
-                pixels[place] = rgb
+                pixels[place] = converted
         return clip
+
+    def _flow(self, picture: VideoFrame) -> NDArray[np.uint8]:
+        index = self._index
+        size = (picture.height, picture.width)
+        if picture.format.name != PIXEL_FORMAT or size != (index.height, index.width):
+            raise BadVideoError(self.path, "its optical flow is damaged; prepare it again")
+        rows = np.frombuffer(bytes(picture.planes[0]), np.uint8).reshape(picture.height, -1)
+        return rows[:, : 2 * picture.width].reshape(picture.height, picture.width, 2)
 
     def _rgb(self, picture: VideoFrame) -> NDArray[np.uint8]:
         index = self._index

@@ -35,7 +35,7 @@ from p3d.data.packets import decode, demux, open_stream
 from p3d.errors import BadVideoError
 
 # One packet, one frame. Not VP8 (hidden frames) nor MPEG-2 (a packet may hold one field).
-_ONE_PICTURE_A_PACKET = frozenset({"h264", "hevc", "av1", "vp9", "mjpeg"})
+_ONE_PICTURE_A_PACKET = frozenset({"h264", "hevc", "av1", "vp9", "mjpeg", "ffv1"})
 
 # The note by which FFmpeg's decoder too knows a packed stream.
 _PACKED_NOTE = re.compile(rb"DivX\d+(b|Build)\d+p")

@@ -9,60 +9,22 @@ from __future__ import annotations
 import re
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
 
 from p3d.data.decode import FrameSource, open_video
-from p3d.data.manifest import read_dataset, write_manifest
 from p3d.data.prepare.chunks import chunks
-from p3d.data.prepare.files import TEMPORARY, appearing, remove_partial, write_text
+from p3d.data.prepare.derived import Made, Summary, derive
+from p3d.data.prepare.files import TEMPORARY, appearing
 from p3d.data.prepare.options import FramesOptions
-from p3d.data.prepare.progress import parallel_map
-from p3d.data.records import SPLITS, Split, VideoRecord, stem_of
-from p3d.data.transforms import resize
-from p3d.data.ucf101 import LISTS
+from p3d.data.records import VideoRecord
+from p3d.data.transforms import limited_size, resize
 from p3d.errors import BadVideoError, UserError
 
 
-@dataclass(frozen=True)
-class FramesSummary:
-    """What was done.
-
-    Attributes:
-        out: Where the frames are.
-        written: Videos turned into frames.
-        kept: Videos whose frames were there.
-        frames: Frames of all of them.
-        broken: A line on each video that could not be read.
-    """
-
-    out: Path
-    written: int
-    kept: int
-    frames: int
-    broken: tuple[str, ...]
-
-    def lines(self) -> list[str]:
-        """The summary as lines for a reader."""
-        return [
-            *(f"ERROR: {line}" for line in self.broken),
-            f"{self.out} holds {self.frames:,} frames of {self.written + self.kept:,} videos "
-            f"({self.kept:,} kept, {len(self.broken):,} broken)",
-        ]
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    split: Split
-    record: VideoRecord
-    written: bool = False
-    error: str = ""
-
-
-def extract_frames(options: FramesOptions) -> FramesSummary:
+def extract_frames(options: FramesOptions) -> Summary:
     """Writes every video of every split as a folder of JPEG frames.
 
     The lists of UCF101 are copied; another data set gets a manifest, which also keeps the rates.
@@ -77,82 +39,37 @@ def extract_frames(options: FramesOptions) -> FramesSummary:
         UserError: If the data set cannot be read, two videos would share a folder, or something
             that is not frames is in the way.
     """
-    splits = {split: read_dataset(options.data, split) for split in SPLITS}
-    class_names = splits["train"].class_names
-    work: dict[Path, tuple[Split, VideoRecord]] = {}
-    for split, dataset in splits.items():
-        remove_partial(options.out / split)
-        for record in dataset.records:
-            stem = stem_of(record.path.name)
-            target = options.out / split / class_names[record.label] / stem
-            _claim(work, target, split, record)
 
-    def extract(item: tuple[Path, tuple[Split, VideoRecord]]) -> _Outcome:
-        target, (split, record) = item
-        return _extract(options, target, split, record)
+    def extract(target: Path, record: VideoRecord) -> Made:
+        return _extract(options, target, record)
 
-    outcomes = tuple(
-        parallel_map(
-            extract, work.items(), total=len(work), title="Frames", workers=options.workers
-        )
-    )
-    _write_lists(options, class_names, outcomes)
-    sound = [outcome for outcome in outcomes if not outcome.error]
-    written = sum(outcome.written for outcome in sound)
-    return FramesSummary(
-        out=options.out,
-        written=written,
-        kept=len(sound) - written,
-        frames=sum(outcome.record.num_frames or 0 for outcome in sound),
-        broken=tuple(outcome.error for outcome in outcomes if outcome.error),
-    )
+    return derive(options.data, options.out, extract, what="frames", workers=options.workers)
 
 
 def run(options: FramesOptions) -> int:
     """Writes frames, prints the outcome, and returns the exit code: 0 if no video was broken."""
     summary = extract_frames(options)
     print("\n".join(summary.lines()))
-    return 1 if summary.broken else 0
+    return summary.exit_code
 
 
-def _claim(
-    work: dict[Path, tuple[Split, VideoRecord]], target: Path, split: Split, record: VideoRecord
-) -> None:
-    if target in work:
-        raise UserError(
-            f"{record.path} and {work[target][1].path}: would both become {target}; rename one"
-        )
-    if target.exists() and target.samefile(record.path):
-        raise UserError(f"{target}: has been turned into frames already; choose another --out")
-    work[target] = (split, record)
-
-
-def _extract(options: FramesOptions, target: Path, split: Split, record: VideoRecord) -> _Outcome:
-    try:
-        with open_video(record.path) as video:
-            size = _frame_size(video, options.short_side)
-            made = replace(record, path=target, num_frames=video.num_frames, fps=video.fps)
-            if _finished(target, video.num_frames, size):
-                return _Outcome(split, made)
-            _check_replaceable(target)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with appearing(target) as temporary:
-                temporary.mkdir()
-                _write_frames(video, temporary, target.name, size, options.quality)
-                _set_aside(target)
-            return _Outcome(split, made, written=True)
-    except BadVideoError as error:
-        return _Outcome(split, record, error=str(error))
-    except OSError as error:
-        raise UserError(f"{target}: cannot be written ({error.strerror or error})") from error
-
-
-def _frame_size(video: FrameSource, short_side: int | None) -> tuple[int, int]:
-    shorter = min(video.height, video.width)
-    if short_side is None or shorter <= short_side:
-        return video.height, video.width
-    scale = short_side / shorter
-    return round(video.height * scale), round(video.width * scale)
+def _extract(options: FramesOptions, target: Path, record: VideoRecord) -> Made:
+    with open_video(record.path) as video:
+        if video.flow is not None:
+            raise BadVideoError(record.path, "holds optical flow, of which there are no pictures")
+        size = (video.height, video.width)
+        if options.short_side is not None:
+            size = limited_size(*size, options.short_side)
+        made = replace(record, path=target, num_frames=video.num_frames, fps=video.fps)
+        if _finished(target, video.num_frames, size):
+            return Made(made, written=False)
+        _check_replaceable(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with appearing(target) as temporary:
+            temporary.mkdir()
+            _write_frames(video, temporary, target.name, size, options.quality)
+            _set_aside(target)
+        return Made(made, written=True)
 
 
 def _write_frames(
@@ -199,21 +116,3 @@ def _set_aside(folder: Path) -> None:
         old = folder.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:12]}-old-{folder.name}")
         folder.rename(old)
         shutil.rmtree(old)
-
-
-def _write_lists(
-    options: FramesOptions, class_names: Sequence[str], outcomes: Sequence[_Outcome]
-) -> None:
-    lists = options.data.data / LISTS
-    if lists.is_dir():
-        if options.out.resolve() != options.data.data.resolve():
-            (options.out / LISTS).mkdir(parents=True, exist_ok=True)
-            for path in sorted(lists.glob("*.txt")):
-                text = path.read_text("utf-8-sig")
-                write_text(options.out / LISTS / path.name, text.splitlines())
-        return
-    records: Mapping[Split, list[VideoRecord]] = {split: [] for split in SPLITS}
-    for outcome in outcomes:
-        if not outcome.error:
-            records[outcome.split].append(outcome.record)
-    write_manifest(options.out / "manifest.csv", class_names, records)

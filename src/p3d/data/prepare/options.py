@@ -100,3 +100,22 @@ class FramesOptions:
             raise UserError(f"--quality {self.quality}: must be 1 to 100")
         if self.short_side is not None and self.short_side < 1:
             raise UserError(f"--short-side {self.short_side}: must be at least 1")
+
+
+@dataclass(frozen=True)
+class FlowOptions:
+    """Compute the optical flow of videos, for flow networks (needs the extra `flow`)."""
+
+    data: DataOptions
+    out: Path
+    """Folder to make, OUT/SPLIT/CLASS/VIDEO.mkv: a data set for `p3d train --modality flow`."""
+    short_side: int = 256
+    """Scale frames down, never up, so that the shorter side has this many pixels before flow is
+    computed; it is then stored at that size, in pixels of that size. Half takes a quarter of the
+    time. Trained weights remember it."""
+    workers: int = 0
+    """Threads; 0: one a processor."""
+
+    def __post_init__(self) -> None:
+        if self.short_side < 16:
+            raise UserError(f"--short-side {self.short_side}: must be at least 16")

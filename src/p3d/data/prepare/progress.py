@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
+from threading import Event
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -82,6 +83,7 @@ def parallel_map(
     total: int,
     title: str,
     workers: int,
+    stopping: Event | None = None,
 ) -> Iterator[Result]:
     """Maps over threads, in order, with progress; few items wait at a time.
 
@@ -93,6 +95,7 @@ def parallel_map(
         total: How many items there are.
         title: What is being done, for the progress.
         workers: Number of threads; 0 takes one a processor.
+        stopping: Set when no more results are wanted, for long work to be given up.
 
     Yields:
         The results, in the order of the items.
@@ -110,4 +113,6 @@ def parallel_map(
                 progress.advance()
                 yield result
     finally:
+        if stopping is not None:
+            stopping.set()
         pool.shutdown(wait=True, cancel_futures=True)
