@@ -26,6 +26,12 @@ from videos import (
     pack,
     picture,
     rewrite_packets,
+    write_audio,
+    write_broken_jpeg,
+    write_frames,
+    write_header_only,
+    write_undecodable,
+    write_unnumbered_frame,
     write_video,
 )
 
@@ -229,14 +235,6 @@ def test_odd_file_names(name: str, avi: Path, tmp_path: Path) -> None:
     assert number_of(read_clip(path, [7])[0]) == 7
 
 
-def write_frames(folder: Path, count: int = 12, *, stem: str = "walk") -> Path:
-    folder.mkdir()
-    for number in reversed(range(count)):
-        image = Image.fromarray(picture(number))
-        image.save(folder / f"{stem}-{number + 1:04d}.jpg", quality=95)
-    return folder
-
-
 def test_a_folder_of_frames_reads_like_a_video(tmp_path: Path) -> None:
     folder = write_frames(tmp_path / "walk")
     (folder / "walk.avi").write_bytes(b"beside the frames")
@@ -261,38 +259,6 @@ def test_grey_frames_are_made_rgb(tmp_path: Path) -> None:
     folder.mkdir()
     Image.fromarray(picture(5)).convert("L").save(folder / "f1.jpg")
     assert number_of(read_clip(folder, [0])[0]) == 5
-
-
-def write_audio(path: Path) -> None:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", rate=16000, layout="mono")
-        frame = av.AudioFrame.from_ndarray(
-            np.zeros((1, 1024), np.float32), format="fltp", layout="mono"
-        )
-        frame.sample_rate = 16000
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-
-
-def write_header_only(path: Path) -> None:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 80, 64, "yuv420p"
-        container.start_encoding()
-
-
-def write_undecodable(path: Path) -> None:
-    source = write_video(path.with_name("whole.avi"), 4, codec="mjpeg", pix_fmt="yuvj420p")
-    rewrite_packets(source, path, lambda packets: [bytes(len(packet)) for packet in packets])
-
-
-def write_broken_jpeg(path: Path) -> None:
-    first = write_frames(path, 3) / "walk-0001.jpg"
-    first.write_bytes(first.read_bytes()[:200])
-
-
-def write_unnumbered_frame(path: Path) -> None:
-    (write_frames(path, 3) / "walk-0002.jpg").rename(path / "cover.jpg")
 
 
 NOT_A_VIDEO = r"not a video that FFmpeg can read \(.+\)"

@@ -14,6 +14,7 @@ from typing import Any
 import av
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 BITS = 10
 
@@ -143,3 +144,49 @@ def pack(packets: Sequence[bytes]) -> Iterator[bytes]:
         at = min(i for i in (packet.find(VOP), packet.find(b"\x00\x00\x01\xb3")) if i >= 0)
         group.append(packet[:at] + note + packet[at:] if vop_type(packet) == 0 else packet)
     yield from flush()
+
+
+def write_frames(folder: Path, count: int = 12, *, stem: str = "walk") -> Path:
+    """Write JPEG frames, the last first, to a folder that they are the only thing in."""
+    folder.mkdir()
+    for number in reversed(range(count)):
+        image = Image.fromarray(picture(number))
+        image.save(folder / f"{stem}-{number + 1:04d}.jpg", quality=95)
+    return folder
+
+
+def write_audio(path: Path) -> None:
+    """Write a file that has sound and no picture."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=16000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(
+            np.zeros((1, 1024), np.float32), format="fltp", layout="mono"
+        )
+        frame.sample_rate = 16000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def write_header_only(path: Path) -> None:
+    """Write a video of no frames."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 80, 64, "yuv420p"
+        container.start_encoding()
+
+
+def write_undecodable(path: Path) -> None:
+    """Write a video whose packets are all zeros."""
+    source = write_video(path.with_name("whole.avi"), 4, codec="mjpeg", pix_fmt="yuvj420p")
+    rewrite_packets(source, path, lambda packets: [bytes(len(packet)) for packet in packets])
+
+
+def write_broken_jpeg(path: Path) -> None:
+    """Write a folder of frames, the first of which is cut off."""
+    first = write_frames(path, 3) / "walk-0001.jpg"
+    first.write_bytes(first.read_bytes()[:200])
+
+
+def write_unnumbered_frame(path: Path) -> None:
+    """Write a folder of frames, one of which has no number."""
+    (write_frames(path, 3) / "walk-0002.jpg").rename(path / "cover.jpg")

@@ -64,6 +64,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"p3d: error: {error}", file=sys.stderr)
         return 2
+    except RuntimeError as error:
+        # Loading processes are forked by the command: if one died, its module is there.
+        workers = sys.modules.get("p3d.data.workers")
+        told = workers.explain_death(error) if workers else None
+        if told is None:
+            raise
+        print(f"p3d: error: {told}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("p3d: interrupted", file=sys.stderr)
         return 130

@@ -5,6 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 
+def printable(text: object) -> str:
+    """Text that takes one line and that any terminal takes: file names may hold any bytes."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
+
+
 class UserError(ValueError):
     """A mistake that the user can mend.
 
@@ -22,7 +27,7 @@ class BadVideoError(UserError):
     """
 
     def __init__(self, path: Path | str, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
+        super().__init__(f"{printable(path)}: {reason}")
         self.path = Path(path)
         self.reason = reason
 

@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from p3d.data.flow_format import FlowNote
+from p3d.data.packets import check_size
 from p3d.data.video_file import VideoFile, checked_numbers
 from p3d.errors import BadVideoError
 
@@ -125,6 +126,8 @@ class FrameFolder:
         frames = []
         for file in files:
             if file.suffix.lower() in _FRAME_SUFFIXES:
+                if not file.is_file():  # opening a pipe would wait for ever
+                    raise BadVideoError(self.path, f"{file.name} is no file that can be read")
                 number = re.search(r"[0-9]+$", file.stem)
                 if number is None:
                     raise BadVideoError(self.path, f"no frame number ends the name of {file.name}")
@@ -137,7 +140,10 @@ class FrameFolder:
         file = self._files[frame]
         try:
             with Image.open(file) as image:
+                check_size(self.path, *image.size)
                 return np.asarray(image.convert("RGB"))
+        except BadVideoError:
+            raise
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             words = str(error).replace(str(file), file.name)
             raise BadVideoError(self.path, f"{file.name} cannot be read ({words})") from error

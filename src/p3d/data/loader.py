@@ -12,12 +12,8 @@ In evaluation every video is seen exactly once over all processes, and nothing i
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -30,6 +26,7 @@ from p3d.data.flow import check_dataset, check_source
 from p3d.data.manifest import VideoDataset
 from p3d.data.sampling import clip_rng, epoch_permutation, random_window, uniform_windows
 from p3d.data.transforms import Augmentation, test_transform, train_transform
+from p3d.data.workers import Videos, explain_death, make_loader
 from p3d.errors import BadVideoError, UserError
 from p3d.preprocessing import Preprocessing
 
@@ -65,29 +62,11 @@ class _Result(NamedTuple):
     error: BadVideoError | None
 
 
-class _Videos:
-    """Paths and labels in two arrays.
-
-    Thousands of Python objects would be copied into every worker bit by bit, as counting references
-    to them touches their memory.
-    """
-
-    def __init__(self, dataset: VideoDataset) -> None:
-        self.paths = np.array([os.fsencode(record.path) for record in dataset.records], dtype="S")
-        self.labels = np.array([record.label for record in dataset.records], dtype=np.int64)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def path(self, index: int) -> Path:
-        return Path(os.fsdecode(bytes(self.paths[index])))
-
-
 @dataclass(frozen=True)
 class _TrainClips(Dataset["_Sample | BadVideoError"]):
     """Clip number `n` of an epoch is draw `n // len(videos)` from video `n % len(videos)`."""
 
-    videos: _Videos
+    videos: Videos
     prep: Preprocessing
     seed: int
     augmentation: Augmentation
@@ -99,7 +78,7 @@ class _TrainClips(Dataset["_Sample | BadVideoError"]):
         rng = clip_rng(self.seed, epoch, number)
         prep = self.prep
         try:
-            path = self.videos.path(index)
+            path = self.videos.take(index)
             with open_video(path) as video:
                 check_source(path, video, prep)
                 window = random_window(video.num_frames, prep.num_frames, prep.frame_stride, rng)
@@ -118,14 +97,14 @@ class _TrainClips(Dataset["_Sample | BadVideoError"]):
 
 @dataclass(frozen=True)
 class _TestVideos(Dataset["_Sample | BadVideoError"]):
-    videos: _Videos
+    videos: Videos
     prep: Preprocessing
     clips: int
 
     def __getitem__(self, index: int) -> _Sample | BadVideoError:
         prep = self.prep
         try:
-            path = self.videos.path(index)
+            path = self.videos.take(index)
             with open_video(path) as video:
                 check_source(path, video, prep)
                 windows = uniform_windows(
@@ -252,8 +231,8 @@ class TrainLoader:
             )
         check_dataset(dataset, prep)
         self._sampler = _EpochSampler(clips, batch_size, seed, rank, world_size)
-        videos = _Videos(dataset)
-        self._loader = _make_loader(
+        videos = Videos(dataset, workers)
+        self._loader = make_loader(
             _TrainClips(videos, prep, seed, augmentation, flip_probability),
             self._sampler,
             _Collate(_clip_shape(prep), on_bad_video),
@@ -340,8 +319,8 @@ def test_loader(
     check_dataset(dataset, prep)
     share = range(len(dataset.records))[rank::world_size]
     batches = [list(share[i : i + batch_size]) for i in range(0, len(share), batch_size)]
-    loader = _make_loader(
-        _TestVideos(_Videos(dataset), prep, clips),
+    loader = make_loader(
+        _TestVideos(Videos(dataset, workers), prep, clips),
         batches,
         _Collate((clips, *_clip_shape(prep)), on_bad_video),
         min(workers, len(batches)),
@@ -367,49 +346,14 @@ def _clip_shape(prep: Preprocessing) -> tuple[int, ...]:
     return (prep.num_frames, prep.crop, prep.crop, len(prep.mean))
 
 
-def _make_loader(
-    dataset: Dataset[Any],
-    batches: Iterable[list[Any]],
-    collate: _Collate,
-    workers: int,
-    pin_memory: bool,
-    *,
-    persistent: bool,
-) -> DataLoader[Any]:
-    return DataLoader(
-        dataset,
-        batch_sampler=batches,
-        collate_fn=collate,
-        num_workers=workers,
-        worker_init_fn=_start_worker,
-        persistent_workers=persistent and workers > 0,
-        pin_memory=pin_memory,
-        # Without its own, a loader draws from the global generator, and a run that resumes in
-        # mid-epoch would drop out other units than one that never stopped.
-        generator=torch.Generator(),
-    )
-
-
-def _start_worker(worker: int) -> None:
-    del worker
-    torch.set_num_threads(1)
-    # The parent decides what Ctrl-C means. A scheduler, too, may signal all processes of a job at
-    # once; the parent then finishes its step. So a worker obeys nobody's SIGTERM but its parent's.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # not on macOS
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_obey_parent, args=(os.getppid(),), daemon=True).start()
-
-
-def _obey_parent(parent: int) -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
-        pass
-    # Not by an exception: tidying up would wait for a parent that reads no more.
-    os._exit(0)
-
-
 def _unpack(loader: DataLoader[Any]) -> Iterator[Batch]:
-    for batch, error in loader:
-        if error is not None:
-            raise error
-        yield batch
+    try:
+        for batch, error in loader:
+            if error is not None:
+                raise error
+            yield batch
+    except RuntimeError as error:
+        told = explain_death(error)
+        if told is None:
+            raise
+        raise told from error

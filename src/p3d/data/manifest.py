@@ -245,7 +245,11 @@ def write_manifest(
             for r in records:
                 where = _absolute(r.path)
                 place = where.relative_to(folder) if where.is_relative_to(folder) else where
-                head = [place.as_posix(), class_names[r.label], r.label, split]
+                name = place.as_posix()
+                if name != name.strip():
+                    # Readers strip cells; what stands between slashes keeps its spaces.
+                    name = os.path.join(".", name, "")  # noqa: PTH118
+                head = [name, class_names[r.label], r.label, split]
                 writer.writerow([*head, r.group, r.num_frames, r.fps])
     temporary.replace(path)
 

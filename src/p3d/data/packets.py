@@ -17,12 +17,17 @@ from av.video.stream import VideoStream
 
 from p3d.errors import BadVideoError
 
+MOST_PIXELS = 2**25
+"""The largest picture that is taken for one, in pixels: 8K video just fits. A few kilobytes can
+claim to be pictures of gigabytes, and a process that runs out of memory cannot say on what."""
+
 
 def open_stream(path: Path) -> tuple[InputContainer, VideoStream]:
     """Open a file at its first video stream, to be decoded by one thread.
 
     Raises:
-        BadVideoError: It is no video, or has no video stream, or none that FFmpeg can decode.
+        BadVideoError: It is no video, has no video stream, or none that FFmpeg can decode, or its
+            pictures are too large.
     """
     try:
         # "file:" keeps a colon in the name from being read as a protocol; the whitelist keeps a
@@ -40,9 +45,26 @@ def open_stream(path: Path) -> tuple[InputContainer, VideoStream]:
     if stream.codec_context is None:
         container.close()
         raise BadVideoError(path, "its video codec is unknown to FFmpeg")
+    try:
+        check_size(path, stream.codec_context.width, stream.codec_context.height)
+    except BadVideoError:
+        container.close()
+        raise
     # Loader workers fill the cores already: more threads here only add switching and memory.
     stream.codec_context.thread_count = 1
     return container, stream
+
+
+def check_size(path: Path, width: int, height: int) -> None:
+    """Refuse pictures of more than `MOST_PIXELS`.
+
+    Raises:
+        BadVideoError: They are as large.
+    """
+    if width * height > MOST_PIXELS:
+        raise BadVideoError(
+            path, f"its pictures are {width}x{height}, more than {MOST_PIXELS:,} pixels"
+        )
 
 
 def _words(error: Exception) -> str:

@@ -75,8 +75,10 @@ class VideoFile:
             raise BadVideoError(path, "neither a file nor a folder")
         if status.st_size == 0:
             raise BadVideoError(path, "the file is empty (0 bytes)")
-        if not os.access(path, os.R_OK):
-            raise BadVideoError(path, "cannot be opened (Permission denied)")
+        try:
+            path.open("rb").close()
+        except OSError as error:  # FFmpeg would say less
+            raise BadVideoError(path, f"cannot be opened ({error.strerror})") from error
         self.path = path
         self._key = (str(path.absolute()), status.st_size, status.st_mtime_ns)
         self._container, self._stream = open_stream(path)

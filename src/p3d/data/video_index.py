@@ -31,7 +31,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from p3d.data.packets import decode, demux, open_stream
+from p3d.data.packets import check_size, decode, demux, open_stream
 from p3d.errors import BadVideoError
 
 # One packet, one frame. Not VP8 (hidden frames) nor MPEG-2 (a packet may hold one field).
@@ -271,6 +271,7 @@ def build_index(path: Path, container: InputContainer, stream: VideoStream) -> V
     if first is None:
         reason = f"none of its {len(facts)} packets decodes" if facts else "holds no frame"
         raise BadVideoError(path, reason)
+    check_size(path, first.width, first.height)
     is_packed = any(len(fact.vops) > 1 for fact in facts)
     types = unpacked_types(facts) if stream.codec_context.name == "mpeg4" else None
     order = None

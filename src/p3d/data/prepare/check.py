@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from statistics import median
 
-import av
-
 from p3d.data.decode import FrameSource, open_video
 from p3d.data.manifest import DataOptions, read_dataset, write_manifest
+from p3d.data.packets import open_stream
 from p3d.data.prepare.chunks import chunks
 from p3d.data.prepare.files import file_sha256
 from p3d.data.prepare.folder import walk_videos
 from p3d.data.prepare.options import CheckOptions
 from p3d.data.prepare.progress import parallel_map
 from p3d.data.records import SPLITS, Split, VideoDataset, VideoRecord
-from p3d.errors import BadVideoError, UserError
+from p3d.errors import BadVideoError, UserError, printable
 
 SHOWN = 10
 """Lines of one kind that a report shows; the rest is counted."""
@@ -169,7 +169,7 @@ def check_dataset(options: CheckOptions) -> CheckReport:
 def run(options: CheckOptions) -> int:
     """Checks a data set, prints the report, and returns the exit code: 0 if fit for training."""
     report = check_dataset(options)
-    print("\n".join(report.lines()))
+    print("\n".join(map(printable, report.lines())))
     return 0 if report.fit else 1
 
 
@@ -201,8 +201,9 @@ def _examine(split: Split, record: VideoRecord, *, all_frames: bool) -> VideoFac
 def _promised(path: Path) -> int:
     if path.is_dir():
         return 0
-    with av.open(str(path)) as container:
-        return container.streams.video[0].frames
+    container, stream = open_stream(path)
+    with closing(container):
+        return stream.frames
 
 
 def _decode(video: FrameSource, *, all_frames: bool) -> None:
@@ -216,7 +217,8 @@ def _decode(video: FrameSource, *, all_frames: bool) -> None:
 def _duplicates(videos: Sequence[VideoFacts], workers: int) -> tuple[tuple[VideoFacts, ...], ...]:
     """Compares contents, of those alone that have the same number of bytes."""
     by_bytes: dict[int, list[VideoFacts]] = defaultdict(list)
-    for facts in videos:
+    # Not the broken ones: reading a pipe, for one, would never end.
+    for facts in (facts for facts in videos if not facts.reason):
         by_bytes[sum(path.stat().st_size for path in _files(facts))].append(facts)
     doubtful = [facts for group in by_bytes.values() if len(group) > 1 for facts in group]
     by_content: dict[tuple[str, ...], list[VideoFacts]] = defaultdict(list)
@@ -241,9 +243,18 @@ def _unlisted(folder: Path, listed: Iterable[Path]) -> tuple[Path, ...]:
     """Video files below the folder that are none of those listed, not even by another name."""
     if not folder.is_dir():
         return ()
-    known = {(status.st_dev, status.st_ino) for status in (path.stat() for path in listed)}
-    found = ((path, path.stat()) for path in walk_videos(folder) if path.exists())
-    return tuple(path for path, status in found if (status.st_dev, status.st_ino) not in known)
+    known = {_identity(path) for path in listed}
+    found = ((path, _identity(path)) for path in walk_videos(folder))
+    return tuple(path for path, identity in found if identity and identity not in known)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file from all others whatever its name; None if it cannot be reached."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _write(path: Path, report: CheckReport) -> None:
@@ -252,6 +263,10 @@ def _write(path: Path, report: CheckReport) -> None:
         splits[facts.split].append(facts.record)
     try:
         write_manifest(path, report.class_names, splits)
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{path}: cannot be written in UTF-8; rename the video {printable(error.object)!r}"
+        ) from error
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error
 
