@@ -54,7 +54,7 @@ def _mlu_available() -> bool:
         if importlib.util.find_spec("torch_mlu") is None:
             return False
         importlib.import_module("torch_mlu")
-    return bool(torch.get_device_module("mlu").is_available())
+    return bool(getattr(torch, "mlu").is_available())  # noqa: B009 (torch_mlu adds it)
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
@@ -70,8 +70,10 @@ def grad_scaler(device: torch.device, precision: Precision) -> torch.amp.GradSca
 def has_native_bf16(device: torch.device) -> bool:
     """Whether bf16 is computed in hardware; elsewhere it works, but slower than fp32."""
     if device.type == "cpu":
-        return torch.cpu._is_avx512_bf16_supported() or platform.machine() in ("arm64", "aarch64")
-    return device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
+        # Newer than the oldest PyTorch that this works with.
+        in_avx512 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+        return bool(in_avx512()) or platform.machine() in ("arm64", "aarch64")
+    return device.type != "cuda" or torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def seed_step(seed: int, step: int, rank: int = 0) -> None:
@@ -88,7 +90,7 @@ def seed_step(seed: int, step: int, rank: int = 0) -> None:
 def synchronize(device: torch.device) -> None:
     """Wait until the device has done all it was given."""
     if device.type != "cpu":
-        torch.get_device_module(device).synchronize(device)
+        getattr(torch, device.type).synchronize(device)
 
 
 def describe_device(device: torch.device) -> str:

@@ -64,11 +64,11 @@ class DataOptions:
     """How a folder per class is divided."""
 
 
-def read_dataset(options: DataOptions, split: Split) -> VideoDataset:
+def read_dataset(options: DataOptions | Path | str, split: Split) -> VideoDataset:
     """Read one split of a data set.
 
     Args:
-        options: Where it is and how it is divided.
+        options: Where it is and how it is divided; a path alone where nothing more is to be said.
         split: "train", "validation" or "test".
 
     Returns:
@@ -78,6 +78,8 @@ def read_dataset(options: DataOptions, split: Split) -> VideoDataset:
     Raises:
         UserError: There is no data set, it contradicts itself, or listed videos are missing.
     """
+    if not isinstance(options, DataOptions):
+        options = DataOptions(Path(options))
     dataset = _read(options, split)
     if not dataset.records and split != "validation":
         raise UserError(
