@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import re
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -173,3 +175,38 @@ def test_a_skeleton_has_the_shapes_of_the_network() -> None:
     bare = skeleton(P3DConfig("p3d63", 3)).state_dict()
     assert {k: v.shape for k, v in bare.items()} == {k: v.shape for k, v in model.items()}
     assert all(value.is_meta for value in bare.values())
+
+
+@pytest.mark.parametrize("module", [b"numpy._core.multiarray", b"numpy.core.multiarray"])
+def test_an_accuracy_saved_by_numpy_does_not_matter(module: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "best.pth.tar"
+    wrapped = {
+        "epoch": np.int64(3),
+        "best_prec1": np.float64(71.5),
+        "is_best": np.bool_(True),
+        "loss": np.float32(0.5),
+        "state_dict": port_state(),
+    }
+    torch.save(wrapped, path, _use_new_zipfile_serialization=False)
+    # As NumPy 1 and NumPy 2 call the maker of scalars.
+    written = re.sub(rb"numpy\._?core\.multiarray(?=\nscalar\n)", module, path.read_bytes())
+    assert module + b"\nscalar\n" in written
+    path.write_bytes(written)
+    allowed = torch.serialization.get_safe_globals()
+    assert torch.equal(load_model(path).fc.weight, port_state()["fc.weight"])
+    torch.save(wrapped, path)
+    assert torch.equal(load_model(path).fc.weight, port_state()["fc.weight"])
+    assert set(torch.serialization.get_safe_globals()) == set(allowed)
+
+
+class Arbitrary:
+    """Anything that is neither a tensor, nor a plain value, nor a NumPy scalar."""
+
+
+@pytest.mark.parametrize("held", [np.zeros(2), Arbitrary()], ids=["array", "object"])
+def test_other_objects_are_refused_in_one_line(held: object, tmp_path: Path) -> None:
+    path = tmp_path / "best.pth.tar"
+    torch.save({"state_dict": {"conv1_custom.weight": torch.ones(2)}, "held": held}, path)
+    with pytest.raises(UserError, match="Python objects besides tensors") as caught:
+        load_model(path)
+    assert "\n" not in str(caught.value)

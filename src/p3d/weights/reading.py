@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -79,10 +80,33 @@ def _read_safetensors(path: Path) -> Contents:
     return recognise(state)
 
 
+class _Unread:
+    """Stands in for what a file holds besides weights; whatever it is made from, it drops."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    def __setstate__(self, state: object) -> None: ...
+
+
+_NUMPY_SCALARS: list[Any] = [
+    type(name, (_Unread,), {"__module__": module})
+    for module, name in (
+        ("numpy.core.multiarray", "scalar"),
+        ("numpy._core.multiarray", "scalar"),
+        ("numpy", "dtype"),
+    )
+]
+"""Training scripts like to save an accuracy as a NumPy scalar. PyTorch's restricted unpickler finds
+these classes under NumPy's names, so that such a file is read and nothing of NumPy's is run."""
+
+
 def _torch_load(path: Path, *, mapped: bool) -> Any:
-    """Load a PyTorch file, tensors only."""
+    """Load a PyTorch file: tensors and plain values; NumPy scalars are passed over."""
+    # PyTorch 2.4 has no such thing, and refuses these files.
+    allowing = getattr(torch.serialization, "safe_globals", lambda _: nullcontext())
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        with allowing(_NUMPY_SCALARS):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except OSError:
         raise
     # What damaged bytes make the loader raise is anybody's guess.
