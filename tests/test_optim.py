@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import math
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
+from torch.optim import SGD
+from torch.optim.lr_scheduler import LRScheduler
 
 from p3d.model import P3D, create_model
 from p3d.optim import build_optimizer, build_schedule, freeze, parameter_groups
@@ -67,6 +70,40 @@ def test_multipliers_survive_every_schedule(schedule: Schedule, shared: P3D) -> 
         assert norms == pytest.approx(convolutions)
         assert weight == pytest.approx(10 * convolutions)
         assert bias == pytest.approx(20 * convolutions)
+
+
+def build(schedule: Schedule, model: P3D) -> tuple[SGD, LRScheduler]:
+    recipe = replace(MULTIPLIED, schedule=schedule, milestones=(20, 40))
+    optimizer = build_optimizer(parameter_groups(model, recipe), recipe)
+    return optimizer, build_schedule(optimizer, recipe, 10, 60)
+
+
+def follow(optimizer: SGD, scheduler: LRScheduler, steps: int) -> list[dict[str, float]]:
+    """Go on for some steps; each group's rate at each of them."""
+    seen = []
+    for _ in range(steps):
+        seen.append({group["name"]: group["lr"] for group in optimizer.param_groups})
+        optimizer.step()
+        scheduler.step()
+    return seen
+
+
+@pytest.mark.parametrize("stop", [1, 20, 37])
+@pytest.mark.parametrize("schedule", ["cyclic", "step", "cosine", "one-cycle", "constant"])
+def test_multipliers_survive_a_resume(schedule: Schedule, stop: int, shared: P3D) -> None:
+    whole = follow(*build(schedule, shared), 60)
+    optimizer, scheduler = build(schedule, shared)
+    begun = follow(optimizer, scheduler, stop)
+    file = io.BytesIO()
+    torch.save({"optimizer": optimizer.state_dict(), "schedule": scheduler.state_dict()}, file)
+    file.seek(0)
+    state = torch.load(file, weights_only=True)
+
+    optimizer, scheduler = build(schedule, shared)
+    optimizer.load_state_dict(state["optimizer"])
+    scheduler.load_state_dict(state["schedule"])
+    assert scheduler.get_last_lr() == [group["lr"] for group in optimizer.param_groups]
+    assert begun + follow(optimizer, scheduler, 60 - stop) == whole
 
 
 def test_the_cyclic_rate_is_a_triangle_from_lr_to_six_times_lr(shared: P3D) -> None:
@@ -135,6 +172,21 @@ def test_norms_train_as_the_policy_says(policy: str, training: set[str] | None) 
         if any(not torch.equal(state[key], before[name][key]) for key in state)
     }
     assert moved == (before.keys() if training is None else training)
+
+
+def test_frozen_norms_normalise_in_training_as_in_evaluation() -> None:
+    model = create_model("p3d63", num_classes=2, dropout=0.0)
+    clips = torch.randn(2, 3, 4, 16, 16)
+    freeze(model, replace(UCF101, norms="freeze-all"))
+    for _ in range(2):  # evaluation between two epochs must not thaw them
+        expected = model.eval()(clips)
+        assert torch.equal(model.train()(clips), expected)
+    assert model.training
+    assert model.res3.training
+    assert not any(norm.training for norm in model.frozen_norms)
+
+    freeze(model, replace(UCF101, norms="train"))
+    assert not torch.allclose(model.train()(clips), expected)
 
 
 def test_the_authors_policy_freezes_201_of_202_norms() -> None:
