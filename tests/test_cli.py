@@ -137,14 +137,16 @@ def test_an_empty_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def listed(folder: Path, **lists: str) -> Path:
-    """A UCF101-like folder with two classes, a video each, and these lists."""
-    for name in ("Jump", "Run"):
-        (folder / "train" / name).mkdir(parents=True)
-        write_video(folder / "train" / name / f"v_{name}_g01_c01.avi", 8)
+    """A UCF101-like folder with two classes, a video each to train and to test, and its lists."""
+    for split, group in (("train", 1), ("test", 2)):
+        for name in ("Jump", "Run"):
+            (folder / split / name).mkdir(parents=True)
+            write_video(folder / split / name / f"v_{name}_g0{group}_c01.avi", 8)
     (folder / "ucfTrainTestlist").mkdir()
     texts = {
         "classInd": "1 Jump\n2 Run\n",
         "trainlist01": "Jump/v_Jump_g01_c01.avi 1\nRun/v_Run_g01_c01.avi 2\n",
+        "testlist01": "Jump/v_Jump_g02_c01.avi\nRun/v_Run_g02_c01.avi\n",
     }
     for name, text in (texts | lists).items():
         (folder / "ucfTrainTestlist" / f"{name}.txt").write_text(text)
@@ -186,7 +188,7 @@ def test_an_output_folder_that_cannot_be_written(
 def test_weights_for_other_classes(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = listed(tmp_path, testlist01="Jump/v_Jump_g01_c01.avi\n")
+    data = listed(tmp_path)
     code = call("eval --data", data, "--weights", weights)
     assert_one_line(capsys, code, "tells 8 classes apart, the data set has 2")
 
