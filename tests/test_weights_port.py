@@ -210,3 +210,11 @@ def test_other_objects_are_refused_in_one_line(held: object, tmp_path: Path) -> 
     with pytest.raises(UserError, match="Python objects besides tensors") as caught:
         load_model(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_wiring_that_is_asked_for_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.save({"state_dict": port_state()}, tmp_path / "best.pth.tar")
+    assert load_model(tmp_path / "best.pth.tar", wiring="author").config.wiring == "author"
+    assert "wiring is author as asked; the file's is port" in caplog.text

@@ -103,13 +103,13 @@ def _interpret_foreign(
         ]
         return state, config, named_preprocessing("imagenet", modality), notes
     state = dict(contents.state)
-    config = config_from(state, wiring=wiring or "author", variant=variant)
+    config = config_from(state, wiring="author", variant=variant)
     if contents.format == "caffe":
         notes = ["a .caffemodel: author wiring and the authors' preprocessing"]
         return state, config, named_preprocessing("authors", config.modality), notes
     judged, prep_name, why = judge(state, config, port=contents.format == "port")
     notes = [f"{why}: {judged} wiring, {prep_name} preprocessing"]
-    config = replace(config, wiring=wiring or judged)
+    config = replace(config, wiring=judged)
     return state, config, named_preprocessing(prep_name, config.modality), notes
 
 
