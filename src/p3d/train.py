@@ -31,15 +31,14 @@ from p3d.model import P3D, Modality, Variant, Wiring, create_model, zero_init_re
 from p3d.optim import freeze
 from p3d.plan import make_plan, render
 from p3d.recipes import UCF101, Recipe
-from p3d.report import format_share, format_table, make_folder, write_json
-from p3d.runlog import RunLog, read_log
+from p3d.report import format_share, make_folder, write_json
+from p3d.runlog import RunLog
 from p3d.runtime import (
     DeviceName,
     Precision,
-    describe_device,
-    has_native_bf16,
     resolve_device,
 )
+from p3d.train_report import announce, epoch_line, summarise
 from p3d.weights import describe_file, load_pretrained, save_model
 
 
@@ -244,23 +243,9 @@ def finish_epoch(
         )
     values |= {"seconds": round(seconds, 1), "bad_videos": progress.bad}
     log.write("epoch", progress.step, epoch=progress.epoch + 1, **values)
-    tqdm.write(_epoch_line(run, values))
+    tqdm.write(epoch_line(run, values))
     progress.next_epoch()
     _save(run, options)
-
-
-def _epoch_line(run: Run, values: dict[str, float]) -> str:
-    """An epoch in one line."""
-    parts = [f"epoch {run.progress.epoch + 1:>3}/{run.recipe.epochs}"]
-    for part, prefix in (("train", "train_"), ("validation", "validation_")):
-        if f"{prefix}loss" in values:
-            loss, top1, top5 = (values[prefix + name] for name in ("loss", "top1", "top5"))
-            shares = f"top-1 {format_share(top1):>6}, top-5 {format_share(top5):>6}"
-            parts.append(f"{part} loss {loss:.3f}, {shares}")
-    parts.append(f"{values['seconds']:.0f} s")
-    if values["bad_videos"]:
-        parts.append(f"{values['bad_videos']:.0f} videos SKIPPED")
-    return " | ".join(parts)
 
 
 def train_all(
@@ -311,7 +296,7 @@ def run(options: TrainOptions) -> int:
         compiled=options.compile,
     )
     _restore(job, options)
-    _announce(job, training, validation, notes)
+    announce(job, training, validation, notes)
     if options.plan:
         _print_plan(job, loader)
         return 0
@@ -328,7 +313,7 @@ def run(options: TrainOptions) -> int:
             f"{job.progress.step}; nothing is lost: the same command with --resume goes on"
         )
         return stop.exit_code
-    _summarise(options)
+    summarise(options.out)
     return 0
 
 
@@ -341,53 +326,3 @@ def _print_plan(run: Run, loader: TrainLoader) -> None:
         precision=run.precision,
     )
     print("\n" + render(plan))
-
-
-def _announce(
-    run: Run,
-    training: VideoDataset,
-    validation: VideoDataset,
-    notes: tuple[str, ...],
-) -> None:
-    """Say what is about to be trained, on what, and where from."""
-    config = run.model.config
-    print(
-        f"{config.name} ({config.modality}, wiring {config.wiring}, variant {config.variant}), "
-        f"{config.num_classes} classes, {describe_device(run.device)}, {run.precision}"
-    )
-    print(
-        f"{len(training.records)} training and {len(validation.records)} validation videos, "
-        f"{run.total_steps} steps of {run.recipe.batch_size * run.recipe.accumulate} clips"
-    )
-    for dataset, name in ((training, "training"), (validation, "validation")):
-        if dataset.missing:
-            print(f"MISSING: {dataset.missing} videos of the {name} list are not there")
-    if not validation.records:
-        print(f"no validation list: {BEST} will be the network of the last epoch")
-    if run.precision == "bf16" and not has_native_bf16(run.device):
-        print("this device has no bf16 arithmetic of its own: fp32 will be faster")
-    for note in notes:
-        print(note)
-    if run.progress.step:
-        print(f"resuming in epoch {run.progress.epoch + 1} after step {run.progress.step}")
-
-
-def _summarise(options: TrainOptions) -> None:
-    """Print the epochs that count, where everything lies, and what to do next."""
-    epochs = [line for line in read_log(options.out) if line["event"] == "epoch"]
-    key = "validation_top1" if "validation_top1" in epochs[-1] else "epoch"
-    best = max(epochs, key=lambda line: float(line[key]))
-    rows = [
-        (
-            f"{name} (epoch {line['epoch']})",
-            format_share(line["train_top1"]),
-            format_share(line.get("validation_top1")),
-            format_share(line.get("validation_top5")),
-            f"{line['validation_loss']:.3f}" if "validation_loss" in line else "",
-        )
-        for name, line in (("best", best), ("last", epochs[-1]))
-    ]
-    header = ("", "train top-1", "validation top-1", "top-5", "loss")
-    print("\n" + format_table(header, rows))
-    print(f"{sum(line['seconds'] for line in epochs):.0f} s in all; written to {options.out}:")
-    print(f"  {BEST} (for p3d eval and predict), {LAST} (for --resume), log.jsonl, config.json")
