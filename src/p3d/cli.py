@@ -33,6 +33,11 @@ COMMANDS = {
     "prepare ucf101": Command(
         "lay out UCF101 from its archive or a folder", "p3d.data.prepare.ucf101", "Ucf101Options"
     ),
+    "prepare manifest": Command(
+        "list HMDB51, Kinetics or any other set in a manifest",
+        "p3d.data.prepare.manifest",
+        "ManifestOptions",
+    ),
     "prepare check": Command(
         "look a data set over before training", "p3d.data.prepare.check", "CheckOptions"
     ),
@@ -48,6 +53,9 @@ COMMANDS = {
     "convert": Command("turn any weight file into ours", "p3d.convert", "ConvertOptions"),
     "info": Command("describe a network or a weight file", "p3d.info", "InfoOptions"),
     "bench model": Command("time the network on this machine", "p3d.bench", "ModelBenchOptions"),
+    "bench data": Command(
+        "time the loading of clips on this machine", "p3d.bench_data", "DataBenchOptions"
+    ),
 }
 
 

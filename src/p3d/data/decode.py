@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,7 @@ FRAME_FOLDER_FPS = 25.0
 """Frames a second of a frame folder, which has nothing to say of it: the rate of most of UCF101."""
 
 _FRAME_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
+_LAST_NUMBER = re.compile(r"[0-9]+$")
 
 
 class FrameSource(Protocol):
@@ -116,37 +118,51 @@ class FrameFolder:
         self._files = self._list_files()
         self.num_frames = len(self._files)
         self.fps = FRAME_FOLDER_FPS
-        self.height, self.width = self._read(0).shape[:2]
+        with self._open(0) as image:
+            self.width, self.height = image.size
 
-    def _list_files(self) -> list[Path]:
+    def _list_files(self) -> list[str]:
+        # Plain strings: paths would take longer than the frames of a clip.
+        frames = []
         try:
-            files = [file for file in self.path.iterdir() if not file.name.startswith(".")]
+            with os.scandir(self.path) as entries:
+                for entry in entries:
+                    stem, suffix = os.path.splitext(entry.name)  # noqa: PTH122
+                    if suffix.lower() not in _FRAME_SUFFIXES or stem.startswith("."):
+                        continue
+                    if not entry.is_file():  # opening a pipe would wait for ever
+                        raise BadVideoError(self.path, f"{entry.name} is no file that can be read")
+                    number = _LAST_NUMBER.search(stem)
+                    if number is None:
+                        raise BadVideoError(
+                            self.path, f"no frame number ends the name of {entry.name}"
+                        )
+                    frames.append((int(number[0]), entry.name))
         except OSError as error:
             raise BadVideoError(self.path, f"cannot be opened ({error.strerror})") from error
-        frames = []
-        for file in files:
-            if file.suffix.lower() in _FRAME_SUFFIXES:
-                if not file.is_file():  # opening a pipe would wait for ever
-                    raise BadVideoError(self.path, f"{file.name} is no file that can be read")
-                number = re.search(r"[0-9]+$", file.stem)
-                if number is None:
-                    raise BadVideoError(self.path, f"no frame number ends the name of {file.name}")
-                frames.append((int(number[0]), file))
         if not frames:
             raise BadVideoError(self.path, "a folder without frames (JPEG or PNG files)")
-        return [file for _, file in sorted(frames)]
+        return [name for _, name in sorted(frames)]
 
-    def _read(self, frame: int) -> NDArray[np.uint8]:
-        file = self._files[frame]
+    @contextmanager
+    def _open(self, frame: int) -> Iterator[Image.Image]:
+        """Open a frame's file; what goes wrong in the `with` block is the file's fault too."""
+        name = self._files[frame]
+        file = os.path.join(self.path, name)  # noqa: PTH118
         try:
             with Image.open(file) as image:
                 check_size(self.path, *image.size)
-                return np.asarray(image.convert("RGB"))
+                yield image
         except BadVideoError:
             raise
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            words = str(error).replace(str(file), file.name)
-            raise BadVideoError(self.path, f"{file.name} cannot be read ({words})") from error
+            words = str(error).replace(file, name)
+            raise BadVideoError(self.path, f"{name} cannot be read ({words})") from error
+
+    def _read(self, frame: int) -> NDArray[np.uint8]:
+        with self._open(frame) as image:
+            # Of an RGB image, convert would make a copy.
+            return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
     def read(self, indices: Sequence[int]) -> Tensor:
         """See `FrameSource`."""
@@ -159,7 +175,7 @@ class FrameFolder:
                 height, width = rgb.shape[:2]
                 raise BadVideoError(
                     self.path,
-                    f"{self._files[frame].name} is {width}x{height}, the first frame "
+                    f"{self._files[frame]} is {width}x{height}, the first frame "
                     f"{self.width}x{self.height}; all must be of one size",
                 )
             for place in np.flatnonzero(numbers == frame):

@@ -63,8 +63,13 @@ class IndexCache:
         while len(self._indices) > self._max_files:
             self._indices.popitem(last=False)
 
+    def forget(self, path: Path) -> None:
+        """Forget a file, whatever its size and time."""
+        for key in [key for key in self._indices if key[0] == str(path.absolute())]:
+            del self._indices[key]
 
-_INDICES = IndexCache(max_files=16384)
+
+INDICES = IndexCache(max_files=16384)
 
 
 class VideoFile:
@@ -91,10 +96,10 @@ class VideoFile:
             raise
 
     def _find_index(self) -> VideoIndex:
-        index = _INDICES.get(self._key)
+        index = INDICES.get(self._key)
         if index is None:
             index = build_index(self.path, self._container, self._stream)
-            _INDICES.put(self._key, index)
+            INDICES.put(self._key, index)
         return index
 
     def _find_note(self) -> FlowNote | None:
@@ -150,19 +155,23 @@ class VideoFile:
     def _rgb(self, picture: VideoFrame) -> NDArray[np.uint8]:
         index = self._index
         try:
-            rgb = self._to_rgb.reformat(
+            frame = self._to_rgb.reformat(
                 picture, index.width, index.height, "rgb24", **_ONE_THREAD
-            ).to_ndarray()
+            )
         except (av.FFmpegError, ValueError) as error:
             reason = f"its {picture.format.name} pictures cannot be made RGB ({error})"
             raise BadVideoError(self.path, reason) from error
-        return _turned(np.asarray(rgb, np.uint8), index.matrix)
+        # Not `to_ndarray`, which copies what is copied into the clip anyway.
+        plane: Any = frame.planes[0]
+        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: index.height]
+        rgb = rows[:, : 3 * index.width].reshape(index.height, index.width, 3)
+        return _turned(rgb, index.matrix)
 
     def _frames(self, wanted: list[int]) -> Iterator[tuple[int, VideoFrame]]:
         """Yield `(number, frame)` for the numbers wanted, which ascend."""
         groups: dict[int, set[int]] = {}
-        for frame in wanted:
-            groups.setdefault(self._index.start_for(frame), set()).add(frame)
+        for frame, start in zip(wanted, self._index.starts_for(wanted), strict=True):
+            groups.setdefault(start, set()).add(frame)
         for start, left in groups.items():
             # Should the key picture prove to be none, the start of the file is one.
             for attempt in dict.fromkeys((start, 0)):

@@ -16,6 +16,7 @@ place of the timestamp, so that a frame is known by what it is, not by when it c
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
@@ -92,14 +93,16 @@ class VideoIndex:
     matrix: tuple[int, int, int, int]
     fps: float
 
-    def start_for(self, frame: int) -> int:
-        """Return the last key packet from which a decode reaches `frame` exactly."""
+    def starts_for(self, frames: Sequence[int]) -> list[int]:
+        """Return for each frame the last key packet from which a decode reaches it exactly."""
         if self.order is None:
-            return 0
+            return [0] * len(frames)
         # A frame shown before the key picture but stored after it leans on the group before.
-        points = self.seek_points
-        usable = (points[:, 0] <= self.order[frame]) & (points[:, 1] <= frame)
-        return int(points[usable, 0].max(initial=0))
+        packets, shown = self.seek_points[:, 0], self.seek_points[:, 1]
+        numbers = np.asarray(frames, np.int64)[:, None]
+        usable = (packets <= self.order[numbers]) & (shown <= numbers)
+        starts: list[int] = np.where(usable, packets, 0).max(1, initial=0).tolist()
+        return starts
 
     def timestamp_of(self, packet: int) -> int | None:
         """Return the timestamp to seek to for a key packet; None if there is no seeking to it."""

@@ -71,7 +71,8 @@ class Archive:
     Attributes:
         path: The file.
         members: Its files, in order.
-        clips: Its AVI files by name in small letters; empty and hidden ones are left out.
+        clips: Its AVI files, or files of the kind that was asked for, by name in small letters;
+            empty and hidden ones are left out.
         repeated: How many more files are equal to one of these.
         contents: Opens it for reading.
         skippable: Whether members may be passed over unread.
@@ -111,8 +112,12 @@ class Archive:
                     break
 
 
-def open_archive(path: Path) -> Archive:
+def open_archive(path: Path, suffix: str = ".avi") -> Archive:
     """Reads what an archive holds.
+
+    Args:
+        path: The RAR or zip file.
+        suffix: What the names of the files wanted end in, in small letters.
 
     Raises:
         UserError: If it is neither RAR nor zip, is damaged or encrypted, holds links or names that
@@ -126,7 +131,7 @@ def open_archive(path: Path) -> Archive:
     clips: dict[str, Member] = {}
     repeated = 0
     for member in members:
-        if not member.key.endswith(".avi") or member.key.startswith(".") or member.size == 0:
+        if not member.key.endswith(suffix) or member.key.startswith(".") or member.size == 0:
             continue
         known = clips.setdefault(member.key, member)
         if (known.size, known.crc) != (member.size, member.crc):
