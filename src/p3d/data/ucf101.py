@@ -7,7 +7,7 @@ Class and file names are compared without regard to case, since the data set's o
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +17,8 @@ from p3d.data.records import (
     VideoDataset,
     VideoRecord,
     check_missing,
-    read_lines,
+    numbered_lines,
+    read_text,
     stem_of,
     subfolders,
     videos_in,
@@ -29,12 +30,15 @@ LISTS = "ucfTrainTestlist"
 
 _FILES = {"train": "trainlist", "validation": "validationlist", "test": "testlist"}
 _GROUP = re.compile(r"_g(\d+)_")
+_NO_NAMES = (".", "..")
 
 Key = tuple[str, str]
 """Class and video name, both in lower case and without suffix."""
 
 
-class _Entry(NamedTuple):
+class Entry(NamedTuple):
+    """A line of a list: `Class/video.avi`, its key, label from 0, group and place in the list."""
+
     name: str
     key: Key
     label: int
@@ -56,7 +60,8 @@ def read_ucf101(root: Path, split: Split, fold: int, allow_missing: bool) -> Vid
     Raises:
         UserError: A list is absent, malformed or contradicts another, or videos are missing.
     """
-    class_names = _read_classes(root / LISTS / "classInd.txt")
+    path = root / LISTS / "classInd.txt"
+    class_names = parse_classes(read_text(path), str(path))
     lists = _read_lists(root / LISTS, fold, class_names)
     entries = lists[split]
     if split == "train":
@@ -72,36 +77,46 @@ def read_ucf101(root: Path, split: Split, fold: int, allow_missing: bool) -> Vid
     return VideoDataset(class_names, records, missing)
 
 
-def _read_classes(path: Path) -> tuple[str, ...]:
+def parse_classes(text: str, where: str) -> tuple[str, ...]:
+    """The class names of a `classInd.txt`, in the order of their labels.
+
+    Args:
+        text: What is in it.
+        where: What errors are to call it.
+
+    Raises:
+        UserError: A line is not `NUMBER Class`, numbers do not count from 1, a name is no folder's
+            name, stands there twice, or there is none.
+    """
     names: list[str] = []
-    for number, line in read_lines(path):
+    for number, line in numbered_lines(text):
         index, *rest = line.split(maxsplit=1)
-        if index != str(len(names) + 1) or not rest:
+        if index != str(len(names) + 1) or not rest or rest[0] in _NO_NAMES or "/" in rest[0]:
             raise UserError(
-                f"{path}:{number}: {line!r} should be `{len(names) + 1} ClassName`: "
+                f"{where}:{number}: {line!r} should be `{len(names) + 1} ClassName`: "
                 "classes are numbered from 1, one a line"
             )
         (name,) = rest
         if name.lower() in map(str.lower, names):
-            raise UserError(f"{path}:{number}: class {name} stands there twice; name it once")
+            raise UserError(f"{where}:{number}: class {name} stands there twice; name it once")
         names.append(name)
     if not names:
-        raise UserError(f"{path}: is empty; it must hold a line `1 ClassName` for each class")
+        raise UserError(f"{where}: is empty; it must hold a line `1 ClassName` for each class")
     return tuple(names)
 
 
 def _read_lists(
     folder: Path, fold: int, class_names: tuple[str, ...]
-) -> dict[Split, dict[Key, _Entry]]:
+) -> dict[Split, dict[Key, Entry]]:
     paths = {split: folder / f"{_FILES[split]}{fold:02d}.txt" for split in SPLITS}
     if not (paths["train"].is_file() or paths["test"].is_file()):
         folds = sorted({path.stem[-2:].lstrip("0") for path in folder.glob("t*list*.txt")})
         there = f"folds {', '.join(folds)} are there" if folds else "no lists are there"
         raise UserError(f"{folder}: has no {paths['train'].name} for fold {fold}; {there}")
-    lists: dict[Split, dict[Key, _Entry]] = {}
+    lists: dict[Split, dict[Key, Entry]] = {}
     for split, path in paths.items():
         optional = split == "validation" and not path.is_file()
-        lists[split] = {} if optional else _read_list(path, class_names)
+        lists[split] = {} if optional else _without_repeats(path, class_names)
     for split in ("train", "validation"):
         for key in lists[split].keys() & lists["test"].keys():
             raise UserError(
@@ -111,18 +126,32 @@ def _read_lists(
     return lists
 
 
-def _read_list(path: Path, class_names: tuple[str, ...]) -> dict[Key, _Entry]:
+def parse_list(text: str, where: str, class_names: tuple[str, ...]) -> Iterator[Entry]:
+    """The lines of a list, `Class/video.avi` or `Class/video.avi LABEL` with labels from 1.
+
+    Args:
+        text: What is in it.
+        where: What errors are to call it.
+        class_names: In the order of the labels; matched without regard to case.
+
+    Raises:
+        UserError: A line is not of that form, or its class or label is not that of any class.
+    """
     labels = {name.lower(): label for label, name in enumerate(class_names)}
-    entries: dict[Key, _Entry] = {}
-    for number, line in read_lines(path):
-        entry = _parse(line, f"{path}:{number}", labels, class_names)
+    for number, line in numbered_lines(text):
+        yield _parse(line, f"{where}:{number}", labels, class_names)
+
+
+def _without_repeats(path: Path, class_names: tuple[str, ...]) -> dict[Key, Entry]:
+    entries: dict[Key, Entry] = {}
+    for entry in parse_list(read_text(path), str(path), class_names):
         if entry.key in entries:
             raise UserError(f"{entry.place}: {entry.name} stands there twice; name it once")
         entries[entry.key] = entry
     return entries
 
 
-def _parse(line: str, place: str, labels: dict[str, int], class_names: tuple[str, ...]) -> _Entry:
+def _parse(line: str, place: str, labels: dict[str, int], class_names: tuple[str, ...]) -> Entry:
     name, *rest = line.rsplit(maxsplit=1)
     number = rest[0] if rest and rest[0].isdigit() else ""
     parts = (name if number else line).replace("\\", "/").split("/")
@@ -136,7 +165,7 @@ def _parse(line: str, place: str, labels: dict[str, int], class_names: tuple[str
         raise UserError(f"{place}: label {number}, but {class_name} is {label + 1} in classInd.txt")
     stem = stem_of(video)
     group = _GROUP.search(stem)
-    return _Entry(
+    return Entry(
         name=f"{class_name}/{video}",
         key=(class_name.lower(), stem.lower()),
         label=label,

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from p3d.data.prepare.files import write_text
 from p3d.data.prepare.options import Validation
 from p3d.data.records import Split
-from p3d.data.ucf101 import LISTS
+from p3d.data.ucf101 import LISTS, Key, parse_classes, parse_list
 from p3d.errors import UserError
 
 OFFICIAL_CLIPS = 13_320
@@ -77,14 +77,22 @@ def read_lists(place: Path, validation: Validation) -> Ucf101Lists:
     texts = _zip_texts(place) if place.is_file() else _folder_texts(place)
     if "classind.txt" not in texts:
         raise UserError(f"{place}: holds no classInd.txt; give the official lists by --lists")
-    class_names = _class_names(texts["classind.txt"], place)
-    spell = _speller(class_names)
+    class_names = parse_classes(texts["classind.txt"], f"{place}/classInd.txt")
+    spelling: dict[Key, str] = {}
     folds: dict[int, Fold] = {}
     for number in VALIDATION_GROUPS:
         names = {kind: f"{kind}list{number:02d}.txt" for kind in ("train", "validation", "test")}
         if names["train"] in texts and names["test"] in texts:
             parts = {
-                kind: tuple(dict.fromkeys(spell(name, texts.get(name, ""))))
+                kind: tuple(
+                    # One spelling for each clip, whatever the case in each list.
+                    dict.fromkeys(
+                        spelling.setdefault(
+                            entry.key, f"{class_names[entry.label]}/{entry.name.partition('/')[2]}"
+                        )
+                        for entry in parse_list(texts.get(name, ""), f"{place}/{name}", class_names)
+                    )
+                )
                 for kind, name in names.items()
             }
             folds[number] = _fold(number, parts, validation)
@@ -129,51 +137,6 @@ def _fold(number: int, parts: Mapping[str, tuple[str, ...]], validation: Validat
         "validation": tuple(clip for clip in whole if clip_group(clip) in held),
         "test": parts["test"],
     }
-
-
-def _speller(class_names: tuple[str, ...]) -> Callable[[str, str], Iterator[str]]:
-    """Makes a reader of lists that gives each clip one spelling, whatever the case in each list."""
-    label = {name.lower(): index for index, name in enumerate(class_names)}
-    first_spelling: dict[str, str] = {}
-
-    def clips(list_name: str, text: str) -> Iterator[str]:
-        for line in _lines(text):
-            clip, _, number = line.replace("\\", "/").partition(" ")
-            path = PurePosixPath(clip)
-            index = label.get(path.parent.name.lower())
-            if index is None:
-                raise UserError(f"{list_name}: {clip} is of no class in classInd.txt")
-            if number.strip() and number.strip() != str(index + 1):
-                raise UserError(
-                    f"{list_name}: label {number.strip()} of {clip} is not that of its class in "
-                    f"classInd.txt, {index + 1}"
-                )
-            spelling = f"{class_names[index]}/{path.name}"
-            yield first_spelling.setdefault(spelling.lower(), spelling)
-
-    return clips
-
-
-def _class_names(text: str, place: Path) -> tuple[str, ...]:
-    names = []
-    for expected, line in enumerate(_lines(text), start=1):
-        number, _, name = line.partition(" ")
-        name = name.strip()
-        if number != str(expected) or not name or PurePosixPath(name).name != name or name == "..":
-            raise UserError(
-                f"{place}: line '{line}' of classInd.txt should be '{expected} ClassName'; "
-                "use the official file"
-            )
-        names.append(name)
-    if len({name.lower() for name in names}) != len(names) or not names:
-        raise UserError(
-            f"{place}: classInd.txt names no class, or one twice; use the official file"
-        )
-    return tuple(names)
-
-
-def _lines(text: str) -> Iterable[str]:
-    return (line.strip() for line in text.splitlines() if line.strip())
 
 
 def _folder_texts(folder: Path) -> dict[str, str]:
