@@ -155,7 +155,7 @@ SCRATCH = replace(
 
 SAMPLE = replace(
     SCRATCH,
-    epochs=7,
+    epochs=6,
     batch_size=32,
     clips_per_video=1,
     lr=0.03,
