@@ -45,6 +45,14 @@ def test_times_inference_and_training() -> None:
     assert all(timing.seconds_per_clip > 0 for timing in timings)
 
 
+def test_times_the_compiled_network_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    compile_eagerly = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda net: compile_eagerly(net, backend="eager"))
+    torch._dynamo.reset()
+    timings = bench_model(ModelBenchOptions(**{**vars(TINY), "compile": True}))
+    assert [timing.name for timing in timings] == ["plain", "p3d", "p3d compiled"] * 2
+
+
 def test_writes_its_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "model.json"
     run(ModelBenchOptions(**{**vars(TINY), "training": False, "out": out}))

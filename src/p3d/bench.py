@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -141,12 +142,11 @@ def _training(options: ModelBenchOptions, device: torch.device) -> list[Candidat
     plain, ours = plain_twin(config).to(device), P3D(config).to(device)
     candidates = []
     for precision in options.precisions:
-        candidates.append(Candidate("plain", precision, _step(plain, clips, labels, precision)))
-        candidates.append(Candidate("p3d", precision, _step(ours, views, labels, precision)))
+        nets: dict[str, tuple[nn.Module, Tensor]] = {"plain": (plain, clips), "p3d": (ours, views)}
         if options.compile:
-            compiled = torch.compile(ours)
-            step = _step(ours, views, labels, precision, compiled)
-            candidates.append(Candidate("p3d compiled", precision, step))
+            nets["p3d compiled"] = (cast(nn.Module, torch.compile(ours)), views)
+        for name, (net, batch) in nets.items():
+            candidates.append(Candidate(name, precision, _step(net, batch, labels, precision)))
     return candidates
 
 
@@ -155,12 +155,11 @@ def _step(
     clips: Tensor,
     labels: Tensor,
     precision: Precision,
-    forward: Callable[[Tensor], Tensor] | None = None,
 ) -> Callable[[], None]:
     def call() -> None:
         net.zero_grad(set_to_none=True)
         with autocast(clips.device, precision):
-            logits = (forward or net)(clips)
+            logits = net(clips)
         F.cross_entropy(logits.float(), labels).backward()
 
     return call
