@@ -194,10 +194,14 @@ class VideoFile:
         if order is not None:
             frame_of = {int(order[frame]): frame for frame in wanted}
         can_skip = context.name in _CAN_SKIP_UNUSED and order is not None
+        if can_skip:
+            context.skip_frame = "DEFAULT"
+        skipping = False
         first_needed = min((n for n in frame_of if n is not None), default=0)
         for number, packet in chain(self._packets_from(start), [(_END, None)]):
-            if can_skip:
-                context.skip_frame = "NONREF" if number < first_needed else "DEFAULT"
+            if can_skip and skipping != (number < first_needed):
+                skipping = not skipping
+                context.skip_frame = "NONREF" if skipping else "DEFAULT"
             if packet is not None:
                 packet.pts = number
             for picture in decode(context, packet):

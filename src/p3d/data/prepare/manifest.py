@@ -31,7 +31,7 @@ class ManifestOptions:
     kind: Literal["hmdb51", "kinetics", "lists", "csv"]
     """What the lists are. hmdb51: CLASS_test_split1.txt and so on. kinetics: CSV with the columns
     label, youtube_id, time_start, time_end, split. lists: text files with a line `path label` or
-    `path frames label` for each video. csv: any CSV with a header; see --columns."""
+    `path frames label` for each video. csv: any CSV with a header, as --columns says."""
     videos: Path
     """Folder with the videos. For hmdb51 also hmdb51_org.rar, or the folder of its RARs."""
     out: Path
