@@ -74,7 +74,7 @@ def seen(number: int) -> int:
 
 def test_training_batches_have_the_stated_form(dataset):
     batches = list(train(dataset).epoch(0))
-    assert len(batches) == train(dataset).batches_per_epoch == 3
+    assert len(batches) == train(dataset).steps_per_epoch == 3
     for batch in batches:
         assert batch.clips.shape == (2, 4, 16, 16, 3)
         assert batch.clips.dtype == torch.uint8
@@ -109,7 +109,7 @@ def test_an_epoch_can_start_at_any_batch_and_be_left(dataset, workers):
 
 def test_skipped_batches_are_not_decoded(dataset, monkeypatch):
     opened = count_opened(monkeypatch)
-    list(train(dataset).epoch(0, start_batch=2))
+    list(train(dataset).epoch(0, start_step=2))
     assert sum(opened.values()) == 2
 
 

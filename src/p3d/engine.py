@@ -120,14 +120,9 @@ class Run:
         self.progress = Progress(**state["progress"])
 
 
-def steps_per_epoch(recipe: Recipe, loader: TrainLoader) -> int:
-    """Optimiser steps in an epoch; the last one may have fewer batches than the others."""
-    return -(-loader.batches_per_epoch // recipe.accumulate)
-
-
 def total_steps(recipe: Recipe, loader: TrainLoader) -> int:
     """Optimiser steps of a whole run."""
-    steps = recipe.epochs * steps_per_epoch(recipe, loader)
+    steps = recipe.epochs * loader.steps_per_epoch
     return steps if recipe.max_steps is None else min(steps, recipe.max_steps)
 
 
@@ -153,7 +148,7 @@ def build_run(
         model,
         torch.compile(model) if compiled else model,
         optimizer,
-        build_schedule(optimizer, recipe, steps_per_epoch(recipe, loader), steps),
+        build_schedule(optimizer, recipe, loader.steps_per_epoch, steps),
         grad_scaler(device, precision),
         steps,
     )
@@ -210,8 +205,7 @@ def _accumulate(run: Run, batch: Batch, clips_in_step: int) -> float:
 
 def remaining_steps(run: Run, loader: TrainLoader) -> Iterator[tuple[Batch, ...]]:
     """What is left of the epoch under way, as groups of batches, one group a step."""
-    size = run.recipe.accumulate
     progress = run.progress
-    batches = loader.epoch(progress.epoch, start_batch=progress.step_in_epoch * size)
-    while group := tuple(itertools.islice(batches, size)):
+    batches = loader.epoch(progress.epoch, progress.step_in_epoch)
+    while group := tuple(itertools.islice(batches, loader.batches_per_step)):
         yield group

@@ -21,7 +21,7 @@ from p3d.checkpoint import BEST, LAST, read_checkpoint, write_checkpoint
 from p3d.data.flow import with_scale_of
 from p3d.data.loader import BadVideoPolicy, TrainLoader
 from p3d.data.manifest import DataOptions, VideoDataset, read_dataset
-from p3d.engine import Progress, Run, build_run, remaining_steps, steps_per_epoch, train_step
+from p3d.engine import Progress, Run, build_run, remaining_steps, train_step
 from p3d.errors import UserError
 from p3d.evaluate import score_videos
 from p3d.inference import Scorer
@@ -125,6 +125,7 @@ def build_loader(options: TrainOptions, model: P3D, dataset: VideoDataset) -> Tr
         model.preprocessing,
         batch_size=recipe.batch_size,
         seed=options.seed,
+        clips_per_step=recipe.batch_size * recipe.accumulate,
         augmentation=recipe.augmentation,
         flip_probability=recipe.flip_probability,
         clips_per_video=recipe.clips_per_video,
@@ -178,7 +179,7 @@ def _save(run: Run, options: TrainOptions) -> None:
 def train_epoch(run: Run, loader: TrainLoader, log: RunLog, stop: StopRequest) -> bool:
     """Go on with the epoch under way; False where a stop was asked for before its end."""
     progress = run.progress
-    steps = steps_per_epoch(run.recipe, loader)
+    steps = loader.steps_per_epoch
     run.model.train()
     bar = tqdm(
         desc=f"epoch {progress.epoch + 1}/{run.recipe.epochs}",
@@ -321,7 +322,7 @@ def _print_plan(run: Run, loader: TrainLoader) -> None:
     plan = make_plan(
         run.model,
         run.recipe,
-        steps_per_epoch=steps_per_epoch(run.recipe, loader),
+        steps_per_epoch=loader.steps_per_epoch,
         steps=run.total_steps,
         precision=run.precision,
     )

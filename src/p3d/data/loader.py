@@ -24,7 +24,8 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from p3d.data.decode import open_video
 from p3d.data.flow import check_dataset, check_source
 from p3d.data.manifest import VideoDataset
-from p3d.data.sampling import clip_rng, epoch_permutation, random_window, uniform_windows
+from p3d.data.samplers import StepSampler
+from p3d.data.sampling import clip_rng, random_window, uniform_windows
 from p3d.data.transforms import Augmentation, test_transform, train_transform
 from p3d.data.workers import Videos, explain_death, make_loader
 from p3d.errors import BadVideoError, UserError
@@ -121,33 +122,6 @@ class _TestVideos(Dataset["_Sample | BadVideoError"]):
         return _Sample(clips, int(self.videos.labels[index]), index)
 
 
-class _EpochSampler:
-    """Yields the batches of one process as lists of (epoch, clip number)."""
-
-    def __init__(self, clips: int, batch_size: int, seed: int, rank: int, world_size: int) -> None:
-        self.clips = clips
-        self.global_batch = min(batch_size * world_size, clips)
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
-        self.epoch = 0
-        self.start_batch = 0
-
-    @property
-    def batches_per_epoch(self) -> int:
-        return self.clips // self.global_batch
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return self._batches(self.epoch, self.start_batch)
-
-    def _batches(self, epoch: int, start_batch: int) -> Iterator[list[tuple[int, int]]]:
-        order = epoch_permutation(self.seed, epoch, self.clips)
-        for batch in range(start_batch, self.batches_per_epoch):
-            start = batch * self.global_batch
-            share = order[start : start + self.global_batch][self.rank :: self.world_size]
-            yield [(epoch, number) for number in share.tolist()]
-
-
 @dataclass(frozen=True)
 class _Collate:
     """Stacks what was read; says what was not."""
@@ -176,24 +150,22 @@ class _Collate:
 
 
 class TrainLoader:
-    """Batches of training clips.
-
-    The last clips of an epoch that do not fill a global batch are left out (others in each epoch);
-    where all clips together do not fill one, they are the one batch.
+    """Batches of training clips, `batches_per_step` for each optimiser step.
 
     Args:
         dataset: The training split.
         prep: The network's preprocessing.
-        batch_size: Clips a batch and process.
+        batch_size: The most clips a batch has.
         seed: The run's seed, >= 0.
+        clips_per_step: Clips of an optimiser step over all processes; one batch for each process by
+            default. The clips of a step depend on nothing but this number, the seed and the epoch.
         augmentation: How the clips' boxes are drawn, see `p3d.data.transforms.train_transform`.
         flip_probability: Of mirroring a clip, 0 to 1.
         clips_per_video: Clips drawn from each video in an epoch.
         workers: Processes that decode; 0 decodes in this one. They live through all epochs.
         on_bad_video: Raise `BadVideoError`, or leave the video out and name it in the batch.
         rank: This process's number among `world_size`.
-        world_size: Processes that train together. The clips of a global batch, `world_size` x
-            `batch_size`, depend on nothing but their number.
+        world_size: Processes that train together, see `p3d.data.samplers.StepSampler`.
         pin_memory: Hand out batches in memory that a GPU copies from asynchronously.
 
     Raises:
@@ -208,6 +180,7 @@ class TrainLoader:
         *,
         batch_size: int,
         seed: int,
+        clips_per_step: int | None = None,
         augmentation: Augmentation = "random-resized-crop",
         flip_probability: float = 0.5,
         clips_per_video: int = 1,
@@ -230,7 +203,14 @@ class TrainLoader:
                 "add videos or start fewer processes"
             )
         check_dataset(dataset, prep)
-        self._sampler = _EpochSampler(clips, batch_size, seed, rank, world_size)
+        self._sampler = StepSampler(
+            clips,
+            clips_per_step=clips_per_step or batch_size * world_size,
+            batch_size=batch_size,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+        )
         videos = Videos(dataset, workers)
         self._loader = make_loader(
             _TrainClips(videos, prep, seed, augmentation, flip_probability),
@@ -242,20 +222,31 @@ class TrainLoader:
         )
 
     @property
-    def batches_per_epoch(self) -> int:
-        """Batches in a whole epoch, the same on all processes."""
-        return self._sampler.batches_per_epoch
+    def clips_per_step(self) -> int:
+        """Clips of an optimiser step over all processes."""
+        return self._sampler.clips_per_step
 
-    def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
-        """Yield the batches of an epoch, from any one on; those before it are not decoded.
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps in a whole epoch."""
+        return self._sampler.steps_per_epoch
 
-        Starting another epoch ends this one.
+    @property
+    def batches_per_step(self) -> int:
+        """Batches that a process gets for each step, the same on all processes."""
+        return self._sampler.batches_per_step
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        """Yield this process's batches of an epoch, from any step on; none before is decoded.
+
+        A batch is empty where a step has too few clips for all processes. Starting another epoch
+        ends this one.
 
         Raises:
             BadVideoError: A video cannot be read and the policy is "error".
         """
         self._sampler.epoch = epoch
-        self._sampler.start_batch = start_batch
+        self._sampler.start_step = start_step
         yield from _unpack(self._loader)
 
 
