@@ -208,13 +208,13 @@ def test_check_prints_any_name(tmp_path: Path, capsys: pytest.CaptureFixture[str
         (tmp_path / split / "a").mkdir(parents=True)
         for name in names:
             write_video(tmp_path / split / "a" / name, 3)
-    assert main(["prepare", "check", "--data", str(tmp_path)]) == 0
+    assert main(["prepare", "check", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "/bytes-\\udcff.avi (" in printed
     assert "/new\\nline.avi (" in printed
     assert "/Übung-走る-🎥.avi (" in printed
     out = str(tmp_path / "manifest.csv")
-    assert main(["prepare", "check", "--data", str(tmp_path), "--out", out]) == 2
+    assert main(["prepare", "check", str(tmp_path), "--out", out]) == 2
     assert "cannot be written in UTF-8" in capsys.readouterr().err
 
 

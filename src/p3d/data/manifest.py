@@ -92,7 +92,7 @@ def read_dataset(options: DataOptions | Path | str, split: Split) -> VideoDatase
 def _read(options: DataOptions, split: Split) -> VideoDataset:
     root = options.data
     if not root.exists():
-        raise UserError(f"{root}: there is no such folder or manifest; mend the path after --data")
+        raise UserError(f"{root}: there is no such folder or manifest; mend the path")
     if (root / LISTS).is_dir():
         _refuse_rule(options, "its own lists")
         return read_ucf101(root, split, options.fold, options.allow_missing)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from p3d.data.manifest import DataOptions
 from p3d.errors import UserError
@@ -69,7 +71,7 @@ class Ucf101Options:
 class CheckOptions:
     """Look a data set over: do all videos decode, and is everything there?"""
 
-    data: DataOptions
+    data: Annotated[DataOptions, tyro.conf.PositionalRequiredArgs]
     frames: Literal["ends", "all"] = "ends"
     """Frames to decode of each video: the first and the last, or all."""
     clip_frames: int = 16
