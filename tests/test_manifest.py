@@ -111,7 +111,7 @@ def test_wrong_manifests_are_refused_by_line(tmp_path, text, message):
 
 
 def test_paths_that_lead_to_no_data_set(tmp_path):
-    with pytest.raises(UserError, match="no such folder or manifest; mend the path after --data"):
+    with pytest.raises(UserError, match="no such folder or manifest; mend the path"):
         read_dataset(DataOptions(tmp_path / "no"), "train")
     (tmp_path / "x.txt").touch()
     with pytest.raises(UserError, match=r"x.txt: is neither a folder nor a .csv manifest"):
