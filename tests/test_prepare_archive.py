@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import stat
 import struct
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from archives import CLIPS, rar4, rar5, zipped
-from p3d.data.prepare import archive
-from p3d.data.prepare.archive import find_unpacker, open_archive
+from archives import CLIPS, Files, rar4, rar5, zipped
+from p3d.data.prepare import members
+from p3d.data.prepare.archive import open_archive
 from p3d.data.prepare.files import TEMPORARY
 from p3d.data.prepare.options import Ucf101Options
+from p3d.data.prepare.rar_file import UNPACKERS, find_unpackers
 from p3d.data.prepare.ucf101 import prepare_ucf101
 from p3d.errors import UserError
 
@@ -37,8 +41,8 @@ def need(kind: str) -> None:
     """Skips where RAR cannot be read on this machine."""
     if kind != "zip":
         pytest.importorskip("rarfile", reason="reading RAR needs the rarfile package")
-        if find_unpacker() is None:
-            pytest.skip(f"reading RAR needs one of {', '.join(archive.UNPACKERS)}: none installed")
+        if not find_unpackers():
+            pytest.skip(f"reading RAR needs one of {', '.join(UNPACKERS)}: none installed")
 
 
 def made(out: Path) -> dict[str, bytes]:
@@ -123,7 +127,7 @@ def test_encrypted_archives_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("limit", ["MOST_MEMBERS", "LARGEST_MEMBER_BYTES", "LARGEST_TOTAL_BYTES"])
 def test_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
     source = zipped(tmp_path / "source", CLIPS)
-    monkeypatch.setattr(archive, limit, 10)
+    monkeypatch.setattr(members, limit, 10)
     with pytest.raises(UserError, match="more than 10; refused"):
         open_archive(source)
 
@@ -160,6 +164,80 @@ def test_without_an_unpacker_the_remedy_is_named(
     monkeypatch.setenv("PATH", str(folder))
     with pytest.raises(UserError, match="install one of unrar"):
         prepare_ucf101(Ucf101Options(rar4(folder / "source", CLIPS), folder / "out"))
+
+
+@pytest.fixture
+def programs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The one folder where programs are looked for."""
+    if sys.platform == "win32":
+        pytest.skip("puts shell scripts in the place of unpackers")
+    monkeypatch.setenv("PATH", str(folder / "bin"))
+    (folder / "bin").mkdir()
+    return folder / "bin"
+
+
+def program(path: Path, lines: str) -> None:
+    path.write_text(f"#!/bin/sh\nPATH={os.defpath}\n{lines}\n")
+    path.chmod(0o755)
+
+
+def unpacker(path: Path, clips: Files) -> None:
+    """A program that writes these clips whatever it is asked for."""
+    contents = path.with_suffix(".contents")
+    contents.write_bytes(b"".join(data for _, data in clips))
+    program(path, f"cat {contents}")
+
+
+def test_what_one_unpacker_cannot_read_the_next_one_may(folder: Path, programs: Path) -> None:
+    pytest.importorskip("rarfile", reason="reading RAR needs the rarfile package")
+    unpacker(programs / "bsdtar", CLIPS[:3])
+    unpacker(programs / "unar", CLIPS)
+    prepare_ucf101(Ucf101Options(rar4(folder / "source", CLIPS), folder / "out"))
+    assert made(folder / "out") == {name.rpartition("/")[2]: data for name, data in CLIPS}
+
+
+def test_what_no_unpacker_can_read_is_told_in_their_words(folder: Path, programs: Path) -> None:
+    pytest.importorskip("rarfile", reason="reading RAR needs the rarfile package")
+    program(programs / "bsdtar", "echo 'solid archive support unavailable' >&2; exit 1")
+    program(programs / "unar", "exit 1")
+    with pytest.raises(UserError) as caught:
+        prepare_ucf101(Ucf101Options(rar4(folder / "source", CLIPS), folder / "out"))
+    assert str(caught.value) == (
+        f"{folder / 'source'}: v_YoYo_g01_c01.avi comes out damaged (bsdtar: solid archive support "
+        "unavailable); v_YoYo_g01_c01.avi comes out damaged (unar); download the archive again, or "
+        "unpack it with unrar or 7-Zip and give the folder"
+    ).replace("v_YoYo", "UCF-101/YoYo/v_YoYo")
+
+
+def test_programs_that_only_bear_an_unpackers_name_are_passed_over(programs: Path) -> None:
+    """Debian's unrar-free is called unrar, and its 7-Zip comes without RAR."""
+    program(programs / "unrar", "echo 'unrar-free 0.1.3  Copyright (C) 2004  Ben Asselstine'")
+    program(programs / "7zz", "echo 'Formats: 7z zip tar'")
+    assert find_unpackers() == ()
+    program(programs / "unrar", "echo 'UNRAR 6.21 freeware  Copyright (c) 1993 Alexander Roshal'")
+    program(programs / "7z", "echo '40303 Rar3'")
+    assert find_unpackers() == (str(programs / "unrar"), str(programs / "7z"))
+
+
+@pytest.mark.parametrize("solid", [False, True], ids=["separate", "solid"])
+@pytest.mark.parametrize("version", [4, 5])
+def test_compressed_rars(folder: Path, version: int, solid: bool) -> None:
+    """With the archiver itself, where it is installed: nobody else may write such files."""
+    need("rar")
+    rar = shutil.which("rar")
+    if rar is None:
+        pytest.skip("making compressed RARs needs the program rar: not installed")
+    for name, data in CLIPS:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    switches = ["-r", "-m5", f"-ma{version}", *(["-s"] if solid else [])]
+    made_rar = subprocess.run([rar, "a", *switches, "source.rar", "UCF-101"], cwd=folder)
+    if made_rar.returncode != 0:
+        pytest.skip(f"this rar makes no RAR {version}")
+    assert (folder / "source.rar").stat().st_size < sum(len(data) for _, data in CLIPS) / 10
+    shutil.rmtree(folder / "UCF-101")
+    prepare_ucf101(Ucf101Options(folder / "source.rar", folder / "out"))
+    assert made(folder / "out") == {name.rpartition("/")[2]: data for name, data in CLIPS}
 
 
 def test_without_the_library_the_remedy_is_named(

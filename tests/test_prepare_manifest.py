@@ -9,8 +9,8 @@ import pytest
 
 from archives import rar4, rar5
 from p3d.data.manifest import DataOptions, read_dataset
-from p3d.data.prepare.archive import find_unpacker
 from p3d.data.prepare.manifest import ManifestOptions, prepare_manifest, run
+from p3d.data.prepare.rar_file import find_unpackers
 from p3d.data.records import SPLITS
 from p3d.errors import UserError
 
@@ -73,7 +73,7 @@ def test_hmdb51_from_folders(tmp_path: Path) -> None:
 
 def test_hmdb51_from_rars_in_a_rar(tmp_path: Path) -> None:
     pytest.importorskip("rarfile", reason="reading RAR needs the rarfile package")
-    if find_unpacker() is None:
+    if not find_unpackers():
         pytest.skip("no program to unpack RAR is installed")
     inner = []
     for name, clips in HMDB.items():
