@@ -20,7 +20,8 @@ from p3d.cli import main
 from p3d.data.decode import open_video
 from p3d.data.loader import Batch, TrainLoader
 from p3d.data.manifest import DataOptions, VideoDataset, VideoRecord, write_manifest
-from p3d.data.prepare.check import CheckReport, check_dataset
+from p3d.data.prepare.check import check_dataset
+from p3d.data.prepare.check_report import CheckReport
 from p3d.data.prepare.options import CheckOptions
 from p3d.data.workers import explain_death
 from p3d.errors import BadVideoError, UserError, printable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 from PIL import Image
 
 from p3d.data.manifest import DataOptions, SplitRule, read_dataset
-from p3d.data.prepare.check import CheckReport, check_dataset, run
+from p3d.data.prepare.check import check_dataset, run
+from p3d.data.prepare.check_report import CheckReport
 from p3d.data.prepare.options import CheckOptions
 from p3d.errors import UserError
 from videos import write_video
@@ -126,12 +128,45 @@ def test_missing_and_unlisted_videos(listed: Path) -> None:
     check = CheckOptions(DataOptions(listed))
     report = check_dataset(check)
     assert not report.fit
-    assert "1 of 2 listed videos" in text(report)
+    assert f"ERROR: missing: 1, see --allow-missing\n  {listed / 'run' / 'run_g1.avi'}" in text(
+        report
+    )
     assert "note: in the folder, but in no list: 1" in text(report)
     assert len(report.sound) == 5
 
     allowed = check_dataset(replace(check, data=replace(check.data, allow_missing=True)))
     assert allowed.fit
+    assert f"note: missing: 1\n  {gone}" in text(allowed)
+
+
+def test_whole_splits_that_are_missing(listed: Path) -> None:
+    for path in listed.glob("*/*_g3.avi"):
+        path.unlink()
+    check = CheckOptions(DataOptions(listed))
+    report = check_dataset(check)
+    assert [split for split, _ in report.missing] == ["test", "test"]
+    assert not report.fit
+    allowed = check_dataset(replace(check, data=replace(check.data, allow_missing=True)))
+    assert not allowed.fit
+    assert "ERROR: 2 of 2 listed videos are not under" in text(allowed)
+
+
+def test_findings_are_written_in_full(listed: Path, tmp_path: Path) -> None:
+    out = tmp_path / "found" / "findings.csv"
+    with (listed / "manifest.csv").open("a") as file:
+        file.writelines(f"\nrun/gone_{number}.avi,run,train" for number in range(12))
+    (listed / "run" / "run_g3.avi").write_bytes(b"no video")
+    report = check_dataset(replace(CheckOptions(DataOptions(listed)), findings=out))
+    assert "  and 2 more, see --findings" in report.lines()
+    with out.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    missing = [row["place"] for row in rows if row["kind"] == "missing"]
+    assert missing == [str(listed / "run" / f"gone_{number}.avi") for number in range(12)]
+    (broken,) = [row for row in rows if row["kind"] == "broken"]
+    assert broken["level"] == "ERROR"
+    assert broken["split"] == "test"
+    assert broken["place"] == str(listed / "run" / "run_g3.avi")
+    assert "FFmpeg" in broken["detail"]
 
 
 def test_a_link_to_a_listed_video_is_not_unlisted(listed: Path) -> None:

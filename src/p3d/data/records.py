@@ -143,6 +143,18 @@ def absent(paths: Sequence[Path]) -> set[Path]:
     return {path for path in paths if path.name not in names[path.parent]}
 
 
+class MissingVideosError(UserError):
+    """Videos that a list names are not there.
+
+    Attributes:
+        names: All of them, as the list names them; the message names three.
+    """
+
+    def __init__(self, message: str, names: Sequence[str]) -> None:
+        super().__init__(message)
+        self.names = tuple(names)
+
+
 def check_missing(missing: Sequence[str], total: int, root: Path, allow_missing: bool) -> int:
     """Count the listed videos that are not there.
 
@@ -156,12 +168,14 @@ def check_missing(missing: Sequence[str], total: int, root: Path, allow_missing:
         The number of missing videos.
 
     Raises:
-        UserError: Videos are missing and must not be, or none is there.
+        MissingVideosError: Videos are missing and must not be, or none is there.
     """
     if not missing or (allow_missing and len(missing) < total):
         return len(missing)
     examples = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
     fact = f"{len(missing):,} of {total:,} listed videos are not under {root} ({examples})"
     if len(missing) == total:
-        raise UserError(f"{fact}; put the videos there, or name the folder that holds them")
-    raise UserError(f"{fact}; add them, or use those that are there with --allow-missing")
+        remedy = "put the videos there, or name the folder that holds them"
+    else:
+        remedy = "add them, or use those that are there with --allow-missing"
+    raise MissingVideosError(f"{fact}; {remedy}", missing)

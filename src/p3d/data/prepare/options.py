@@ -78,6 +78,8 @@ class CheckOptions:
     """Videos with fewer frames are reported as short. They do work: the last frame is held."""
     out: Path | None = None
     """Manifest to write, with the number of frames and the rate of every sound video."""
+    findings: Path | None = None
+    """CSV file to write, with a row for each thing found, where the report names ten of a kind."""
     workers: int = 0
     """Threads; 0: one a processor."""
 
