@@ -124,13 +124,12 @@ def listed(data: Path) -> Path:
 
 
 def test_missing_and_unlisted_videos(listed: Path) -> None:
-    (listed / "run" / "run_g1.avi").rename(listed / "run" / "unknown.avi")
+    gone = listed / "run" / "run_g1.avi"
+    gone.rename(listed / "run" / "unknown.avi")
     check = CheckOptions(DataOptions(listed))
     report = check_dataset(check)
     assert not report.fit
-    assert f"ERROR: missing: 1, see --allow-missing\n  {listed / 'run' / 'run_g1.avi'}" in text(
-        report
-    )
+    assert f"ERROR: missing: 1, see --allow-missing\n  {gone}" in text(report)
     assert "note: in the folder, but in no list: 1" in text(report)
     assert len(report.sound) == 5
 
