@@ -49,6 +49,7 @@ COMMANDS = {
     ),
     "train": Command("train a network", "p3d.train", "TrainOptions"),
     "eval": Command("measure a network on a list of videos", "p3d.evaluate", "EvalOptions"),
+    "report": Command("write a page about a training run", "p3d.run_report", "ReportOptions"),
     "predict": Command("name the classes of videos", "p3d.predict", "PredictOptions"),
     "convert": Command("turn any weight file into ours", "p3d.convert", "ConvertOptions"),
     "info": Command("describe a network or a weight file", "p3d.info", "InfoOptions"),
