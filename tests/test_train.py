@@ -10,11 +10,12 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from p3d.checkpoint import BEST, LAST, read_checkpoint, write_checkpoint
+from p3d.checkpoint import BEST, find_checkpoints, read_newest
 from p3d.data.loader import Batch
 from p3d.data.manifest import DataOptions, read_dataset
 from p3d.engine import Run, build_run, train_step
@@ -42,8 +43,16 @@ def options(sample: Path, out: Path, recipe: Recipe = TINY, **changes: object) -
     )
 
 
+def newest(folder: Path) -> dict[str, Any]:
+    """The newest checkpoint of a run."""
+    state, problems = read_newest(folder)
+    assert state is not None
+    assert problems == ()
+    return state
+
+
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return read_checkpoint(folder / LAST)["model"]
+    return newest(folder)["model"]
 
 
 def assert_equal_weights(first: Path, second: Path) -> None:
@@ -75,9 +84,13 @@ def test_a_run_leaves_weights_log_and_configuration(finished: Path, sample: Path
     assert (model.preprocessing.num_frames, model.preprocessing.crop) == (4, 16)
     assert {path.name for path in finished.iterdir()} == {
         BEST,
-        LAST,
+        "checkpoint-0000002.pt",
+        "checkpoint-0000004.pt",
         "config.json",
+        "environment.json",
         "log.jsonl",
+        "validation.csv",
+        "report.html",
     }
 
 
@@ -125,7 +138,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
     assert process.returncode == 128 + number, output
     assert "the same command with --resume goes on" in output
     assert "Traceback" not in output
-    stopped = read_checkpoint(tmp_path / LAST)["progress"]["step"]
+    stopped = newest(tmp_path)["progress"]["step"]
     assert 1 <= stopped < 4
     assert run(options(sample, tmp_path, resume=True)) == 0
     assert_equal_weights(tmp_path, finished)
@@ -134,16 +147,16 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
 
 
 def test_resuming_a_finished_run_changes_nothing(finished: Path, sample: Path, capsys) -> None:
-    before = (finished / LAST).read_bytes()
+    before = [(path, path.read_bytes()) for path in find_checkpoints(finished)]
     assert run(options(sample, finished, resume=True)) == 0
-    assert (finished / LAST).read_bytes() == before
+    assert [(path, path.read_bytes()) for path in find_checkpoints(finished)] == before
     assert "best (epoch" in capsys.readouterr().out
 
 
 def test_resuming_starts_where_there_is_no_run(sample: Path, tmp_path: Path) -> None:
     recipe = replace(TINY, max_steps=1)
     assert run(options(sample, tmp_path, recipe, resume=True)) == 0
-    assert read_checkpoint(tmp_path / LAST)["progress"]["step"] == 1
+    assert newest(tmp_path)["progress"]["step"] == 1
 
 
 def test_a_run_is_not_overwritten(finished: Path, sample: Path) -> None:
@@ -153,29 +166,23 @@ def test_a_run_is_not_overwritten(finished: Path, sample: Path) -> None:
 
 def test_a_run_is_not_resumed_with_other_options(finished: Path, sample: Path) -> None:
     changed = options(sample, finished, replace(TINY, lr=0.5), resume=True)
-    with pytest.raises(UserError, match=r"was trained with --lr 0\.02, not 0\.5"):
+    with pytest.raises(UserError, match=r"has --lr 0\.02, not 0\.5; resume with"):
         run(changed)
 
 
 @pytest.mark.parametrize("damage", [b"", b"<html>not found</html>", None])
-def test_a_damaged_checkpoint_is_named(
-    damage: bytes | None, finished: Path, sample: Path, tmp_path: Path
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
+    damage: bytes | None, finished: Path, sample: Path, tmp_path: Path, capsys
 ) -> None:
-    whole = (finished / LAST).read_bytes()
-    (tmp_path / LAST).write_bytes(whole[: len(whole) // 2] if damage is None else damage)
-    with pytest.raises(UserError, match=r"last\.pt: the checkpoint is damaged"):
+    last, before = find_checkpoints(finished)
+    whole = last.read_bytes()
+    (tmp_path / last.name).write_bytes(whole[: len(whole) // 2] if damage is None else damage)
+    with pytest.raises(UserError, match=r"no checkpoint of .* can be read: .*0004\.pt: .*damaged"):
         run(options(sample, tmp_path, resume=True))
-
-
-def test_an_unwritable_checkpoint_leaves_the_old_one(tmp_path: Path) -> None:
-    path = tmp_path / LAST
-    write_checkpoint(path, {"value": 1})
-    path.with_name(LAST).chmod(0o600)
-    before = path.read_bytes()
-    with pytest.raises(UserError, match="could not be written"):
-        write_checkpoint(tmp_path / "absent" / LAST, {"value": 2})
-    assert path.read_bytes() == before
-    assert [entry.name for entry in tmp_path.iterdir()] == [LAST]
+    (tmp_path / before.name).hardlink_to(before)
+    assert run(options(sample, tmp_path, resume=True)) == 0
+    assert f"DAMAGED: {tmp_path / last.name}: " in capsys.readouterr().out
+    assert_equal_weights(tmp_path, finished)
 
 
 def tiny_run(sample: Path, recipe: Recipe) -> tuple[Run, list[Batch]]:
@@ -184,9 +191,7 @@ def tiny_run(sample: Path, recipe: Recipe) -> tuple[Run, list[Batch]]:
     dataset = read_dataset(wanted.data, "train")
     model, _ = build_model(wanted, dataset.class_names)
     loader = build_loader(wanted, model, dataset)
-    built = build_run(
-        recipe, model, loader, torch.device("cpu"), seed=1, precision="fp32", compiled=False
-    )
+    built = build_run(recipe, model, loader, dataset, torch.device("cpu"), seed=1, precision="fp32")
     model.train()
     return built, list(loader.epoch(0))
 
@@ -196,12 +201,12 @@ def test_accumulated_batches_step_like_one_large_batch(sample: Path) -> None:
     whole, batches = tiny_run(sample, replace(recipe, batch_size=8))
     parts, _ = tiny_run(sample, replace(recipe, batch_size=4, accumulate=2))
     first = batches[0]
-    loss = train_step(whole, (first,))
+    step = train_step(whole, (first,))
     halves = tuple(
         Batch(first.clips[part], first.labels[part], first.indices[part], ())
         for part in (slice(0, 3), slice(3, 8))  # uneven: a video may have been skipped
     )
-    assert train_step(parts, halves) == pytest.approx(loss, rel=1e-5)
+    assert train_step(parts, halves).loss == pytest.approx(step.loss, rel=1e-5)
     for ours, theirs in zip(parts.model.parameters(), whole.model.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
@@ -260,7 +265,7 @@ def test_patience_ends_a_run_that_no_longer_improves(sample: Path, tmp_path: Pat
 
 def test_a_loss_that_is_no_number_stops_the_run(sample: Path, tmp_path: Path) -> None:
     recipe = replace(TINY, schedule="constant", lr=1e30, clip_gradients=None)
-    with pytest.raises(UserError, match=r"the loss is (nan|inf) at step \d .*lower --lr"):
+    with pytest.raises(UserError, match=r"is (nan|inf) at step \d of .* on .*\.avi.*lower --lr"):
         run(options(sample, tmp_path, recipe))
 
 

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from p3d.data.loader import BadVideoPolicy, test_loader
+from p3d.data.loader import BadVideoPolicy, Batch, test_loader
 from p3d.data.manifest import DataOptions, Split, VideoDataset, read_dataset
+from p3d.distributed import ALONE, Group, join
 from p3d.errors import UserError
 from p3d.inference import Scorer
+from p3d.interrupt import Stopped, StopRequest
 from p3d.metrics import Accuracy, measure
 from p3d.model import P3D
 from p3d.report import (
@@ -29,7 +31,13 @@ from p3d.report import (
     write_csv,
     write_json,
 )
-from p3d.runtime import DeviceName, Precision, describe_device, resolve_device
+from p3d.runtime import (
+    DeviceName,
+    Precision,
+    describe_device,
+    read_launch,
+    resolve_device,
+)
 from p3d.weights import load_model
 
 
@@ -53,7 +61,7 @@ class EvalOptions:
     device: DeviceName = "auto"
     """Where to compute."""
     precision: Precision = "fp32"
-    """Arithmetic: fp32, bf16 or fp16."""
+    """Arithmetic: fp32 (IEEE, no TF32), tf32, bf16 or fp16."""
     compile: bool = False
     """Compile the network first."""
     on_bad_video: BadVideoPolicy = "error"
@@ -85,8 +93,10 @@ def score_videos(
     workers: int = 0,
     on_bad_video: BadVideoPolicy = "error",
     label: str = "evaluating",
+    group: Group = ALONE,
+    stop: StopRequest | None = None,
 ) -> VideoScores:
-    """Score every video of a data set once.
+    """Score every video of a data set once, each process its share.
 
     Args:
         scorer: The network.
@@ -95,10 +105,13 @@ def score_videos(
         workers: Processes that decode; 0 decodes in this one.
         on_bad_video: Raise at a video that cannot be read, or leave it out.
         label: What the progress bar says.
+        group: The processes that score together; all of them get all scores.
+        stop: Whether somebody wants the work to stop.
 
     Raises:
         BadVideoError: A video cannot be read and the policy is "error".
         UserError: No video could be read.
+        Stopped: A stop was asked for.
     """
     loader = test_loader(
         dataset,
@@ -107,21 +120,54 @@ def score_videos(
         batch_size=max(1, scorer.batch_size // clips),
         workers=workers,
         on_bad_video=on_bad_video,
+        rank=group.rank,
+        world_size=group.world_size,
     )
-    scores, labels, indices = [], [], []
-    bad: list[str] = []
     videos = len(dataset.records)
-    with tqdm(total=videos, desc=label, unit="video", disable=None, leave=False) as bar:
+    share = len(range(group.rank, videos, group.world_size))
+    parts = [_no_scores(scorer)]
+    with tqdm(
+        total=share,
+        desc=label,
+        unit="video",
+        disable=None if group.is_main else True,
+        leave=False,
+    ) as bar:
         for batch in loader:
-            bad += batch.bad
-            if len(batch.labels):
-                scores.append(scorer(batch.clips.flatten(0, 1)).unflatten(0, (-1, clips)).mean(1))
-                labels.append(batch.labels)
-                indices.append(batch.indices)
+            if stop is not None and stop.signal is not None:
+                break
+            parts.append(_score_batch(scorer, batch, clips))
             bar.update(len(batch.labels) + len(batch.bad))
-    if not scores:
-        raise UserError(f"none of the {videos} videos could be read, for example {bad[0]}")
-    return VideoScores(torch.cat(scores), torch.cat(labels), torch.cat(indices), tuple(bad))
+    if group.any(stop is not None and stop.signal is not None):
+        raise Stopped
+    scored = _join([part for parts_of_one in group.gather(parts) for part in parts_of_one])
+    if not len(scored.labels):
+        raise UserError(f"none of the {videos} videos could be read, for example {scored.bad[0]}")
+    return scored
+
+
+def _no_scores(scorer: Scorer) -> VideoScores:
+    nothing = torch.empty(0, dtype=torch.int64)
+    return VideoScores(torch.empty(0, scorer.num_classes), nothing, nothing, ())
+
+
+def _score_batch(scorer: Scorer, batch: Batch, clips: int) -> VideoScores:
+    if not len(batch.labels):
+        return replace(_no_scores(scorer), bad=batch.bad)
+    scores = scorer(batch.clips.flatten(0, 1)).unflatten(0, (-1, clips)).mean(1)
+    return VideoScores(scores, batch.labels, batch.indices, batch.bad)
+
+
+def _join(parts: Sequence[VideoScores]) -> VideoScores:
+    """All parts in one, in the order of the data set."""
+    indices = torch.cat([part.indices for part in parts])
+    order = indices.argsort()
+    return VideoScores(
+        torch.cat([part.scores for part in parts])[order],
+        torch.cat([part.labels for part in parts])[order],
+        indices[order],
+        tuple(line for part in parts for line in part.bad),
+    )
 
 
 def check_classes(model: P3D, class_names: Sequence[str], weights: Path) -> None:
@@ -152,11 +198,17 @@ def run(options: EvalOptions) -> None:
     """
     if min(options.clips, options.batch_size) < 1:
         raise UserError("--clips and --batch-size must be 1 or more")
-    device = resolve_device(options.device)
+    launch = read_launch()
+    device = resolve_device(options.device, launch.local_rank)
+    with join(device, launch) as group:
+        _evaluate(options, device, group)
+
+
+def _evaluate(options: EvalOptions, device: torch.device, group: Group) -> None:
     dataset = read_dataset(options.data, options.split)
     model = load_model(options.weights)
     check_classes(model, dataset.class_names, options.weights)
-    if options.out is not None:
+    if options.out is not None and group.is_main:
         make_folder(options.out)
     scorer = Scorer(
         model,
@@ -172,11 +224,15 @@ def run(options: EvalOptions) -> None:
         clips=options.clips,
         workers=options.workers,
         on_bad_video=options.on_bad_video,
+        group=group,
     )
+    if not group.is_main:
+        return
     accuracy = measure(scored.scores, scored.labels)
     seconds = time.perf_counter() - started
+    where = f"{group.world_size} x " if group.world_size > 1 else ""
     print(f"{options.weights} on the {options.split} list of {options.data.data}")
-    print(f"{describe_device(device)}, {options.precision}, {options.clips} clips a video")
+    print(f"{where}{describe_device(device)}, {options.precision}, {options.clips} clips a video")
     print(_summary(accuracy, scored, dataset, seconds))
     if options.out is not None:
         _write(options, options.out, dataset, scored, accuracy)
@@ -225,8 +281,18 @@ def _write(
     }
     write_json(folder / "metrics.json", metrics)
     write_accuracy(folder, accuracy, dataset.class_names)
+    write_scores(folder / "scores.csv", dataset, scored)
+    print(f"written to {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+
+
+def write_scores(path: Path, dataset: VideoDataset, scored: VideoScores) -> None:
+    """Write a line a video: its path, its class, and its score for each class.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
     write_csv(
-        folder / "scores.csv",
+        path,
         ("path", "class", *dataset.class_names),
         [
             (
@@ -242,4 +308,3 @@ def _write(
             )
         ],
     )
-    print(f"written to {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")

@@ -10,7 +10,7 @@ from torch import Tensor
 from p3d.errors import UserError
 from p3d.model import P3D, fold_norms
 from p3d.preprocessing import normalize
-from p3d.runtime import DTYPES, Precision
+from p3d.runtime import DTYPES, Precision, set_precision
 
 
 class Scorer:
@@ -22,9 +22,12 @@ class Scorer:
     Args:
         model: The network; it is left as it is.
         device: Where to compute.
-        precision: "fp32", "bf16" or "fp16".
+        precision: "fp32", "tf32", "bf16" or "fp16".
         compiled: Compile the network with `torch.compile`: slow to start, then faster.
         batch_size: Clips on the device at once.
+
+    Raises:
+        UserError: The device does not have the precision.
     """
 
     def __init__(
@@ -36,7 +39,9 @@ class Scorer:
         compiled: bool = False,
         batch_size: int = 16,
     ) -> None:
+        set_precision(device, precision)
         self.preprocessing = model.preprocessing
+        self.num_classes = model.config.num_classes
         self.device = device
         self.dtype = DTYPES[precision]
         self.batch_size = batch_size

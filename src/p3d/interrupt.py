@@ -6,14 +6,24 @@ import signal
 from types import FrameType, TracebackType
 
 
+class Stopped(Exception):
+    """Work that can be done again later was left because a stop was asked for."""
+
+
 class StopRequest:
     """While entered, turns the first SIGINT or SIGTERM into a flag; a second one acts as usual.
+
+    Args:
+        launched: Whether a launcher runs this process: it passes signals on that the process gets
+            from the terminal too, and kills by itself whoever takes too long. So a second signal
+            does nothing then.
 
     Attributes:
         signal: The signal that came, or None.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, launched: bool = False) -> None:
+        self._launched = launched
         self.signal: signal.Signals | None = None
         self._before: dict[signal.Signals, object] = {}
 
@@ -36,8 +46,9 @@ class StopRequest:
         return 0 if self.signal is None else 128 + self.signal.value
 
     def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        self.signal = signal.Signals(number)
-        self._restore()
+        self.signal = self.signal or signal.Signals(number)
+        if not self._launched:
+            self._restore()
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

@@ -33,6 +33,7 @@ from torch.nn import functional as F
 
 from p3d.errors import UserError
 from p3d.preprocessing import Preprocessing, default_preprocessing
+from p3d.recompute import run_and_forget, run_and_keep
 
 Name = Literal["p3d63", "p3d131", "p3d199"]
 Modality = Literal["rgb", "flow"]
@@ -100,8 +101,9 @@ def _frames_first(x: Tensor, frames: int) -> Tensor:
 
 def _space_first(x: Tensor, height: int, width: int) -> Tensor:
     """Undo `_frames_first`: view `(N, C, T, H*W)` as `(N*T, C, H, W)`."""
-    channels = x.shape[1]
-    return x.permute(0, 2, 3, 1).reshape(-1, height, width, channels).permute(0, 3, 1, 2)
+    batch, channels, frames, _ = x.shape
+    rows = x.permute(0, 2, 3, 1).reshape(batch * frames, height, width, channels)
+    return rows.permute(0, 3, 1, 2)
 
 
 def _pool_time(x: Tensor, frames: int, wiring: Wiring) -> tuple[Tensor, int]:
@@ -263,6 +265,8 @@ class P3D(nn.Module):
         self.class_names: tuple[str, ...] | None = None
         self.frozen_norms: tuple[nn.Module, ...] = ()
         """Batch normalisations that keep their running statistics in training too."""
+        self.recomputes = False
+        """Whether training keeps each block's input alone and computes the rest of it twice."""
 
         self.stem = Stem(CHANNELS[config.modality], config.wiring)
         kinds = cycle([config.variant] if config.variant == "2d" else config.variant)
@@ -300,12 +304,13 @@ class P3D(nn.Module):
         nn.init.normal_(self.fc.weight, std=0.01)
         nn.init.zeros_(self.fc.bias)
 
-    def forward(self, clips: Tensor) -> Tensor:
+    def forward(self, clips: Tensor, dropout_mask: Tensor | None = None) -> Tensor:
         """Classify clips.
 
         Args:
             clips: float `(N, C, T, H, W)`, normalised as `preprocessing` says; any memory format
                 (channels-last costs no copy), any T >= 1, and H, W of at least 3 pixels.
+            dropout_mask: Factors `(N, 2048)` for the features, in place of dropout.
 
         Returns:
             Logits `(N, num_classes)`.
@@ -313,22 +318,26 @@ class P3D(nn.Module):
         Raises:
             UserError: The clip has another number of dimensions or channels, or is too small.
         """
-        logits: Tensor = self.fc(self.dropout(self.features(clips)))
+        features = self.features(clips)
+        kept = self.dropout(features) if dropout_mask is None else features * dropout_mask
+        logits: Tensor = self.fc(kept)
         return logits
 
     def features(self, clips: Tensor) -> Tensor:
         """Pooled features ("pool5") of clips `(N, C, T, H, W)`: float `(N, 2048)`."""
         self._check(clips)
+        run = run_and_forget if self.recomputes else run_and_keep
         batch, channels, frames, height, width = clips.shape
         rows = clips.permute(0, 2, 3, 4, 1).reshape(batch * frames, height, width, channels)
         x, frames = self.stem(rows.permute(0, 3, 1, 2), frames)
         for stage in (self.res2, self.res3, self.res4):
             for block in stage:
-                x = block(x, frames)
+                x = run(block, x, frames)
             x, frames = _pool_time(x, frames, self.config.wiring)
         for block in self.res5:
-            x = block(x, frames)
-        pooled: Tensor = x.permute(0, 2, 3, 1).reshape(batch, -1, FEATURES).mean(1)
+            x = run(block, x, frames)
+        places = frames * x.shape[2] * x.shape[3]
+        pooled: Tensor = x.permute(0, 2, 3, 1).reshape(batch, places, FEATURES).mean(1)
         return pooled
 
     def _check(self, clips: Tensor) -> None:

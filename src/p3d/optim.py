@@ -120,6 +120,7 @@ def build_optimizer(groups: Iterable[ParameterGroup], recipe: Recipe) -> SGD:
                 "lr": recipe.lr * group.rate,
                 "weight_decay": group.weight_decay,
                 "name": group.name,
+                "rate": group.rate,
             }
             for group in groups
         ],

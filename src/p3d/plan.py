@@ -1,8 +1,7 @@
 """What a training run would do: groups, frozen parts, learning rate, disk and memory.
 
 Nothing here is estimated by formulas of its own. Rates come from the very schedule that training
-steps through; activations are counted while the network runs on PyTorch's "meta" device, which
-computes shapes and nothing else, as those tensors that autograd keeps for the backward pass.
+steps through; activations are counted (see `p3d.activations`).
 """
 
 from __future__ import annotations
@@ -13,19 +12,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from p3d.checkpoint import BEST, LAST
+from p3d.activations import activation_bytes
+from p3d.checkpoint import BEST
 from p3d.model import CHANNELS, P3D
 from p3d.optim import (
     ParameterGroup,
     build_optimizer,
     build_schedule,
-    freeze,
     parameter_groups,
 )
 from p3d.recipes import Recipe
 from p3d.report import format_table
-from p3d.runtime import DTYPES, Precision
-from p3d.weights import skeleton
+from p3d.runtime import Precision
 
 POINTS = 10
 """Rows of the learning rate's table."""
@@ -109,9 +107,9 @@ class Plan:
         points: The learning rate over the run.
         steps_per_epoch: Optimiser steps in an epoch.
         steps: Optimiser steps in all.
-        clips_per_step: Clips a step sees, and how they are made up.
+        clips_per_step: Clips a step sees: processes x batches x clips a batch.
         best_bytes: Size of the saved network.
-        last_bytes: Size of the checkpoint: the network and the momentum.
+        checkpoint_bytes: Size of the checkpoint: the network and the momentum.
         memory: What a step holds.
     """
 
@@ -126,18 +124,29 @@ class Plan:
     steps: int
     clips_per_step: str
     best_bytes: int
-    last_bytes: int
+    checkpoint_bytes: int
     memory: Memory
 
 
 def make_plan(
-    model: P3D, recipe: Recipe, *, steps_per_epoch: int, steps: int, precision: Precision
+    model: P3D,
+    recipe: Recipe,
+    *,
+    clips_per_step: int,
+    batches_per_step: int,
+    processes: int,
+    steps_per_epoch: int,
+    steps: int,
+    precision: Precision,
 ) -> Plan:
     """Find out what a run would do.
 
     Args:
         model: The network, frozen as the recipe says; on any device.
         recipe: How it is to be trained.
+        clips_per_step: Clips of an optimiser step over all processes.
+        batches_per_step: Batches a process takes for them.
+        processes: How many train together.
         steps_per_epoch: Optimiser steps in an epoch.
         steps: Optimiser steps of the whole run.
         precision: Arithmetic of the forward pass.
@@ -148,8 +157,7 @@ def make_plan(
     groups = parameter_groups(model, recipe)
     frozen = [p for p in model.parameters() if not p.requires_grad]
     trained = _bytes(p for group in groups for p in group.parameters)
-    weights = _bytes(model.state_dict().values())
-    momentum = trained if recipe.momentum else 0
+    best_bytes, checkpoint_bytes = disk_bytes(model, recipe)
     prep = model.preprocessing
     pixels = recipe.batch_size * prep.num_frames * prep.crop**2 * CHANNELS[model.config.modality]
     return Plan(
@@ -162,20 +170,28 @@ def make_plan(
         rate_points(recipe, steps_per_epoch, steps),
         steps_per_epoch,
         steps,
-        _clips_per_step(recipe),
-        weights,
-        weights + momentum,
-        Memory(weights, trained, momentum, 5 * pixels, activation_bytes(model, recipe, precision)),
+        f"{clips_per_step} clips ({processes} x {batches_per_step} x up to {recipe.batch_size})",
+        best_bytes,
+        checkpoint_bytes,
+        Memory(
+            best_bytes,
+            trained,
+            checkpoint_bytes - best_bytes,
+            5 * pixels,
+            activation_bytes(model, recipe, precision),
+        ),
     )
+
+
+def disk_bytes(model: P3D, recipe: Recipe) -> tuple[int, int]:
+    """Sizes of the saved network and of a checkpoint, which holds the momentum as well."""
+    weights = _bytes(model.state_dict().values())
+    trained = _bytes(p for p in model.parameters() if p.requires_grad)
+    return weights, weights + (trained if recipe.momentum else 0)
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-def _clips_per_step(recipe: Recipe) -> str:
-    batch, parts = recipe.batch_size, recipe.accumulate
-    return f"{batch * parts} clips" + (f" ({parts} batches of {batch})" if parts > 1 else "")
 
 
 def _plan_groups(
@@ -230,49 +246,6 @@ def _rates(recipe: Recipe, steps_per_epoch: int, steps: int) -> list[float]:
     return rates
 
 
-def activation_bytes(model: P3D, recipe: Recipe, precision: Precision) -> int:
-    """Count what the backward pass of one batch keeps, weights and pixels aside.
-
-    In mixed precision the copies of weights that are cast for the convolutions count, since they
-    are kept as long. A compiled network keeps less.
-
-    Args:
-        model: The network; only its configuration and preprocessing are looked at.
-        recipe: Its batch size, and what it freezes, are used.
-        precision: Arithmetic of the forward pass.
-
-    Raises:
-        UserError: The clips are too small for the network.
-    """
-    network = skeleton(model.config)
-    freeze(network, recipe)
-    network.train()
-    dtype, prep = DTYPES[precision], model.preprocessing
-    shape = (recipe.batch_size, prep.num_frames, prep.crop, prep.crop)
-    clips = torch.empty(*shape, CHANNELS[model.config.modality], device="meta")
-    others = [clips, *network.state_dict().values()]
-    # The meta device knows no autocast: what that would cast is cast here, and counts as a copy.
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            module.to(dtype)
-    ignored = {_storage(tensor) for tensor in others}
-    kept: dict[int, torch.UntypedStorage] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        # Held on to, so that no other storage can take its number.
-        kept[_storage(tensor)] = tensor.untyped_storage()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        network(clips.permute(0, 4, 1, 2, 3).to(dtype))
-    return sum(storage.nbytes() for number, storage in kept.items() if number not in ignored)
-
-
-def _storage(tensor: Tensor) -> int:
-    """A number that all views of the same memory share (on the meta device none has an address)."""
-    return int(tensor.untyped_storage()._cdata)
-
-
 def render(plan: Plan) -> str:
     """The plan in plain text."""
     groups = [
@@ -306,7 +279,8 @@ def render(plan: Plan) -> str:
             f"schedule {plan.schedule}, for a multiplier of 1:",
             format_table(("step", "epoch", "rate", "until the next row"), points),
             "",
-            f"disk: {LAST} {plan.last_bytes / 1e6:.0f} MB, {BEST} {plan.best_bytes / 1e6:.0f} MB",
+            f"disk: a checkpoint {plan.checkpoint_bytes / 1e6:.0f} MB, {BEST} "
+            f"{plan.best_bytes / 1e6:.0f} MB",
             f"memory of the device: at least {_mebibytes(memory.total)} ({held})",
         ]
     )

@@ -55,7 +55,7 @@ class Predictor:
     Args:
         model_or_path: A network, or a weight file of any format that p3d reads.
         device: "auto", "cpu", "cuda" or "mlu".
-        precision: "fp32", "bf16" or "fp16".
+        precision: "fp32", "tf32", "bf16" or "fp16".
         clips: Clips a video, at even distances; their probabilities are averaged.
         batch_size: Clips on the device at once.
         compiled: Compile the network: slow to start, then faster.
@@ -141,7 +141,7 @@ class PredictOptions:
     device: DeviceName = "auto"
     """Where to compute."""
     precision: Precision = "fp32"
-    """Arithmetic: fp32, bf16 or fp16."""
+    """Arithmetic: fp32 (IEEE, no TF32), tf32, bf16 or fp16."""
     compile: bool = False
     """Compile the network first."""
 

@@ -1,40 +1,74 @@
-"""Everything that differs between machines: device, precision, seeding.
+"""Everything that differs between machines: device, precision, memory, how processes talk.
 
-Nothing else in p3d asks which accelerator it runs on.
+Nothing else in p3d asks which accelerator it runs on, or reads the environment.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.util
+import os
 import platform
+import sys
 from contextlib import AbstractContextManager
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 
 from p3d.errors import UserError
 
 DeviceName = Literal["auto", "cpu", "cuda", "mlu"]
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 DTYPES: dict[Precision, torch.dtype] = {
     "fp32": torch.float32,
+    "tf32": torch.float32,
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
 
 
-def resolve_device(name: DeviceName) -> torch.device:
+COLLECTIVES = {"cpu": "gloo", "cuda": "nccl", "mlu": "cncl"}
+"""The library by which processes on a kind of device add up tensors."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """This process's place among those that torchrun started; alone by default.
+
+    Attributes:
+        rank: Its number over all machines.
+        world_size: Processes in all.
+        local_rank: Its number on this machine, which is that of its device.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+
+
+def read_launch() -> Launch:
+    """What torchrun says in the environment of the processes that it starts."""
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    if any(name not in os.environ for name in (*names, "MASTER_ADDR")):
+        return Launch()
+    return Launch(*(int(os.environ[name]) for name in names))
+
+
+def resolve_device(name: DeviceName, local_rank: int = 0) -> torch.device:
     """The device that a name stands for; "auto" prefers CUDA, then MLU, then the CPU.
+
+    Args:
+        name: A kind of device.
+        local_rank: Which of the machine's devices of that kind; it becomes the current one.
 
     Raises:
         UserError: The device, or the package that drives it, is not there.
     """
     if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mlu") if _mlu_available() else torch.device("cpu")
+        name = "cuda" if torch.cuda.is_available() else "mlu" if _mlu_available() else "cpu"
+    if name == "cpu":
+        return torch.device("cpu")
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError(
             "--device cuda: this PyTorch sees no CUDA device; check the driver and that torch is a "
@@ -45,7 +79,16 @@ def resolve_device(name: DeviceName) -> torch.device:
             "--device mlu: no Cambricon MLU is usable; install torch_mlu from Cambricon's "
             "release of PyTorch and check the driver, or use --device cpu"
         )
-    return torch.device(name)
+    backend = getattr(torch, name)
+    count = backend.device_count()
+    if local_rank >= count:
+        raise UserError(
+            f"process {local_rank} of this machine finds no {name} device of its own, as there are "
+            f"{count}; start {count} processes (torchrun --nproc_per_node {count}) or check "
+            f"{name.upper()}_VISIBLE_DEVICES"
+        )
+    backend.set_device(local_rank)
+    return torch.device(name, local_rank)
 
 
 def _mlu_available() -> bool:
@@ -57,9 +100,34 @@ def _mlu_available() -> bool:
     return bool(getattr(torch, "mlu").is_available())  # noqa: B009 (torch_mlu adds it)
 
 
+def set_precision(device: torch.device, precision: Precision) -> None:
+    """Allow or forbid TF32, which shortens the factors of fp32 products to 10 bits, process-wide.
+
+    Without this the outcome of "fp32" would be each device's own habit: by default PyTorch allows
+    TF32 in CUDA's convolutions but not in its matrix products.
+
+    Raises:
+        UserError: The device has no TF32.
+    """
+    allowed = precision == "tf32"
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = allowed
+        torch.backends.cudnn.allow_tf32 = allowed
+    elif device.type == "mlu":
+        mlu: Any = getattr(torch.backends, "mlu", None)
+        part: Any
+        # Convolutions and matrix products, by the names that torch_mlu gives them.
+        for part in (getattr(torch.backends, "cnnl", None), getattr(mlu, "matmul", None)):
+            if part is not None:
+                part.allow_tf32 = allowed
+    elif allowed:
+        raise UserError("--precision tf32 is for cuda and mlu; on this device use fp32")
+
+
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
-    """Run matrix operations in the given precision; in fp32, change nothing."""
-    return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32")
+    """Run matrix operations in 16 bits where the precision is a 16-bit one."""
+    dtype = DTYPES[precision]
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
 
 
 def grad_scaler(device: torch.device, precision: Precision) -> torch.amp.GradScaler:
@@ -76,15 +144,10 @@ def has_native_bf16(device: torch.device) -> bool:
     return device.type != "cuda" or torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-def seed_step(seed: int, step: int, rank: int = 0) -> None:
-    """Seed every generator for one training step, as a pure function of its arguments.
-
-    Dropout is the only randomness left in a step (clips are drawn by the loader, from the seed, the
-    epoch and the index). Seeding it anew each step makes a resumed run equal an uninterrupted one
-    without any generator's state in the checkpoint, on any device.
-    """
-    digest = hashlib.blake2b(f"{seed}/{step}/{rank}".encode(), digest_size=7).digest()
-    torch.manual_seed(int.from_bytes(digest, "big"))
+def collective_backend(device: torch.device) -> str:
+    """The process group's backend: plain values travel by gloo, tensors by their device's own."""
+    ours = COLLECTIVES[device.type]
+    return ours if device.type == "cpu" else f"cpu:gloo,{device.type}:{ours}"
 
 
 def synchronize(device: torch.device) -> None:
@@ -93,11 +156,42 @@ def synchronize(device: torch.device) -> None:
         getattr(torch, device.type).synchronize(device)
 
 
+def peak_memory(device: torch.device) -> int:
+    """The most bytes held at once so far: by tensors on a device, by the whole process on a CPU.
+
+    0 where the system does not tell.
+    """
+    if device.type != "cpu":
+        return int(getattr(torch, device.type).max_memory_allocated(device))
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
 def describe_device(device: torch.device) -> str:
     """The device in words, for logs: its type, its model, and how many threads or what memory."""
-    if device.type == "cuda":
-        properties = torch.cuda.get_device_properties(device)
-        return f"cuda ({properties.name}, {properties.total_memory / 2**30:.0f} GiB)"
     if device.type == "cpu":
         return f"cpu ({torch.get_num_threads()} threads)"
-    return device.type
+    properties = getattr(torch, device.type).get_device_properties(device)
+    name = getattr(properties, "name", device.type)
+    return f"{device} ({name}, {properties.total_memory / 2**30:.0f} GiB)"
+
+
+def describe_machine(device: torch.device) -> dict[str, str]:
+    """What a run's result may depend on besides its options, for its record."""
+    machine = {
+        "system": platform.platform(),
+        "processor": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": describe_device(device),
+    }
+    if device.type == "cuda":
+        machine["cuda"] = str(torch.version.cuda)
+        machine["cudnn"] = str(torch.backends.cudnn.version())
+    if device.type == "mlu":
+        machine["torch_mlu"] = str(getattr(sys.modules["torch_mlu"], "__version__", "unknown"))
+    return machine

@@ -4,29 +4,39 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from p3d.checkpoint import BEST, LAST
+from p3d.checkpoint import BEST, find_checkpoints
+from p3d.data.loader import TrainLoader
 from p3d.data.manifest import VideoDataset
 from p3d.engine import Run
 from p3d.report import format_share, format_table
 from p3d.runlog import read_log
-from p3d.runtime import describe_device, has_native_bf16
+from p3d.runtime import Precision, describe_device, has_native_bf16
+
+PRECISIONS: dict[Precision, str] = {
+    "fp32": "fp32 (IEEE, without TF32)",
+    "tf32": "fp32 with TF32",
+    "bf16": "bf16 mixed precision",
+    "fp16": "fp16 mixed precision with a loss scale",
+}
+"""The choices of precision, in words."""
 
 
 def announce(
-    run: Run,
-    training: VideoDataset,
-    validation: VideoDataset,
-    notes: tuple[str, ...],
+    run: Run, loader: TrainLoader, validation: VideoDataset, notes: tuple[str, ...]
 ) -> None:
     """Say what is about to be trained, on what, and where from."""
-    config = run.model.config
+    config, recipe, training = run.model.config, run.recipe, run.dataset
+    processes = run.group.world_size
+    where = describe_device(run.device) if processes == 1 else f"{processes} x {run.device.type}"
     print(
         f"{config.name} ({config.modality}, wiring {config.wiring}, variant {config.variant}), "
-        f"{config.num_classes} classes, {describe_device(run.device)}, {run.precision}"
+        f"{config.num_classes} classes, {where}, {PRECISIONS[run.precision]}"
     )
     print(
         f"{len(training.records)} training and {len(validation.records)} validation videos, "
-        f"{run.total_steps} steps of {run.recipe.batch_size * run.recipe.accumulate} clips"
+        f"{run.total_steps} steps of {run.clips_per_step} clips ({processes} x "
+        f"{loader.batches_per_step} batches of up to {recipe.batch_size}), learning rate "
+        f"{recipe.lr:g} ({recipe.schedule})"
     )
     for dataset, name in ((training, "training"), (validation, "validation")):
         if dataset.missing:
@@ -49,7 +59,9 @@ def epoch_line(run: Run, values: dict[str, float]) -> str:
             loss, top1, top5 = (values[prefix + name] for name in ("loss", "top1", "top5"))
             shares = f"top-1 {format_share(top1):>6}, top-5 {format_share(top5):>6}"
             parts.append(f"{part} loss {loss:.3f}, {shares}")
-    parts.append(f"{values['seconds']:.0f} s")
+    parts.append(f"{values['seconds']:.0f} s, {values['clips_per_second']:.3g} clips/s")
+    if values.get("overflows"):
+        parts.append(f"{values['overflows']:.0f} steps left out, as fp16 overflowed")
     if values["bad_videos"]:
         parts.append(f"{values['bad_videos']:.0f} videos SKIPPED")
     return " | ".join(parts)
@@ -73,4 +85,6 @@ def summarise(folder: Path) -> None:
     header = ("", "train top-1", "validation top-1", "top-5", "loss")
     print("\n" + format_table(header, rows))
     print(f"{sum(line['seconds'] for line in epochs):.0f} s in all; written to {folder}:")
-    print(f"  {BEST} (for p3d eval and predict), {LAST} (for --resume), log.jsonl, config.json")
+    newest = find_checkpoints(folder)[:1]
+    kept = "".join(f"{path.name} (to resume from), " for path in newest)
+    print(f"  {BEST} (for p3d eval and predict), {kept}log.jsonl, config.json")

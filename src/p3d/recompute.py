@@ -1,0 +1,44 @@
+"""Activation checkpointing: a block's activations are computed again when the gradient needs them.
+
+It costs about a third more time and saves most of the memory of training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+
+def run_and_keep(block: nn.Module, x: Tensor, frames: int) -> Tensor:
+    """Run a block as usual."""
+    out: Tensor = block(x, frames)
+    return out
+
+
+def run_and_forget(block: nn.Module, x: Tensor, frames: int) -> Tensor:
+    """Run a block, keeping its input alone for the gradient."""
+    out: Tensor = checkpoint(
+        block,
+        x,
+        frames,
+        use_reentrant=False,
+        preserve_rng_state=False,  # nothing in a block is random
+        context_fn=lambda: (nullcontext(), _statistics_untouched(block)),
+    )
+    return out
+
+
+@contextmanager
+def _statistics_untouched(block: nn.Module) -> Iterator[None]:
+    """The second time, batch normalisations must not count the same batch again."""
+    norms = [norm for norm in block.modules() if isinstance(norm, nn.BatchNorm2d) and norm.training]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
