@@ -10,6 +10,7 @@
 #include <array>
 #include <atomic>
 #include <cstdlib>
+#include <map>
 #include <mutex>
 
 namespace simulated_mlu {
@@ -82,6 +83,48 @@ class HostMemory final : public c10::Allocator {
   }
 };
 
+// The host's memory that a card copies from; here any would do, but PyTorch asks which it is.
+class PinnedMemory final : public c10::Allocator {
+ public:
+  c10::DataPtr allocate(size_t bytes) override {
+    c10::DataPtr inner = at::getCPUAllocator()->allocate(bytes);
+    void* data = inner.get();
+    const std::lock_guard<std::mutex> guard(lock_);
+    pinned_[data] = bytes;
+    return {data, inner.release_context(), &release, c10::Device(c10::kCPU)};
+  }
+
+  void copy_data(void* target, const void* source, size_t bytes) const override {
+    default_copy_data(target, source, bytes);
+  }
+
+  bool contains(const void* data) {
+    const std::lock_guard<std::mutex> guard(lock_);
+    const auto after = pinned_.upper_bound(data);
+    if (after == pinned_.begin()) {
+      return false;
+    }
+    const auto& [start, bytes] = *std::prev(after);
+    return data < static_cast<const char*>(start) + bytes;
+  }
+
+ private:
+  static void release(void* context);
+
+  std::mutex lock_;
+  std::map<const void*, size_t> pinned_;
+};
+
+PinnedMemory g_pinned;
+
+void PinnedMemory::release(void* context) {
+  {
+    const std::lock_guard<std::mutex> guard(g_pinned.lock_);
+    g_pinned.pinned_.erase(context);
+  }
+  at::getCPUAllocator()->raw_deallocate(context);
+}
+
 HostMemory g_allocator;
 REGISTER_ALLOCATOR(kType, &g_allocator);
 
@@ -132,8 +175,8 @@ struct Hooks final : at::PrivateUse1HooksInterface {
   c10::DeviceIndex maybeExchangeDevice(c10::DeviceIndex index) const override {
     return exchangeDevice(index);
   }
-  // All of the host's memory is the device's too, so none needs pinning.
-  at::Allocator* getPinnedMemoryAllocator() const override { return at::getCPUAllocator(); }
+  at::Allocator* getPinnedMemoryAllocator() const override { return &g_pinned; }
+  bool isPinnedPtr(const void* data) const override { return g_pinned.contains(data); }
   at::Generator getNewGenerator(c10::DeviceIndex) const override {
     return at::make_generator<at::CPUGeneratorImpl>();
   }

@@ -53,7 +53,7 @@ def set_device(device: _Device) -> None:
     _device.set_device(_index(device))
 
 
-class device:  # noqa: N801 (torch_mlu's name)
+class device:
     """Makes a card the current one for a while."""
 
     def __init__(self, device: _Device) -> None:
