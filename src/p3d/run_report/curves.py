@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from p3d.run_report.figures import INK, Chart, figure_style, make_chart
@@ -24,10 +25,8 @@ def draw_curves(record: RunRecord) -> list[Chart]:
     steps, epochs = record.steps, record.epochs
     drawn: list[Chart | None] = []
     with figure_style():
-        drawn.append(_loss(steps, epochs))
-        drawn.append(_accuracy(epochs))
-        for name, title, caption, finish in _STEP_CURVES:
-            drawn.append(_step_curve(steps, epochs, name, title, caption, finish))
+        drawn += [_loss(steps, epochs), _accuracy(epochs)]
+        drawn += [_step_curve(steps, epochs, curve) for curve in _STEP_CURVES]
     return [chart for chart in drawn if chart is not None]
 
 
@@ -50,22 +49,20 @@ def _loss(steps: Sequence[Line], epochs: Sequence[Line]) -> Chart | None:
 def _accuracy(epochs: Sequence[Line]) -> Chart | None:
     figure, axes = _figure()
     told = [
-        _draw_points(
-            axes,
-            *_by_epoch(epochs, f"{part}_{top}"),
-            colour,
-            f"{part.replace('train', 'training')} {label}",
-            "-" if top == "top1" else ":",
+        _draw_points(axes, *_by_epoch(epochs, f"{part}_{top}"), colour, label, line)
+        for part, top, colour, label, line in (
+            ("train", "top1", TRAINING, "training top-1", "-"),
+            ("train", "top5", TRAINING, "top-5", ":"),
+            ("validation", "top1", VALIDATION, "validation top-1", "-"),
+            ("validation", "top5", VALIDATION, "top-5", ":"),
         )
-        for part, colour in (("train", TRAINING), ("validation", VALIDATION))
-        for top, label in (("top1", "top-1"), ("top5", "top-5"))
     ]
     if not any(told):
         return None
     axes.set_ylim(0, 1.03)
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     _finish(axes, unit="epoch", legend=True)
-    caption = "Share of right answers. Training's are of augmented clips, as the epoch went by."
+    caption = "Share of right answers; training's on augmented clips, while it went on."
     return make_chart(figure, "Accuracy", caption, told)
 
 
@@ -81,62 +78,77 @@ def _percent(axes: Axes) -> None:
 
 def _from_zero(axes: Axes) -> None:
     axes.set_ylim(0, 1.12 * axes.dataLim.ymax or 1)
+    axes.yaxis.set_major_formatter(_PLAIN)
 
 
 def _powers_of_two(axes: Axes) -> None:
     axes.set_yscale("log", base=2)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axes.yaxis.set_major_formatter(_PLAIN)
 
 
 def _wide_range(axes: Axes) -> None:
-    low, high = axes.dataLim.minposy, axes.dataLim.ymax
-    if axes.dataLim.ymin > 0 and high > 50 * low:
+    if axes.dataLim.ymin > 0 and axes.dataLim.ymax > 50 * axes.dataLim.ymin:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(_PLAIN)
+        axes.yaxis.set_minor_locator(NullLocator())
     else:
         _from_zero(axes)
 
 
-def _mebibytes(axes: Axes) -> None:
-    _from_zero(axes)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1024:g} GiB"))
+_PLAIN = FuncFormatter(lambda value, _: f"{value:,g}")
 
 
-_STEP_CURVES: tuple[tuple[str, str, str, Callable[[Axes], None]], ...] = (
-    ("lr", "Learning rate", "The base rate at every step.", _from_zero),
-    ("clips_per_second", "Throughput", "Training clips a second, over all devices.", _from_zero),
-    (
+class _StepCurve(NamedTuple):
+    """A number of every step: its name in the log, and how it is shown."""
+
+    name: str
+    title: str
+    caption: str
+    finish: Callable[[Axes], None] = _from_zero
+    noisy: bool = True
+    factor: float = 1.0
+
+
+_STEP_CURVES = (
+    _StepCurve("lr", "Learning rate", "The base rate at every step.", noisy=False),
+    _StepCurve("clips_per_second", "Throughput", "Training clips a second, over all devices."),
+    _StepCurve(
         "data_wait",
         "Waiting for data",
         "Share of a step in which the device waited for the loader.",
         _percent,
     ),
-    ("gradient_norm", "Gradient norm", "L2 norm over all weights, before clipping.", _wide_range),
-    ("scale", "Loss scale", "fp16: halved when a gradient overflows.", _powers_of_two),
-    ("memory_mib", "Device memory", "The most that was taken so far.", _mebibytes),
+    _StepCurve(
+        "gradient_norm", "Gradient norm", "L2 norm over all weights, before clipping.", _wide_range
+    ),
+    _StepCurve(
+        "scale",
+        "Loss scale",
+        "fp16: halved when a gradient overflows.",
+        _powers_of_two,
+        noisy=False,
+    ),
+    _StepCurve(
+        "memory_mib", "Memory", "GiB on a device, the most so far.", noisy=False, factor=1 / 1024
+    ),
 )
 
 
-def _step_curve(
-    steps: Sequence[Line],
-    epochs: Sequence[Line],
-    name: str,
-    title: str,
-    caption: str,
-    finish: Callable[[Axes], None],
-) -> Chart | None:
+def _step_curve(steps: Sequence[Line], epochs: Sequence[Line], curve: _StepCurve) -> Chart | None:
     figure, axes = _figure(2.1)
-    values = column(steps, name)
-    exact = name in ("lr", "scale", "memory_mib")
-    if exact or len(values[0]) == 0:
-        values = values if len(values[0]) else column(epochs, name)
-        told = _draw_points(axes, *_thinned(*values), OTHER, title, of=values[0])
+    x, y = column(steps, curve.name)
+    if not len(x):
+        x, y = column(epochs, curve.name)
+    y = y * curve.factor
+    if curve.noisy:
+        told = _draw_smoothed(axes, x, y, OTHER, curve.title)
     else:
-        told = _draw_smoothed(axes, *values, OTHER, title)
+        told = _draw_points(axes, *_thinned(x, y), OTHER, curve.title, of=x)
     if not told:
         return None
-    finish(axes)
+    curve.finish(axes)
     _finish(axes)
-    return make_chart(figure, title, caption, [told])
+    return make_chart(figure, curve.title, curve.caption, [told])
 
 
 def _figure(height: float = 2.7) -> tuple[Figure, Axes]:
@@ -211,13 +223,24 @@ def _cut_spikes(axes: Axes, values: Values) -> None:
     finite = values[np.isfinite(values)]
     usual, most = np.quantile(finite, 0.99), finite.max()
     bottom = min(0.0, float(finite.min()))
+    axes.yaxis.set_major_formatter(_PLAIN)
     axes.set_ylim(bottom, 1.08 * (most if most <= 2 * usual else 1.2 * usual) or 1)
 
 
 def _finish(axes: Axes, unit: str = "step", *, legend: bool = False) -> None:
     axes.set_xlabel(unit, loc="right")
-    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
+    places = MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10], min_n_ticks=1)
+    axes.xaxis.set_major_locator(places)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.margins(x=0.02)
+    if axes.dataLim.width == 0:
+        axes.set_xlim(axes.dataLim.xmin - 0.6, axes.dataLim.xmin + 0.6)
     if legend:
-        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, labelcolor=INK)
+        axes.legend(
+            loc="lower left",
+            bbox_to_anchor=(-0.02, 1.0),
+            ncols=4,
+            labelcolor=INK,
+            handlelength=1.5,
+            columnspacing=1.3,
+        )

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -20,8 +21,9 @@ from p3d.errors import printable
 from p3d.run_report.record import Answers
 
 INK = "#5a6372"
-_LABELLED_CLASSES = 40
+_LABELLED_CLASSES = 30
 _COUNTED_CLASSES = 20
+_CRISP_CLASSES = 400
 
 _STYLE: Any = {  # its own type is the list of all settings that matplotlib has
     "axes.axisbelow": True,
@@ -72,31 +74,37 @@ def draw_confusion_matrix(answers: Answers) -> Chart:
     confusion, names = answers.accuracy.confusion.numpy(), answers.class_names
     classes = len(names)
     shares = confusion / confusion.sum(1, keepdims=True).clip(1)
-    side = 5.4 if classes <= _COUNTED_CLASSES else 7.2
     with figure_style():
-        figure = Figure(figsize=(side, side), layout="constrained")
+        figure = Figure(figsize=(5.4, 5.4), layout="constrained")
         axes = figure.add_subplot()
         axes.grid(visible=False)
-        axes.imshow(shares, vmin=0, vmax=1, cmap="Blues", interpolation="none")
+        # Many classes make small cells: a rare mistake must still be seen.
+        shade = PowerNorm(1 if classes <= _LABELLED_CLASSES else 0.5, vmin=0, vmax=1)
+        axes.imshow(shares, norm=shade, cmap="Blues", interpolation="none")
         if classes <= _LABELLED_CLASSES:
             short = [_shorten(printable(name)) for name in names]
-            font = 8 if classes <= _COUNTED_CLASSES else 6
+            font = 8 if classes <= _COUNTED_CLASSES else 6.5
             axes.set_xticks(range(classes), short, rotation=90, fontsize=font)
             axes.set_yticks(range(classes), short, fontsize=font)
         else:
-            ticks = range(9, classes, 10 * max(1, classes // 100))
+            every = 10 * max(1, classes // 100)
+            ticks = range(every - 1, classes, every)
             axes.set_xticks(ticks, [str(tick + 1) for tick in ticks])
             axes.set_yticks(ticks, [str(tick + 1) for tick in ticks])
         axes.set_xlabel("answer")
         axes.set_ylabel("class")
         if classes <= _COUNTED_CLASSES:
             _write_counts(axes, confusion, shares)
-        caption = "Rows are classes, columns answers; the darker, the larger the share of the row."
+        caption = "Rows are classes, columns answers; the shade is the share of the row."
         if classes > _LABELLED_CLASSES:
-            caption += " Numbers are those of the table of classes."
+            caption += " Numbers as in the table."
         right = int(confusion.trace())
         told = f"{classes} classes, {right} of {answers.accuracy.videos} videos on the diagonal"
-        return make_chart(figure, "Confusion matrix", caption, [told])
+        drawn = make_chart(figure, "Confusion matrix", caption, [told])
+    if classes <= _CRISP_CLASSES:
+        return drawn
+    # Smaller than pixels, cells must blend: the nearest one alone would hide the others.
+    return drawn._replace(svg=re.sub(r"image-rendering:\s*[\w-]+;?", "", drawn.svg))
 
 
 def _write_counts(axes: Axes, confusion: NDArray[np.int64], shares: NDArray[np.float64]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from p3d.run_report.pieces import (
     duration,
     escape,
     notices,
+    rate,
     share,
     tiles,
 )
@@ -131,7 +133,7 @@ def _figures(record: RunRecord) -> Iterator[tuple[str, str, str]]:
     yield "Training time", duration(sum(seconds)) if seconds else NOTHING, each
     speed, wait = (_mean(record, name) for name in ("clips_per_second", "data_wait"))
     waited = "" if math.isnan(wait) else f"{share(wait)} waiting for data"
-    yield "Clips a second", NOTHING if math.isnan(speed) else f"{speed:,.1f}", waited
+    yield "Clips a second", rate(speed), waited
 
 
 def _mean(record: RunRecord, name: str) -> float:
@@ -155,6 +157,9 @@ def _warnings(record: RunRecord) -> Iterator[str]:
     ]
     if lost:
         yield f"The loss is no number at {len(lost)} of the steps, the first of them {lost[0]:,}."
+    failures = Counter(line["event"] for line in record.others if "fail" in line["event"])
+    for event, times in failures.items():
+        yield f"{event}: {times:,} in the log, listed under Events."
     if record.answers and record.answers.unread:
         yield f"{record.answers.unread} rows of validation.csv are damaged and left out."
     if not record.config:

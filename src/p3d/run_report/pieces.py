@@ -22,11 +22,11 @@ body { margin: 0; background: #fff; color: var(--ink); font: 15px/1.5 system-ui,
 main { max-width: 1120px; margin: 0 auto; padding: 40px 32px 64px; }
 h1, h2, h3, p, figure, ul { margin: 0; }
 h1 { font-size: 30px; line-height: 1.2; letter-spacing: -0.015em; font-weight: 650; }
-h2 { font-size: 20px; letter-spacing: -0.01em; font-weight: 650; margin: 56px 0 4px; }
+h2 { font-size: 20px; letter-spacing: -0.01em; font-weight: 650; margin: 56px 0 10px; }
 h3 { font-size: 15px; font-weight: 620; margin: 0; }
 .lead, .note, figcaption { color: var(--soft); }
 .lead { margin-top: 6px; overflow-wrap: anywhere; }
-.note { margin-bottom: 16px; max-width: 46em; }
+.note { margin: -6px 0 16px; max-width: 62em; }
 .title { display: flex; flex-wrap: wrap; gap: 8px 14px; align-items: center; }
 .state { font-size: 13px; font-weight: 600; border-radius: 99px; padding: 3px 12px;
   background: #fdf1dc; color: var(--amber); }
@@ -47,13 +47,13 @@ h3 { font-size: 15px; font-weight: 620; margin: 0; }
 figure svg { display: block; width: 100%; height: auto; margin-top: 6px; }
 figure svg text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, Arial, "Noto Sans",
   "Liberation Sans", sans-serif !important; font-variant-numeric: tabular-nums; }
-figure svg image { image-rendering: pixelated; }
 figcaption { font-size: 13px; line-height: 1.4; }
 .scroll { overflow: auto; max-height: 560px; border: 1px solid var(--line); border-radius: 8px; }
 table { border-collapse: collapse; width: 100%; font-size: 14px;
   font-variant-numeric: tabular-nums; }
 th, td { padding: 6px 12px; text-align: right; vertical-align: baseline; white-space: nowrap; }
-th { position: sticky; top: 0; background: var(--wash); color: var(--soft); font-weight: 550;
+th { white-space: normal; vertical-align: bottom; line-height: 1.3;
+  position: sticky; top: 0; background: var(--wash); color: var(--soft); font-weight: 550;
   font-size: 13px; }
 td { border-top: 1px solid var(--line); }
 tr:first-child > td { border-top: 0; }
@@ -74,11 +74,11 @@ meter::-moz-meter-bar { background: var(--blue); border-radius: 5px; }
   color: var(--soft); font-size: 13px; overflow-wrap: anywhere; }
 .cards span { display: block; color: var(--soft); }
 .right { color: var(--green); } .wrong { color: var(--red); }
-.options { margin-top: 12px; }
+.options + .options { margin-top: 28px; }
 .after { margin: 28px 0 10px; }
-.pair h3 + .scroll { margin-top: 12px; }
-.options h3 { margin-bottom: 8px; }
-.options .scroll { max-height: none; }
+.pair h3 + .scroll { margin-top: 12px; max-height: 420px; }
+.pair .options .scroll { max-height: none; }
+.options td { padding: 4px 12px; font-size: 13px; }
 .options td:first-child { color: var(--soft); width: 40%; }
 footer { margin-top: 56px; padding-top: 14px; border-top: 1px solid var(--line); font-size: 13px;
   color: var(--soft); overflow-wrap: anywhere; }
@@ -108,6 +108,11 @@ def decimal(value: float) -> str:
 def count(value: float) -> str:
     """A whole number."""
     return f"{value:,.0f}" if math.isfinite(value) else NOTHING
+
+
+def rate(value: float) -> str:
+    """So many a second."""
+    return f"{value:,.1f}" if math.isfinite(value) else NOTHING
 
 
 def duration(seconds: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from p3d.run_report.pieces import (
     duration,
     escape,
     jpeg_image,
+    rate,
     section,
     share,
     table,
@@ -27,7 +27,7 @@ from p3d.run_report.pieces import (
 from p3d.run_report.record import Answers, RunRecord, number
 
 _CLIPS_SHOWN = 6
-_MISTAKES_SHOWN = 12
+_MISTAKES_SHOWN = 8
 _EVENTS_SHOWN = 20
 
 
@@ -41,14 +41,14 @@ def curves(record: RunRecord) -> str:
 
 
 _EPOCH_COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
-    ("train_loss", "loss", decimal),
-    ("train_top1", "top-1", share),
-    ("train_top5", "top-5", share),
+    ("train_loss", "training loss", decimal),
+    ("train_top1", "training top-1", share),
+    ("train_top5", "training top-5", share),
     ("validation_loss", "validation loss", decimal),
-    ("validation_top1", "top-1", share),
-    ("validation_top5", "top-5", share),
+    ("validation_top1", "validation top-1", share),
+    ("validation_top5", "validation top-5", share),
     ("seconds", "time", duration),
-    ("clips_per_second", "clips/s", decimal),
+    ("clips_per_second", "clips a second", rate),
     ("data_wait", "data wait", share),
     ("bad_videos", "skipped", count),
     ("overflows", "overflows", count),
@@ -59,7 +59,7 @@ def epochs(record: RunRecord) -> str:
     """The log's figures of each epoch."""
     lines = record.epochs
     if not lines:
-        return section("Epochs", "No epoch is over yet.")
+        return ""
     shown = [entry for entry in _EPOCH_COLUMNS if any(entry[0] in line for line in lines)]
     rows = [
         (line.get("epoch", NOTHING), *(form(number(line, name)) for name, _, form in shown))
@@ -78,27 +78,23 @@ def classes(record: RunRecord) -> str:
     """What the best network makes of the classes: the matrix, the classes, the mistakes."""
     answers = record.answers
     if answers is None:
-        return section("Classes", _why_no_answers(record))
+        return section("Classes", _why_no_answers(record)) if record.epochs else ""
     accuracy, best = answers.accuracy, record.best
-    of = f"the network of epoch {best.get('epoch', '?')}, the best" if best else "the best network"
+    of = f"network of epoch {best.get('epoch', '?')}" if best else "best network"
     note = (
-        f"The {accuracy.videos:,} videos of the validation list, answered by {of}: "
-        f"top-1 {share(accuracy.top1)}, top-5 {share(accuracy.top5)}, "
-        f"mean of the classes {share(accuracy.mean_class)}."
+        f"The {accuracy.videos:,} videos of the validation list, by the {of}: top-1 "
+        f"{share(accuracy.top1)}, top-5 {share(accuracy.top5)}, mean of the classes "
+        f"{share(accuracy.mean_class)}."
     )
     matrix = chart(*draw_confusion_matrix(answers))
-    listed = f"<div><h3>Classes, the hardest first</h3>{_class_table(answers)}</div>"
-    return section(
-        "Classes", note, f'<div class="pair">{matrix}{listed}</div>', _mistake_table(answers)
-    )
+    listed = f"<h3>Classes, the hardest first</h3>{_class_table(answers)}{_mistakes(answers)}"
+    return section("Classes", note, f'<div class="pair">{matrix}<div>{listed}</div></div>')
 
 
 def _why_no_answers(record: RunRecord) -> str:
     if record.best is not None:
         return "validation.csv is not there, so the answers of the best network are not known."
-    if record.epochs:
-        return "The run has no validation list: nothing was measured on videos it did not see."
-    return "Nothing has been measured yet."
+    return "The run has no validation list: nothing was measured on videos it did not see."
 
 
 def _class_table(answers: Answers) -> str:
@@ -124,7 +120,7 @@ def _bar(part: float | None) -> Html:
     return Html(f'{share(part)}<meter value="{part:.4f}" aria-hidden="true"></meter>')
 
 
-def _mistake_table(answers: Answers) -> str:
+def _mistakes(answers: Answers) -> str:
     pairs = answers.mistakes(_MISTAKES_SHOWN)
     if not pairs:
         return '<p class="after">No video was taken for one of another class.</p>'
@@ -241,4 +237,4 @@ def _show(value: object) -> object:
         return "yes" if value else "no"
     if isinstance(value, list):
         return ", ".join(str(part) for part in value)
-    return value if isinstance(value, str) else json.dumps(value)
+    return f"{value:g}" if isinstance(value, float) else value
