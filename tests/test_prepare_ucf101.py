@@ -113,28 +113,32 @@ def test_again_does_nothing_and_after_a_kill_does_the_rest(source: Path, tmp_pat
     assert tree(out) == finished
 
 
-def test_a_run_killed_in_the_middle_leaves_whole_clips_and_goes_on(
-    source: Path, tmp_path: Path
-) -> None:
-    for path in source.rglob("*.avi"):
-        path.write_bytes(path.name.encode() * 40_000)
-    out, whole = tmp_path / "ucf101", tmp_path / "whole"
+def test_a_run_killed_again_and_again_leaves_whole_clips_and_goes_on(tmp_path: Path) -> None:
+    named = clips(per_group=4)
+    source, out, whole = tmp_path / "source", tmp_path / "ucf101", tmp_path / "whole"
+    for clip in named:
+        path = source / clip
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(clip.encode() * 4_000)
+    make_lists(source / "ucfTrainTestlist", named)
+    expected = prepare_ucf101(Ucf101Options(source, whole))
+    contents = tree(whole)
     program = (
         "from pathlib import Path; from p3d.data.prepare.ucf101 import *; "
         f"prepare_ucf101(Ucf101Options(Path({str(source)!r}), Path({str(out)!r}), link='copy', "
         "workers=1))"
     )
-    process = subprocess.Popen([sys.executable, "-c", program])
-    while process.poll() is None and not list(out.glob("*/*/v_*.avi")):
-        time.sleep(0.001)
-    process.kill()
-    process.wait()
+    finished: dict[str, bytes] = {}
+    for share in (0.1, 0.4, 0.8):
+        process = subprocess.Popen([sys.executable, "-c", program])
+        while process.poll() is None and len(list(out.glob("*/*/v_*.avi"))) < share * len(named):
+            time.sleep(0.001)
+        process.kill()
+        process.wait()
+        before, finished = finished, {p: c for p, c in tree(out).items() if ".p3d-" not in p}
+        assert before.items() <= finished.items() <= contents.items()
+        assert finished
 
-    expected = prepare_ucf101(Ucf101Options(source, whole))
-    contents = tree(whole)
-    finished = {p: c for p, c in tree(out).items() if TEMPORARY not in p}
-    assert finished
-    assert finished.items() <= contents.items()
     assert prepare_ucf101(Ucf101Options(source, out, link="copy")).present == expected.present
     assert tree(out) == contents
 

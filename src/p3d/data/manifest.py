@@ -32,6 +32,7 @@ from p3d.data.records import (
 from p3d.data.splits import SplitRule
 from p3d.data.ucf101 import LISTS, read_ucf101
 from p3d.errors import UserError
+from p3d.files import replacing
 
 __all__ = [
     "DataOptions",
@@ -236,8 +237,7 @@ def write_manifest(
     folder = _absolute(path.parent)
     shown = {record.label for records in splits.values() for record in records}
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(_COLUMNS)
         for label, name in enumerate(class_names):
@@ -253,7 +253,6 @@ def write_manifest(
                     name = os.path.join(".", name, "")  # noqa: PTH118
                 head = [name, class_names[r.label], r.label, split]
                 writer.writerow([*head, r.group, r.num_frames, r.fps])
-    temporary.replace(path)
 
 
 def _absolute(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and never disturb those they were made from."""
+"""Videos that appear whole or not at all, and never disturb those they were made from."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from p3d.data.prepare.options import LinkMode
+from p3d.files import replacing
 
 TEMPORARY = ".p3d-partial-"
 """Unfinished files and folders have this in their names; readers and later runs pass them over."""
@@ -22,6 +23,9 @@ _CANNOT_LINK = {errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EAC
 @contextmanager
 def appearing(target: Path) -> Iterator[Path]:
     """Gives a temporary name beside `target`, renamed to it on success and removed on failure.
+
+    For thousands of videos, which may be links or folders: unlike `p3d.files.replacing`, it does
+    not wait for the disk after each.
 
     Args:
         target: The file or folder to be made. Its parent must exist.
@@ -49,7 +53,7 @@ def write_text(path: Path, lines: Iterable[str]) -> None:
     text = "".join(f"{line}\n" for line in lines)
     if path.is_file() and path.read_bytes() == text.encode():
         return
-    with appearing(path) as temporary:
+    with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
