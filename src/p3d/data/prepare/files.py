@@ -61,9 +61,10 @@ def place(source: Path, target: Path, mode: LinkMode) -> LinkMode:
     """Makes `target` the same video as `source`, which stays as it is.
 
     Args:
-        source: The existing file.
-        target: Where to put it; a file there is replaced. Its parent must exist.
-        mode: How. Hard links fall back to a copy where the file system has none between the two.
+        source: The existing file, or folder of frames.
+        target: Where to put it; a file there is replaced, a folder is not. Its parent must exist.
+        mode: How. Hard links, which a folder gets for each of its files, fall back to copies where
+            the file system has none between the two.
 
     Returns:
         What was done: `mode`, or `"copy"` in its place.
@@ -72,25 +73,45 @@ def place(source: Path, target: Path, mode: LinkMode) -> LinkMode:
         if mode == "symbolic":
             temporary.symlink_to(source.resolve())
             return mode
-        if mode == "hard":
-            try:
-                # A hard link to a symbolic link would break with its target's folder.
-                os.link(source.resolve(), temporary)
-                return mode
-            except OSError as error:
-                if error.errno not in _CANNOT_LINK:
-                    raise
-        shutil.copy2(source, temporary)
+        if not source.is_dir():
+            return _place_file(source, temporary, mode)
+        temporary.mkdir()
+        files = (path for path in source.iterdir() if path.is_file())
+        done = {_place_file(path, temporary / path.name, mode) for path in files}
+        return "copy" if "copy" in done else mode
+
+
+def _place_file(source: Path, target: Path, mode: LinkMode) -> LinkMode:
+    if mode == "hard":
+        try:
+            # A hard link to a symbolic link would break with its target's folder.
+            os.link(source.resolve(), target)
+            return mode
+        except OSError as error:
+            if error.errno not in _CANNOT_LINK:
+                raise
+    shutil.copy2(source, target)
     return "copy"
 
 
-def same_file(target: Path, source: Path) -> bool:
-    """Whether `target` already is `source`: linked, or a copy of the same size."""
+def same_video(target: Path, source: Path) -> bool:
+    """Whether `target` already is `source`: linked, or a copy of the same size.
+
+    Folders of frames, which appear whole, are compared by the names in them.
+    """
     try:
         there, here = target.stat(), source.stat()
+        if os.path.samestat(there, here):
+            return True
+        if source.is_dir():
+            return set(_names(target)) == set(_names(source))
     except OSError:
         return False
-    return os.path.samestat(there, here) or there.st_size == here.st_size
+    return there.st_size == here.st_size
+
+
+def _names(folder: Path) -> list[str]:
+    return os.listdir(folder)  # noqa: PTH208 (names, not paths, are wanted)
 
 
 def remove_partial(folder: Path) -> int:

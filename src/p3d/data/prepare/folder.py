@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,20 +11,25 @@ from pathlib import Path
 from p3d.data.records import stem_of
 from p3d.errors import UserError
 
+FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+_CLIP = re.compile(r"_g\d+_c\d+$", re.IGNORECASE)
+
 
 @dataclass(frozen=True)
 class FolderIndex:
     """The clips of a folder.
 
     Attributes:
-        files: The file of each clip, by its file name in small letters.
-        repeated: How many further files have the name and the size of one of these.
-        empty: Files of no bytes, which are not among `files`.
+        files: The file of each clip, or the folder of its frames where there is no file, by the
+            file's name in small letters.
+        frames: The names of those that are folders of frames.
+        repeated: How many further files, or folders, have the name and the size of one of these.
     """
 
     files: dict[str, Path]
+    frames: frozenset[str]
     repeated: int
-    empty: tuple[Path, ...]
 
 
 def walk_videos(folder: Path, *, but: Path | None = None) -> Iterator[Path]:
@@ -33,47 +39,82 @@ def walk_videos(folder: Path, *, but: Path | None = None) -> Iterator[Path]:
         folder: Where to look, at any depth. Links to files count, links to folders do not.
         but: A folder not to look into, unless it is `folder` itself.
     """
-    root = folder.resolve()
-    barred = None if but is None or but.resolve() == root else but.resolve()
-    for top, folders, names in os.walk(root):
-        folders[:] = sorted(
-            name for name in folders if name[0] != "." and Path(top, name) != barred
-        )
-        for name in sorted(names):
-            if name[0] != "." and stem_of(name) != name:
-                yield folder / Path(top, name).relative_to(root)
+    for top, names in _walk(folder, but):
+        yield from (top / name for name in names if stem_of(name) != name)
+
+
+def is_clip(name: str) -> bool:
+    """Whether a folder is named like a clip of UCF101, `v_Biking_g07_c02`."""
+    return _CLIP.search(name) is not None
 
 
 def index_folder(folder: Path, *, but: Path | None = None) -> FolderIndex:
-    """Finds the AVI clips below a folder, wherever they lie.
+    """Finds the AVI clips below a folder, and clips that are folders of frames, wherever they lie.
 
     Args:
         folder: Flat, in class folders, or half prepared.
         but: A folder not to look into: the one being made.
 
     Raises:
-        UserError: If two files of one name differ in size, so that nobody knows which is right.
+        UserError: If two files of one name differ in size, so that nobody knows which is right, or
+            two folders of frames in their number.
     """
-    files: dict[str, Path] = {}
-    sizes: dict[str, int] = {}
-    repeated, empty = 0, []
-    for path in walk_videos(folder, but=but):
-        if path.suffix.lower() != ".avi":
-            continue
-        try:
-            size = path.stat().st_size
-        except OSError:  # a link to a file that is gone
-            continue
-        key = path.name.lower()
-        if size == 0:
-            empty.append(path)
-        elif key not in files:
-            files[key], sizes[key] = path, size
-        elif size == sizes[key]:
-            repeated += 1
-        else:
+    files, frames = _Shelf("bytes"), _Shelf("frames")
+    for top, names in _walk(folder, but):
+        if is_clip(top.name):
+            count = sum(name.lower().endswith(FRAME_SUFFIXES) for name in names)
+            frames.put(f"{top.name.lower()}.avi", top, count)
+        for name in names:
+            if name.lower().endswith(".avi"):
+                files.put(name.lower(), top / name, _size(top / name))
+    return FolderIndex(
+        files=frames.paths | files.paths,
+        frames=frozenset(frames.paths.keys() - files.paths.keys()),
+        repeated=frames.repeated + files.repeated,
+    )
+
+
+class _Shelf:
+    """Clips of one kind by name, each once."""
+
+    def __init__(self, unit: str) -> None:
+        self.paths: dict[str, Path] = {}
+        self.repeated = 0
+        self._sizes: dict[str, int] = {}
+        self._unit = unit
+
+    def put(self, key: str, path: Path, size: int) -> None:
+        """Takes a clip in, unless it is empty or was there already.
+
+        Raises:
+            UserError: If the one that was there is of another size.
+        """
+        known = self._sizes.get(key)
+        if known is None and size > 0:
+            self.paths[key], self._sizes[key] = path, size
+        elif known == size:
+            self.repeated += 1
+        elif size > 0:
             raise UserError(
-                f"{path}: {size:,} bytes, but {files[key]} of the same name has {sizes[key]:,}; "
-                "remove the one that is wrong"
+                f"{path}: {size:,} {self._unit}, but {self.paths[key]} of the same name has "
+                f"{known:,}; remove the one that is wrong"
             )
-    return FolderIndex(files, repeated, tuple(empty))
+
+
+def _walk(folder: Path, but: Path | None) -> Iterator[tuple[Path, list[str]]]:
+    """Every folder below one, itself included, with the names of its files; nothing hidden."""
+    root = folder.resolve()
+    barred = None if but is None or but.resolve() == root else but.resolve()
+    for top, folders, names in os.walk(root):
+        folders[:] = sorted(
+            name for name in folders if name[0] != "." and Path(top, name) != barred
+        )
+        yield folder / Path(top).relative_to(root), sorted(n for n in names if n[0] != ".")
+
+
+def _size(path: Path) -> int:
+    """The size of a file in bytes; 0 for a link to a file that is gone."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

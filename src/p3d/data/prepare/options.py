@@ -42,7 +42,8 @@ class Ucf101Options:
     """Lay UCF101 out for training."""
 
     source: Path
-    """UCF101.rar, a zip of it, or a folder with the .avi files at any depth. Stays as it is."""
+    """UCF101.rar, a zip of it, or a folder with the .avi files at any depth, or with a folder of
+    JPEG frames for each video that is not there. Stays as it is."""
     out: Path = Path("ucf101")
     """Folder to make. Another fold or another kind of validation needs another folder."""
     lists: Path | None = None

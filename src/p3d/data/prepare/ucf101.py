@@ -12,8 +12,8 @@ from pathlib import Path
 
 from p3d.data.prepare.archive import Archive, open_archive
 from p3d.data.prepare.download import fetch_ucf101
-from p3d.data.prepare.files import place, remove_partial, same_file
-from p3d.data.prepare.folder import index_folder
+from p3d.data.prepare.files import place, remove_partial, same_video
+from p3d.data.prepare.folder import index_folder, is_clip
 from p3d.data.prepare.lists import (
     OFFICIAL_CLIPS,
     Ucf101Lists,
@@ -39,6 +39,7 @@ class Ucf101Summary:
         present: How many of them are there at the end, by split.
         kept: How many had been there before.
         copied: How many were copied where a hard link had been asked for.
+        frames: How many are folders of frames, there being no video.
         missing: Clips that are named and not there, as `Class/name.avi`.
         unlisted: Clips of the source that no list names.
         repeated: Files of the source that are there a second time.
@@ -51,6 +52,7 @@ class Ucf101Summary:
     present: Mapping[Split, int]
     kept: int
     copied: int
+    frames: int
     missing: tuple[str, ...]
     unlisted: int
     repeated: int
@@ -70,6 +72,8 @@ class Ucf101Summary:
             lines.append(f"note: the lists name {total:,} clips, the official {OFFICIAL_CLIPS:,}")
         if self.copied:
             lines.append(f"note: {self.copied:,} clips copied, hard links being impossible there")
+        if self.frames:
+            lines.append(f"note: {self.frames:,} clips are folders of frames")
         if self.unlisted:
             lines.append(f"note: {self.unlisted:,} clips of the source are named by no list")
         if self.repeated:
@@ -79,18 +83,22 @@ class Ucf101Summary:
 
 @dataclass(frozen=True)
 class _Source:
-    """Clips by file name in small letters, whether in a folder or in an archive."""
+    """Clips by file name in small letters, whether in a folder or in an archive.
+
+    Those in `frames` are folders of frames, and laid out without the suffix.
+    """
 
     keys: frozenset[str]
     repeated: int
     files: Mapping[str, Path]
+    frames: frozenset[str]
     archive: Archive | None
 
 
 @dataclass(frozen=True)
 class _Plan:
     todo: Mapping[str, Path]
-    kept: frozenset[str]
+    kept: Mapping[str, Path]
     missing: tuple[str, ...]
 
 
@@ -141,9 +149,9 @@ def _download(options: Ucf101Options) -> Ucf101Options:
 def _open_source(options: Ucf101Options) -> _Source:
     if options.source.is_dir():
         index = index_folder(options.source, but=options.out)
-        return _Source(frozenset(index.files), index.repeated, index.files, None)
+        return _Source(frozenset(index.files), index.repeated, index.files, index.frames, None)
     archive = open_archive(options.source)
-    return _Source(frozenset(archive.clips), archive.repeated, {}, archive)
+    return _Source(frozenset(archive.clips), archive.repeated, {}, frozenset(), archive)
 
 
 def _plan(options: Ucf101Options, lists: Ucf101Lists, source: _Source) -> _Plan:
@@ -159,41 +167,52 @@ def _plan(options: Ucf101Options, lists: Ucf101Lists, source: _Source) -> _Plan:
     }
     present = _already_there(options, split_of)
     todo: dict[str, Path] = {}
-    kept, missing = set(), []
+    kept: dict[str, Path] = {}
+    missing = []
     for key, (split, clip) in split_of.items():
-        target = options.out / split / clip
-        if key in present and (key not in source.keys or _unchanged(source, key, target)):
-            kept.add(key)
-        elif key in source.keys:
-            todo[key] = target
-        else:
+        target = options.out / split / (_stem(clip) if key in source.frames else clip)
+        if key not in source.keys and key in present:
+            kept[key] = present[key]
+        elif key not in source.keys:
             missing.append(clip)
-    return _Plan(todo, frozenset(kept), tuple(missing))
+        elif present.get(key) == target and _unchanged(source, key, target):
+            kept[key] = target
+        else:
+            todo[key] = target
+    return _Plan(todo, kept, tuple(missing))
 
 
 def _already_there(
     options: Ucf101Options, split_of: Mapping[str, tuple[Split, str]]
-) -> frozenset[str]:
-    present, elsewhere = set(), []
+) -> dict[str, Path]:
+    """The clips that are in place, videos before folders of frames."""
+    present: dict[str, Path] = {}
+    elsewhere = []
     for split in SPLITS:
-        for path in sorted((options.out / split).glob("*/*.avi")):
-            planned, clip = split_of.get(path.name.lower(), (split, ""))
+        # Sorted so that a folder of frames comes before the video beside it, which takes its place.
+        for path in sorted((options.out / split).glob("*/*")):
+            is_video = path.suffix.lower() == ".avi"
+            if not is_video and not (is_clip(path.name) and path.is_dir()):
+                continue
+            key = path.name.lower() if is_video else f"{path.name.lower()}.avi"
+            planned, clip = split_of.get(key, (split, ""))
+            right = options.out / split / (clip if is_video else _stem(clip))
             if planned != split:
                 elsewhere.append(path)
-            elif clip and path == options.out / split / clip and path.exists():
-                present.add(_key(clip))
+            elif clip and path == right and path.exists():
+                present[key] = path
     if elsewhere:
         raise UserError(
             f"{elsewhere[0]}: with fold {options.fold} and validation '{options.validation}' this "
             f"and {len(elsewhere) - 1:,} other clips belong to another split; give another --out"
         )
-    return frozenset(present)
+    return present
 
 
 def _unchanged(source: _Source, key: str, target: Path) -> bool:
     if source.archive is not None:
         return target.stat().st_size == source.archive.clips[key].size
-    return same_file(target, source.files[key])
+    return same_video(target, source.files[key])
 
 
 def _refuse_missing(options: Ucf101Options, plan: _Plan) -> None:
@@ -244,7 +263,7 @@ def _summary(
     options: Ucf101Options, lists: Ucf101Lists, source: _Source, plan: _Plan, copied: int
 ) -> Ucf101Summary:
     fold = lists.folds[options.fold]
-    there = plan.kept | set(plan.todo)
+    there = {**plan.kept, **plan.todo}
     return Ucf101Summary(
         out=options.out,
         fold=options.fold,
@@ -252,11 +271,16 @@ def _summary(
         present={split: sum(_key(clip) in there for clip in fold[split]) for split in SPLITS},
         kept=len(plan.kept),
         copied=copied,
+        frames=sum(path.suffix.lower() != ".avi" for path in there.values()),
         missing=plan.missing,
         unlisted=len(source.keys - {_key(clip) for clip in lists.clips()}),
         repeated=source.repeated,
         dry_run=options.dry_run,
     )
+
+
+def _stem(clip: str) -> str:
+    return clip.removesuffix(".avi")
 
 
 def _key(clip: str) -> str:
