@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from p3d.checkpoint import LAST, write_checkpoint
+from p3d.activations import activation_bytes
+from p3d.checkpoint import checkpoint_path, write_checkpoint
 from p3d.engine import train_step
 from p3d.errors import UserError
-from p3d.model import P3DConfig, create_model
+from p3d.model import P3D, P3DConfig, create_model
 from p3d.optim import build_optimizer, build_schedule, freeze, parameter_groups
-from p3d.plan import activation_bytes, make_plan, rate_points, render
+from p3d.plan import Plan, disk_bytes, make_plan, rate_points, render
 from p3d.preprocessing import Preprocessing, normalize
 from p3d.recipes import UCF101, UCF101_PAPER, Recipe, Schedule
 from p3d.runtime import Precision, autocast
@@ -25,10 +26,24 @@ from test_train import TINY, options, tiny_run
 SMALL = Preprocessing(num_frames=8, resize=(48, 48), crop=48)
 
 
+def plan_of(model: P3D, recipe: Recipe, steps_per_epoch: int, steps: int) -> Plan:
+    """The plan of a run on one device."""
+    return make_plan(
+        model,
+        recipe,
+        clips_per_step=recipe.batch_size * recipe.accumulate,
+        batches_per_step=recipe.accumulate,
+        processes=1,
+        steps_per_epoch=steps_per_epoch,
+        steps=steps,
+        precision="fp32",
+    )
+
+
 def test_the_papers_recipe_on_the_released_network() -> None:
     model = skeleton(P3DConfig("p3d199", 101))
     freeze(model, UCF101_PAPER)
-    plan = make_plan(model, UCF101_PAPER, steps_per_epoch=61, steps=7500, precision="fp32")
+    plan = plan_of(model, UCF101_PAPER, 61, 7500)
     rates = {
         group.name: (group.rate, group.multiplier, group.weight_decay) for group in plan.groups
     }
@@ -42,7 +57,7 @@ def test_the_papers_recipe_on_the_released_network() -> None:
     trained = sum(group.parameters for group in plan.groups)
     assert trained + plan.frozen_parameters == 65_879_589
     assert plan.memory.gradients == 4 * trained
-    assert plan.clips_per_step == "128 clips (8 batches of 16)"
+    assert plan.clips_per_step == "128 clips (1 x 8 batches of up to 16)"
     assert [point.rate for point in plan.points] == pytest.approx(
         [1e-3] * 4 + [1e-4] * 4 + [1e-5] * 2
     )
@@ -120,6 +135,16 @@ def test_activations_are_counted_as_autograd_keeps_them(
     assert counted == pytest.approx(kept_for_backward(config, recipe, precision), rel=0.04)
 
 
+def test_recomputed_blocks_keep_their_inputs_and_one_block_whole() -> None:
+    model = skeleton(P3DConfig("p3d63", 4))
+    whole = activation_bytes(model, UCF101, "fp32")
+    model.recomputes = True
+    few = activation_bytes(model, UCF101, "fp32")
+    assert 0.1 * whole < few < 0.5 * whole
+    one, two = (activation_bytes(model, replace(UCF101, batch_size=n), "fp32") for n in (1, 2))
+    assert two == pytest.approx(2 * one, rel=0.01)
+
+
 def test_half_the_bytes_keep_half_the_activations() -> None:
     model = skeleton(P3DConfig("p3d63", 4))
     recipe = replace(UCF101, batch_size=16)
@@ -129,14 +154,12 @@ def test_half_the_bytes_keep_half_the_activations() -> None:
 
 def test_the_files_have_the_sizes_foretold(sample: Path, tmp_path: Path) -> None:
     built, batches = tiny_run(sample, TINY)
-    plan = make_plan(built.model, TINY, steps_per_epoch=2, steps=4, precision="fp32")
+    best, checkpoint = disk_bytes(built.model, TINY)
     train_step(built, (batches[0],))
-    write_checkpoint(tmp_path / LAST, built.state())
+    write_checkpoint(tmp_path / "checkpoint", built.state())
     save_model(built.model, tmp_path / "best.safetensors")
-    assert plan.last_bytes == pytest.approx((tmp_path / LAST).stat().st_size, rel=0.01)
-    assert plan.best_bytes == pytest.approx(
-        (tmp_path / "best.safetensors").stat().st_size, rel=0.01
-    )
+    assert checkpoint == pytest.approx((tmp_path / "checkpoint").stat().st_size, rel=0.01)
+    assert best == pytest.approx((tmp_path / "best.safetensors").stat().st_size, rel=0.01)
 
 
 def test_nothing_is_written(sample: Path, tmp_path: Path, capsys) -> None:
@@ -144,7 +167,7 @@ def test_nothing_is_written(sample: Path, tmp_path: Path, capsys) -> None:
     assert list(tmp_path.iterdir()) == []
     said = capsys.readouterr().out
     assert "weights: from scratch" in said
-    assert "4 steps of 8 clips; 2 an epoch, 2 epochs" in said
+    assert "4 steps of 8 clips (1 x 1 batches of up to 8); 2 an epoch, 2 epochs" in said
     assert "at least" in said
 
 
@@ -158,7 +181,8 @@ def test_what_is_concluded_of_the_weights_is_said(sample: Path, tmp_path: Path, 
 
 
 def test_a_plan_is_refused_where_the_run_would_be(sample: Path, tmp_path: Path) -> None:
-    (tmp_path / LAST).write_bytes(b"a run")
+    path = checkpoint_path(tmp_path, 3)
+    path.write_bytes(b"a run")
     with pytest.raises(UserError, match="already holds a run; add --resume"):
         run(options(sample, tmp_path, plan=True))
-    assert [path.name for path in tmp_path.iterdir()] == [LAST]
+    assert list(tmp_path.iterdir()) == [path]

@@ -205,8 +205,6 @@ def build_run(
         forward = DistributedDataParallel(
             forward,
             device_ids=None if device.index is None else [device.index],
-            # Statistics of batch normalisation matter when they are used, see `share_buffers`.
-            broadcast_buffers=False,
             gradient_as_bucket_view=True,
         )
     return Run(

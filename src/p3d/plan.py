@@ -170,7 +170,8 @@ def make_plan(
         rate_points(recipe, steps_per_epoch, steps),
         steps_per_epoch,
         steps,
-        f"{clips_per_step} clips ({processes} x {batches_per_step} x up to {recipe.batch_size})",
+        f"{clips_per_step} clips ({processes} x {batches_per_step} batches of up to "
+        f"{recipe.batch_size})",
         best_bytes,
         checkpoint_bytes,
         Memory(

@@ -49,14 +49,19 @@ class SyncNorm(nn.BatchNorm2d):
         self.running_var.lerp_(unbiased, share)
 
 
+def _precise(x: Tensor) -> Tensor:
+    """The same numbers in float32 at least."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 class _Normalise(torch.autograd.Function):
-    """Normalise over all processes; statistics and their gradients in float32."""
+    """Normalise over all processes; statistics and their gradients in float32 at least."""
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        values = x.float()
+        values = _precise(x)
         sums = torch.cat(
             [values.sum(_ALL_BUT_CHANNEL), values.new_tensor([values.numel() / values.shape[1]])]
         )
@@ -78,8 +83,8 @@ class _Normalise(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x, weight, mean, scale, divisor = ctx.saved_tensors
-        gradient = gradients[0].float()
-        normal = (x.float() - mean.view(_CHANNEL)) * scale.view(_CHANNEL)
+        gradient = _precise(gradients[0])
+        normal = (_precise(x) - mean.view(_CHANNEL)) * scale.view(_CHANNEL)
         of_bias = gradient.sum(_ALL_BUT_CHANNEL)
         of_weight = (gradient * normal).sum(_ALL_BUT_CHANNEL)
         sums = torch.stack([of_bias, of_weight])

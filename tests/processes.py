@@ -1,0 +1,57 @@
+"""Running the command on several processes, as a user would."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
+
+
+def launch(
+    processes: int, *command: object, env: dict[str, str] | None = None, module: bool = True
+) -> subprocess.Popen[str]:
+    """Start `p3d` (or a script) under torchrun; its output comes by `communicate`."""
+    started = ["-m", "p3d"] if module else []
+    return subprocess.Popen(
+        [*LAUNCHER, str(processes), *started, *map(str, command)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # Libraries that wait for a busy core by spinning would starve their partners here.
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | (env or {}),
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen[str], code: int = 0, timeout: float = 240) -> str:
+    """Wait for a command, check its exit code, and return its output."""
+    output = process.communicate(timeout=timeout)[0]
+    assert process.returncode == code, output
+    return output
+
+
+def train_flags(data: Path, out: Path, **changes: object) -> list[str]:
+    """`train` on a tiny set with tiny clips; changes are flags by name."""
+    flags: dict[str, object] = {
+        "recipe": "scratch",
+        "data": data,
+        "out": out,
+        "device": "cpu",
+        "workers": 0,
+        "epochs": 2,
+        "batch_size": 8,
+        "clips_per_video": 1,
+        "num_frames": 4,
+        "resize": "20 20",
+        "crop": 16,
+        "flip_probability": 0,
+    }
+    words = ["train"]
+    for name, value in (flags | changes).items():
+        words.append(f"--{name.replace('_', '-')}")
+        if value is not True:
+            words += str(value).split() if name == "resize" else [str(value)]
+    return words
