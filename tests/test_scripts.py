@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,9 +19,11 @@ import torch
 from p3d.data.manifest import DataOptions, read_dataset
 from p3d.model import create_model, zero_init_residuals
 from p3d.weights import save_model
+from test_mlu import obstacle
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "run_scripts"
+SIMULATED_MLU = Path(__file__).parent / "simulated_mlu"
 SHELL_FILES = sorted(
     [ROOT / "env.sh", *SCRIPTS.glob("*.sh"), *SCRIPTS.glob("*.sbatch"), *ROOT.glob("docker/*.sh")]
 )
@@ -35,7 +38,8 @@ def beside_python(name: str) -> str | None:
 
 def environment(settings: dict[str, object]) -> dict[str, str]:
     """These settings, and of this process's own what any program needs."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH") if name in os.environ}
+    names = ("PATH", "HOME", "PYTHONPATH", "XDG_CACHE_HOME", "CXX")
+    kept = {name: os.environ[name] for name in names if name in os.environ}
     return kept | {name: str(value) for name, value in settings.items()}
 
 
@@ -411,41 +415,56 @@ def log_of(run: Path, event: str) -> list[dict[str, float]]:
     return [line for line in lines if line["event"] == event]
 
 
-def test_two_processes_train_by_the_model_zoo_s_recipe_and_one_goes_on(place: Path) -> None:
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("localhost", 0))
+        return int(taken.getsockname()[1])
+
+
+def test_two_machines_train_by_the_model_zoo_s_recipe_and_one_goes_on(place: Path) -> None:
     script, run = "P3D_FP32_60E_8GPUs_Train.sh", place / "a run"
-    settings = real(place, DEVICE="cpu", EPOCHS=3, OUT=run.name)
-    job = subprocess.Popen(
-        ["bash", SCRIPTS / script, *TINY],
-        cwd=place,
-        env=environment(settings | {"NPROC": 2}),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    settings = real(place, DEVICE="cpu", EPOCHS=3, OUT=run.name, NPROC=1)
+    both = {"NNODES": 2, "RDZV_ENDPOINT": f"localhost:{free_port()}", "MAX_RESTARTS": 0}
+    machines = [
+        subprocess.Popen(
+            ["bash", SCRIPTS / script, *TINY],
+            cwd=place,
+            env=environment(settings | both),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for _ in range(2)
+    ]
     while not log_of(run, "step"):
-        assert job.poll() is None, finish(job)[1]
+        assert all(machine.poll() is None for machine in machines), list(map(finish, machines))
         time.sleep(0.01)
-    job.send_signal(signal.SIGTERM)  # to torchrun, which the script has become
-    code, output = finish(job)
-    assert code == 1
-    assert "the same command with --resume goes on" in output
-    stopped = len(log_of(run, "step"))
-    assert stopped < 6
-    done = call(script, *TINY, cwd=place, **settings, NPROC=1)
+    for machine in machines:
+        machine.send_signal(signal.SIGTERM)  # to torchrun, which the script has become
+    ended = [finish(machine) for machine in machines]
+    assert [code for code, _ in ended] == [1, 1]
+    assert sum("the same command with --resume goes on" in output for _, output in ended) == 1
+    assert len(log_of(run, "step")) < 6
+    done = call(script, *TINY, cwd=place, **settings)
     assert done.returncode == 0, done.stderr
-    steps = log_of(run, "step")
-    assert [line["step"] for line in steps] == [1, 2, 3, 4, 5, 6]
+    assert [line["step"] for line in log_of(run, "step")] == [1, 2, 3, 4, 5, 6]
     recipe = json.loads((run / "config.json").read_text())["recipe"]
     zoo = {"lr": 1e-3, "momentum": 0.9, "weight_decay": 1e-4, "dropout": 0.9, "schedule": "cyclic"}
     assert {name: recipe[name] for name in zoo} == zoo
 
 
 def test_fp16_inference_measures_every_test_video(place: Path) -> None:
-    settings = real(place, DEVICE="cpu", OUT="measured")
+    """On the simulated MLU; on the CPU where that cannot be built."""
+    settings = real(place, OUT="measured")
+    if obstacle() is None:
+        settings["PYTHONPATH"] = f"{SIMULATED_MLU}:{os.environ.get('PYTHONPATH', '')}"
+    else:
+        settings["DEVICE"] = "cpu"
     done = call("P3D_Infer.sh", "fp16", "--clips", "1", cwd=place, **settings)
     assert done.returncode == 0, done.stderr
     metrics = json.loads((place / "measured" / "metrics.json").read_text())
     assert (metrics["videos"], metrics["options"]["precision"]) == (8, "fp16")
+    assert metrics["options"]["device"] == settings.get("DEVICE", "mlu")
 
 
 def test_fp32_inference_names_the_classes_of_videos(place: Path) -> None:
