@@ -191,3 +191,51 @@ def test_wrong_tables(tmp_path: Path) -> None:
     table.write_text("a.mp4 0\n")
     with pytest.raises(UserError, match="there is no such folder"):
         prepare_manifest(replace(options, videos=tmp_path / "nowhere"))
+
+
+@pytest.fixture
+def merl(tmp_path: Path) -> tuple[Path, Path]:
+    """As P3D's ports have MERL and Breakfast: lists like UCF101's, clips in folders of splits."""
+    videos = touch(
+        tmp_path / "merl",
+        "train/Reach/1_1_5.mp4",
+        "train/Inspect/1_1_9.mp4",
+        "test/Reach/2_1_7.mp4",
+    )
+    frames = touch(videos / "validation" / "Reach", "3_1_8/3_1_8-0001.jpg")
+    assert frames.is_dir()
+    lists = videos / "merlTrainTestList"
+    lists.mkdir()
+    (lists / "classInd.txt").write_text("1 Reach\n2 Inspect\n3 Unseen\n")
+    (lists / "trainlist01.txt").write_text("Reach/1_1_5.mp4 1\nInspect/1_1_9.mp4 2\n")
+    (lists / "validationlist01.txt").write_text("Reach/3_1_8.mp4\n")
+    (lists / "testlist01.txt").write_text("Reach/2_1_7.mp4\n")
+    return videos, lists
+
+
+def test_lists_like_those_of_ucf101(merl: tuple[Path, Path], tmp_path: Path) -> None:
+    videos, lists = merl
+    options = ManifestOptions("ucf101", videos, tmp_path / "manifest.csv", tables=(lists,))
+    prepare_manifest(options)
+    assert read(options.out) == {
+        "train": [("Reach", "1_1_5.mp4", ""), ("Inspect", "1_1_9.mp4", "")],
+        "validation": [("Reach", "3_1_8", "")],
+        "test": [("Reach", "2_1_7.mp4", "")],
+    }
+    names = read_dataset(DataOptions(options.out), "train").class_names
+    assert names == ("Reach", "Inspect", "Unseen")
+
+
+def test_lists_like_those_of_ucf101_with_faults(merl: tuple[Path, Path], tmp_path: Path) -> None:
+    videos, lists = merl
+    options = ManifestOptions("ucf101", videos, tmp_path / "manifest.csv", tables=(lists,))
+    with pytest.raises(UserError, match=r"trainlist02\.txt: cannot be read"):
+        prepare_manifest(replace(options, fold=2))
+    with pytest.raises(UserError, match="needs --tables"):
+        prepare_manifest(replace(options, tables=()))
+    (lists / "testlist01.txt").write_text("Reach/2_1_7.mp4 2\n")
+    with pytest.raises(UserError, match="label 2, but Reach is 1"):
+        prepare_manifest(options)
+    listed = replace(options, kind="lists", train_list=lists / "validationlist01.txt")
+    with pytest.raises(UserError, match="are read by --kind ucf101"):
+        prepare_manifest(listed)

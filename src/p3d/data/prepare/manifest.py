@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,16 +28,19 @@ ARCHIVES = frozenset({".rar", ".zip"})
 class ManifestOptions:
     """Write a manifest for a data set that has lists of its own."""
 
-    kind: Literal["hmdb51", "kinetics", "lists", "csv"]
+    kind: Literal["hmdb51", "kinetics", "ucf101", "lists", "csv"]
     """What the lists are. hmdb51: CLASS_test_split1.txt and so on. kinetics: CSV with the columns
-    label, youtube_id, time_start, time_end, split. lists: text files with a line `path label` or
-    `path frames label` for each video. csv: any CSV with a header, as --columns says."""
+    label, youtube_id, time_start, time_end, split. ucf101: classInd.txt, trainlist01.txt and so on
+    with lines `Class/video`, as MERL and Breakfast have too. lists: text files with a line
+    `path label` or `path frames label` for each video. csv: any CSV with a header, as --columns
+    says."""
     videos: Path
     """Folder with the videos. For hmdb51 also hmdb51_org.rar, or the folder of its RARs."""
     out: Path
     """Manifest to write. Archives are unpacked into the folder videos beside it."""
     tables: tuple[Path, ...] = ()
-    """kinetics, csv: the CSV files. hmdb51: the folder or the RAR of its lists."""
+    """kinetics, csv: the CSV files. ucf101: the folder of its lists. hmdb51: the folder or the RAR
+    of its lists."""
     train_list: Path | None = None
     """lists: the training videos."""
     validation_list: Path | None = None
@@ -53,7 +56,7 @@ class ManifestOptions:
     split: Split | None = None
     """kinetics, csv: the split of rows that do not name theirs."""
     fold: Literal[1, 2, 3] = 1
-    """hmdb51: which of the three official splits."""
+    """hmdb51, ucf101: which of the three official splits."""
     allow_missing: bool = False
     """List the videos that are there, when some are not."""
 
@@ -91,7 +94,7 @@ def prepare_manifest(options: ManifestOptions) -> ManifestSummary:
         UserError: If a table is absent or malformed, a video is named twice, or videos are missing
             and that is not allowed.
     """
-    class_names = _read_classes(options.classes) if options.classes else ()
+    class_names = _class_names(options)
     rows = list(_read_rows(options, class_names))
     if not rows:
         raise UserError(f"--kind {options.kind}: the tables list no videos; give others")
@@ -123,7 +126,14 @@ def run(options: ManifestOptions) -> None:
     print("\n".join(prepare_manifest(options).lines()))
 
 
-def _read_rows(options: ManifestOptions, class_names: Sequence[str]) -> Iterator[Row]:
+def _class_names(options: ManifestOptions) -> tuple[str, ...]:
+    """Those that a file says; none where the rows are to say them."""
+    if options.kind == "ucf101" and options.tables:
+        return tables.ucf101_classes(options.tables[0])
+    return _read_classes(options.classes) if options.classes else ()
+
+
+def _read_rows(options: ManifestOptions, class_names: tuple[str, ...]) -> Iterator[Row]:
     if options.kind == "lists":
         named = zip(
             SPLITS, (options.train_list, options.validation_list, options.test_list), strict=True
@@ -139,6 +149,8 @@ def _read_rows(options: ManifestOptions, class_names: Sequence[str]) -> Iterator
         if options.kind == "hmdb51":
             with _text_folder(path) as folder:
                 yield from tables.hmdb51(folder, options.fold)
+        elif options.kind == "ucf101":
+            yield from tables.ucf101(path, options.fold, class_names)
         elif options.kind == "kinetics":
             yield from tables.kinetics(path, options.split)
         else:

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from p3d.data.records import Split, read_lines
+from p3d.data.records import SPLITS, Split, read_lines, read_text, stem_of
+from p3d.data.ucf101 import parse_classes, parse_list
 from p3d.errors import UserError
 
 HMDB51_GROUP = re.compile(r"^(.+)_[a-z]+_[a-z]+_np\d+_[a-z]+_[a-z]+_\d+\.\w+$")
@@ -98,6 +99,38 @@ def kinetics(table: Path, default: Split | None) -> Iterator[Row]:
         yield Row(tuple(dict.fromkeys(names)), label, split, film, place)
 
 
+def ucf101_classes(folder: Path) -> tuple[str, ...]:
+    """The class names of a folder of lists like UCF101's, in the order of their labels.
+
+    Raises:
+        UserError: There is no `classInd.txt`, or it is malformed.
+    """
+    path = folder / "classInd.txt"
+    return parse_classes(read_text(path), str(path))
+
+
+def ucf101(folder: Path, fold: int, class_names: tuple[str, ...]) -> Iterator[Row]:
+    """The lists `trainlist<fold>.txt` and so on: a line `Class/video` for each, maybe a label.
+
+    So MERL and Breakfast come with P3D's ports too. Labels count from 1 and follow from the class.
+    Videos, or folders of their frames, lie in a folder of their split, in `videos/` or in neither.
+
+    Raises:
+        UserError: There is no training list, or a line is not of that form.
+    """
+    for split in SPLITS:
+        path = folder / f"{split}list{fold:02d}.txt"
+        if split != "train" and not path.is_file():
+            continue
+        for entry in parse_list(read_text(path), str(path), class_names):
+            places = dict.fromkeys((split, *SPLITS, "videos", "."))
+            stems = dict.fromkeys((entry.name, stem_of(entry.name)))
+            names = tuple(
+                PurePosixPath(place, stem).as_posix() for stem in stems for place in places
+            )
+            yield Row(names, class_names[entry.label], split, entry.group, entry.place)
+
+
 def lists(paths: Sequence[tuple[Split, Path]], class_names: Sequence[str]) -> Iterator[Row]:
     """Text files with a line `path label` or `path frames label` for each video.
 
@@ -114,7 +147,10 @@ def lists(paths: Sequence[tuple[Split, Path]], class_names: Sequence[str]) -> It
             if len(parts) > 2 and parts[-2].isdigit():
                 name = " ".join(parts[:-2])
             if not name:
-                raise UserError(f"{place}: {line!r} should be `path label` or `path frames label`")
+                raise UserError(
+                    f"{place}: {line!r} should be `path label` or `path frames label`; lists of "
+                    "`Class/video` are read by --kind ucf101"
+                )
             yield Row((name,), _class_of(label, class_names, place), split, "", place)
 
 
