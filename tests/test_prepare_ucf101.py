@@ -170,6 +170,15 @@ def test_a_source_without_any_clip_is_refused_even_so(source: Path, tmp_path: Pa
         prepare_ucf101(Ucf101Options(source, tmp_path / "ucf101", allow_missing=True))
 
 
+@pytest.mark.parametrize("place", ["", "train", "ucfTrainTestlist"])
+def test_a_file_in_the_way_is_told(source: Path, tmp_path: Path, place: str) -> None:
+    blocked = tmp_path / "ucf101" / place
+    blocked.parent.mkdir(exist_ok=True)
+    blocked.touch()
+    with pytest.raises(UserError, match=r"ucf101.*: cannot be written"):
+        prepare_ucf101(Ucf101Options(source, tmp_path / "ucf101"))
+
+
 def test_half_prepared_folder_is_completed_in_place(source: Path, tmp_path: Path) -> None:
     """As left by other tools: some clips in the split folders, frames beside them."""
     out = tmp_path / "ucf101"

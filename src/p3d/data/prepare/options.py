@@ -32,14 +32,14 @@ class Remote:
     insecure: bool = False
     """Do not check the server's certificate."""
     tries: int = 8
-    """Attempts a file without any progress, with growing pauses, before giving up."""
+    """Give a file up after so many attempts in a row that brought nothing."""
     pause: float = 1.0
     """Seconds before the second attempt; doubled for each further one, up to a minute."""
 
 
 @dataclass(frozen=True)
 class Ucf101Options:
-    """Lay UCF101 out for training."""
+    """Lay UCF101 out for training: OUT/SPLIT/CLASS/CLIP.avi, and the lists of all three splits."""
 
     source: Path
     """UCF101.rar, a zip of it, or a folder with the .avi files at any depth, or with a folder of
@@ -58,13 +58,13 @@ class Ucf101Options:
     """Clips held out of the training list: 'public' takes groups 8-10 (split 1), 1-3 (split 2),
     22-24 (split 3); 'none' trains on the whole official list."""
     dry_run: bool = False
-    """Only count and report."""
+    """Only count and report; write nothing."""
     allow_missing: bool = False
     """Go on with the clips that are there, when some that the lists name are not."""
     workers: int = 0
-    """Threads; 0: one a processor."""
+    """Threads that link or copy; 0: one a processor."""
     download: bool = False
-    """First download the archive and the lists into the source, then a folder."""
+    """Download the archive and the lists first; --source is the folder to put them into."""
     remote: Remote = field(default_factory=Remote)
 
 

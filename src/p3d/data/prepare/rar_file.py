@@ -90,8 +90,8 @@ def rar_openers(path: Path) -> tuple[Opener, ...]:
     if not programs:
         raise UserError(
             f"{path}: no program to unpack RAR was found; install one of {', '.join(UNPACKERS)} "
-            "(Debian: apt install unrar, or libarchive-tools; macOS and Windows: 7-Zip), or unpack "
-            "the archive elsewhere and give the folder"
+            "(bsdtar is in Debian's libarchive-tools, 7z in 7-Zip for macOS and Windows), or "
+            "unpack the archive elsewhere and give the folder"
         )
     return tuple(partial(_contents, program) for program in programs)
 

@@ -127,10 +127,14 @@ def prepare_ucf101(options: Ucf101Options) -> Ucf101Summary:
     copied = 0
     if not options.dry_run:
         _refuse_missing(options, plan)
-        for split in SPLITS:
-            remove_partial(options.out / split)
-        copied = _place_all(options, plan, source)
-        write_lists(lists, options.out / LISTS)
+        try:
+            for split in SPLITS:
+                remove_partial(options.out / split)
+            copied = _place_all(options, plan, source)
+            write_lists(lists, options.out / LISTS)
+        except OSError as error:
+            place = error.filename or options.out
+            raise UserError(f"{place}: cannot be written ({error.strerror or error})") from error
     return _summary(options, lists, source, plan, copied)
 
 
@@ -217,16 +221,15 @@ def _unchanged(source: _Source, key: str, target: Path) -> bool:
 
 def _refuse_missing(options: Ucf101Options, plan: _Plan) -> None:
     total = len(plan.todo) + len(plan.kept) + len(plan.missing)
-    if plan.missing and (not options.allow_missing or len(plan.missing) == total):
-        remedy = (
-            "give the whole data set"
-            if options.allow_missing
-            else ("give the whole data set, or use what is there by --allow-missing")
-        )
-        raise UserError(
-            f"{options.source}: {len(plan.missing):,} of {total:,} clips that the lists name are "
-            f"not there, {plan.missing[0]} for one; {remedy}"
-        )
+    if not plan.missing or (options.allow_missing and len(plan.missing) < total):
+        return
+    remedy = "give the whole data set, or use what is there by --allow-missing"
+    if len(plan.missing) == total:
+        remedy = "give the archive, or the folder above the .avi files or frames"
+    raise UserError(
+        f"{options.source}: {len(plan.missing):,} of {total:,} clips that the lists name are not "
+        f"there, {plan.missing[0]} for one; {remedy}"
+    )
 
 
 def _place_all(options: Ucf101Options, plan: _Plan, source: _Source) -> int:
