@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFo
 from numpy.typing import NDArray
 
 from p3d.run_report.figures import INK, Chart, figure_style, make_chart
-from p3d.run_report.record import Line, RunRecord, column
+from p3d.run_report.record import Line, RunRecord, column, number
 
 TRAINING, VALIDATION, OTHER = "#2f6db5", "#d9730d", "#4c6b68"
 _MOST_POINTS = 400
@@ -68,7 +68,7 @@ def _accuracy(epochs: Sequence[Line]) -> Chart | None:
 
 def _by_epoch(epochs: Sequence[Line], name: str) -> tuple[Values, Values]:
     """Values against the epoch's number rather than its step."""
-    return column([{**line, "step": line.get("epoch", np.nan)} for line in epochs], name)
+    return column([{**line, "step": number(line, "epoch")} for line in epochs], name)
 
 
 def _percent(axes: Axes) -> None:
@@ -143,7 +143,7 @@ def _step_curve(steps: Sequence[Line], epochs: Sequence[Line], curve: _StepCurve
     if curve.noisy:
         told = _draw_smoothed(axes, x, y, OTHER, curve.title)
     else:
-        told = _draw_points(axes, *_thinned(x, y), OTHER, curve.title, of=x)
+        told = _draw_points(axes, x, y, OTHER, curve.title)
     if not told:
         return None
     curve.finish(axes)
@@ -161,25 +161,24 @@ def _draw_smoothed(axes: Axes, x: Values, y: Values, colour: str, label: str) ->
     if len(x) < 25:
         return _draw_points(axes, x, y, colour, label)
     axes.plot(*_thinned(x, y), color=colour, alpha=0.28, linewidth=0.8)
-    return _draw_points(axes, *_every(x, _smooth(y)), colour, label, of=x)
+    axes.plot(*_every(x, _smooth(y)), color=colour, label=label)
+    return _in_words(x, y, label)
 
 
-def _draw_points(
-    axes: Axes,
-    x: Values,
-    y: Values,
-    colour: str,
-    label: str,
-    line: str = "-",
-    of: Values | None = None,
-) -> str:
+def _draw_points(axes: Axes, x: Values, y: Values, colour: str, label: str, line: str = "-") -> str:
     """A curve, with its points where they are few. Returns what it shows in words."""
-    known = np.isfinite(y) & np.isfinite(x)
+    told = _in_words(x, y, label)
+    if told:
+        marker = "o" if len(x) <= 40 else None
+        axes.plot(*_thinned(x, y), line, color=colour, label=label, marker=marker)
+    return told
+
+
+def _in_words(x: Values, y: Values, label: str) -> str:
+    """What a curve shows; nothing where it has no number."""
+    known = np.isfinite(x) & np.isfinite(y)
     if not known.any():
         return ""
-    few = len(x if of is None else of) <= 40
-    values = np.where(known, y, np.nan)
-    axes.plot(x, values, line, color=colour, label=label, marker="o" if few else None)
     first, last = np.flatnonzero(known)[[0, -1]]
     return (
         f"{label}: {y[first]:.4g} at {x[first]:g}, {y[last]:.4g} at {x[last]:g}, "
@@ -201,7 +200,11 @@ def _smooth(y: Values) -> Values:
 
 
 def _thinned(x: Values, y: Values) -> tuple[Values, Values]:
-    """At most twice `_MOST_POINTS` points, the lowest and the highest of each stretch."""
+    """At most twice `_MOST_POINTS` points, the lowest and the highest of each stretch.
+
+    What is infinite becomes NaN, a gap in the curve.
+    """
+    y = np.where(np.isfinite(y), y, np.nan)
     if len(x) <= 2 * _MOST_POINTS:
         return x, y
     kept = []

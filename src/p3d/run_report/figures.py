@@ -44,6 +44,7 @@ _STYLE: Any = {  # its own type is the list of all settings that matplotlib has
     "lines.linewidth": 1.7,
     "lines.markersize": 4,
     "svg.fonttype": "none",
+    "svg.hashsalt": "p3d",
     "text.parse_math": False,
     "xtick.color": INK,
     "xtick.major.size": 0,
@@ -65,7 +66,8 @@ def figure_style() -> Iterator[None]:
     """Draw in the style of the report's page."""
     # Names of classes may be in any script; the browser has the letters that matplotlib lacks.
     with mpl.rc_context(_STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        for message in ("Glyph .* missing from", "Matplotlib currently does not support"):
+            warnings.filterwarnings("ignore", message=message)
         yield
 
 
@@ -137,6 +139,7 @@ def _svg(figure: Figure, title: str, words: str) -> str:
     text = file.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text, flags=re.DOTALL)
     text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text)
     # Several figures share a page: what they define must not have the same name.
     name = re.sub(r"\W+", "-", title.lower())

@@ -18,6 +18,7 @@ import tyro
 from p3d.report import write_text
 from p3d.run_report.pieces import (
     NOTHING,
+    count,
     decimal,
     document,
     duration,
@@ -126,7 +127,7 @@ def _figures(record: RunRecord) -> Iterator[tuple[str, str, str]]:
         last = epochs[-1]
         yield "Training top-1", share(number(last, "train_top1")), "last epoch, no validation"
     planned = record.recipe.get("epochs")
-    done = f"{number(epochs[-1], 'epoch', len(epochs)):.0f}" if epochs else "0"
+    done = count(number(epochs[-1], "epoch")) if epochs else "0"
     yield "Epochs", f"{done} of {planned}" if planned else done, f"{record.last_step:,} steps"
     seconds = [number(line, "seconds", 0.0) for line in epochs]
     each = f"{duration(sum(seconds) / len(seconds))} an epoch" if seconds else ""

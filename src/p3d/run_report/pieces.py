@@ -31,10 +31,10 @@ h3 { font-size: 15px; font-weight: 620; margin: 0; }
 .state { font-size: 13px; font-weight: 600; border-radius: 99px; padding: 3px 12px;
   background: #fdf1dc; color: var(--amber); }
 .state.done { background: #e2f3ea; color: var(--green); }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 1px;
+.tiles { display: flex; flex-wrap: wrap; gap: 1px;
   margin: 28px 0 0; background: var(--line); border: 1px solid var(--line); border-radius: 10px;
   overflow: hidden; }
-.tiles div { background: #fff; padding: 14px 18px 13px; }
+.tiles div { flex: 1 1 150px; background: #fff; padding: 14px 18px 13px; }
 .tiles dt { color: var(--soft); font-size: 13px; }
 .tiles dd { margin: 2px 0 0; font-size: 25px; line-height: 1.25; font-weight: 620;
   letter-spacing: -0.015em; font-variant-numeric: tabular-nums; }
@@ -45,6 +45,7 @@ h3 { font-size: 15px; font-weight: 620; margin: 0; }
 .pair { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 32px 36px;
   margin-top: 18px; align-items: start; }
 figure svg { display: block; width: 100%; height: auto; margin-top: 6px; }
+figure svg * { stroke-linejoin: round; stroke-linecap: butt; }
 figure svg text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, Arial, "Noto Sans",
   "Liberation Sans", sans-serif !important; font-variant-numeric: tabular-nums; }
 figcaption { font-size: 13px; line-height: 1.4; }

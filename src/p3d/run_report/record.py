@@ -118,18 +118,20 @@ class RunRecord:
     @property
     def outcome(self) -> str:
         """Whether the run came to its end, in a few words."""
-        done = int(number(self.epochs[-1], "epoch", 0)) if self.epochs else 0
-        planned, steps = (self.recipe.get(name) for name in ("epochs", "max_steps"))
-        if (planned and done >= planned) or (steps and self.last_step >= steps):
+        done = number(self.epochs[-1], "epoch") if self.epochs else 0.0
+        # A comparison with what is not known is false.
+        if done >= number(self.recipe, "epochs"):
             return "finished"
-        patience = self.config.get("patience")
-        if self.best is not None and patience and done - number(self.best, "epoch") >= patience:
-            return f"finished early: no better epoch in {patience}"
+        if self.last_step >= number(self.recipe, "max_steps"):
+            return "finished"
+        patience = number(self.config, "patience")
+        if self.best is not None and done - number(self.best, "epoch") >= patience:
+            return f"finished early: no better epoch in {patience:.0f}"
         return f"stopped at step {self.last_step:,}" if self.last_step else "no step yet"
 
 
 def number(line: Line, name: str, default: float = math.nan) -> float:
-    """A number in a line of the log; the default where there is none."""
+    """A number in a line of the log or among options; the default where there is none."""
     value = line.get(name)
     return float(value) if isinstance(value, int | float) else default
 
