@@ -36,7 +36,7 @@ UNPACKERS: Mapping[str, tuple[str, ...]] = {
 """Programs that write all members of a RAR to a pipe, the most able first.
 
 The first three read everything. bsdtar lacks solid archives of RAR 4 and all of RAR 1.5 and 2;
-unar has these, but not every archive of RAR 5.
+unar has solid ones, but not every archive of RAR 5.
 """
 
 _PROOF = {
