@@ -83,6 +83,7 @@ def test_a_run_leaves_weights_log_and_configuration(finished: Path, sample: Path
     assert model.class_names == read_dataset(DataOptions(sample), "train").class_names
     assert (model.preprocessing.num_frames, model.preprocessing.crop) == (4, 16)
     assert {path.name for path in finished.iterdir()} == {
+        ".lock",
         BEST,
         "checkpoint-0000002.pt",
         "checkpoint-0000004.pt",

@@ -33,7 +33,7 @@ def find_checkpoints(folder: Path) -> list[Path]:
     """A run's checkpoints, the newest first."""
     if not folder.is_dir():
         return []
-    found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)]
+    found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name) and path.is_file()]
     return sorted(found, key=step_of, reverse=True)
 
 

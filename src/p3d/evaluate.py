@@ -134,11 +134,11 @@ def score_videos(
         leave=False,
     ) as bar:
         for batch in loader:
-            if stop is not None and stop.signal is not None:
+            if stop is not None and stop.is_set:
                 break
             parts.append(_score_batch(scorer, batch, clips))
             bar.update(len(batch.labels) + len(batch.bad))
-    if group.any(stop is not None and stop.signal is not None):
+    if group.any(stop is not None and stop.is_set):
         raise Stopped
     scored = _join([part for parts_of_one in group.gather(parts) for part in parts_of_one])
     if not len(scored.labels):

@@ -34,6 +34,29 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def held(folder: Path) -> Iterator[bool]:
+    """Hold a folder for this process alone; yields whether nobody else holds it.
+
+    The system lets go of it when the process ends, however it does. Where the system has no such
+    locks (Windows), the folder is nobody's.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield True
+        return
+    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        yield False
+    else:
+        yield True
+    finally:
+        os.close(descriptor)
+
+
 def _flush(path: Path) -> None:
     """Have the system write a file or a folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)

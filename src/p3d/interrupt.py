@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from types import FrameType, TracebackType
 
@@ -23,7 +24,7 @@ class StopRequest:
     """
 
     def __init__(self, *, launched: bool = False) -> None:
-        self._launched = launched
+        self._launcher = os.getppid() if launched else None
         self.signal: signal.Signals | None = None
         self._before: dict[signal.Signals, object] = {}
 
@@ -41,13 +42,18 @@ class StopRequest:
         self._restore()
 
     @property
+    def is_set(self) -> bool:
+        """Whether to stop: a signal came, or the launcher is gone and with it the run's owner."""
+        return self.signal is not None or self._launcher not in (None, os.getppid())
+
+    @property
     def exit_code(self) -> int:
         """What a shell expects of a program that this signal ended."""
         return 0 if self.signal is None else 128 + self.signal.value
 
     def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         self.signal = self.signal or signal.Signals(number)
-        if not self._launched:
+        if self._launcher is None:
             self._restore()
 
     def _restore(self) -> None:

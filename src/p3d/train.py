@@ -20,6 +20,7 @@ from p3d.data.manifest import VideoDataset, read_dataset
 from p3d.distributed import Group, join
 from p3d.engine import Run, build_run
 from p3d.errors import UserError
+from p3d.files import held
 from p3d.interrupt import StopRequest
 from p3d.model import P3D, create_model, zero_init_residuals
 from p3d.optim import freeze
@@ -179,7 +180,14 @@ def _train(options: TrainOptions, device: torch.device, group: Group, stop: Stop
         return 0
     whole = Job(job, options, loader, validation, marks, stop)
     if group.is_main:
-        return _train_and_write(whole)
+        make_folder(options.out)
+        with held(options.out) as is_ours:
+            if not is_ours:
+                raise UserError(
+                    f"another process is at work in {options.out}; let it end, or choose another "
+                    "--out"
+                )
+            return _train_and_write(whole)
     return stop.exit_code if train_all(whole) else 0
 
 
@@ -200,7 +208,6 @@ def _print_plan(run: Run, loader: TrainLoader) -> None:
 def _train_and_write(job: Job) -> int:
     """The main process's run, which is the one that writes."""
     options, run = job.options, job.run
-    make_folder(options.out)
     print(check_room(options.out, *disk_bytes(run.model, run.recipe), options.keep_checkpoints))
     write_json(options.out / "config.json", asdict(options))
     write_json(options.out / "environment.json", describe_machine(run.device))
@@ -229,7 +236,7 @@ def _train_and_write(job: Job) -> int:
 
 def _tell_stop(job: Job, *, is_saved: bool) -> int:
     progress, signal = job.run.progress, job.stop.signal
-    by = signal.name if signal else "a signal to another process"
+    by = signal.name if signal else "another process or the loss of the launcher"
     kept = "nothing is lost" if is_saved else "THE LAST STEPS ARE NOT SAVED"
     print(
         f"stopped by {by} in epoch {progress.epoch + 1} after step {progress.step}; {kept}: the "

@@ -76,7 +76,7 @@ def train_all(job: Job) -> bool:
         except Stopped:
             job.save()
             return True
-        if job.run.group.any(job.stop.signal is not None):
+        if job.run.group.any(job.stop.is_set):
             return not job.run.is_over
     return False
 
@@ -112,7 +112,7 @@ def train_epoch(job: Job) -> bool:
             began = now
             over = run.all_steps_taken or progress.step_in_epoch >= steps
             # All processes must decide alike, and a signal reaches them one by one.
-            stopped = run.group.any(job.stop.signal is not None)
+            stopped = run.group.any(job.stop.is_set)
             if over or stopped:
                 return over
             if job.saver is not None and job.saver.is_due(progress.step):
