@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
-from types import SimpleNamespace
 
 import torch
 import torch.distributed as dist
@@ -53,8 +52,17 @@ def build(device: torch.device, group: Group) -> Run:
     model = create_model("p3d63", num_classes=2, dropout=recipe.dropout)
     synchronize_norms(model)
     model.train()
-    loader = SimpleNamespace(steps_per_epoch=2, clips_per_step=8)
-    return build_run(recipe, model, loader, DATASET, device, seed=1, precision="fp32", group=group)
+    return build_run(
+        recipe,
+        model,
+        DATASET,
+        device,
+        clips_per_step=8,
+        steps_per_epoch=2,
+        seed=1,
+        precision="fp32",
+        group=group,
+    )
 
 
 def check_step(group: Group, card: torch.device) -> None:

@@ -76,6 +76,8 @@ def test_the_simulated_card(name: str, checks: dict[str, str | None]) -> None:
 
 # ---- One process: the commands ----
 
+SHORT = {"epochs": 1, "batch_size": 4}  # four steps and one validation
+
 
 class Done(NamedTuple):
     """Where the commands have written, and what each said, by its name."""
@@ -88,7 +90,7 @@ class Done(NamedTuple):
 def on_cpu(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run on the CPU."""
     out = tmp_path_factory.mktemp("cpu") / "run"
-    assert main(train_flags(sample, out)) == 0
+    assert main(train_flags(sample, out, **SHORT)) == 0
     return out
 
 
@@ -97,7 +99,7 @@ def stopped(env: dict[str, str], sample: Path, tmp_path_factory: pytest.TempPath
     """The folder of the same run on the card, stopped on its way."""
     out = tmp_path_factory.mktemp("mlu") / "run"
     process = subprocess.Popen(
-        [sys.executable, "-m", "p3d", *train_flags(sample, out, device="mlu", workers=1)],
+        [sys.executable, "-m", "p3d", *train_flags(sample, out, device="mlu", workers=1, **SHORT)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -124,13 +126,14 @@ def done(env: dict[str, str], sample: Path, stopped: Path, on_cpu: Path) -> Done
     scoring = ["--weights", str(weights), "--clips", "2"]
     measuring = ["eval", "--data", str(sample), "--workers", "0", *scoring]
 
-    def train(precision: str, **changes: object) -> list[str]:
-        return train_flags(sample, folder / precision, device="mlu", precision=precision, **changes)
+    def train(precision: str) -> list[str]:
+        out = folder / precision
+        return train_flags(sample, out, device="mlu", precision=precision, max_steps=1)
 
     commands = {
-        "resume": train_flags(sample, stopped, device="mlu", resume=True),
-        "fp16": train("fp16", max_steps=2, save_steps=1),
-        "bf16": train("bf16", max_steps=1),
+        "resume": train_flags(sample, stopped, device="mlu", resume=True, **SHORT),
+        "fp16": train("fp16"),
+        "bf16": train("bf16"),
         "eval": [*measuring, "--device", "auto", "--out", str(folder / "eval")],
         "eval fp16": [*measuring, "--device", "mlu", "--precision", "fp16"],
         "predict": ["predict", "--json", str(video), "--device", "mlu", *scoring],
@@ -185,8 +188,8 @@ def test_a_run_records_its_card(done: Done) -> None:
 def test_trains_in_mixed_precision(precision: str, done: Done) -> None:
     out = done.folder / precision
     steps = [line for line in read_log(out) if line["event"] == "step"]
-    assert len(steps) == (2 if precision == "fp16" else 1)
-    assert all(("scale" in line) == (precision == "fp16") for line in steps)
+    assert [line["step"] for line in steps] == [1]
+    assert ("scale" in steps[0]) == (precision == "fp16")
     kept = weights(out)
     assert kept["stem.conv.weight"].dtype == torch.float32
     assert all(tensor.isfinite().all() for tensor in kept.values())
@@ -233,7 +236,7 @@ def test_the_model_zoos_script_trains_on_two_cards(
     command = Path(sys.executable).parent / "p3d"
     if not command.exists():
         pytest.skip(f"p3d is not installed beside {sys.executable}")
-    tiny = "--network p3d63 --num-frames 4 --resize 20 20 --crop 16 --max-steps 2 --wiring author"
+    tiny = "--network p3d63 --num-frames 4 --resize 20 20 --crop 16 --max-steps 1 --wiring author"
     done = subprocess.run(
         ["bash", ROOT / "run_scripts" / "P3D_AMP_60E_8MLUs_Train.sh", *tiny.split()],
         env=env
@@ -253,8 +256,8 @@ def test_the_model_zoos_script_trains_on_two_cards(
     )
     assert done.returncode == 0, done.stdout
     steps = [line for line in read_log(tmp_path) if line["event"] == "step"]
-    assert [line["step"] for line in steps] == [1, 2]
-    assert all("scale" in line for line in steps)
+    assert [line["step"] for line in steps] == [1]
+    assert "scale" in steps[0]
     assert all(tensor.isfinite().all() for tensor in weights(tmp_path).values())
     record = json.loads((tmp_path / "environment.json").read_text())
     assert record["device"] == "mlu:0 (Simulated MLU, 24 GiB)"
