@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 
@@ -84,8 +83,17 @@ def build(recipe: Recipe, group: Group, *, sync: bool = False) -> Run:
         synchronize_norms(model)
     freeze(model, recipe)
     model.train()
-    loader = SimpleNamespace(steps_per_epoch=2, clips_per_step=8)
-    return build_run(recipe, model, loader, DATASET, CPU, seed=1, precision="fp32", group=group)
+    return build_run(
+        recipe,
+        model,
+        DATASET,
+        CPU,
+        clips_per_step=8,
+        steps_per_epoch=2,
+        seed=1,
+        precision="fp32",
+        group=group,
+    )
 
 
 def check_steps(group: Group, recipe: Recipe, shares: list[list[list[int]]], *, sync: bool) -> None:

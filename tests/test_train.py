@@ -192,7 +192,16 @@ def tiny_run(sample: Path, recipe: Recipe) -> tuple[Run, list[Batch]]:
     dataset = read_dataset(wanted.data, "train")
     model, _ = build_model(wanted, dataset.class_names)
     loader = build_loader(wanted, model, dataset)
-    built = build_run(recipe, model, loader, dataset, torch.device("cpu"), seed=1, precision="fp32")
+    built = build_run(
+        recipe,
+        model,
+        dataset,
+        torch.device("cpu"),
+        clips_per_step=loader.clips_per_step,
+        steps_per_epoch=loader.steps_per_epoch,
+        seed=1,
+        precision="fp32",
+    )
     model.train()
     return built, list(loader.epoch(0))
 
@@ -210,6 +219,16 @@ def test_accumulated_batches_step_like_one_large_batch(sample: Path) -> None:
     assert train_step(parts, halves).loss == pytest.approx(step.loss, rel=1e-5)
     for ours, theirs in zip(parts.model.parameters(), whole.model.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_recomputed_activations_change_nothing(sample: Path) -> None:
+    kept, batches = tiny_run(sample, TINY)
+    forgotten, _ = tiny_run(sample, TINY)
+    forgotten.model.recomputes = True
+    for batch in batches:
+        assert train_step(kept, (batch,)) == train_step(forgotten, (batch,))
+    ours, theirs = forgotten.model.state_dict(), kept.model.state_dict()
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

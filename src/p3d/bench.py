@@ -31,6 +31,7 @@ from p3d.runtime import (
     autocast,
     describe_device,
     resolve_device,
+    set_precision,
     synchronize,
 )
 from p3d.weights import convert_state_dict
@@ -88,10 +89,12 @@ def time_in_turns(
 ) -> dict[tuple[str, Precision], float]:
     """Median seconds of each candidate's calls, by name and precision, after one warm-up each."""
     for candidate in candidates:
+        set_precision(device, candidate.precision)
         candidate.call()
     times: dict[tuple[str, Precision], list[float]] = {}
     for _ in range(rounds):
         for candidate in candidates:
+            set_precision(device, candidate.precision)
             synchronize(device)
             started = time.perf_counter()
             candidate.call()

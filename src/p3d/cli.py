@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 from p3d import __version__
@@ -54,6 +54,9 @@ COMMANDS = {
     "convert": Command("turn any weight file into ours", "p3d.convert", "ConvertOptions"),
     "info": Command("describe a network or a weight file", "p3d.info", "InfoOptions"),
     "bench model": Command("time the network on this machine", "p3d.bench", "ModelBenchOptions"),
+    "bench train": Command(
+        "time training steps on made-up clips", "p3d.bench_train", "TrainBenchOptions"
+    ),
     "bench data": Command(
         "time the loading of clips on this machine", "p3d.bench_data", "DataBenchOptions"
     ),
@@ -138,7 +141,7 @@ def _call(name: str, arguments: list[str]) -> int:
     options_type = getattr(module, command.options)
     settings: dict[str, Any] = {}
     description = options_type.__doc__.splitlines()[0]
-    if name == "train":
+    if name in ("train", "bench train"):
         recipe, arguments = _take_recipe(arguments)
         settings["default"] = _with_recipe(options_type, recipe)
         description += f" Recipes: --recipe {{{','.join(_recipe_names())}}}, now {recipe}."
@@ -180,7 +183,10 @@ def _with_recipe(options_type: Any, recipe: str) -> Any:
     from p3d.data.manifest import DataOptions
     from p3d.recipes import find_recipe
 
-    return replace(options_type(data=DataOptions(data=tyro.MISSING)), recipe=find_recipe(recipe))
+    needed = {}
+    if any(item.name == "data" for item in fields(options_type)):
+        needed["data"] = DataOptions(data=tyro.MISSING)
+    return options_type(recipe=find_recipe(recipe), **needed)
 
 
 if __name__ == "__main__":

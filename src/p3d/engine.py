@@ -182,10 +182,11 @@ def total_steps(recipe: Recipe, steps_per_epoch: int) -> int:
 def build_run(
     recipe: Recipe,
     model: P3D,
-    loader: TrainLoader,
     dataset: VideoDataset,
     device: torch.device,
     *,
+    clips_per_step: int,
+    steps_per_epoch: int,
     seed: int,
     precision: Precision,
     compiled: bool = False,
@@ -193,13 +194,25 @@ def build_run(
 ) -> Run:
     """Optimiser, schedule and scaler around a network, which moves to the device.
 
+    Args:
+        recipe: How the network is trained.
+        model: The network, frozen as the recipe says.
+        dataset: The training list.
+        device: Where to train.
+        clips_per_step: Clips of an optimiser step over all processes.
+        steps_per_epoch: Optimiser steps in an epoch.
+        seed: Determines dropout.
+        precision: Arithmetic of the forward pass.
+        compiled: Compile the network.
+        group: The processes that train together.
+
     Raises:
         UserError: The device does not have the precision.
     """
     set_precision(device, precision)
     model.to(device)
     optimizer = build_optimizer(parameter_groups(model, recipe), recipe)
-    steps = total_steps(recipe, loader.steps_per_epoch)
+    steps = total_steps(recipe, steps_per_epoch)
     forward: Any = torch.compile(model) if compiled else model
     if group.world_size > 1:
         forward = DistributedDataParallel(
@@ -217,9 +230,9 @@ def build_run(
         model,
         forward,
         optimizer,
-        build_schedule(optimizer, recipe, loader.steps_per_epoch, steps),
+        build_schedule(optimizer, recipe, steps_per_epoch, steps),
         grad_scaler(device, precision),
-        loader.clips_per_step,
+        clips_per_step,
         steps,
     )
 

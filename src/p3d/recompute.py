@@ -35,10 +35,13 @@ def run_and_forget(block: nn.Module, x: Tensor, frames: int) -> Tensor:
 def _statistics_untouched(block: nn.Module) -> Iterator[None]:
     """The second time, batch normalisations must not count the same batch again."""
     norms = [norm for norm in block.modules() if isinstance(norm, nn.BatchNorm2d) and norm.training]
+    momenta = [norm.momentum for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+            if norm.num_batches_tracked is not None:
+                norm.num_batches_tracked.sub_(1)

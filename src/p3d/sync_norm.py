@@ -31,8 +31,7 @@ class SyncNorm(nn.BatchNorm2d):
         out: Tensor
         normalise: Any = _Normalise.apply
         out, mean, variance, count = normalise(x, self.weight, self.bias, self.eps)
-        if self.track_running_stats:
-            self._track(mean, variance, count)
+        self._track(mean, variance, count)
         return out
 
     @torch.no_grad()

@@ -162,9 +162,10 @@ def _train(options: TrainOptions, device: torch.device, group: Group, stop: Stop
     job = build_run(
         options.recipe,
         model,
-        loader,
         training,
         device,
+        clips_per_step=loader.clips_per_step,
+        steps_per_epoch=loader.steps_per_epoch,
         seed=options.seed,
         precision=options.precision,
         compiled=options.compile,
@@ -230,7 +231,10 @@ def _train_and_write(job: Job) -> int:
     if stopped:
         return _tell_stop(job, is_saved=not job.saver.failed)
     summarise(options.out)
-    write_run_report(options.out)
+    try:
+        write_run_report(options.out)
+    except UserError as error:
+        print(f"no report: {error}")
     return 1 if job.saver.failed else 0
 
 
