@@ -325,3 +325,4 @@ def test_tensorboard_gets_the_scalars(sample: Path, tmp_path: Path) -> None:
     events.Reload()
     assert "step/loss" in events.Tags()["scalars"]
     assert "epoch/validation_top1" in events.Tags()["scalars"]
+    assert "train/clips/0" in events.Tags()["images"]

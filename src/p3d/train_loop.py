@@ -24,6 +24,9 @@ from p3d.train_options import TrainOptions
 from p3d.train_report import epoch_line
 from p3d.weights import save_model
 
+SHOWN_CLIPS = 4
+"""Training clips an epoch that TensorBoard gets."""
+
 
 @dataclass
 class Job:
@@ -140,6 +143,8 @@ def _tell_step(
     if run.scaler.is_enabled():
         values |= {"scale": run.scaler.get_scale(), "overflows": progress.overflows}
     job.note("step", epoch=progress.epoch + 1, **values)
+    if job.log is not None and progress.step_in_epoch == 1:
+        _show_clips(job, job.log, batches[0])
     means = progress.means()
     words = (
         f"loss {means['loss']:.3f}, top-1 {format_share(means['top1'])}, "
@@ -149,6 +154,16 @@ def _tell_step(
     )
     bar.set_postfix_str(words + (f", scale {values['scale']:.0f}" if "scale" in values else ""))
     bar.update()
+
+
+def _show_clips(job: Job, log: RunLog, batch: Batch) -> None:
+    """A few of an epoch's first clips, as the network saw them, for TensorBoard."""
+    records, names = job.run.dataset.records, job.run.dataset.class_names
+    shown = [records[place] for place in batch.indices[:SHOWN_CLIPS].tolist()]
+    captions = [f"{names[record.label]}: {record.path.name}" for record in shown]
+    if shown:
+        clips = batch.clips[:SHOWN_CLIPS]
+        log.write_clips("train/clips", clips, job.run.progress.step, captions)
 
 
 def validate(job: Job) -> VideoScores:
