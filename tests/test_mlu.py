@@ -126,14 +126,17 @@ def done(env: dict[str, str], sample: Path, stopped: Path, on_cpu: Path) -> Done
     scoring = ["--weights", str(weights), "--clips", "2"]
     measuring = ["eval", "--data", str(sample), "--workers", "0", *scoring]
 
-    def train(precision: str) -> list[str]:
+    def train(precision: str, **changes: object) -> list[str]:
         out = folder / precision
-        return train_flags(sample, out, device="mlu", precision=precision, max_steps=1)
+        return train_flags(sample, out, device="mlu", precision=precision, max_steps=1, **changes)
+
+    tiny = "--network p3d63 --batch-size 2 --num-frames 4 --resize 20 20 --crop 16 --steps 1"
 
     commands = {
         "resume": train_flags(sample, stopped, device="mlu", resume=True, **SHORT),
         "fp16": train("fp16"),
-        "bf16": train("bf16"),
+        "bf16": train("bf16", checkpoint_activations=True),
+        "bench": ["bench", "train", "--device", "mlu", "--precision", "fp16", *tiny.split()],
         "eval": [*measuring, "--device", "auto", "--out", str(folder / "eval")],
         "eval fp16": [*measuring, "--device", "mlu", "--precision", "fp16"],
         "predict": ["predict", "--json", str(video), "--device", "mlu", *scoring],
@@ -207,6 +210,10 @@ def test_measures_and_predicts_as_on_the_cpu(
     assert "mlu" in done.said["eval"]  # --device auto
     full, half = (json.loads(done.said[name]) for name in ("predict", "predict fp16"))
     assert full.keys() == half.keys()
+
+
+def test_times_training_on_the_card(done: Done) -> None:
+    assert "Simulated MLU" in done.said["bench"]
 
 
 def test_without_a_card_one_line_says_so(env: dict[str, str], sample: Path, tmp_path: Path) -> None:
