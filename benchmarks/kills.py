@@ -102,25 +102,22 @@ def main() -> None:
             midst.append(found)
             print(f"kill {len(midst)}: in {found}, at step {steps_done(killed)}", flush=True)
         assert start(asked.data, killed, asked.epochs, asked.processes).wait() == 0
-        ours, theirs = read_newest(killed)[0], read_newest(whole)[0]
-        assert ours is not None
-        assert theirs is not None
-        same = all(
-            torch.equal(ours["model"][name], theirs["model"][name]) for name in ours["model"]
-        )
-        names = [path.name for path in find_checkpoints(killed)]
-        print(
-            json.dumps(
-                {"processes": asked.processes, "kills": len(midst)}
-                | {
-                    "in writing": midst.count("writing"),
-                    "steps": ours["progress"]["step"],
-                    "weights equal bit for bit": same,
-                    "checkpoints kept": names,
-                    "halves left": len(list(killed.glob(".checkpoint-*.tmp"))),
-                }
-            )
-        )
+        print(json.dumps({"processes": asked.processes} | compare(killed, whole, midst)))
+
+
+def compare(killed: Path, whole: Path, midst: list[str]) -> dict[str, object]:
+    ours, theirs = read_newest(killed)[0], read_newest(whole)[0]
+    assert ours is not None
+    assert theirs is not None
+    tensors = ours["model"].items()
+    return {
+        "kills": len(midst),
+        "in writing": midst.count("writing"),
+        "steps": ours["progress"]["step"],
+        "equal bit for bit": all(torch.equal(t, theirs["model"][name]) for name, t in tensors),
+        "checkpoints": [path.name for path in find_checkpoints(killed)],
+        "halves left": len(list(killed.glob(".checkpoint-*.tmp"))),
+    }
 
 
 if __name__ == "__main__":
