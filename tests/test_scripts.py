@@ -421,36 +421,58 @@ def free_port() -> int:
         return int(taken.getsockname()[1])
 
 
-def test_two_machines_train_by_the_model_zoo_s_recipe_and_one_goes_on(place: Path) -> None:
-    script, run = "P3D_FP32_60E_8GPUs_Train.sh", place / "a run"
-    settings = real(place, DEVICE="cpu", EPOCHS=3, OUT=run.name, NPROC=1)
-    both = {"NNODES": 2, "RDZV_ENDPOINT": f"localhost:{free_port()}", "MAX_RESTARTS": 0}
+def worker_of(torchrun: int) -> int:
+    """The process that trains for this torchrun."""
+    children = Path(f"/proc/{torchrun}/task/{torchrun}/children").read_text().split()
+    return next(
+        int(pid) for pid in children if b"train" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    )
+
+
+def wait_for(machines: list[subprocess.Popen[str]], run: Path, event: str, count: int) -> None:
+    """Until the run has logged so many such events."""
+    while len(log_of(run, event)) < count:
+        assert all(machine.poll() is None for machine in machines), list(map(finish, machines))
+        time.sleep(0.01)
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds processes in /proc")
+def test_two_machines_train_as_the_model_zoo_does_and_begin_again_by_themselves(
+    place: Path,
+) -> None:
+    """Two torchruns on this machine, one of whose processes is killed, then both told to stop."""
+    run = place / "a run"
+    both = {"NNODES": 2, "RDZV_ENDPOINT": f"localhost:{free_port()}", "NPROC": 1, "EPOCHS": 60}
     machines = [
         subprocess.Popen(
-            ["bash", SCRIPTS / script, *TINY],
+            ["bash", SCRIPTS / "P3D_FP32_60E_8GPUs_Train.sh", *TINY, "--save-steps", "1"],
             cwd=place,
-            env=environment(settings | both),
+            env=environment(real(place, DEVICE="cpu", OUT=run.name) | both),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
         for _ in range(2)
     ]
-    while not log_of(run, "step"):
-        assert all(machine.poll() is None for machine in machines), list(map(finish, machines))
-        time.sleep(0.01)
+    wait_for(machines, run, "step", 2)
+    os.kill(worker_of(machines[1].pid), signal.SIGKILL)
+    wait_for(machines, run, "start", 2)
+    begun = [line["step"] for line in log_of(run, "start")]
+    assert begun[0] == 0
+    assert begun[1] >= 1
+    wait_for(machines, run, "step", int(begun[1]) + 1)
     for machine in machines:
         machine.send_signal(signal.SIGTERM)  # to torchrun, which the script has become
     ended = [finish(machine) for machine in machines]
     assert [code for code, _ in ended] == [1, 1]
     assert sum("the same command with --resume goes on" in output for _, output in ended) == 1
-    assert len(log_of(run, "step")) < 6
-    done = call(script, *TINY, cwd=place, **settings)
-    assert done.returncode == 0, done.stderr
-    assert [line["step"] for line in log_of(run, "step")] == [1, 2, 3, 4, 5, 6]
-    recipe = json.loads((run / "config.json").read_text())["recipe"]
+    steps = [line["step"] for line in log_of(run, "step")]
+    assert steps == list(range(1, len(steps) + 1))
+    assert (run / f"checkpoint-{len(steps):07d}.pt").exists()
+    options = json.loads((run / "config.json").read_text())
     zoo = {"lr": 1e-3, "momentum": 0.9, "weight_decay": 1e-4, "dropout": 0.9, "schedule": "cyclic"}
-    assert {name: recipe[name] for name in zoo} == zoo
+    assert {name: options["recipe"][name] for name in zoo} == zoo
+    assert options["seed"] == 42
 
 
 def test_fp16_inference_measures_every_test_video(place: Path) -> None:
