@@ -87,13 +87,17 @@ class Step:
 
     Attributes:
         clips: Clips over all processes.
-        loss: Mean of their losses; NaN where there were none.
+        loss: Mean of their losses; NaN where there were none, as of the two shares.
+        top1: Share of them that are right.
+        top5: Share with the right class among the five best.
         gradient_norm: Of all gradients together, before any clipping.
         rate: Learning rate of a group without multiplier.
     """
 
     clips: int
     loss: float
+    top1: float
+    top5: float
     gradient_norm: float
     rate: float
 
@@ -267,7 +271,8 @@ def train_step(run: Run, batches: Sequence[Batch]) -> Step:
     progress.loss += sums[0]
     progress.top1 += int(sums[1])
     progress.top5 += int(sums[2])
-    return Step(clips, sums[0] / clips if clips else math.nan, norm, rate)
+    loss, top1, top5 = (part / clips if clips else math.nan for part in sums)
+    return Step(clips, loss, top1, top5, norm, rate)
 
 
 def _gradients_kept(run: Run, *, last: bool) -> AbstractContextManager[None]:

@@ -134,6 +134,8 @@ def _tell_step(
         tqdm.write(f"skipped {line}")
     values: dict[str, float] = {
         "loss": step.loss,
+        "top1": round(step.top1, 4),
+        "top5": round(step.top5, 4),
         "lr": step.rate,
         "gradient_norm": step.gradient_norm,
         "clips_per_second": round(step.clips / seconds, 2),
