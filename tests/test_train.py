@@ -77,6 +77,9 @@ def test_a_run_leaves_weights_log_and_configuration(finished: Path, sample: Path
     for line in epochs:
         assert 0 <= line["validation_top1"] <= line["validation_top5"] <= 1
         assert line["train_loss"] > 0
+    saved = [line for line in log if line["event"] == "checkpoint"]
+    assert [line["step"] for line in saved] == [2, 4]
+    assert saved[-1]["bytes"] == (finished / "checkpoint-0000004.pt").stat().st_size
     configuration = json.loads((finished / "config.json").read_text())
     assert configuration["recipe"]["num_frames"] == 4
     model = load_model(finished / BEST)

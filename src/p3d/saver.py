@@ -50,10 +50,13 @@ class Saver:
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Write the checkpoint of a step and delete those that are no longer kept."""
         path = checkpoint_path(self._folder, step)
+        began = time.monotonic()
         done = self.attempt(step, lambda: write_checkpoint(path, state))
-        if done:
-            prune_checkpoints(self._folder, step, self._keep)
         self._last = time.monotonic()
+        if done:
+            size, seconds = path.stat().st_size, round(self._last - began, 3)
+            self._log.write("checkpoint", step, bytes=size, seconds=seconds)
+            prune_checkpoints(self._folder, step, self._keep)
         self.failed = not done
 
     def attempt(self, step: int, write: Callable[[], None]) -> bool:
