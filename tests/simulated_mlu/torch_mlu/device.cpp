@@ -202,8 +202,6 @@ void set_device_count(c10::DeviceIndex count) {
   g_device_count = count;
 }
 
-c10::DeviceIndex device_count() { return g_device_count; }
-
 c10::DeviceIndex current_device() { return t_current_device; }
 
 void set_current_device(c10::DeviceIndex index) {

@@ -10,7 +10,6 @@ constexpr c10::DeviceType kType = c10::DeviceType::PrivateUse1;
 
 // Cards that a process sees; set once, before the first use.
 void set_device_count(c10::DeviceIndex count);
-c10::DeviceIndex device_count();
 
 // Each thread has a current card of its own, as with every accelerator in PyTorch.
 c10::DeviceIndex current_device();

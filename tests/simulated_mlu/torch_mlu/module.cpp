@@ -1,10 +1,10 @@
 // What Python calls, and `cncl`: the process group between cards.
 
 #include <pybind11/pybind11.h>
-#include <torch/csrc/distributed/c10d/Backend.hpp>
 #include <torch/csrc/utils/pybind.h>
 
 #include <algorithm>
+#include <torch/csrc/distributed/c10d/Backend.hpp>
 
 #include "device.h"
 

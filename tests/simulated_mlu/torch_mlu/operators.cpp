@@ -70,7 +70,8 @@ Tensor to_device(const Tensor& tensor, c10::Device device) {
   if (!tensor.defined()) {
     return tensor;
   }
-  Tensor result = at::empty_strided(tensor.sizes(), tensor.strides(), tensor.options().device(device));
+  Tensor result =
+      at::empty_strided(tensor.sizes(), tensor.strides(), tensor.options().device(device));
   host_alias(result).copy_(tensor);
   return result;
 }
@@ -96,8 +97,9 @@ IValue to_host(const IValue& argument, const c10::Argument& declared, c10::Devic
   if (argument.isDevice()) {
     return c10::Device(c10::kCPU);
   }
-  const bool draws = declared.real_type()->str().rfind("Generator", 0) == 0;
-  if (draws && argument.isNone()) {
+  // Whoever names no generator draws from the card's own, not from the CPU's.
+  const auto optional_generator = c10::OptionalType::create(c10::GeneratorType::get());
+  if (argument.isNone() && *declared.real_type() == *optional_generator) {
     return generator(device.index());
   }
   return argument;
@@ -209,9 +211,9 @@ Tensor empty(c10::SymIntArrayRef sizes, std::optional<c10::ScalarType> dtype,
              std::optional<c10::Layout>, std::optional<c10::Device> device, std::optional<bool>,
              std::optional<c10::MemoryFormat> format) {
   const c10::OptionalDeviceGuard guard(device);
-  return at::detail::empty_generic(
-      C10_AS_INTARRAYREF_SLOW(sizes), allocator(),
-      c10::DispatchKeySet(c10::DispatchKey::PrivateUse1), c10::dtype_or_default(dtype), format);
+  return at::detail::empty_generic(C10_AS_INTARRAYREF_SLOW(sizes), allocator(),
+                                   c10::DispatchKeySet(c10::DispatchKey::PrivateUse1),
+                                   c10::dtype_or_default(dtype), format);
 }
 
 Tensor empty_strided(c10::SymIntArrayRef sizes, c10::SymIntArrayRef strides,
