@@ -424,15 +424,16 @@ def free_port() -> int:
 def worker_of(torchrun: int) -> int:
     """The process that trains for this torchrun."""
     children = Path(f"/proc/{torchrun}/task/{torchrun}/children").read_text().split()
-    return next(
-        int(pid) for pid in children if b"train" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    )
+    commands = {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children}
+    return next(pid for pid, command in commands.items() if b"train" in command)
 
 
 def wait_for(machines: list[subprocess.Popen[str]], run: Path, event: str, count: int) -> None:
     """Until the run has logged so many such events."""
+    deadline = time.monotonic() + 240
     while len(log_of(run, event)) < count:
         assert all(machine.poll() is None for machine in machines), list(map(finish, machines))
+        assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
