@@ -34,7 +34,8 @@ def pair(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("pair") / "run"
     output = finish(launch(2, *train_flags(sample, out, batch_size=4, **AGREEING)))
     assert output.count("p3d63 (rgb") == 1, "only the main process speaks"
-    assert "4 steps of 8 clips (2 x 1 batches of up to 4), learning rate 0.001" in output
+    assert "4 steps of 8 clips, 4 at a time on each of 2 processes" in output
+    assert "learning rate 0.001 (one-cycle)" in output
     return out
 
 

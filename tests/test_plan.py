@@ -32,7 +32,6 @@ def plan_of(model: P3D, recipe: Recipe, steps_per_epoch: int, steps: int) -> Pla
         model,
         recipe,
         clips_per_step=recipe.batch_size * recipe.accumulate,
-        batches_per_step=recipe.accumulate,
         processes=1,
         steps_per_epoch=steps_per_epoch,
         steps=steps,
@@ -57,13 +56,13 @@ def test_the_papers_recipe_on_the_released_network() -> None:
     trained = sum(group.parameters for group in plan.groups)
     assert trained + plan.frozen_parameters == 65_879_589
     assert plan.memory.gradients == 4 * trained
-    assert plan.clips_per_step == "128 clips (1 x 8 batches of up to 16)"
+    assert plan.clips_per_step == "128 clips, 16 at a time"
     assert [point.rate for point in plan.points] == pytest.approx(
         [1e-3] * 4 + [1e-4] * 4 + [1e-5] * 2
     )
     text = render(plan)
     assert "201 of 202 BN layers" in text
-    assert "7,500 steps of 128 clips (8 batches of 16); 61 an epoch, 123 epochs" in text
+    assert "7,500 steps of 128 clips, 16 at a time; 61 an epoch, 123 epochs" in text
 
 
 @pytest.mark.parametrize("schedule", ["cyclic", "step", "cosine", "one-cycle", "constant"])
@@ -140,7 +139,7 @@ def test_recomputed_blocks_keep_their_inputs_and_one_block_whole() -> None:
     whole = activation_bytes(model, UCF101, "fp32")
     model.recomputes = True
     few = activation_bytes(model, UCF101, "fp32")
-    assert 0.1 * whole < few < 0.5 * whole
+    assert 0.4 * whole < few < 0.7 * whole
     one, two = (activation_bytes(model, replace(UCF101, batch_size=n), "fp32") for n in (1, 2))
     assert two == pytest.approx(2 * one, rel=0.01)
 
@@ -167,7 +166,7 @@ def test_nothing_is_written(sample: Path, tmp_path: Path, capsys) -> None:
     assert list(tmp_path.iterdir()) == []
     said = capsys.readouterr().out
     assert "weights: from scratch" in said
-    assert "4 steps of 8 clips (1 x 1 batches of up to 8); 2 an epoch, 2 epochs" in said
+    assert "4 steps of 8 clips, 8 at a time; 2 an epoch, 2 epochs" in said
     assert "at least" in said
 
 

@@ -53,20 +53,23 @@ STAGES: dict[str, dict[str, dict[str, bool]]] = {
     "video files, p3d, first time": {"index": {"video_index.build_index": ALL}},
     "video files, p3d": {
         "open": {"video_file.__init__": ALL},
-        "seek, demux": {"video_file._packets_from": ALL},
+        "seek, demux": {
+            "~.<method 'seek' of 'av.container.input.InputContainer' objects>": OWN,
+            "packets.demux": ALL,
+        },
         "decode": {"packets.decode": ALL},
-        "to RGB": {"video_file._rgb": ALL, "video_file.read": OWN},
-        "transform": {"transforms.train_transform": ALL},
+        "to RGB": {"rgb.__call__": ALL},
+        "transform": {"transforms.__call__": ALL},
         "collate": {"collate.default_collate": ALL},
     },
     "JPEG frames, p3d": {
         "open": {"Image.open": ALL},
         "decode, to RGB": {
             "Image.convert": ALL,
-            "decode.read": OWN,
+            "decode.pieces": OWN,
             "Image.__array_interface__": ALL,
         },
-        "transform": {"transforms.train_transform": ALL},
+        "transform": {"transforms.__call__": ALL},
         "collate": {"collate.default_collate": ALL},
     },
     COMMON: {

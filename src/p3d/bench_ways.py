@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from p3d.data.boxes import Box, random_resized_crop_box
+from p3d.data.clips import read_train_clip
 from p3d.data.decode import open_video
 from p3d.data.sampling import clip_rng, random_window
-from p3d.data.transforms import Box, random_resized_crop_box, train_transform
+from p3d.data.transforms import train_transform
 from p3d.data.video_file import INDICES
 from p3d.preprocessing import IMAGENET
 
@@ -93,10 +95,9 @@ def from_frames(draw: Draw) -> Tensor:
 def _ours(draw: Draw, path: Path) -> Tensor:
     window, rng = draw.window()
     with open_video(path) as video:
-        frames = video.read(window.tolist())
-    return train_transform(
-        frames, PREP, augmentation="random-resized-crop", flip_probability=0.5, rng=rng
-    )
+        return read_train_clip(
+            video, window, PREP, augmentation="random-resized-crop", flip_probability=0.5, rng=rng
+        )
 
 
 def by_pillow(draw: Draw) -> Tensor:

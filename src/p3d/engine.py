@@ -224,6 +224,10 @@ def build_run(
             device_ids=None if device.index is None else [device.index],
             gradient_as_bucket_view=True,
         )
+    schedule = build_schedule(optimizer, recipe, steps_per_epoch, steps)
+    # The scaler may leave the first step out, of which PyTorch would warn. This one, without
+    # gradients, moves nothing.
+    optimizer.step()
     return Run(
         recipe,
         seed,
@@ -234,7 +238,7 @@ def build_run(
         model,
         forward,
         optimizer,
-        build_schedule(optimizer, recipe, steps_per_epoch, steps),
+        schedule,
         grad_scaler(device, precision),
         clips_per_step,
         steps,

@@ -107,7 +107,7 @@ class Plan:
         points: The learning rate over the run.
         steps_per_epoch: Optimiser steps in an epoch.
         steps: Optimiser steps in all.
-        clips_per_step: Clips a step sees: processes x batches x clips a batch.
+        clips_per_step: Clips a step sees, and how they are computed.
         best_bytes: Size of the saved network.
         checkpoint_bytes: Size of the checkpoint: the network and the momentum.
         memory: What a step holds.
@@ -133,7 +133,6 @@ def make_plan(
     recipe: Recipe,
     *,
     clips_per_step: int,
-    batches_per_step: int,
     processes: int,
     steps_per_epoch: int,
     steps: int,
@@ -145,7 +144,6 @@ def make_plan(
         model: The network, frozen as the recipe says; on any device.
         recipe: How it is to be trained.
         clips_per_step: Clips of an optimiser step over all processes.
-        batches_per_step: Batches a process takes for them.
         processes: How many train together.
         steps_per_epoch: Optimiser steps in an epoch.
         steps: Optimiser steps of the whole run.
@@ -170,8 +168,7 @@ def make_plan(
         rate_points(recipe, steps_per_epoch, steps),
         steps_per_epoch,
         steps,
-        f"{clips_per_step} clips ({processes} x {batches_per_step} batches of up to "
-        f"{recipe.batch_size})",
+        describe_step(clips_per_step, recipe.batch_size, processes),
         best_bytes,
         checkpoint_bytes,
         Memory(
@@ -182,6 +179,12 @@ def make_plan(
             activation_bytes(model, recipe, precision),
         ),
     )
+
+
+def describe_step(clips: int, batch_size: int, processes: int) -> str:
+    """The clips of an optimiser step, and how they are computed, in words."""
+    where = f" on each of {processes} processes" if processes > 1 else ""
+    return f"{clips} clips, {min(batch_size, clips)} at a time{where}"
 
 
 def disk_bytes(model: P3D, recipe: Recipe) -> tuple[int, int]:

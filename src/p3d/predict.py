@@ -13,10 +13,9 @@ import tyro
 from torch import Tensor
 from tqdm import tqdm
 
+from p3d.data.clips import read_test_clips
 from p3d.data.decode import FrameSource, open_video
 from p3d.data.flow import ComputedFlow, check_source
-from p3d.data.sampling import uniform_windows
-from p3d.data.transforms import test_transform
 from p3d.errors import BadVideoError, UserError
 from p3d.inference import Scorer
 from p3d.model import P3D
@@ -102,14 +101,7 @@ class Predictor:
         preprocessing = self._scorer.preprocessing
         with open_video(video) as opened:
             source = _as_taken(opened, preprocessing, Path(video))
-            windows = uniform_windows(
-                source.num_frames,
-                preprocessing.num_frames,
-                preprocessing.frame_stride,
-                self.clips,
-            )
-            frames = source.read(windows.reshape(-1).tolist())
-        clips = test_transform(frames, preprocessing).unflatten(0, windows.shape)
+            clips = read_test_clips(source, preprocessing, self.clips)
         return Prediction(Path(video), self._scorer(clips).mean(0), self.class_names)
 
 

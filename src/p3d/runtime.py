@@ -116,8 +116,9 @@ def set_precision(device: torch.device, precision: Precision) -> None:
     elif device.type == "mlu":
         mlu: Any = getattr(torch.backends, "mlu", None)
         part: Any
-        # Convolutions and matrix products, by the names that torch_mlu gives them.
-        for part in (getattr(torch.backends, "cnnl", None), getattr(mlu, "matmul", None)):
+        convolution = getattr(torch.backends, "cnnl", None)
+        # Convolutions, matrix products and all else, by the names that torch_mlu gives them.
+        for part in (convolution, getattr(mlu, "matmul", None), getattr(mlu, "custom", None)):
             if part is not None:
                 part.allow_tf32 = allowed
     elif allowed:
@@ -141,7 +142,9 @@ def has_native_bf16(device: torch.device) -> bool:
         # Newer than the oldest PyTorch that this works with.
         in_avx512 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
         return bool(in_avx512()) or platform.machine() in ("arm64", "aarch64")
-    return device.type != "cuda" or torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return bool(getattr(torch, device.type).is_bf16_supported())
 
 
 def collective_backend(device: torch.device) -> str:

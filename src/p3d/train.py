@@ -174,7 +174,7 @@ def _train(options: TrainOptions, device: torch.device, group: Group, stop: Stop
     if state is not None:
         job.restore(state)
     if group.is_main:
-        announce(job, loader, validation, (*notes, *problems))
+        announce(job, validation, (*notes, *problems))
     if options.plan:
         if group.is_main:
             _print_plan(job, loader)
@@ -197,7 +197,6 @@ def _print_plan(run: Run, loader: TrainLoader) -> None:
         run.model,
         run.recipe,
         clips_per_step=run.clips_per_step,
-        batches_per_step=loader.batches_per_step,
         processes=run.group.world_size,
         steps_per_epoch=loader.steps_per_epoch,
         steps=run.total_steps,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from p3d.checkpoint import BEST, find_checkpoints
-from p3d.data.loader import TrainLoader
 from p3d.data.manifest import VideoDataset
 from p3d.engine import Run
+from p3d.plan import describe_step
 from p3d.report import format_share, format_table
 from p3d.runlog import read_log
 from p3d.runtime import Precision, describe_device, has_native_bf16
@@ -21,9 +21,7 @@ PRECISIONS: dict[Precision, str] = {
 """The choices of precision, in words."""
 
 
-def announce(
-    run: Run, loader: TrainLoader, validation: VideoDataset, notes: tuple[str, ...]
-) -> None:
+def announce(run: Run, validation: VideoDataset, notes: tuple[str, ...]) -> None:
     """Say what is about to be trained, on what, and where from."""
     config, recipe, training = run.model.config, run.recipe, run.dataset
     processes = run.group.world_size
@@ -34,9 +32,12 @@ def announce(
     )
     print(
         f"{len(training.records)} training and {len(validation.records)} validation videos, "
-        f"{run.total_steps} steps of {run.clips_per_step} clips ({processes} x "
-        f"{loader.batches_per_step} batches of up to {recipe.batch_size}), learning rate "
-        f"{recipe.lr:g} ({recipe.schedule})"
+        f"{run.total_steps} steps of "
+        f"{describe_step(run.clips_per_step, recipe.batch_size, processes)}"
+    )
+    print(
+        f"learning rate {recipe.lr:g} ({recipe.schedule}), weight decay {recipe.weight_decay:g}, "
+        f"dropout {recipe.dropout:g}, BN: {recipe.norms}, seed {run.seed}"
     )
     for dataset, name in ((training, "training"), (validation, "validation")):
         if dataset.missing:

@@ -11,7 +11,6 @@ import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,9 +18,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from p3d.data.boxes import Box
 from p3d.data.flow_format import FlowNote
 from p3d.data.packets import check_size
-from p3d.data.video_file import VideoFile, checked_numbers
+from p3d.data.sources import FrameSource as FrameSource
+from p3d.data.sources import Piece, gather, runs
+from p3d.data.video_file import VideoFile
 from p3d.errors import BadVideoError
 
 FRAME_FOLDER_FPS = 25.0
@@ -29,46 +31,6 @@ FRAME_FOLDER_FPS = 25.0
 
 _FRAME_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 _LAST_NUMBER = re.compile(r"[0-9]+$")
-
-
-class FrameSource(Protocol):
-    """A video whose frames can be read in any order."""
-
-    @property
-    def num_frames(self) -> int:
-        """Frames in the video, at least 1."""
-
-    @property
-    def height(self) -> int:
-        """Height in pixels, the right way up."""
-
-    @property
-    def width(self) -> int:
-        """Width in pixels, the right way up."""
-
-    @property
-    def fps(self) -> float:
-        """Frames a second, on average."""
-
-    @property
-    def flow(self) -> FlowNote | None:
-        """How its optical flow was computed; None where it holds pictures."""
-
-    def read(self, indices: Sequence[int]) -> Tensor:
-        """Return frames by number.
-
-        One call for all frames wanted is cheaper than several: the file is passed through once.
-
-        Args:
-            indices: Frame numbers in [0, num_frames), in any order; repeats are allowed.
-
-        Returns:
-            uint8 (len(indices), height, width, 3), RGB, or (..., 2), optical flow; contiguous.
-
-        Raises:
-            IndexError: A number is out of range.
-            BadVideoError: A frame cannot be decoded.
-        """
 
 
 @contextmanager
@@ -162,22 +124,26 @@ class FrameFolder:
     def _read(self, frame: int) -> NDArray[np.uint8]:
         with self._open(frame) as image:
             # Of an RGB image, convert would make a copy.
-            return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+            rgb = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+        height, width = rgb.shape[:2]
+        if (height, width) != (self.height, self.width):
+            raise BadVideoError(
+                self.path,
+                f"{self._files[frame]} is {width}x{height}, the first frame "
+                f"{self.width}x{self.height}; all must be of one size",
+            )
+        return rgb
 
     def read(self, indices: Sequence[int]) -> Tensor:
         """See `FrameSource`."""
-        numbers = checked_numbers(indices, self.num_frames)
-        clip = torch.empty((len(numbers), self.height, self.width, 3), dtype=torch.uint8)
-        pixels = clip.numpy()
-        for frame in np.unique(numbers).tolist():
-            rgb = self._read(frame)
-            if rgb.shape != pixels.shape[1:]:
-                height, width = rgb.shape[:2]
-                raise BadVideoError(
-                    self.path,
-                    f"{self._files[frame]} is {width}x{height}, the first frame "
-                    f"{self.width}x{self.height}; all must be of one size",
-                )
-            for place in np.flatnonzero(numbers == frame):
-                pixels[place] = rgb
-        return clip
+        return gather(self, indices)
+
+    def pieces(self, frames: Sequence[int], box: Box | None = None) -> Iterator[Piece]:
+        """See `FrameSource`."""
+        box = box or Box(0, 0, self.height, self.width)
+        for run in runs(frames, box.height, box.width):
+            piece = torch.empty((len(run), box.height, box.width, 3), dtype=torch.uint8)
+            pixels = piece.numpy()
+            for place, frame in enumerate(run):
+                pixels[place] = box.of(self._read(frame))
+            yield run, piece

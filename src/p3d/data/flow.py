@@ -16,11 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from p3d.data.decode import FrameSource, open_video
+from p3d.data.boxes import Box
+from p3d.data.decode import open_video
 from p3d.data.flow_format import FlowNote, quantise
 from p3d.data.records import VideoDataset
+from p3d.data.sources import FrameSource, Piece, gather
 from p3d.data.transforms import limited_size, resize
-from p3d.data.video_file import checked_numbers
 from p3d.errors import BadVideoError, UserError
 from p3d.preprocessing import Preprocessing
 
@@ -81,13 +82,12 @@ class ComputedFlow:
 
     def read(self, indices: Sequence[int]) -> Tensor:
         """See `FrameSource`."""
-        numbers = checked_numbers(indices, self.num_frames)
-        clip = torch.empty((len(numbers), self.height, self.width, 2), dtype=torch.uint8)
-        pixels = clip.numpy()
-        for frame, flow in self._compute(np.unique(numbers).tolist()):
-            for place in np.flatnonzero(numbers == frame):
-                pixels[place] = flow
-        return clip
+        return gather(self, indices)
+
+    def pieces(self, frames: Sequence[int], box: Box | None = None) -> Iterator[Piece]:
+        """See `FrameSource`."""
+        for frame, flow in self._compute(list(frames)):
+            yield [frame], torch.from_numpy(box.of(flow) if box else flow).unsqueeze(0)
 
     def _compute(self, wanted: list[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         # Not shared between calls: it keeps its buffers and must not be used by two threads.

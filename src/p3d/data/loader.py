@@ -16,17 +16,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, default_collate
 
-from p3d.data.decode import open_video
-from p3d.data.flow import check_dataset, check_source
+from p3d.data.clips import Sample, TestVideos, TrainClips
+from p3d.data.flow import check_dataset
 from p3d.data.manifest import VideoDataset
 from p3d.data.samplers import StepSampler
-from p3d.data.sampling import clip_rng, random_window, uniform_windows
-from p3d.data.transforms import Augmentation, test_transform, train_transform
+from p3d.data.transforms import Augmentation
 from p3d.data.workers import Videos, explain_death, make_loader
 from p3d.errors import BadVideoError, UserError
 from p3d.preprocessing import Preprocessing
@@ -50,76 +48,11 @@ class Batch(NamedTuple):
     bad: tuple[str, ...]
 
 
-class _Sample(NamedTuple):
-    clips: Tensor
-    label: int
-    video: int
-
-
 class _Result(NamedTuple):
     # An error travels as a value: of a worker's exceptions, a loader makes others that hold a
     # traceback in their text.
     batch: Batch
     error: BadVideoError | None
-
-
-@dataclass(frozen=True)
-class _TrainClips(Dataset["_Sample | BadVideoError"]):
-    """Clip number `n` of an epoch is draw `n // len(videos)` from video `n % len(videos)`."""
-
-    videos: Videos
-    prep: Preprocessing
-    seed: int
-    augmentation: Augmentation
-    flip_probability: float
-
-    def __getitem__(self, item: tuple[int, int]) -> _Sample | BadVideoError:
-        epoch, number = item
-        index = number % len(self.videos)
-        rng = clip_rng(self.seed, epoch, number)
-        prep = self.prep
-        try:
-            path = self.videos.take(index)
-            with open_video(path) as video:
-                check_source(path, video, prep)
-                window = random_window(video.num_frames, prep.num_frames, prep.frame_stride, rng)
-                frames = video.read(window.tolist())
-        except BadVideoError as error:
-            return error
-        clip = train_transform(
-            frames,
-            prep,
-            augmentation=self.augmentation,
-            flip_probability=self.flip_probability,
-            rng=rng,
-        )
-        return _Sample(clip, int(self.videos.labels[index]), index)
-
-
-@dataclass(frozen=True)
-class _TestVideos(Dataset["_Sample | BadVideoError"]):
-    videos: Videos
-    prep: Preprocessing
-    clips: int
-
-    def __getitem__(self, index: int) -> _Sample | BadVideoError:
-        prep = self.prep
-        try:
-            path = self.videos.take(index)
-            with open_video(path) as video:
-                check_source(path, video, prep)
-                windows = uniform_windows(
-                    video.num_frames, prep.num_frames, prep.frame_stride, self.clips
-                )
-                wanted, places = np.unique(windows, return_inverse=True)
-                frames = video.read(wanted.tolist())
-        except BadVideoError as error:
-            return error
-        # Windows overlap in most videos: a frame is decoded and resized once, then put where it
-        # belongs.
-        frames = test_transform(frames, prep)
-        clips = frames[torch.from_numpy(places.reshape(windows.shape))]
-        return _Sample(clips, int(self.videos.labels[index]), index)
 
 
 @dataclass(frozen=True)
@@ -129,8 +62,8 @@ class _Collate:
     shape: tuple[int, ...]
     on_bad_video: BadVideoPolicy
 
-    def __call__(self, items: Sequence[_Sample | BadVideoError]) -> _Result:
-        samples = [item for item in items if isinstance(item, _Sample)]
+    def __call__(self, items: Sequence[Sample | BadVideoError]) -> _Result:
+        samples = [item for item in items if isinstance(item, Sample)]
         errors = [item for item in items if isinstance(item, BadVideoError)]
         if errors and self.on_bad_video == "error":
             samples = []
@@ -159,7 +92,7 @@ class TrainLoader:
         seed: The run's seed, >= 0.
         clips_per_step: Clips of an optimiser step over all processes; one batch for each process by
             default. The clips of a step depend on nothing but this number, the seed and the epoch.
-        augmentation: How the clips' boxes are drawn, see `p3d.data.transforms.train_transform`.
+        augmentation: How a clip's box is drawn, see `p3d.data.transforms.draw_train_transform`.
         flip_probability: Of mirroring a clip, 0 to 1.
         clips_per_video: Clips drawn from each video in an epoch.
         workers: Processes that decode; 0 decodes in this one. They live through all epochs.
@@ -213,7 +146,7 @@ class TrainLoader:
         )
         videos = Videos(dataset, workers)
         self._loader = make_loader(
-            _TrainClips(videos, prep, seed, augmentation, flip_probability),
+            TrainClips(videos, prep, seed, augmentation, flip_probability),
             self._sampler,
             _Collate(_clip_shape(prep), on_bad_video),
             workers,
@@ -311,7 +244,7 @@ def test_loader(
     share = range(len(dataset.records))[rank::world_size]
     batches = [list(share[i : i + batch_size]) for i in range(0, len(share), batch_size)]
     loader = make_loader(
-        _TestVideos(Videos(dataset, workers), prep, clips),
+        TestVideos(Videos(dataset, workers), prep, clips),
         batches,
         _Collate((clips, *_clip_shape(prep)), on_bad_video),
         min(workers, len(batches)),

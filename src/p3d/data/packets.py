@@ -27,8 +27,14 @@ claim to be pictures of gigabytes, and a process that runs out of memory cannot 
 _Packets: TypeAlias = "Generator[Packet[VideoStream]]"
 
 
-def open_stream(path: Path) -> tuple[InputContainer, VideoStream]:
+def open_stream(
+    path: Path, container_format: str | None = None
+) -> tuple[InputContainer, VideoStream]:
     """Open a file at its first video stream, to be decoded by one thread.
+
+    Args:
+        path: The file.
+        container_format: FFmpeg's name of the container, if known: looking for it takes time.
 
     Raises:
         BadVideoError: It is no video, has no video stream, or none that FFmpeg can decode, or its
@@ -38,7 +44,10 @@ def open_stream(path: Path) -> tuple[InputContainer, VideoStream]:
         # "file:" keeps a colon in the name from being read as a protocol; the whitelist keeps a
         # playlist that is named like a video from opening anything else.
         container = av.open(
-            f"file:{path}", metadata_errors="ignore", options={"protocol_whitelist": "file"}
+            f"file:{path}",
+            format=container_format,
+            metadata_errors="ignore",
+            options={"protocol_whitelist": "file"},
         )
     except (av.FFmpegError, ValueError) as error:
         raise BadVideoError(path, f"not a video that FFmpeg can read ({_words(error)})") from error

@@ -12,22 +12,23 @@ import os
 import stat
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import chain, dropwhile
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
 import torch
 from av.packet import Packet
 from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from torch import Tensor
 
+from p3d.data.boxes import Box
 from p3d.data.flow_format import PIXEL_FORMAT, FlowNote, read_note
 from p3d.data.packets import decode, demux, numbered_packets, open_stream
+from p3d.data.rgb import RgbConverter
+from p3d.data.sources import Piece, gather, runs
 from p3d.data.video_index import VideoIndex, build_index
 from p3d.errors import BadVideoError
 
@@ -36,8 +37,9 @@ from p3d.errors import BadVideoError
 _CAN_SKIP_UNUSED = frozenset({"h264", "mpeg4"})
 # Stands for a packet number past the last.
 _END = 1 << 62
-# From 17 on PyAV converts colours with as many threads as there are cores unless told otherwise.
-_ONE_THREAD: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
+# Up to here, packets are passed on the way to the next key picture rather than sought over: seeking
+# costs more, and brings out the last picture before it only by decoding one more.
+_NEAR = 3
 
 
 class IndexCache:
@@ -86,20 +88,18 @@ class VideoFile:
             raise BadVideoError(path, f"cannot be opened ({error.strerror})") from error
         self.path = path
         self._key = (str(path.absolute()), status.st_size, status.st_mtime_ns)
-        self._container, self._stream = open_stream(path)
-        self._to_rgb = VideoReformatter()
+        index = INDICES.get(self._key)
+        self._container, self._stream = open_stream(path, index.container if index else None)
         try:
             self.flow = self._find_note()
-            self._index = self._find_index()
+            self._index = index or self._build_index()
         except BaseException:
             self.close()
             raise
 
-    def _find_index(self) -> VideoIndex:
-        index = INDICES.get(self._key)
-        if index is None:
-            index = build_index(self.path, self._container, self._stream)
-            INDICES.put(self._key, index)
+    def _build_index(self) -> VideoIndex:
+        index = build_index(self.path, self._container, self._stream)
+        INDICES.put(self._key, index)
         return index
 
     def _find_note(self) -> FlowNote | None:
@@ -134,15 +134,19 @@ class VideoFile:
 
     def read(self, indices: Sequence[int]) -> Tensor:
         """See `FrameSource`."""
-        numbers = checked_numbers(indices, self.num_frames)
-        channels, convert = (2, self._flow) if self.flow else (3, self._rgb)
-        clip = torch.empty((len(numbers), self.height, self.width, channels), dtype=torch.uint8)
-        pixels = clip.numpy()
-        for frame, picture in self._frames(np.unique(numbers).tolist()):
-            converted = convert(picture)
-            for place in np.flatnonzero(numbers == frame):
-                pixels[place] = converted
-        return clip
+        return gather(self, indices)
+
+    def pieces(self, frames: Sequence[int], box: Box | None = None) -> Iterator[Piece]:
+        """See `FrameSource`."""
+        box = box or Box(0, 0, self.height, self.width)
+        to_rgb = RgbConverter(self.path, self._index, box)
+        for run in runs(self._frames(frames), box.height, box.width):
+            pictures = [picture for _, picture in run]
+            pixels = self._read_flow(pictures, box) if self.flow else to_rgb(pictures)
+            yield [frame for frame, _ in run], pixels
+
+    def _read_flow(self, pictures: Sequence[VideoFrame], box: Box) -> Tensor:
+        return torch.from_numpy(np.stack([box.of(self._flow(picture)) for picture in pictures]))
 
     def _flow(self, picture: VideoFrame) -> NDArray[np.uint8]:
         index = self._index
@@ -152,27 +156,10 @@ class VideoFile:
         rows = np.frombuffer(bytes(picture.planes[0]), np.uint8).reshape(picture.height, -1)
         return rows[:, : 2 * picture.width].reshape(picture.height, picture.width, 2)
 
-    def _rgb(self, picture: VideoFrame) -> NDArray[np.uint8]:
-        index = self._index
-        try:
-            frame = self._to_rgb.reformat(
-                picture, index.width, index.height, "rgb24", **_ONE_THREAD
-            )
-        except (av.FFmpegError, ValueError) as error:
-            reason = f"its {picture.format.name} pictures cannot be made RGB ({error})"
-            raise BadVideoError(self.path, reason) from error
-        # Not `to_ndarray`, which copies what is copied into the clip anyway.
-        plane: Any = frame.planes[0]
-        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: index.height]
-        rgb = rows[:, : 3 * index.width].reshape(index.height, index.width, 3)
-        return _turned(rgb, index.matrix)
-
-    def _frames(self, wanted: list[int]) -> Iterator[tuple[int, VideoFrame]]:
-        """Yield `(number, frame)` for the numbers wanted, which ascend."""
-        groups: dict[int, set[int]] = {}
-        for frame, start in zip(wanted, self._index.starts_for(wanted), strict=True):
-            groups.setdefault(start, set()).add(frame)
-        for start, left in groups.items():
+    def _frames(self, wanted: Sequence[int]) -> Iterator[tuple[int, VideoFrame]]:
+        """Yield `(number, frame)` for the numbers wanted, which rise."""
+        for start, group in self._groups(wanted):
+            left = set(group)
             # Should the key picture prove to be none, the start of the file is one.
             for attempt in dict.fromkeys((start, 0)):
                 for frame, picture in self._decode_from(attempt, frozenset(left)):
@@ -182,6 +169,21 @@ class VideoFile:
                     break
             else:
                 raise BadVideoError(self.path, f"frame {min(left)} cannot be decoded")
+
+    def _groups(self, wanted: Sequence[int]) -> list[tuple[int, list[int]]]:
+        """Part frames into `(packet to start from, frames)`, each group to be sought once."""
+        groups: list[tuple[int, list[int]]] = []
+        starts, order = self._index.starts_for(wanted), self._index.order
+        packets = starts if order is None else order[wanted].tolist()
+        reached = 0
+        for frame, start, packet in zip(wanted, starts, packets, strict=True):
+            if groups and groups[-1][0] <= start <= max(groups[-1][0], reached + _NEAR):
+                groups[-1][1].append(frame)
+                reached = max(reached, packet)
+            else:
+                groups.append((start, [frame]))
+                reached = packet
+        return groups
 
     def _decode_from(self, start: int, wanted: frozenset[int]) -> Iterator[tuple[int, VideoFrame]]:
         """Decode from packet `start`; yield the frames of `wanted` that come out, then stop.
@@ -218,13 +220,12 @@ class VideoFile:
                 return
 
     def _packets_from(self, start: int) -> Iterator[tuple[int, Packet[VideoStream]]]:
-        """Yield `(number, packet)` from packet `start` to the end of the file."""
+        """Return pairs `(number, packet)` from packet `start` to the end of the file."""
         packets, first = self._seek(start)
-        for number, packet in numbered_packets(
+        numbered = numbered_packets(
             packets, self._stream, unpack=self._index.is_packed, first=first
-        ):
-            if number >= start:
-                yield number, packet
+        )
+        return dropwhile(lambda pair: pair[0] < start, numbered)
 
     def _seek(self, start: int) -> tuple[Iterator[Packet[VideoStream]], int]:
         """Return packets from `start` or somewhere before it, and the number of the first."""
@@ -241,22 +242,5 @@ class VideoFile:
                 if first is not None and landed is not None and landed <= start:
                     return chain([first], packets), landed
         self.close()
-        self._container, self._stream = open_stream(self.path)
+        self._container, self._stream = open_stream(self.path, self._index.container)
         return demux(self._container, self._stream), 0
-
-
-def checked_numbers(indices: Sequence[int], num_frames: int) -> NDArray[np.int64]:
-    """Return frame numbers as an array, or raise IndexError if one is not in [0, num_frames)."""
-    numbers = np.asarray(indices, np.int64).reshape(-1)
-    outside = numbers[(numbers < 0) | (numbers >= num_frames)]
-    if len(outside):
-        raise IndexError(f"frame {outside[0]} is not in [0, {num_frames})")
-    return numbers
-
-
-def _turned(rgb: NDArray[np.uint8], matrix: tuple[int, int, int, int]) -> NDArray[np.uint8]:
-    """Return a view of a picture turned and mirrored as its display matrix says."""
-    a, b, c, d = matrix
-    if a == 0:
-        rgb, a, d = rgb.transpose(1, 0, 2), c, b
-    return rgb[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]

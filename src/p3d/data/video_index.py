@@ -82,6 +82,7 @@ class VideoIndex:
         width: Width of the first frame as coded, in pixels.
         matrix: How the picture is to be turned: (a, b, c, d) of the display matrix, each -1, 0, 1.
         fps: Frames a second, on average; 25 if the file does not say.
+        container: FFmpeg's name of the container format.
     """
 
     num_frames: int
@@ -92,6 +93,7 @@ class VideoIndex:
     width: int
     matrix: tuple[int, int, int, int]
     fps: float
+    container: str
 
     def starts_for(self, frames: Sequence[int]) -> list[int]:
         """Return for each frame the last key packet from which a decode reaches it exactly."""
@@ -293,4 +295,5 @@ def build_index(path: Path, container: InputContainer, stream: VideoStream) -> V
         width=first.width,
         matrix=display_matrix(first),
         fps=float(stream.average_rate or stream.guessed_rate or Fraction(25)),
+        container=container.format.name.partition(",")[0],
     )

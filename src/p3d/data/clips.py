@@ -1,0 +1,133 @@
+"""The clips of a data set, one by one: decoded, cut and scaled to what the network takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from p3d.data.decode import open_video
+from p3d.data.flow import check_source
+from p3d.data.sampling import clip_rng, random_window, uniform_windows
+from p3d.data.sources import FrameSource, gather
+from p3d.data.transforms import Augmentation, draw_train_transform, test_transform
+from p3d.data.workers import Videos
+from p3d.errors import BadVideoError
+from p3d.preprocessing import Preprocessing
+
+
+class Sample(NamedTuple):
+    """One video's share of a batch: its clip or clips, its label and its place in the data set."""
+
+    clips: Tensor
+    label: int
+    video: int
+
+
+def read_train_clip(
+    video: FrameSource,
+    window: NDArray[np.int64],
+    prep: Preprocessing,
+    *,
+    augmentation: Augmentation,
+    flip_probability: float,
+    rng: np.random.Generator,
+) -> Tensor:
+    """Read a window of a video and augment it, see `draw_train_transform`.
+
+    The box is drawn first, so that no pixel outside it is turned into RGB.
+
+    Returns:
+        uint8 `(len(window), prep.crop, prep.crop, C)`, contiguous.
+
+    Raises:
+        BadVideoError: A frame cannot be decoded.
+    """
+    transform = draw_train_transform(
+        video.height,
+        video.width,
+        prep,
+        augmentation=augmentation,
+        flip_probability=flip_probability,
+        rng=rng,
+    )
+    return gather(video, window, transform.read, transform)
+
+
+def read_test_clips(video: FrameSource, prep: Preprocessing, clips: int) -> Tensor:
+    """Read the uniformly spaced clips of a video, see `uniform_windows`, and test-transform them.
+
+    Windows overlap in most videos: each frame is decoded and resized once, then put wherever it
+    belongs. Frames are resized as they are decoded, so that few lie in memory at full size.
+
+    Returns:
+        uint8 `(clips, prep.num_frames, prep.crop, prep.crop, C)`, contiguous.
+
+    Raises:
+        BadVideoError: A frame cannot be decoded.
+    """
+    windows = uniform_windows(video.num_frames, prep.num_frames, prep.frame_stride, clips)
+    transform = test_transform(prep)
+    frames = gather(video, windows, transform.read, transform)
+    return frames.reshape(*windows.shape, *frames.shape[1:])
+
+
+@dataclass(frozen=True)
+class TrainClips(Dataset["Sample | BadVideoError"]):
+    """Clip number `n` of an epoch is draw `n // len(videos)` from video `n % len(videos)`.
+
+    Clips are asked for by `(epoch, n)`. What is wrong with a video is returned.
+    """
+
+    videos: Videos
+    prep: Preprocessing
+    seed: int
+    augmentation: Augmentation
+    flip_probability: float
+
+    def __getitem__(self, item: tuple[int, int]) -> Sample | BadVideoError:
+        epoch, number = item
+        index = number % len(self.videos)
+        rng = clip_rng(self.seed, epoch, number)
+        prep = self.prep
+        try:
+            path = self.videos.take(index)
+            with open_video(path) as video:
+                check_source(path, video, prep)
+                window = random_window(video.num_frames, prep.num_frames, prep.frame_stride, rng)
+                clip = read_train_clip(
+                    video,
+                    window,
+                    prep,
+                    augmentation=self.augmentation,
+                    flip_probability=self.flip_probability,
+                    rng=rng,
+                )
+        except BadVideoError as error:
+            return error
+        return Sample(clip, int(self.videos.labels[index]), index)
+
+
+@dataclass(frozen=True)
+class TestVideos(Dataset["Sample | BadVideoError"]):
+    """All clips of each video. What is wrong with a video is returned."""
+
+    __test__ = False  # for pytest: this is no test
+
+    videos: Videos
+    prep: Preprocessing
+    clips: int
+
+    def __getitem__(self, index: int) -> Sample | BadVideoError:
+        try:
+            path = self.videos.take(index)
+            with open_video(path) as video:
+                check_source(path, video, self.prep)
+                clips = read_test_clips(video, self.prep, self.clips)
+        except BadVideoError as error:
+            return error
+        return Sample(clips, int(self.videos.labels[index]), index)
