@@ -224,7 +224,7 @@ def test_a_worker_that_is_killed_leaves_the_path_behind(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where a decoder crashes, or the system takes a process for its memory."""
-    monkeypatch.setattr("p3d.data.loader.open_video", lambda _: os.kill(os.getpid(), 9))
+    monkeypatch.setattr("p3d.data.clips.open_video", lambda _: os.kill(os.getpid(), 9))
     with pytest.raises((UserError, RuntimeError)) as caught:
         load(root, "sound.avi", workers=1)
     error = caught.value

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from p3d.data import loader
+from p3d.data import clips, loader
 from p3d.data.loader import Batch, TrainLoader
 from p3d.data.manifest import VideoDataset, VideoRecord
 from p3d.data.sampling import uniform_windows
@@ -176,7 +176,7 @@ def evaluate(dataset, prep=SMALL, **options):
 
 def count_opened(monkeypatch) -> Counter[Path]:
     opened: Counter[Path] = Counter()
-    open_video = loader.open_video
+    open_video = clips.open_video
 
     @contextmanager
     def counting(path):
@@ -184,7 +184,7 @@ def count_opened(monkeypatch) -> Counter[Path]:
         with open_video(path) as video:
             yield video
 
-    monkeypatch.setattr(loader, "open_video", counting)
+    monkeypatch.setattr(clips, "open_video", counting)
     return opened
 
 
@@ -194,10 +194,10 @@ def test_evaluation_shows_the_uniform_windows_opening_each_video_once(dataset, m
     for batch in evaluate(dataset, PREP, clips=5):
         assert batch.clips.shape == (len(batch.labels), 5, 4, 64, 64, 3)
         assert batch.clips.is_contiguous()
-        for clips, index in zip(batch.clips, batch.indices.tolist(), strict=True):
+        for shown, index in zip(batch.clips, batch.indices.tolist(), strict=True):
             assert index == videos
             expected = uniform_windows(LENGTHS[index], 4, 2, 5)
-            assert [numbers(clip) for clip in clips] == [
+            assert [numbers(clip) for clip in shown] == [
                 [seen(number) for number in window] for window in expected.tolist()
             ]
             videos += 1

@@ -11,18 +11,15 @@ from PIL import Image
 from torch import Tensor
 
 from p3d.data import transforms
-from p3d.data.sampling import clip_rng
-from p3d.data.transforms import (
+from p3d.data.boxes import (
     Box,
     center_crop_box,
-    crop,
-    horizontal_flip,
     multi_scale_crop_box,
     random_crop_box,
     random_resized_crop_box,
-    resize,
-    train_transform,
 )
+from p3d.data.sampling import clip_rng
+from p3d.data.transforms import crop, horizontal_flip, resize, train_transform
 from p3d.preprocessing import IMAGENET
 
 AUGMENTATIONS = ("random-resized-crop", "multi-scale-crop", "random-crop")
@@ -215,7 +212,7 @@ def test_half_of_the_clips_are_flipped():
 
 def test_the_test_crop_is_the_centre_of_the_resized_frame():
     clip = noise_clip(2, 96, 128)
-    result = transforms.test_transform(clip, PREP)
+    result = transforms.test_transform(PREP)(clip)
     expected = pillow_resize(clip, 45, 60)[:, 2:42, 10:50]
     assert result.is_contiguous()
     assert_same_but_for_one_level(result, expected)
