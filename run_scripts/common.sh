@@ -121,6 +121,9 @@ launch() {
     else
         group+=(--nnodes "$NNODES" --rdzv-backend c10d --rdzv-endpoint "$RDZV_ENDPOINT" --rdzv-id "${RDZV_ID:-p3d}")
     fi
+    # A new meeting point for each restart: in the old one torchrun leaves the addresses of processes
+    # that are gone, and those that take them for their partners' wait for half an hour.
+    export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=${TORCH_DISABLE_SHARE_RDZV_TCP_STORE:-1}
     # How long torchrun waits for a checkpoint after SIGTERM before it kills; its own 30 s are little.
     export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-120}
     exec "$torchrun" "${group[@]}" --no-python "$@"

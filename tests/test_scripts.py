@@ -455,16 +455,20 @@ def test_two_machines_train_as_the_model_zoo_does_and_begin_again_by_themselves(
         )
         for _ in range(2)
     ]
-    wait_for(machines, run, "step", 2)
-    os.kill(worker_of(machines[1].pid), signal.SIGKILL)
-    wait_for(machines, run, "start", 2)
-    begun = [line["step"] for line in log_of(run, "start")]
+    try:
+        wait_for(machines, run, "step", 2)
+        os.kill(worker_of(machines[1].pid), signal.SIGKILL)
+        wait_for(machines, run, "start", 2)
+        begun = [line["step"] for line in log_of(run, "start")]
+        wait_for(machines, run, "step", int(begun[1]) + 1)
+        for machine in machines:
+            machine.send_signal(signal.SIGTERM)  # to torchrun, which the script has become
+        ended = [finish(machine) for machine in machines]
+    finally:
+        for machine in machines:
+            machine.kill()
     assert begun[0] == 0
     assert begun[1] >= 1
-    wait_for(machines, run, "step", int(begun[1]) + 1)
-    for machine in machines:
-        machine.send_signal(signal.SIGTERM)  # to torchrun, which the script has become
-    ended = [finish(machine) for machine in machines]
     assert [code for code, _ in ended] == [1, 1]
     assert sum("the same command with --resume goes on" in output for _, output in ended) == 1
     steps = [line["step"] for line in log_of(run, "step")]
