@@ -18,6 +18,7 @@ import torch
 
 from p3d.data.manifest import DataOptions, read_dataset
 from p3d.model import create_model, zero_init_residuals
+from p3d.runlog import read_log
 from p3d.weights import save_model
 from test_mlu import obstacle
 
@@ -410,9 +411,7 @@ def real(place: Path, **more: object) -> dict[str, object]:
 
 def log_of(run: Path, event: str) -> list[dict[str, float]]:
     """The lines of a run's log about such an event."""
-    path = run / "log.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    return [line for line in lines if line["event"] == event]
+    return [line for line in read_log(run) if line["event"] == event]
 
 
 def free_port() -> int:
