@@ -12,6 +12,8 @@ import platform
 import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -183,13 +185,29 @@ def describe_device(device: torch.device) -> str:
     return f"{device} ({name}, {properties.total_memory / 2**30:.0f} GiB)"
 
 
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # run from its sources
+        return "not installed"
+
+
+def _processor() -> str:
+    """The processor's model, as far as the system tells."""
+    known = Path("/proc/cpuinfo")
+    lines = known.read_text(encoding="utf-8").splitlines() if known.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
+
+
 def describe_machine(device: torch.device) -> dict[str, str]:
     """What a run's result may depend on besides its options, for its record."""
+    packages = ("p3d", "torch", "numpy", "av", "pillow")
     machine = {
         "system": platform.platform(),
-        "processor": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "processor": f"{_processor()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        **{name: _version(name) for name in packages},
         "device": describe_device(device),
     }
     if device.type == "cuda":

@@ -229,11 +229,11 @@ def _train_and_write(job: Job) -> int:
         stopped = train_all(job)
     if stopped:
         return _tell_stop(job, is_saved=not job.saver.failed)
-    summarise(options.out)
     try:
         write_run_report(options.out)
     except UserError as error:
         print(f"no report: {error}")
+    summarise(options.out)
     return 1 if job.saver.failed else 0
 
 

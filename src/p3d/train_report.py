@@ -86,6 +86,8 @@ def summarise(folder: Path) -> None:
     header = ("", "train top-1", "validation top-1", "top-5", "loss")
     print("\n" + format_table(header, rows))
     print(f"{sum(line['seconds'] for line in epochs):.0f} s in all; written to {folder}:")
-    newest = find_checkpoints(folder)[:1]
-    kept = "".join(f"{path.name} (to resume from), " for path in newest)
-    print(f"  {BEST} (for p3d eval and predict), {kept}log.jsonl, config.json")
+    newest = [f"{path.name} (to resume from)" for path in find_checkpoints(folder)[:1]]
+    others = [
+        name for name in ("report.html", "log.jsonl", "config.json") if (folder / name).exists()
+    ]
+    print("  " + ", ".join([f"{BEST} (for p3d eval and predict)", *newest, *others]))
