@@ -1,8 +1,8 @@
 """Kill a training run at random moments, let it go on, and compare its weights bit for bit.
 
-    python benchmarks/kills.py --data SAMPLE_SET --kills 20 --processes 1
+    python benchmarks/kills.py --kills 20 --processes 1
 
-Trains on a small set with tiny clips, saving after every step, once undisturbed and once with
+Trains on 16 made-up videos with tiny clips, saving after every step, once undisturbed and once with
 SIGKILLs to all its processes at random times after the first step or while a checkpoint is written.
 """
 
@@ -23,6 +23,7 @@ from pathlib import Path
 import torch
 
 from p3d.checkpoint import find_checkpoints, read_newest
+from p3d.data.synthetic import write_sample
 from p3d.runlog import read_log
 
 FLAGS = (
@@ -83,7 +84,6 @@ def disturb(process: subprocess.Popen[bytes], out: Path, rng: random.Random) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--processes", type=int, default=1)
@@ -91,17 +91,20 @@ def main() -> None:
     asked = parser.parse_args()
     rng = random.Random(asked.seed)
     with tempfile.TemporaryDirectory() as folder:
-        whole, killed = Path(folder) / "whole", Path(folder) / "killed"
-        assert start(asked.data, whole, asked.epochs, asked.processes).wait() == 0
+        data, whole, killed = (Path(folder) / name for name in ("set", "whole", "killed"))
+        write_sample(
+            data, train_groups=2, validation_groups=1, test_groups=1, clips_per_group=1, workers=0
+        )
+        assert start(data, whole, asked.epochs, asked.processes).wait() == 0
         midst: list[str] = []
         while len(midst) < asked.kills:
-            process = start(asked.data, killed, asked.epochs, asked.processes)
+            process = start(data, killed, asked.epochs, asked.processes)
             found = disturb(process, killed, rng)
             if found is None:
                 break
             midst.append(found)
             print(f"kill {len(midst)}: in {found}, at step {steps_done(killed)}", flush=True)
-        assert start(asked.data, killed, asked.epochs, asked.processes).wait() == 0
+        assert start(data, killed, asked.epochs, asked.processes).wait() == 0
         print(json.dumps({"processes": asked.processes} | compare(killed, whole, midst)))
 
 
