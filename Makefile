@@ -34,7 +34,7 @@ layers: $(INSTALLED)
 	$(VENV)/bin/lint-imports
 
 unit: $(INSTALLED)
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 format: $(INSTALLED)
 	$(VENV)/bin/ruff check --fix .

@@ -118,7 +118,7 @@ def test_torchruns_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_launch() == Launch(0, 1, 0)
     for name, value in zip(names, ("3", "4", "1", "localhost"), strict=True):
         monkeypatch.setenv(name, value)
-    assert read_launch() == Launch(3, 4, 1)
+    assert read_launch() == Launch(3, 4, 1, launched=True)
 
 
 def test_tf32_is_refused_where_there_is_none(sample: Path, tmp_path: Path) -> None:

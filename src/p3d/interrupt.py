@@ -48,8 +48,12 @@ class StopRequest:
 
     @property
     def exit_code(self) -> int:
-        """What a shell expects of a program that this signal ended."""
-        return 0 if self.signal is None else 128 + self.signal.value
+        """What a shell expects of a program that was stopped: 128 and the signal's number.
+
+        1 where the signal reached another process only: a launcher that saw 0 would take this one
+        for done.
+        """
+        return 1 if self.signal is None else 128 + self.signal.value
 
     def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         self.signal = self.signal or signal.Signals(number)

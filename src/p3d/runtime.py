@@ -42,11 +42,13 @@ class Launch:
         rank: Its number over all machines.
         world_size: Processes in all.
         local_rank: Its number on this machine, which is that of its device.
+        launched: Whether torchrun started it.
     """
 
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
+    launched: bool = False
 
 
 def read_launch() -> Launch:
@@ -54,7 +56,8 @@ def read_launch() -> Launch:
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
     if any(name not in os.environ for name in (*names, "MASTER_ADDR")):
         return Launch()
-    return Launch(*(int(os.environ[name]) for name in names))
+    rank, world_size, local_rank = (int(os.environ[name]) for name in names)
+    return Launch(rank, world_size, local_rank, launched=True)
 
 
 def resolve_device(name: DeviceName, local_rank: int = 0) -> torch.device:

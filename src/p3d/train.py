@@ -144,7 +144,7 @@ def run(options: TrainOptions) -> int:
     """
     launch = read_launch()
     device = resolve_device(options.device, launch.local_rank)
-    with StopRequest(launched=launch.world_size > 1) as stop, join(device, launch) as group:
+    with StopRequest(launched=launch.launched) as stop, join(device, launch) as group:
         return _train(options, device, group, stop)
 
 
@@ -245,4 +245,4 @@ def _tell_stop(job: Job, *, is_saved: bool) -> int:
         f"stopped by {by} in epoch {progress.epoch + 1} after step {progress.step}; {kept}: the "
         "same command with --resume goes on"
     )
-    return job.stop.exit_code or 1
+    return job.stop.exit_code
