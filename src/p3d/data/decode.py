@@ -22,7 +22,7 @@ from p3d.data.boxes import Box
 from p3d.data.flow_format import FlowNote
 from p3d.data.packets import check_size
 from p3d.data.sources import FrameSource as FrameSource
-from p3d.data.sources import Piece, gather, runs
+from p3d.data.sources import Piece, gather, most_frames
 from p3d.data.video_file import VideoFile
 from p3d.errors import BadVideoError
 
@@ -141,9 +141,10 @@ class FrameFolder:
     def pieces(self, frames: Sequence[int], box: Box | None = None) -> Iterator[Piece]:
         """See `FrameSource`."""
         box = box or Box(0, 0, self.height, self.width)
-        for run in runs(frames, box.height, box.width):
+        most = most_frames(box.height, box.width)
+        for run in (frames[start : start + most] for start in range(0, len(frames), most)):
             piece = torch.empty((len(run), box.height, box.width, 3), dtype=torch.uint8)
             pixels = piece.numpy()
             for place, frame in enumerate(run):
                 pixels[place] = box.of(self._read(frame))
-            yield run, piece
+            yield list(run), piece

@@ -9,10 +9,10 @@ Whether it does is tried out first; where it does not, whole pictures are conver
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import av
 import numpy as np
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from p3d.data.boxes import Box
+from p3d.data.sources import Piece, most_frames
 from p3d.data.video_index import VideoIndex
 from p3d.errors import BadVideoError
 
@@ -31,6 +32,10 @@ _FORMATS_420 = frozenset({"yuv420p", "yuvj420p"})
 _COLUMNS = 16
 # From 17 on PyAV converts colours with as many threads as there are cores unless told otherwise.
 _ONE_THREAD: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
+
+
+_Convert: TypeAlias = "Callable[[VideoFrame, int, int], NDArray[np.uint8]]"
+"""Makes a picture RGB of a width and height."""
 
 
 class _Look(NamedTuple):
@@ -72,22 +77,37 @@ class RgbConverter:
         self._box = box
         self._reformatter = VideoReformatter()
 
-    def __call__(self, pictures: Sequence[VideoFrame]) -> Tensor:
-        """Return uint8 `(len(pictures), box.height, box.width, 3)`, maybe a view.
+    def pieces(self, decoded: Iterable[tuple[int, VideoFrame]], count: int) -> Iterator[Piece]:
+        """Yield what `count` pictures show, each with its frame number, a few at a time.
+
+        No picture is held on to: the decoder has its memory back at once, warm as it is.
 
         Raises:
             BadVideoError: The pictures cannot be made RGB.
         """
-        look = _look(pictures[0])
-        if self._can_be_stacked(look) and all(_look(other) == look for other in pictures[1:]):
-            return self._convert_stacked(pictures, look)
-        box = self._box
-        clip = torch.empty((len(pictures), box.height, box.width, 3), dtype=torch.uint8)
-        pixels = clip.numpy()
-        for place, picture in enumerate(pictures):
-            rgb = self._convert(picture, self._index.width, self._index.height)
-            pixels[place] = box.of(_turned(rgb, self._index.matrix))
-        return clip
+        most = most_frames(self._box.height, self._box.width)
+        found: list[int] = []
+        part: _Stacked | _OneByOne | None = None
+        for frame, picture in decoded:
+            look = _look(picture)
+            if part is not None and part.look != look:
+                yield found, part.rgb()
+                found, part = [], None
+            if part is None:
+                part = self._start(look, min(most, count))
+            part.add(picture)
+            found.append(frame)
+            count -= 1
+            if len(found) == part.room:
+                yield found, part.rgb()
+                found, part = [], None
+        if part is not None:
+            yield found, part.rgb()
+
+    def _start(self, look: _Look, room: int) -> _Stacked | _OneByOne:
+        if self._can_be_stacked(look):
+            return _Stacked(look, self._box, room, self._convert)
+        return _OneByOne(look, self._index, self._box, room, self._convert)
 
     def _can_be_stacked(self, look: _Look) -> bool:
         index = self._index
@@ -101,21 +121,57 @@ class RgbConverter:
             and converts_by_block(look.format, look.width)
         )
 
-    def _convert_stacked(self, pictures: Sequence[VideoFrame], look: _Look) -> Tensor:
-        box, cut = self._box, block_box(self._box, look.width)
-        stack = stacked(pictures, cut)
-        stack.colorspace, stack.color_range = look.colorspace, look.color_range
-        rgb = self._convert(stack, stack.width, stack.height)
-        clip = torch.from_numpy(rgb.reshape(len(pictures), cut.height, cut.width, 3))
-        top, left = box.top - cut.top, box.left - cut.left
-        return clip[:, top : top + box.height, left : left + box.width]
-
     def _convert(self, picture: VideoFrame, width: int, height: int) -> NDArray[np.uint8]:
         try:
             return _to_rgb(self._reformatter, picture, width, height)
         except (av.FFmpegError, ValueError) as error:
             reason = f"its {picture.format.name} pictures cannot be made RGB ({error})"
             raise BadVideoError(self._path, reason) from error
+
+
+class _Stacked:
+    """Pictures that are converted together, in the end."""
+
+    def __init__(self, look: _Look, box: Box, room: int, convert: _Convert) -> None:
+        self.look = look
+        self.room = room
+        self._box = box
+        self._stack = Stack(look.format, block_box(box, look.width), room)
+        self._convert = convert
+
+    def add(self, picture: VideoFrame) -> None:
+        self._stack.add(picture)
+
+    def rgb(self) -> Tensor:
+        picture, cut, box = self._stack.picture, self._stack.cut, self._box
+        picture.colorspace, picture.color_range = self.look.colorspace, self.look.color_range
+        rgb = self._convert(picture, picture.width, picture.height)
+        clip = torch.from_numpy(rgb.reshape(self.room, cut.height, cut.width, 3))
+        top, left = box.top - cut.top, box.left - cut.left
+        return clip[: len(self._stack), top : top + box.height, left : left + box.width]
+
+
+class _OneByOne:
+    """Pictures that are converted each as a whole, as they come."""
+
+    def __init__(
+        self, look: _Look, index: VideoIndex, box: Box, room: int, convert: _Convert
+    ) -> None:
+        self.look = look
+        self.room = room
+        self._index = index
+        self._box = box
+        self._clip = np.empty((room, box.height, box.width, 3), np.uint8)
+        self._length = 0
+        self._convert = convert
+
+    def add(self, picture: VideoFrame) -> None:
+        rgb = self._convert(picture, self._index.width, self._index.height)
+        self._clip[self._length] = self._box.of(_turned(rgb, self._index.matrix))
+        self._length += 1
+
+    def rgb(self) -> Tensor:
+        return torch.from_numpy(self._clip[: self._length])
 
 
 def _to_rgb(
@@ -142,19 +198,34 @@ def block_box(box: Box, width: int) -> Box:
     return Box(top, left, bottom - top, right - left)
 
 
-def stacked(pictures: Sequence[VideoFrame], cut: Box) -> VideoFrame:
-    """Return the same part of 4:2:0 pictures, one below the other; all edges must be even."""
-    stack = VideoFrame(cut.width, len(pictures) * cut.height, pictures[0].format.name)
-    targets = _planes(stack)
-    parts = [
-        Box(cut.top // step, cut.left // step, cut.height // step, -(-cut.width // step))
-        for step in (1, 2, 2)
-    ]
-    for place, picture in enumerate(pictures):
-        for target, part, source in zip(targets, parts, _planes(picture), strict=True):
-            top = place * part.height
+class Stack:
+    """The same part of some 4:2:0 pictures, one below the other.
+
+    Args:
+        pixel_format: Of the pictures.
+        cut: The part; its edges must be even.
+        room: How many pictures there will be, at most.
+    """
+
+    def __init__(self, pixel_format: str, cut: Box, room: int) -> None:
+        self.cut = cut
+        self.picture = VideoFrame(cut.width, room * cut.height, pixel_format)
+        self._length = 0
+        self._targets = _planes(self.picture)
+        self._parts = [
+            Box(cut.top // step, cut.left // step, cut.height // step, -(-cut.width // step))
+            for step in (1, 2, 2)
+        ]
+
+    def __len__(self) -> int:
+        return self._length
+
+    def add(self, picture: VideoFrame) -> None:
+        """Copy the part of one more picture."""
+        for target, part, source in zip(self._targets, self._parts, _planes(picture), strict=True):
+            top = self._length * part.height
             target[top : top + part.height, : part.width] = part.of(source)
-    return stack
+        self._length += 1
 
 
 @lru_cache(maxsize=1024)
@@ -172,8 +243,10 @@ def converts_by_block(pixel_format: str, width: int) -> bool:
     whole = [_to_rgb(VideoReformatter(), picture, width, height) for picture in pictures]
     boxes = [Box(0, 0, height, width), Box(2, width // 3, height - 4, max(1, width // 2))]
     for cut in (block_box(box, width) for box in boxes):
-        stack = stacked(pictures, cut)
-        rgb = _to_rgb(VideoReformatter(), stack, stack.width, stack.height)
+        stack = Stack(pixel_format, cut, len(pictures))
+        for picture in pictures:
+            stack.add(picture)
+        rgb = _to_rgb(VideoReformatter(), stack.picture, cut.width, len(stack) * cut.height)
         if not np.array_equal(rgb, np.concatenate([cut.of(picture) for picture in whole])):
             return False
     return True

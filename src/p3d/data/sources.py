@@ -6,9 +6,8 @@ next ones are decoded: a clip of large frames never lies in memory at full size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
-from typing import Protocol, TypeAlias, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -23,8 +22,6 @@ PIECE_BYTES = 8 * 2**20
 
 Piece: TypeAlias = "tuple[list[int], Tensor]"
 """Frame numbers, and their pixels: uint8 `(len(numbers), height, width, C)`, maybe a view."""
-
-_T = TypeVar("_T")
 
 
 class FrameSource(Protocol):
@@ -133,9 +130,6 @@ def checked_numbers(
     return numbers
 
 
-def runs(items: Iterable[_T], height: int, width: int) -> Iterator[list[_T]]:
-    """Yield items in lists of as many as RGB frames of this size that make a piece."""
-    length = max(1, PIECE_BYTES // (3 * height * width))
-    iterator = iter(items)
-    while run := list(islice(iterator, length)):
-        yield run
+def most_frames(height: int, width: int) -> int:
+    """How many RGB frames of a size make a piece."""
+    return max(1, PIECE_BYTES // (3 * height * width))

@@ -12,7 +12,7 @@ import os
 import stat
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from itertools import chain, dropwhile
+from itertools import chain, dropwhile, islice
 from pathlib import Path
 
 import av
@@ -28,7 +28,7 @@ from p3d.data.boxes import Box
 from p3d.data.flow_format import PIXEL_FORMAT, FlowNote, read_note
 from p3d.data.packets import decode, demux, numbered_packets, open_stream
 from p3d.data.rgb import RgbConverter
-from p3d.data.sources import Piece, gather, runs
+from p3d.data.sources import Piece, gather, most_frames
 from p3d.data.video_index import VideoIndex, build_index
 from p3d.errors import BadVideoError
 
@@ -139,14 +139,15 @@ class VideoFile:
     def pieces(self, frames: Sequence[int], box: Box | None = None) -> Iterator[Piece]:
         """See `FrameSource`."""
         box = box or Box(0, 0, self.height, self.width)
-        to_rgb = RgbConverter(self.path, self._index, box)
-        for run in runs(self._frames(frames), box.height, box.width):
-            pictures = [picture for _, picture in run]
-            pixels = self._read_flow(pictures, box) if self.flow else to_rgb(pictures)
-            yield [frame for frame, _ in run], pixels
+        decoded = self._frames(frames)
+        if self.flow:
+            return self._flow_pieces(decoded, box)
+        return RgbConverter(self.path, self._index, box).pieces(decoded, len(frames))
 
-    def _read_flow(self, pictures: Sequence[VideoFrame], box: Box) -> Tensor:
-        return torch.from_numpy(np.stack([box.of(self._flow(picture)) for picture in pictures]))
+    def _flow_pieces(self, decoded: Iterator[tuple[int, VideoFrame]], box: Box) -> Iterator[Piece]:
+        while run := list(islice(decoded, most_frames(box.height, box.width))):
+            pixels = np.stack([box.of(self._flow(picture)) for _, picture in run])
+            yield [frame for frame, _ in run], torch.from_numpy(pixels)
 
     def _flow(self, picture: VideoFrame) -> NDArray[np.uint8]:
         index = self._index
