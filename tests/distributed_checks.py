@@ -11,11 +11,12 @@ import torch
 from p3d.data.loader import Batch
 from p3d.data.records import VideoDataset, VideoRecord
 from p3d.distributed import Group, join
-from p3d.engine import Run, build_run, train_step
+from p3d.engine import train_step
 from p3d.model import create_model, zero_init_residuals
 from p3d.optim import freeze
 from p3d.recipes import SCRATCH, Recipe
 from p3d.runtime import read_launch
+from p3d.state import Run, build_run
 from p3d.sync_norm import SyncNorm, synchronize_norms
 
 CPU = torch.device("cpu")

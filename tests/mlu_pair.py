@@ -10,9 +10,10 @@ import torch.distributed as dist
 
 from distributed_checks import DATASET, RECIPE, batch
 from p3d.distributed import Group, join
-from p3d.engine import Run, build_run, train_step
+from p3d.engine import train_step
 from p3d.model import create_model
 from p3d.runtime import read_launch, resolve_device
+from p3d.state import Run, build_run
 from p3d.sync_norm import synchronize_norms
 
 

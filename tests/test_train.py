@@ -18,10 +18,11 @@ import torch
 from p3d.checkpoint import BEST, find_checkpoints, read_newest
 from p3d.data.loader import Batch
 from p3d.data.manifest import DataOptions, read_dataset
-from p3d.engine import Run, build_run, train_step
+from p3d.engine import train_step
 from p3d.errors import BadVideoError, UserError
 from p3d.recipes import SCRATCH, Recipe
 from p3d.runlog import read_log
+from p3d.state import Run, build_run
 from p3d.train import TrainOptions, build_loader, build_model, run
 from p3d.weights import load_model
 

@@ -17,7 +17,7 @@ import torch
 from p3d.data.loader import Batch
 from p3d.data.records import VideoDataset, VideoRecord
 from p3d.distributed import Group, join
-from p3d.engine import Run, build_run, train_step
+from p3d.engine import train_step
 from p3d.errors import UserError
 from p3d.model import CHANNELS, Modality, create_model, zero_init_residuals
 from p3d.optim import freeze
@@ -33,6 +33,7 @@ from p3d.runtime import (
     resolve_device,
     synchronize,
 )
+from p3d.state import Run, build_run
 from p3d.sync_norm import synchronize_norms
 
 WARM_UP = 2

@@ -18,7 +18,6 @@ from p3d.data.flow import with_scale_of
 from p3d.data.loader import TrainLoader
 from p3d.data.manifest import VideoDataset, read_dataset
 from p3d.distributed import Group, join
-from p3d.engine import Run, build_run
 from p3d.errors import UserError
 from p3d.files import held
 from p3d.interrupt import StopRequest
@@ -30,6 +29,7 @@ from p3d.run_report import write_run_report
 from p3d.runlog import RunLog
 from p3d.runtime import describe_machine, read_launch, resolve_device
 from p3d.saver import Saver, check_room
+from p3d.state import Run, build_run
 from p3d.sync_norm import synchronize_norms
 from p3d.train_loop import Job, train_all
 from p3d.train_options import TrainOptions, check_same, fingerprint

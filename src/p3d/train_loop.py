@@ -11,8 +11,7 @@ from tqdm import tqdm
 from p3d.checkpoint import BEST
 from p3d.data.loader import Batch, TrainLoader
 from p3d.data.manifest import VideoDataset
-from p3d.engine import Run, Step, remaining_steps, train_step
-from p3d.evaluate import VideoScores, score_videos, write_scores
+from p3d.engine import Step, remaining_steps, train_step
 from p3d.inference import Scorer
 from p3d.interrupt import Stopped, StopRequest
 from p3d.metrics import measure
@@ -20,6 +19,8 @@ from p3d.report import format_share
 from p3d.runlog import RunLog
 from p3d.runtime import peak_memory
 from p3d.saver import Saver
+from p3d.scoring import VideoScores, score_videos, write_scores
+from p3d.state import Run
 from p3d.train_options import TrainOptions
 from p3d.train_report import epoch_line
 from p3d.weights import save_model

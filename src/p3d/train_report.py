@@ -6,11 +6,11 @@ from pathlib import Path
 
 from p3d.checkpoint import BEST, find_checkpoints
 from p3d.data.manifest import VideoDataset
-from p3d.engine import Run
 from p3d.plan import describe_step
 from p3d.report import format_share, format_table
 from p3d.runlog import read_log
 from p3d.runtime import Precision, describe_device, has_native_bf16
+from p3d.state import Run
 
 PRECISIONS: dict[Precision, str] = {
     "fp32": "fp32 (IEEE, without TF32)",
