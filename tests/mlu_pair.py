@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
 
 import torch
 import torch.distributed as dist
@@ -49,12 +48,11 @@ def check_collectives(group: Group, card: torch.device) -> None:
 
 def build(device: torch.device, group: Group) -> Run:
     torch.manual_seed(group.rank)  # the main process's weights are what all start from
-    recipe = replace(RECIPE, accumulate=2)
-    model = create_model("p3d63", num_classes=2, dropout=recipe.dropout)
+    model = create_model("p3d63", num_classes=2, dropout=RECIPE.dropout)
     synchronize_norms(model)
     model.train()
     return build_run(
-        recipe,
+        RECIPE,
         model,
         DATASET,
         device,

@@ -17,7 +17,7 @@ def bench(*flags: str) -> int:
 
 
 def test_reports_rate_and_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert bench("--accumulate", "2", "--out", str(tmp_path / "figures.json")) == 0
+    assert bench("--clips-per-step", "4", "--out", str(tmp_path / "figures.json")) == 0
     said = capsys.readouterr().out
     assert "p3d63, clips of 4x32x32, fp32, 1 x cpu" in said
     written = json.loads((tmp_path / "figures.json").read_text())

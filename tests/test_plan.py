@@ -31,7 +31,7 @@ def plan_of(model: P3D, recipe: Recipe, steps_per_epoch: int, steps: int) -> Pla
     return make_plan(
         model,
         recipe,
-        clips_per_step=recipe.batch_size * recipe.accumulate,
+        clips_per_step=recipe.clips_of_step(1),
         processes=1,
         steps_per_epoch=steps_per_epoch,
         steps=steps,

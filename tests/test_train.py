@@ -213,7 +213,7 @@ def tiny_run(sample: Path, recipe: Recipe) -> tuple[Run, list[Batch]]:
 def test_accumulated_batches_step_like_one_large_batch(sample: Path) -> None:
     recipe = replace(TINY, norms="freeze-all", dropout=0.0, zero_init_residuals=False, lr=1e-3)
     whole, batches = tiny_run(sample, replace(recipe, batch_size=8))
-    parts, _ = tiny_run(sample, replace(recipe, batch_size=4, accumulate=2))
+    parts, _ = tiny_run(sample, replace(recipe, batch_size=4, clips_per_step=8))
     first = batches[0]
     step = train_step(whole, (first,))
     halves = tuple(

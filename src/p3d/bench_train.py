@@ -97,7 +97,7 @@ def _build(options: TrainBenchOptions, device: torch.device, group: Group) -> Ru
     freeze(model, recipe)
     model.recomputes = options.checkpoint_activations
     model.train()
-    clips = recipe.batch_size * recipe.accumulate * group.world_size
+    clips = _share(recipe, group) * group.world_size
     names = tuple(map(str, range(options.classes)))
     made_up = VideoDataset(names, tuple(VideoRecord(Path(f"{n}"), 0) for n in range(clips)))
     return build_run(
@@ -112,6 +112,11 @@ def _build(options: TrainBenchOptions, device: torch.device, group: Group) -> Ru
         compiled=options.compile,
         group=group,
     )
+
+
+def _share(recipe: Recipe, group: Group) -> int:
+    """Clips of a step on each process."""
+    return -(-recipe.clips_of_step(group.world_size) // group.world_size)
 
 
 def _time(job: Run, options: TrainBenchOptions) -> list[float]:
@@ -130,7 +135,10 @@ def _time(job: Run, options: TrainBenchOptions) -> list[float]:
         dtype=torch.uint8,
     )
     places = torch.arange(recipe.batch_size)
-    batches = [Batch(clips, places % options.classes, places, ())] * recipe.accumulate
+    labels = places % options.classes
+    share = _share(recipe, job.group)
+    sizes = [min(recipe.batch_size, share - done) for done in range(0, share, recipe.batch_size)]
+    batches = [Batch(clips[:size], labels[:size], places[:size], ()) for size in sizes]
     seconds = []
     for step in range(WARM_UP + options.steps):
         synchronize(device)

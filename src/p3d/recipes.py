@@ -28,8 +28,9 @@ class Recipe:
     """End the run after this many optimiser steps, wherever that falls."""
     batch_size: int = 16
     """Clips a device takes at once."""
-    accumulate: int = 1
-    """Batches whose gradients are added up before a step."""
+    clips_per_step: int | None = None
+    """Clips of an optimiser step over all devices, taken in batches of batch_size whose gradients
+    are added up; by default one batch on each device."""
     clips_per_video: int = 1
     """Clips drawn from each video in an epoch."""
 
@@ -87,17 +88,23 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuse numbers that no run can use."""
-        counts = ("epochs", "batch_size", "accumulate", "clips_per_video")
+        counts = ("epochs", "batch_size", "clips_per_video")
         for name in (*counts, "lr", "cyclic_half_epochs", "cyclic_factor"):
             if getattr(self, name) <= 0:
                 raise UserError(f"{_flag(name)} is {getattr(self, name)}; give more than 0")
         for name in ("flip_probability", "dropout", "warmup", "momentum"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{_flag(name)} is {getattr(self, name)}; give a value in [0, 1]")
-        if self.max_steps is not None and self.max_steps < 1:
-            raise UserError(f"--max-steps is {self.max_steps}; give 1 or more, or leave it out")
+        for name in ("max_steps", "clips_per_step"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{_flag(name)} is {value}; give 1 or more, or leave it out")
         if not 0 <= self.freeze_stages <= 5:
             raise UserError(f"--freeze-stages is {self.freeze_stages}; give 0 to 5")
+
+    def clips_of_step(self, processes: int) -> int:
+        """Clips of an optimiser step of so many processes together."""
+        return self.clips_per_step or self.batch_size * processes
 
 
 def _flag(field: str) -> str:
@@ -111,7 +118,7 @@ UCF101_PAPER = replace(
     UCF101,
     epochs=200,
     max_steps=7500,
-    accumulate=8,
+    clips_per_step=128,
     schedule="step",
     norms="freeze-but-first",
     head_weight_rate=10.0,

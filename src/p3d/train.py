@@ -97,7 +97,7 @@ def build_loader(
         model.preprocessing,
         batch_size=recipe.batch_size,
         seed=options.seed,
-        clips_per_step=clips_per_step or recipe.batch_size * recipe.accumulate * group.world_size,
+        clips_per_step=clips_per_step or recipe.clips_of_step(group.world_size),
         augmentation=recipe.augmentation,
         flip_probability=recipe.flip_probability,
         clips_per_video=recipe.clips_per_video,
