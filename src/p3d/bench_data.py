@@ -58,7 +58,7 @@ STAGES: dict[str, dict[str, dict[str, bool]]] = {
             "packets.demux": ALL,
         },
         "decode": {"packets.decode": ALL},
-        "to RGB": {"rgb.__call__": ALL},
+        "to RGB": {"rgb.add": ALL, "rgb.rgb": ALL},
         "transform": {"transforms.__call__": ALL},
         "collate": {"collate.default_collate": ALL},
     },

@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from itertools import chain
 from pathlib import Path
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import av
 from av.bitstream import BitStreamFilterContext
@@ -23,6 +23,8 @@ MOST_PIXELS = 2**25
 """The largest picture that is taken for one, in pixels: 8K video just fits. A few kilobytes can
 claim to be pictures of gigabytes, and a process that runs out of memory cannot say on what."""
 
+# Of streams that are not looked at, only newer PyAV can spare FFmpeg the packets.
+_DISCARD: Any = getattr(av.stream, "Discard", None)
 
 _Packets: TypeAlias = "Generator[Packet[VideoStream]]"
 
@@ -66,6 +68,10 @@ def open_stream(
         raise
     # Loader workers fill the cores already: more threads here only add switching and memory.
     stream.codec_context.thread_count = 1
+    if _DISCARD is not None:
+        for other in container.streams:
+            if other is not stream:
+                other.discard = _DISCARD.all
     return container, stream
 
 

@@ -47,7 +47,6 @@ class _Look(NamedTuple):
     colorspace: int
     color_range: int
     is_interlaced: bool
-    is_upside_down: bool
 
 
 def _look(picture: VideoFrame) -> _Look:
@@ -58,7 +57,6 @@ def _look(picture: VideoFrame) -> _Look:
         picture.colorspace,
         picture.color_range,
         picture.interlaced_frame,
-        picture.planes[0].line_size < 0,
     )
 
 
@@ -94,7 +92,7 @@ class RgbConverter:
                 yield found, part.rgb()
                 found, part = [], None
             if part is None:
-                part = self._start(look, min(most, count))
+                part = self._start(picture, look, min(most, count))
             part.add(picture)
             found.append(frame)
             count -= 1
@@ -104,8 +102,9 @@ class RgbConverter:
         if part is not None:
             yield found, part.rgb()
 
-    def _start(self, look: _Look, room: int) -> _Stacked | _OneByOne:
-        if self._can_be_stacked(look):
+    def _start(self, picture: VideoFrame, look: _Look, room: int) -> _Stacked | _OneByOne:
+        is_upside_down = picture.planes[0].line_size < 0
+        if self._can_be_stacked(look) and not is_upside_down:
             return _Stacked(look, self._box, room, self._convert)
         return _OneByOne(look, self._index, self._box, room, self._convert)
 
@@ -116,7 +115,6 @@ class RgbConverter:
             and (look.width, look.height) == (index.width, index.height)
             and look.height % 2 == 0
             and not look.is_interlaced
-            and not look.is_upside_down
             and index.matrix == (1, 0, 0, 1)
             and converts_by_block(look.format, look.width)
         )

@@ -83,7 +83,7 @@ class VideoFile:
         if status.st_size == 0:
             raise BadVideoError(path, "the file is empty (0 bytes)")
         try:
-            path.open("rb").close()
+            os.close(os.open(path, os.O_RDONLY))
         except OSError as error:  # FFmpeg would say less
             raise BadVideoError(path, f"cannot be opened ({error.strerror})") from error
         self.path = path
@@ -208,8 +208,9 @@ class VideoFile:
             if packet is not None:
                 packet.pts = number
             for picture in decode(context, packet):
-                started = started or (picture.pts == start and picture.key_frame)
-                frame = counted if order is None else frame_of.get(picture.pts)
+                tag = picture.pts
+                started = started or (tag == start and picture.key_frame)
+                frame = counted if order is None else frame_of.get(tag)
                 counted += 1
                 if frame not in left:
                     continue
