@@ -180,6 +180,9 @@ def test_block_boxes_hold_the_box_and_end_between_blocks(data: st.DataObject) ->
     assert (outer.left, outer.width) == (0, width) or outer.left % 16 == outer.width % 16 == 0
 
 
+@pytest.mark.skipif(
+    not hasattr(Interpolation, "ACCURATE_RND"), reason="this PyAV cannot ask for smoothed colours"
+)
 def test_a_conversion_that_smooths_colours_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def smoothing(
         reformatter: Any, picture: av.VideoFrame, width: int, height: int
