@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from p3d import train_loop
 from p3d.checkpoint import BEST, find_checkpoints, read_newest
 from p3d.data.loader import Batch
 from p3d.data.manifest import DataOptions, read_dataset
@@ -285,6 +286,23 @@ def test_patience_ends_a_run_that_no_longer_improves(sample: Path, tmp_path: Pat
     tops = [line["validation_top1"] for line in epochs]
     assert len(epochs) < 6
     assert tops[-1] <= max(tops[:-1])
+
+
+def test_scores_that_are_no_numbers_do_not_end_a_run(
+    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """Training itself goes well; in evaluation, with running statistics, the network overflows."""
+    step = train_loop.train_step
+
+    def step_and_spoil(run: Run, batches: Any) -> Any:
+        run.model.stem.bn.running_var.fill_(torch.nan)
+        return step(run, batches)
+
+    monkeypatch.setattr(train_loop, "train_step", step_and_spoil)
+    assert run(options(sample, tmp_path, replace(TINY, epochs=1))) == 0
+    assert "NOT FINITE: the scores of 8 validation videos" in capsys.readouterr().out
+    epoch = next(line for line in read_log(tmp_path) if line["event"] == "epoch")
+    assert epoch["validation_top1"] == epoch["validation_top5"] == 0
 
 
 def test_a_loss_that_is_no_number_stops_the_run(sample: Path, tmp_path: Path) -> None:

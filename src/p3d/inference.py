@@ -25,6 +25,7 @@ class Scorer:
         precision: "fp32", "tf32", "bf16" or "fp16".
         compiled: Compile the network with `torch.compile`: slow to start, then faster.
         batch_size: Clips on the device at once.
+        strict: Refuse scores that are not finite; else they come out as NaN.
 
     Raises:
         UserError: The device does not have the precision.
@@ -38,6 +39,7 @@ class Scorer:
         *,
         compiled: bool = False,
         batch_size: int = 16,
+        strict: bool = True,
     ) -> None:
         set_precision(device, precision)
         self.preprocessing = model.preprocessing
@@ -45,6 +47,7 @@ class Scorer:
         self.device = device
         self.dtype = DTYPES[precision]
         self.batch_size = batch_size
+        self._strict = strict
         network = fold_norms(copy.deepcopy(model)).to(device, self.dtype).requires_grad_(False)
         self._network = torch.compile(network) if compiled else network
 
@@ -53,15 +56,17 @@ class Scorer:
         """Score clips uint8 `(N, T, H, W, C)`; float32 `(N, num_classes)`, rows summing to 1.
 
         Raises:
-            UserError: A score is not a number, as where fp16 overflows.
+            UserError: A score is not a number, as where fp16 overflows, and that is not allowed.
         """
         logits = torch.cat([self._logits(part) for part in clips.split(self.batch_size)])
-        if not logits.isfinite().all():
+        finite = logits.isfinite().all(1)
+        if self._strict and not finite.all():
+            remedy = "use --precision fp32 or bf16, or " if self.dtype == torch.float16 else ""
             raise UserError(
                 f"the network's scores are not finite in {str(self.dtype).removeprefix('torch.')}; "
-                "use --precision fp32 or bf16, or check the weights"
+                f"{remedy}check the weights"
             )
-        return logits.softmax(1)
+        return logits.softmax(1).where(finite[:, None], torch.nan)
 
     def _logits(self, clips: Tensor) -> Tensor:
         pixels = normalize(clips.to(self.device, non_blocking=True), self.preprocessing)

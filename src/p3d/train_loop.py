@@ -172,13 +172,18 @@ def _show_clips(job: Job, log: RunLog, batch: Batch) -> None:
 def validate(job: Job) -> VideoScores:
     """Score the validation list, each process its share.
 
+    A young network's normalisations may not have settled: that must not end a run. Videos whose
+    scores are not finite are told, and get a score of 0 for each class but -1 for their own.
+
     Raises:
         Stopped: A stop was asked for.
     """
     run, options = job.run, job.options
     run.group.share_buffers(run.model)
-    scorer = Scorer(run.model, run.device, run.precision, batch_size=run.recipe.batch_size)
-    return score_videos(
+    scorer = Scorer(
+        run.model, run.device, run.precision, batch_size=run.recipe.batch_size, strict=False
+    )
+    scored = score_videos(
         scorer,
         job.validation,
         clips=options.validation_clips,
@@ -188,6 +193,16 @@ def validate(job: Job) -> VideoScores:
         group=run.group,
         stop=job.stop,
     )
+    broken = ~scored.scores.isfinite().all(1)
+    if broken.any():
+        scored.scores[broken] = 0
+        scored.scores[broken, scored.labels[broken]] = -1
+        if run.group.is_main:
+            tqdm.write(
+                f"NOT FINITE: the scores of {int(broken.sum())} validation videos, which count as "
+                "wrong; should that go on, lower --lr or check the weights"
+            )
+    return scored
 
 
 def finish_epoch(job: Job) -> None:
