@@ -406,8 +406,9 @@ def test_reading_again_and_again_takes_no_more_memory(tmp_path: Path) -> None:
     """PyAV leaks with each pass that is left before its end, unless it is closed by hand."""
     path = write_video(tmp_path / "intra.avi", 40, codec="mjpeg", pix_fmt="yuvj420p")
     readings = []
-    for _ in range(4):
+    for _ in range(7):
         for _ in range(60):
             read_clip(path, range(0, 40, 2))
         readings.append(private_kib())
-    assert min(readings[2:]) - readings[1] < 256, readings  # with the leak: 300 more a round
+    # With the leak, 300 more a round: 1500 from the second to the last.
+    assert readings[-1] - readings[1] < 800, readings
