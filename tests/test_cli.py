@@ -303,3 +303,21 @@ def test_the_python_names_are_there() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = p3d.nothing
     assert TINY.num_frames == TINY_CLIP.num_frames
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--epochs", "0"), "--epochs is 0; give more than 0"),
+        (("--save-minutes", "0"), "--save-minutes is 0.0; give more than 0"),
+        (("--compile", "--checkpoint-activations"), "exclude each other"),
+    ],
+)
+def test_a_value_out_of_range_is_one_line(
+    flags: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--recipe", "sample", "--data", "somewhere", *flags]) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert said.startswith("p3d: error: ")
+    assert said.count("\n") == 1

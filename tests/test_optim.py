@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LRScheduler
 
+from p3d.errors import UserError
 from p3d.model import P3D, create_model
 from p3d.optim import build_optimizer, build_schedule, freeze, parameter_groups
 from p3d.recipes import RECIPES, UCF101, UCF101_PAPER, Recipe, Schedule, find_recipe
@@ -210,7 +211,7 @@ def test_frozen_stages_do_not_move() -> None:
 
 
 def test_an_unknown_recipe_names_the_known() -> None:
-    with pytest.raises(ValueError, match="choose one of: ucf101, ucf101-paper, finetune-small"):
+    with pytest.raises(UserError, match="choose one of: ucf101, ucf101-paper, finetune-small"):
         find_recipe("ucf")
 
 
@@ -225,5 +226,5 @@ def test_an_unknown_recipe_names_the_known() -> None:
     ],
 )
 def test_recipes_refuse_impossible_numbers(changes: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         replace(UCF101, **changes)

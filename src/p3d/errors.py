@@ -10,7 +10,7 @@ def printable(text: object) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
 
 
-class UserError(ValueError):
+class UserError(Exception):
     """A mistake that the user can mend.
 
     The message is one line: the value, the rule it breaks, the remedy. The command line prints it

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from p3d.errors import BadVideoError
+from p3d.errors import BadVideoError, UserError
 from p3d.pictures import encode_jpeg, video_strip
 from p3d.run_report.curves import draw_curves
 from p3d.run_report.figures import draw_confusion_matrix
@@ -168,7 +168,7 @@ def _card(answers: Answers, place: int) -> str:
         )
     try:
         picture = jpeg_image(encode_jpeg(video_strip(path)), f"Frames of {path.name}")
-    except (BadVideoError, ValueError) as error:
+    except (UserError, ValueError) as error:
         reason = error.reason if isinstance(error, BadVideoError) else str(error)
         picture = f'<p class="gone">No picture: {escape(reason)}</p>'
     return (
