@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p3d.metrics import count_correct, measure
+from p3d.metrics import correct_among_best, measure
 
 SCORES = torch.tensor(
     [
@@ -47,9 +47,9 @@ def test_agrees_with_ranking_by_hand(rows: list[tuple[list[int], int]]) -> None:
         by_hand = sum(
             label in sorted(range(len(ranks)), key=lambda i: -ranks[i])[:k] for ranks, label in rows
         )
-        assert count_correct(logits, labels, k) == by_hand
+        assert correct_among_best(logits, labels, k) == by_hand
     accuracy = measure(logits.softmax(1), labels)
-    assert accuracy.top1 == count_correct(logits, labels, 1) / len(rows)
+    assert accuracy.top1 == correct_among_best(logits, labels, 1) / len(rows)
     assert int(accuracy.confusion.sum()) == len(rows)
 
 

@@ -25,6 +25,7 @@ from p3d.recipes import SCRATCH, Recipe
 from p3d.runlog import read_log
 from p3d.state import Run, build_run
 from p3d.train import TrainOptions, build_loader, build_model, run
+from p3d.train_report import summarise
 from p3d.weights import load_model
 
 TINY = replace(
@@ -286,6 +287,11 @@ def test_patience_ends_a_run_that_no_longer_improves(sample: Path, tmp_path: Pat
     tops = [line["validation_top1"] for line in epochs]
     assert len(epochs) < 6
     assert tops[-1] <= max(tops[:-1])
+
+
+def test_a_log_that_was_lost_is_no_error(tmp_path: Path, capsys) -> None:
+    summarise(tmp_path)
+    assert "has no whole epoch" in capsys.readouterr().out
 
 
 def test_scores_that_are_no_numbers_do_not_end_a_run(

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
@@ -15,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from p3d.data.loader import Batch, TrainLoader
 from p3d.dropout import dropout_masks
 from p3d.errors import UserError, printable
-from p3d.metrics import count_correct
+from p3d.metrics import correct_among_best
 from p3d.model import FEATURES, P3D
 from p3d.preprocessing import normalize
 from p3d.runtime import autocast
@@ -61,9 +62,12 @@ def train_step(run: Run, batches: Sequence[Batch]) -> Step:
     clips, rate, norm = int(found[0]), run.rate, 0.0
     sums = [0.0, 0.0, 0.0]
     if clips:
+        parts = []
         for micro, batch in enumerate(batches):
             with _gradients_kept(run, last=micro == len(batches) - 1):
-                sums = [a + b for a, b in zip(sums, _accumulate(run, batch, clips), strict=True)]
+                parts.append(_accumulate(run, batch, clips))
+        # The one place of a step's forward and backward passes that waits for the device.
+        sums = torch.stack(parts).sum(0).tolist()
         _check_finite(run, batches, sums[0], "loss")
         sums = group.total(sums)
         if not math.isfinite(sums[0]):
@@ -88,17 +92,18 @@ def _gradients_kept(run: Run, *, last: bool) -> AbstractContextManager[None]:
     return run.forward.no_sync()
 
 
-def _accumulate(run: Run, batch: Batch, clips_in_step: int) -> list[float]:
+def _accumulate(run: Run, batch: Batch, clips_in_step: int) -> Tensor:
     """Add a batch's gradients of the mean loss over the step's clips.
 
     A process without clips takes part with an empty batch, as the others wait for its gradients.
 
     Returns:
-        The sum of the batch's losses, and how many clips are right by their best and five best.
+        float32 `(3,)` on the device: the sum of the batch's losses, and how many clips are right by
+        their best and by their five best.
     """
     is_empty = not len(batch.labels)
     if is_empty and run.group.world_size == 1:
-        return [0.0, 0.0, 0.0]
+        return torch.zeros(3, device=run.device)
     if is_empty:
         _keep_statistics(run.model)
     probability = run.model.config.dropout
@@ -114,9 +119,8 @@ def _accumulate(run: Run, batch: Batch, clips_in_step: int) -> list[float]:
     run.scaler.scale(loss * (run.group.world_size / clips_in_step)).backward()
     if is_empty:
         run.model.train()
-        return [0.0, 0.0, 0.0]
-    answers = logits.detach()
-    return [loss.item(), *(float(count_correct(answers, labels, k)) for k in (1, 5))]
+    found = [correct_among_best(logits.detach(), labels, k) for k in (1, 5)]
+    return torch.stack([loss.detach(), *(number.float() for number in found)])
 
 
 def _keep_statistics(model: P3D) -> None:
@@ -137,9 +141,10 @@ def _descend(run: Run, batches: Sequence[Batch]) -> float:
     scale = scaler.get_scale()
     scaler.step(run.optimizer)
     scaler.update()
-    if scaler.get_scale() < scale:
+    new_scale = scaler.get_scale()
+    if new_scale < scale:
         run.progress.overflows += 1
-    if scaler.get_scale() < SMALLEST_SCALE:
+    if new_scale < SMALLEST_SCALE:
         raise UserError(
             f"fp16 gradients overflow at step {run.progress.step + 1} whatever the loss scale; use "
             "--precision bf16 or fp32, or a lower --lr"

@@ -8,13 +8,16 @@ import torch
 from torch import Tensor
 
 
-def count_correct(logits: Tensor, labels: Tensor, k: int) -> int:
+def correct_among_best(logits: Tensor, labels: Tensor, k: int) -> Tensor:
     """How many rows of `(N, num_classes)` scores have their label among the k best.
 
     With fewer than k classes every row counts.
+
+    Returns:
+        int64 `()`, on the scores' device, which is not waited for.
     """
     best = logits.topk(min(k, logits.shape[1]), dim=1).indices
-    return int((best == labels[:, None]).any(1).sum())
+    return (best == labels[:, None]).any(1).sum()
 
 
 @dataclass(frozen=True)
@@ -67,8 +70,8 @@ def measure(scores: Tensor, labels: Tensor) -> Accuracy:
     right = scores.double().gather(1, labels[:, None]).clamp_min(1e-12)
     return Accuracy(
         videos=videos,
-        top1=count_correct(scores, labels, 1) / videos,
-        top5=count_correct(scores, labels, 5) / videos,
+        top1=int(correct_among_best(scores, labels, 1)) / videos,
+        top5=int(correct_among_best(scores, labels, 5)) / videos,
         mean_class=float(of_class.double().mean()),
         loss=float(-right.log().mean()),
         confusion=confusion,

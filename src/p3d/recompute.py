@@ -1,6 +1,6 @@
 """Activation checkpointing: a block's activations are computed again when the gradient needs them.
 
-It costs about a third more time and saves most of the memory of training.
+It costs a second forward pass of the blocks and saves what they keep, but for their inputs.
 """
 
 from __future__ import annotations

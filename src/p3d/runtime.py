@@ -158,6 +158,11 @@ def collective_backend(device: torch.device) -> str:
     return ours if device.type == "cpu" else f"cpu:gloo,{device.type}:{ours}"
 
 
+def wants_pinned_memory(device: torch.device) -> bool:
+    """Whether copies to the device run beside its work only from memory pinned for that."""
+    return device.type == "cuda"
+
+
 def synchronize(device: torch.device) -> None:
     """Wait until the device has done all it was given."""
     if device.type != "cpu":

@@ -17,6 +17,7 @@ from p3d.errors import UserError
 from p3d.inference import Scorer
 from p3d.interrupt import Stopped, StopRequest
 from p3d.report import write_csv
+from p3d.runtime import wants_pinned_memory
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ def score_videos(
         on_bad_video=on_bad_video,
         rank=group.rank,
         world_size=group.world_size,
+        pin_memory=wants_pinned_memory(scorer.device),
     )
     videos = len(dataset.records)
     share = len(range(group.rank, videos, group.world_size))
@@ -91,7 +93,7 @@ def score_videos(
             bar.update(len(batch.labels) + len(batch.bad))
     if group.any(stop is not None and stop.is_set):
         raise Stopped
-    scored = _join([part for parts_of_one in group.gather(parts) for part in parts_of_one])
+    scored = _join(group.gather(_join(parts)))
     if not len(scored.labels):
         raise UserError(f"none of the {videos} videos could be read, for example {scored.bad[0]}")
     return scored

@@ -21,7 +21,7 @@ from p3d.weights import metadata_of
 
 @dataclass
 class Progress:
-    """Where a run stands; the same on all processes.
+    """Where a run stands; the same on all processes, but for the times.
 
     Attributes:
         epoch: The epoch under way, from 0.

@@ -1,7 +1,8 @@
 """Batch normalisation over the clips of all processes.
 
-PyTorch's own SyncBatchNorm runs on CUDA alone. This one needs nothing but a sum over processes, so
-it runs wherever they can meet, and a process whose batch is empty takes part like any other.
+PyTorch's own SyncBatchNorm does not run on CPUs and asks each accelerator for kernels of its own.
+This one needs nothing but a sum over processes, so it runs wherever they can meet, and a process
+whose batch is empty takes part like any other.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from p3d.checkpoint import find_checkpoints, read_newest
 from p3d.data.flow import with_scale_of
 from p3d.data.loader import TrainLoader
 from p3d.data.manifest import VideoDataset, read_dataset
-from p3d.distributed import Group, join
+from p3d.distributed import ALONE, Group, join
 from p3d.errors import UserError
 from p3d.files import held
 from p3d.interrupt import StopRequest
@@ -27,7 +27,7 @@ from p3d.plan import disk_bytes, make_plan, render
 from p3d.report import make_folder, write_json
 from p3d.run_report import write_run_report
 from p3d.runlog import RunLog
-from p3d.runtime import describe_machine, read_launch, resolve_device
+from p3d.runtime import describe_machine, read_launch, resolve_device, wants_pinned_memory
 from p3d.saver import Saver, check_room
 from p3d.state import Run, build_run
 from p3d.sync_norm import synchronize_norms
@@ -80,7 +80,9 @@ def build_loader(
     model: P3D,
     dataset: VideoDataset,
     clips_per_step: int | None = None,
-    group: Group | None = None,
+    group: Group = ALONE,
+    *,
+    pin_memory: bool = False,
 ) -> TrainLoader:
     """This process's batches of a run.
 
@@ -90,8 +92,9 @@ def build_loader(
         dataset: The training list.
         clips_per_step: Of the run that is resumed; that of the recipe by default.
         group: The processes that train together.
+        pin_memory: Hand out batches in memory that a GPU copies from asynchronously.
     """
-    recipe, group = options.recipe, group or Group()
+    recipe = options.recipe
     return TrainLoader(
         dataset,
         model.preprocessing,
@@ -105,6 +108,7 @@ def build_loader(
         on_bad_video=options.on_bad_video,
         rank=group.rank,
         world_size=group.world_size,
+        pin_memory=pin_memory,
     )
 
 
@@ -158,7 +162,8 @@ def _train(options: TrainOptions, device: torch.device, group: Group, stop: Stop
     model, notes = build_model(options, training.class_names)
     model.preprocessing = with_scale_of(training, model.preprocessing)
     clips_per_step = None if state is None else int(state["clips_per_step"])
-    loader = build_loader(options, model, training, clips_per_step, group)
+    pinned = wants_pinned_memory(device)
+    loader = build_loader(options, model, training, clips_per_step, group, pin_memory=pinned)
     job = build_run(
         options.recipe,
         model,

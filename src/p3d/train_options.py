@@ -48,8 +48,8 @@ class TrainOptions:
     compile: bool = False
     """Compile the network first."""
     checkpoint_activations: bool = False
-    """Keep only each block's input for the gradient and compute the rest twice: far less memory,
-    about a third more time."""
+    """Keep only each block's input for the gradient and compute the rest of it twice: less memory,
+    more time."""
     sync_norms: bool = False
     """Several processes: take batch normalisation's statistics over all of them."""
     workers: int = 2

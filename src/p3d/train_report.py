@@ -71,6 +71,9 @@ def epoch_line(run: Run, values: dict[str, float]) -> str:
 def summarise(folder: Path) -> None:
     """Print the epochs that count, and where everything lies."""
     epochs = [line for line in read_log(folder) if line["event"] == "epoch"]
+    if not epochs:  # a full disk may have taken the log
+        print(f"the log in {folder} has no whole epoch: nothing to sum up")
+        return
     key = "validation_top1" if "validation_top1" in epochs[-1] else "epoch"
     best = max(epochs, key=lambda line: float(line[key]))
     rows = [
@@ -86,8 +89,9 @@ def summarise(folder: Path) -> None:
     header = ("", "train top-1", "validation top-1", "top-5", "loss")
     print("\n" + format_table(header, rows))
     print(f"{sum(line['seconds'] for line in epochs):.0f} s in all; written to {folder}:")
+    best_file = [f"{BEST} (for p3d eval and predict)"] if (folder / BEST).exists() else []
     newest = [f"{path.name} (to resume from)" for path in find_checkpoints(folder)[:1]]
     others = [
         name for name in ("report.html", "log.jsonl", "config.json") if (folder / name).exists()
     ]
-    print("  " + ", ".join([f"{BEST} (for p3d eval and predict)", *newest, *others]))
+    print("  " + ", ".join([*best_file, *newest, *others]))
