@@ -116,8 +116,8 @@ class FlowOptions:
     """Folder to make, OUT/SPLIT/CLASS/VIDEO.mkv: a data set for `p3d train --modality flow`."""
     short_side: int = 256
     """Scale frames down, never up, so that the shorter side has this many pixels before flow is
-    computed; it is then stored at that size, in pixels of that size. Half takes a quarter of the
-    time. Trained weights remember it."""
+    computed; it is then stored at that size, in pixels of that size. Half takes about a third of
+    the time. Trained weights remember it."""
     workers: int = 0
     """Threads; 0: one a processor."""
 
