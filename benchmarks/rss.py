@@ -17,8 +17,8 @@ from pathlib import Path
 import av
 import numpy as np
 
+from p3d.data.dataset import VideoDataset, VideoRecord
 from p3d.data.loader import TrainLoader
-from p3d.data.manifest import VideoDataset, VideoRecord
 from p3d.preprocessing import IMAGENET
 
 PREP = replace(IMAGENET, num_frames=8, resize=(48, 64), crop=40)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from p3d.data.synthetic import write_sample
+from p3d.prepare.sample import write_sample
 
 
 @pytest.fixture(autouse=True, scope="session")

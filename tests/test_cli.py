@@ -11,12 +11,12 @@ import pytest
 import torch
 
 import p3d
+from helpers.runs import TINY
+from helpers.videos import write_video
 from p3d.cli import COMMANDS, main
-from p3d.data.motions import CLASSES
+from p3d.prepare.motions import CLASSES
 from p3d.preprocessing import Preprocessing
-from p3d.weights import save_model
-from test_train import TINY
-from videos import write_video
+from p3d.weights.metadata import save_model
 
 TINY_CLIP = Preprocessing(num_frames=4, resize=(20, 20), crop=16)
 

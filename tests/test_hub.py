@@ -13,7 +13,7 @@ import torch
 
 from p3d.errors import UserError
 from p3d.hub import from_pretrained, push_to_hub, save_pretrained
-from p3d.model import create_model
+from p3d.model.network import create_model
 
 
 def test_a_folder_holds_a_network_and_its_card(tmp_path: Path) -> None:

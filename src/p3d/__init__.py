@@ -9,46 +9,46 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from p3d.data.decode import open_video as open_video
-    from p3d.data.decode import read_clip as read_clip
-    from p3d.data.manifest import DataOptions as DataOptions
-    from p3d.data.manifest import SplitRule as SplitRule
-    from p3d.data.manifest import VideoDataset as VideoDataset
-    from p3d.data.manifest import VideoRecord as VideoRecord
-    from p3d.data.manifest import read_dataset as read_dataset
+    from p3d.data.dataset import VideoDataset as VideoDataset
+    from p3d.data.dataset import VideoRecord as VideoRecord
+    from p3d.data.layouts import DataOptions as DataOptions
+    from p3d.data.layouts import read_dataset as read_dataset
+    from p3d.data.splits import SplitRule as SplitRule
     from p3d.errors import BadVideoError as BadVideoError
     from p3d.errors import UserError as UserError
-    from p3d.model import P3D as P3D
-    from p3d.model import create_model as create_model
-    from p3d.predict import Prediction as Prediction
-    from p3d.predict import Predictor as Predictor
+    from p3d.inference.predictor import Prediction as Prediction
+    from p3d.inference.predictor import Predictor as Predictor
+    from p3d.model.network import P3D as P3D
+    from p3d.model.network import create_model as create_model
     from p3d.preprocessing import Preprocessing as Preprocessing
     from p3d.preprocessing import normalize as normalize
-    from p3d.weights import convert_state_dict as convert_state_dict
-    from p3d.weights import load_model as load_model
-    from p3d.weights import save_model as save_model
+    from p3d.video.decode import open_video as open_video
+    from p3d.video.decode import read_clip as read_clip
+    from p3d.weights.loading import convert_state_dict as convert_state_dict
+    from p3d.weights.loading import load_model as load_model
+    from p3d.weights.metadata import save_model as save_model
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "BadVideoError": "errors",
-    "DataOptions": "data.manifest",
-    "P3D": "model",
-    "Prediction": "predict",
-    "Predictor": "predict",
+    "DataOptions": "data.layouts",
+    "P3D": "model.network",
+    "Prediction": "inference.predictor",
+    "Predictor": "inference.predictor",
     "Preprocessing": "preprocessing",
-    "SplitRule": "data.manifest",
+    "SplitRule": "data.splits",
     "UserError": "errors",
-    "VideoDataset": "data.manifest",
-    "VideoRecord": "data.manifest",
-    "convert_state_dict": "weights",
-    "create_model": "model",
-    "load_model": "weights",
+    "VideoDataset": "data.dataset",
+    "VideoRecord": "data.dataset",
+    "convert_state_dict": "weights.loading",
+    "create_model": "model.network",
+    "load_model": "weights.loading",
     "normalize": "preprocessing",
-    "open_video": "data.decode",
-    "read_clip": "data.decode",
-    "read_dataset": "data.manifest",
-    "save_model": "weights",
+    "open_video": "video.decode",
+    "read_clip": "video.decode",
+    "read_dataset": "data.layouts",
+    "save_model": "weights.metadata",
 }
 
 __all__ = sorted([*_HOMES, "__version__"])

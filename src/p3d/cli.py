@@ -28,37 +28,41 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "prepare sample": Command(
-        "write a small synthetic set of eight motions", "p3d.data.synthetic", "SampleOptions"
+        "write a small synthetic set of eight motions", "p3d.prepare.sample", "SampleOptions"
     ),
     "prepare ucf101": Command(
-        "lay out UCF101 from its archive or a folder", "p3d.data.prepare.ucf101", "Ucf101Options"
+        "lay out UCF101 from its archive or a folder", "p3d.prepare.ucf101", "Ucf101Options"
     ),
     "prepare manifest": Command(
         "list HMDB51, Kinetics or any other set in a manifest",
-        "p3d.data.prepare.manifest",
+        "p3d.prepare.manifest",
         "ManifestOptions",
     ),
     "prepare check": Command(
-        "look a data set over before training", "p3d.data.prepare.check", "CheckOptions"
+        "look a data set over before training", "p3d.prepare.check", "CheckOptions"
     ),
     "prepare frames": Command(
-        "turn videos into folders of JPEG frames", "p3d.data.prepare.frames", "FramesOptions"
+        "turn videos into folders of JPEG frames", "p3d.prepare.frames", "FramesOptions"
     ),
     "prepare flow": Command(
-        "compute the optical flow of videos", "p3d.data.prepare.flow", "FlowOptions"
+        "compute the optical flow of videos", "p3d.prepare.flow", "FlowOptions"
     ),
-    "train": Command("train a network", "p3d.train", "TrainOptions"),
-    "eval": Command("measure a network on a list of videos", "p3d.evaluate", "EvalOptions"),
-    "report": Command("write a page about a training run", "p3d.run_report", "ReportOptions"),
-    "predict": Command("name the classes of videos", "p3d.predict", "PredictOptions"),
-    "convert": Command("turn any weight file into ours", "p3d.convert", "ConvertOptions"),
-    "info": Command("describe a network or a weight file", "p3d.info", "InfoOptions"),
-    "bench model": Command("time the network on this machine", "p3d.bench", "ModelBenchOptions"),
+    "train": Command("train a network", "p3d.training.train", "TrainOptions"),
+    "eval": Command(
+        "measure a network on a list of videos", "p3d.evaluation.evaluate", "EvalOptions"
+    ),
+    "report": Command("write a page about a training run", "p3d.report.page", "ReportOptions"),
+    "predict": Command("name the classes of videos", "p3d.inference.predictor", "PredictOptions"),
+    "convert": Command("turn any weight file into ours", "p3d.weights.convert", "ConvertOptions"),
+    "info": Command("describe a network or a weight file", "p3d.weights.info", "InfoOptions"),
+    "bench model": Command(
+        "time the network on this machine", "p3d.bench.model", "ModelBenchOptions"
+    ),
     "bench train": Command(
-        "time training steps on made-up clips", "p3d.bench_train", "TrainBenchOptions"
+        "time training steps on made-up clips", "p3d.bench.train", "TrainBenchOptions"
     ),
     "bench data": Command(
-        "time the loading of clips on this machine", "p3d.bench_data", "DataBenchOptions"
+        "time the loading of clips on this machine", "p3d.bench.data", "DataBenchOptions"
     ),
 }
 
@@ -157,7 +161,7 @@ def _call(name: str, arguments: list[str]) -> int:
 
 
 def _recipe_names() -> list[str]:
-    from p3d.recipes import RECIPES
+    from p3d.training.recipes import RECIPES
 
     return list(RECIPES)
 
@@ -180,8 +184,8 @@ def _with_recipe(options_type: Any, recipe: str) -> Any:
     """Options that have their defaults, with a recipe's values in place."""
     import tyro
 
-    from p3d.data.manifest import DataOptions
-    from p3d.recipes import find_recipe
+    from p3d.data.layouts import DataOptions
+    from p3d.training.recipes import find_recipe
 
     needed = {}
     if any(item.name == "data" for item in fields(options_type)):

@@ -16,9 +16,10 @@ from types import ModuleType
 from typing import Any
 
 from p3d.errors import UserError
-from p3d.files import replacing
-from p3d.model import P3D
-from p3d.weights import load_model, save_model
+from p3d.model.network import P3D
+from p3d.system.files import replacing
+from p3d.weights.loading import load_model
+from p3d.weights.metadata import save_model
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"

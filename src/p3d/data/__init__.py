@@ -1,1 +1,1 @@
-"""Videos: prepared, listed, decoded, sampled, transformed and loaded."""
+"""A data set and its clips: listed, sampled, transformed and loaded."""

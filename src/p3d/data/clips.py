@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -10,14 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from p3d.data.decode import open_video
-from p3d.data.flow import check_source
 from p3d.data.sampling import clip_rng, random_window, uniform_windows
-from p3d.data.sources import FrameSource, gather
 from p3d.data.transforms import Augmentation, draw_train_transform, test_transform
 from p3d.data.workers import Videos
 from p3d.errors import BadVideoError
 from p3d.preprocessing import Preprocessing
+from p3d.video.decode import open_video
+from p3d.video.sources import FrameSource, gather
 
 
 class Sample(NamedTuple):
@@ -131,3 +131,31 @@ class TestVideos(Dataset["Sample | BadVideoError"]):
         except BadVideoError as error:
             return error
         return Sample(clips, int(self.videos.labels[index]), index)
+
+
+def check_source(path: Path | str, video: FrameSource, prep: Preprocessing) -> None:
+    """Refuse a video that does not hold what a network takes.
+
+    Raises:
+        BadVideoError: It holds pictures in place of flow, flow in place of pictures, or flow of
+            another scale.
+    """
+    if prep.channels != "flow":
+        if video.flow is not None:
+            raise BadVideoError(
+                path,
+                "holds optical flow, but the network takes pictures; name the videos themselves, "
+                "or take a flow network (p3d train --modality flow)",
+            )
+    elif video.flow is None:
+        raise BadVideoError(
+            path,
+            "holds pictures, but the network takes optical flow; prepare flow first (p3d prepare "
+            "flow --data DATA --out FLOW), then give --data FLOW",
+        )
+    elif not video.flow.fits(prep.flow_short_side):
+        raise BadVideoError(
+            path,
+            f"its flow was computed at a short side of {video.flow.short_side} px, the network's "
+            f"at {prep.flow_short_side}; prepare it with --short-side {prep.flow_short_side}",
+        )

@@ -9,17 +9,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from p3d.data.records import (
-    Split,
-    VideoDataset,
-    VideoRecord,
-    check_missing,
-    read_lines,
-    stem_of,
-    subfolders,
-    videos_in,
-    visible_entries,
-)
+from p3d.data.dataset import Split, VideoDataset, VideoRecord, check_missing
+from p3d.data.listing import read_lines, stem_of, subfolders, videos_in, visible_entries
 from p3d.data.splits import SplitRule, Video, divide, with_groups
 from p3d.errors import UserError
 

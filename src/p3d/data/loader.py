@@ -20,14 +20,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
-from p3d.data.clips import Sample, TestVideos, TrainClips
-from p3d.data.flow import check_dataset
-from p3d.data.manifest import VideoDataset
-from p3d.data.samplers import StepSampler
+from p3d.data.clips import Sample, TestVideos, TrainClips, check_source
+from p3d.data.dataset import VideoDataset
+from p3d.data.sampler import StepSampler
 from p3d.data.transforms import Augmentation
 from p3d.data.workers import Videos, explain_death, make_loader
 from p3d.errors import BadVideoError, UserError
 from p3d.preprocessing import Preprocessing
+from p3d.video.decode import open_video
 
 BadVideoPolicy = Literal["error", "skip"]
 
@@ -98,7 +98,7 @@ class TrainLoader:
         workers: Processes that decode; 0 decodes in this one. They live through all epochs.
         on_bad_video: Raise `BadVideoError`, or leave the video out and name it in the batch.
         rank: This process's number among `world_size`.
-        world_size: Processes that train together, see `p3d.data.samplers.StepSampler`.
+        world_size: Processes that train together, see `p3d.data.sampler.StepSampler`.
         pin_memory: Hand out batches in memory that a GPU copies from asynchronously.
 
     Raises:
@@ -281,3 +281,15 @@ def _unpack(loader: DataLoader[Any]) -> Iterator[Batch]:
         if told is None:
             raise
         raise told from error
+
+
+def check_dataset(dataset: VideoDataset, prep: Preprocessing) -> None:
+    """`check_source` for the first video of a data set that can be opened, if there is one."""
+    for record in dataset.records:
+        try:
+            with open_video(record.path) as video:
+                source = video
+        except BadVideoError:
+            continue
+        check_source(record.path, source, prep)
+        return

@@ -16,99 +16,17 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from p3d.data.folders import read_folders
-from p3d.data.records import (
-    SPLITS,
-    Split,
-    VideoDataset,
-    VideoRecord,
-    absent,
-    check_missing,
-)
-from p3d.data.splits import SplitRule
-from p3d.data.ucf101 import LISTS, read_ucf101
+from p3d.data.dataset import SPLITS, Split, VideoDataset, VideoRecord, check_missing
+from p3d.data.listing import absent
 from p3d.errors import UserError
-from p3d.files import replacing
-
-__all__ = [
-    "DataOptions",
-    "Split",
-    "SplitRule",
-    "VideoDataset",
-    "VideoRecord",
-    "read_dataset",
-    "write_manifest",
-]
+from p3d.system.files import replacing
 
 _COLUMNS = ("path", "class", "label", "split", "group", "num_frames", "fps")
+
 _NEEDED = ("path", "class", "split")
-
-
-@dataclass(frozen=True)
-class DataOptions:
-    """Where the videos are, and how they are divided."""
-
-    data: Path
-    """Folder with the videos, laid out like UCF101 or a folder per class; or a CSV manifest."""
-
-    fold: int = 1
-    """Which of the official splits of UCF101 to use: 1, 2 or 3."""
-
-    allow_missing: bool = False
-    """Use the listed videos that are there, and leave out those that are not."""
-
-    splits: SplitRule = field(default_factory=SplitRule)
-    """How a folder per class is divided."""
-
-
-def read_dataset(options: DataOptions | Path | str, split: Split) -> VideoDataset:
-    """Read one split of a data set.
-
-    Args:
-        options: Where it is and how it is divided; a path alone where nothing more is to be said.
-        split: "train", "validation" or "test".
-
-    Returns:
-        The split. A validation split may be without records, which says that the data set has
-        none; the others never are.
-
-    Raises:
-        UserError: There is no data set, it contradicts itself, or listed videos are missing.
-    """
-    if not isinstance(options, DataOptions):
-        options = DataOptions(Path(options))
-    dataset = _read(options, split)
-    if not dataset.records and split != "validation":
-        raise UserError(
-            f"{options.data}: has no videos for {split}; add some, or mend the lists "
-            "or the rule that divides it"
-        )
-    return dataset
-
-
-def _read(options: DataOptions, split: Split) -> VideoDataset:
-    root = options.data
-    if not root.exists():
-        raise UserError(f"{root}: there is no such folder or manifest; mend the path")
-    if (root / LISTS).is_dir():
-        _refuse_rule(options, "its own lists")
-        return read_ucf101(root, split, options.fold, options.allow_missing)
-    if options.fold != 1:
-        raise UserError(f"--fold {options.fold}: only the UCF101 layout has folds, {root} has none")
-    manifest = root if root.is_file() else root / "manifest.csv"
-    if manifest.is_file():
-        _refuse_rule(options, "a column for its splits")
-        return _read_manifest(manifest, split, options.allow_missing)
-    return read_folders(root, split, options.splits, options.allow_missing)
-
-
-def _refuse_rule(options: DataOptions, reason: str) -> None:
-    if options.splits != SplitRule():
-        raise UserError(f"{options.data}: has {reason}; drop the rule for splits")
 
 
 class _Row(NamedTuple):

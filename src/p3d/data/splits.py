@@ -10,7 +10,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
-from p3d.data.records import SPLITS, Split, stem_of
+from p3d.data.dataset import SPLITS, Split
+from p3d.data.listing import stem_of
 from p3d.errors import UserError
 
 

@@ -17,43 +17,18 @@ from typing import Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from p3d.data.boxes import (
-    Box,
+from p3d.data.crops import (
     center_crop_box,
     multi_scale_crop_box,
     random_crop_box,
     random_resized_crop_box,
 )
 from p3d.preprocessing import Preprocessing
+from p3d.video.sources import Box, resize
 
 Augmentation = Literal["random-resized-crop", "multi-scale-crop", "random-crop"]
-
-
-def limited_size(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """Height and width scaled down so that the shorter one is `short_side` at most; never up."""
-    scale = min(1.0, short_side / min(height, width))
-    return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def resize(clip: Tensor, height: int, width: int) -> Tensor:
-    """Antialiased bilinear resize of bytes; within one grey level of Pillow's.
-
-    Args:
-        clip: uint8 `(T, H, W, C)`.
-        height: Of the result, in pixels.
-        width: Of the result, in pixels.
-
-    Returns:
-        uint8 `(T, height, width, C)`, contiguous; the clip itself where it has that size already.
-    """
-    if tuple(clip.shape[1:3]) == (height, width):
-        return clip.contiguous()
-    planes = clip.contiguous().permute(0, 3, 1, 2)
-    planes = F.interpolate(planes, size=(height, width), mode="bilinear", antialias=True)
-    return planes.permute(0, 2, 3, 1).contiguous()
 
 
 def crop(clip: Tensor, box: Box) -> Tensor:

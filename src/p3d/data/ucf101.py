@@ -11,18 +11,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from p3d.data.records import (
-    SPLITS,
-    Split,
-    VideoDataset,
-    VideoRecord,
-    check_missing,
-    numbered_lines,
-    read_text,
-    stem_of,
-    subfolders,
-    videos_in,
-)
+from p3d.data.dataset import SPLITS, Split, VideoDataset, VideoRecord, check_missing
+from p3d.data.listing import numbered_lines, read_text, stem_of, subfolders, videos_in
 from p3d.errors import UserError
 
 LISTS = "ucfTrainTestlist"

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from p3d.data.records import VideoDataset
+from p3d.data.dataset import VideoDataset
 from p3d.errors import UserError, printable
 
 

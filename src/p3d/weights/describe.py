@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from p3d.errors import UserError
-from p3d.model import CHANNELS, FEATURES, Modality, P3DConfig, Variant, Wiring
+from p3d.model.network import CHANNELS, FEATURES, Modality, P3DConfig, Variant, Wiring
 from p3d.preprocessing import AUTHORS, AUTHORS_FLOW, IMAGENET, Preprocessing
 from p3d.weights.evidence import UNIT_FLOW, judge
 from p3d.weights.keys import check_fit, complete_counters, config_from

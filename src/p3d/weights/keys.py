@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from p3d.errors import UserError
-from p3d.model import BLOCKS, CHANNELS, Modality, Name, P3DConfig, Variant, Wiring
+from p3d.model.network import BLOCKS, CHANNELS, Modality, Name, P3DConfig, Variant, Wiring
 
 _BLOCK = re.compile(r"res([2-5])\.(\d+)\.")
 

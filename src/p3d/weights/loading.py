@@ -11,7 +11,7 @@ from typing import cast
 from torch import Tensor
 
 from p3d.errors import UserError
-from p3d.model import P3D, Modality, Variant, Wiring
+from p3d.model.network import P3D, Modality, Variant, Wiring
 from p3d.preprocessing import Preprocessing
 from p3d.weights.describe import Overrides, PreprocessingName, WeightFile, read_weights
 from p3d.weights.keys import check_fit, complete_counters

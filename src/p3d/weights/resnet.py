@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from p3d.errors import UserError
-from p3d.model import CHANNELS
+from p3d.model.network import CHANNELS
 from p3d.weights.keys import block_counts
 
 _BN_EPS = 1e-5

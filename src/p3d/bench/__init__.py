@@ -1,0 +1,1 @@
+"""What `p3d bench` times."""

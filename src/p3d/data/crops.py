@@ -1,0 +1,118 @@
+"""Which part of a frame a clip shows: boxes, drawn at random or central."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from p3d.video.sources import Box
+
+MULTI_SCALES = (1.0, 0.875, 0.75, 0.66)
+"""Sides of the multi-scale crop, as fractions of a frame's shorter side (Wang et al. 2016, TSN)."""
+
+
+def random_resized_crop_box(
+    height: int,
+    width: int,
+    rng: np.random.Generator,
+    *,
+    area: tuple[float, float] = (0.08, 1.0),
+    aspect: tuple[float, float] = (3 / 4, 4 / 3),
+) -> Box:
+    """A box of random area and shape (Szegedy et al. 2015), for resizing to the network's square.
+
+    Up to ten times an area and a shape are drawn; the first pair that fits is placed at random.
+    Where none fits, the largest central box whose shape is allowed is taken.
+
+    Draws, in order: area and log of the aspect, for each try; then top and left.
+
+    Args:
+        height: Of the frames, in pixels.
+        width: Of the frames, in pixels.
+        rng: The clip's source of randomness.
+        area: Smallest and largest share of the frame's area, drawn uniformly.
+        aspect: Smallest and largest width / height, drawn uniformly in the logarithm.
+    """
+    for _ in range(10):
+        box_area = height * width * rng.uniform(*area)
+        ratio = math.exp(rng.uniform(math.log(aspect[0]), math.log(aspect[1])))
+        box_width = round(math.sqrt(box_area * ratio))
+        box_height = round(math.sqrt(box_area / ratio))
+        if 0 < box_width <= width and 0 < box_height <= height:
+            return _place(height, width, box_height, box_width, rng)
+    ratio = min(max(width / height, aspect[0]), aspect[1])
+    box_height = max(min(height, round(width / ratio)), 1)
+    box_width = max(min(width, round(height * ratio)), 1)
+    return _center(height, width, box_height, box_width)
+
+
+def random_crop_box(height: int, width: int, size: int, rng: np.random.Generator) -> Box:
+    """A square of side `size`, all places being equally likely. Draws, in order: top, left.
+
+    Raises:
+        ValueError: The square does not fit.
+    """
+    _check_fits(height, width, size)
+    return _place(height, width, size, size, rng)
+
+
+def multi_scale_crop_box(height: int, width: int, size: int, rng: np.random.Generator) -> Box:
+    """A box in a corner or the centre, each side of one of four lengths (Wang et al. 2016, TSN).
+
+    The lengths are `MULTI_SCALES` of the shorter side of the frame. Height and width are drawn
+    from neighbouring ones, so the shape stays near a square. A length within two pixels of `size`
+    becomes `size`, which spares the resampling.
+
+    Draws, in order: the pair of lengths; the place.
+
+    Args:
+        height: Of the frames, in pixels.
+        width: Of the frames, in pixels.
+        size: Side of the square that the box will be resized to, in pixels.
+        rng: The clip's source of randomness.
+
+    Raises:
+        ValueError: A square of side `size` does not fit.
+    """
+    _check_fits(height, width, size)
+    lengths = [max(int(min(height, width) * scale), 1) for scale in MULTI_SCALES]
+    lengths = [size if abs(length - size) <= 2 else length for length in lengths]
+    pairs = [
+        (lengths[i], lengths[j])
+        for i in range(len(lengths))
+        for j in range(len(lengths))
+        if abs(i - j) <= 1
+    ]
+    box_height, box_width = pairs[rng.integers(len(pairs))]
+    bottom, right = height - box_height, width - box_width
+    places = [(0, 0), (0, right), (bottom, 0), (bottom, right), (bottom // 2, right // 2)]
+    top, left = places[rng.integers(len(places))]
+    return Box(top, left, box_height, box_width)
+
+
+def center_crop_box(height: int, width: int, size: int) -> Box:
+    """The central square of side `size`; an odd margin leaves its extra pixel below and right.
+
+    Raises:
+        ValueError: The square does not fit.
+    """
+    _check_fits(height, width, size)
+    return _center(height, width, size, size)
+
+
+def _check_fits(height: int, width: int, size: int) -> None:
+    if not 1 <= size <= min(height, width):
+        raise ValueError(f"a square of {size} px does not fit into frames of {height}x{width} px")
+
+
+def _place(
+    height: int, width: int, box_height: int, box_width: int, rng: np.random.Generator
+) -> Box:
+    top = int(rng.integers(height - box_height + 1))
+    left = int(rng.integers(width - box_width + 1))
+    return Box(top, left, box_height, box_width)
+
+
+def _center(height: int, width: int, box_height: int, box_width: int) -> Box:
+    return Box((height - box_height) // 2, (width - box_width) // 2, box_height, box_width)

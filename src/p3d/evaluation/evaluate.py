@@ -1,0 +1,171 @@
+"""Evaluation by the official protocol: every video once, several clips a video, mean of scores.
+
+By default 20 clips at even distances, resized to 182x242, centre crop of 160, mean of their softmax
+scores (Qiu et al. 2017, sec. 4); the sizes are those of the weights' preprocessing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from p3d.data.dataset import Split, VideoDataset
+from p3d.data.layouts import DataOptions, read_dataset
+from p3d.data.loader import BadVideoPolicy
+from p3d.errors import UserError
+from p3d.evaluation.metrics import Accuracy, measure
+from p3d.evaluation.output import write_accuracy
+from p3d.inference.scorer import Scorer
+from p3d.inference.scoring import VideoScores, score_videos, write_scores
+from p3d.model.network import P3D
+from p3d.system.device import DeviceName, Precision, describe_device, resolve_device
+from p3d.system.distributed import Group, join, read_launch
+from p3d.system.files import make_folder, write_json
+from p3d.system.text import format_share, format_table
+from p3d.weights.loading import load_model
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """Measure a network on a split of a data set: every video once, mean of its clips' scores."""
+
+    data: DataOptions
+    weights: Path
+    """Weight file, of any format that p3d reads."""
+    split: Split = "test"
+    """Which list to measure on."""
+    clips: int = 20
+    """Clips a video, at even distances."""
+    out: Path | None = None
+    """Folder for metrics.json, scores.csv, per_class.csv, confusion.csv and confusion.png."""
+    batch_size: int = 16
+    """Clips on the device at once."""
+    workers: int = 2
+    """Processes that decode; 0 decodes in this one."""
+    device: DeviceName = "auto"
+    """Where to compute."""
+    precision: Precision = "fp32"
+    """Arithmetic: fp32 (IEEE, no TF32), tf32, bf16 or fp16."""
+    compile: bool = False
+    """Compile the network first."""
+    on_bad_video: BadVideoPolicy = "error"
+    """A video that cannot be read ends the evaluation, or is left out and counted."""
+
+
+def check_classes(model: P3D, class_names: Sequence[str], weights: Path) -> None:
+    """Refuse to measure a network on other classes than it was trained for.
+
+    Raises:
+        UserError: The number of classes differs, or their names or order do.
+    """
+    if model.config.num_classes != len(class_names):
+        raise UserError(
+            f"{weights} tells {model.config.num_classes} classes apart, the data set has "
+            f"{len(class_names)}; evaluate on the data it was trained for, or fine-tune it first"
+        )
+    for ours, theirs in zip(model.class_names or class_names, class_names, strict=True):
+        if ours.casefold() != theirs.casefold():
+            raise UserError(
+                f"{weights} has the class {ours!r} where the data set has {theirs!r}; "
+                "their class lists differ in names or order"
+            )
+
+
+def run(options: EvalOptions) -> None:
+    """Carry out `p3d eval`: measure, print, and write what `--out` asks for.
+
+    Raises:
+        UserError: The options, the data or the weights do not fit.
+        BadVideoError: A video cannot be read and `--on-bad-video` is "error".
+    """
+    if min(options.clips, options.batch_size) < 1:
+        raise UserError("--clips and --batch-size must be 1 or more")
+    launch = read_launch()
+    device = resolve_device(options.device, launch.local_rank)
+    with join(device, launch) as group:
+        _evaluate(options, device, group)
+
+
+def _evaluate(options: EvalOptions, device: torch.device, group: Group) -> None:
+    dataset = read_dataset(options.data, options.split)
+    model = load_model(options.weights)
+    check_classes(model, dataset.class_names, options.weights)
+    if options.out is not None and group.is_main:
+        make_folder(options.out)
+    scorer = Scorer(
+        model,
+        device,
+        options.precision,
+        compiled=options.compile,
+        batch_size=options.batch_size,
+    )
+    started = time.perf_counter()
+    scored = score_videos(
+        scorer,
+        dataset,
+        clips=options.clips,
+        workers=options.workers,
+        on_bad_video=options.on_bad_video,
+        group=group,
+    )
+    if not group.is_main:
+        return
+    accuracy = measure(scored.scores, scored.labels)
+    seconds = time.perf_counter() - started
+    where = f"{group.world_size} x " if group.world_size > 1 else ""
+    print(f"{options.weights} on the {options.split} list of {options.data.data}")
+    print(f"{where}{describe_device(device)}, {options.precision}, {options.clips} clips a video")
+    print(_summary(accuracy, scored, dataset, seconds))
+    if options.out is not None:
+        _write(options, options.out, dataset, scored, accuracy)
+
+
+def _summary(accuracy: Accuracy, scored: VideoScores, dataset: VideoDataset, seconds: float) -> str:
+    lines = [
+        format_table(
+            ("videos", "top-1", "top-5", "mean class", "loss", "seconds"),
+            [
+                (
+                    accuracy.videos,
+                    format_share(accuracy.top1),
+                    format_share(accuracy.top5),
+                    format_share(accuracy.mean_class),
+                    f"{accuracy.loss:.4f}",
+                    f"{seconds:.1f}",
+                )
+            ],
+        )
+    ]
+    if dataset.missing:
+        lines.append(f"NOT MEASURED: {dataset.missing} listed videos that are not there")
+    if scored.bad:
+        lines.append(f"NOT MEASURED: {len(scored.bad)} videos that cannot be read:")
+        lines += [f"  {line}" for line in scored.bad]
+    return "\n".join(lines)
+
+
+def _write(
+    options: EvalOptions,
+    folder: Path,
+    dataset: VideoDataset,
+    scored: VideoScores,
+    accuracy: Accuracy,
+) -> None:
+    metrics = {
+        "videos": accuracy.videos,
+        "top1": accuracy.top1,
+        "top5": accuracy.top5,
+        "mean_class": accuracy.mean_class,
+        "loss": accuracy.loss,
+        "missing": dataset.missing,
+        "bad": list(scored.bad),
+        "options": asdict(options),
+    }
+    write_json(folder / "metrics.json", metrics)
+    write_accuracy(folder, accuracy, dataset.class_names)
+    write_scores(folder / "scores.csv", dataset, scored)
+    print(f"written to {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")

@@ -1,0 +1,1 @@
+"""A trained network at work: scores of clips and of videos."""

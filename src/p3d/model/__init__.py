@@ -1,0 +1,1 @@
+"""The network, its plain Conv3d twin, and what training adds to it."""

@@ -1,0 +1,181 @@
+"""Clips straight out of a RAR or zip archive, in one pass and with every checksum verified."""
+
+from __future__ import annotations
+
+import shutil
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from p3d.errors import UserError
+from p3d.prepare.members import (
+    CHUNK_BYTES,
+    DamagedError,
+    Member,
+    Opener,
+    Reader,
+    check_name,
+    check_sizes,
+)
+from p3d.prepare.parallel import Progress
+from p3d.prepare.rar import rar_members, rar_openers
+from p3d.system.files import appearing
+
+
+@dataclass(frozen=True)
+class Archive:
+    """An archive of clips that was found fit to unpack.
+
+    Attributes:
+        path: The file.
+        members: Its files, in order.
+        clips: Its AVI files, or files of the kind that was asked for, by name in small letters;
+            empty and hidden ones are left out.
+        repeated: How many more files are equal to one of these.
+        is_zip: Whether it is a zip, whose members may be passed over unread; else a RAR.
+    """
+
+    path: Path
+    members: tuple[Member, ...]
+    clips: Mapping[str, Member]
+    repeated: int
+    is_zip: bool
+
+    def extract(self, targets: Mapping[str, Path]) -> None:
+        """Unpacks clips, each whole or not at all.
+
+        What one unpacker cannot read, another that is installed may.
+
+        Args:
+            targets: Where to write which clip, by name in small letters. The folders must exist.
+
+        Raises:
+            UserError: If the disk is too small or the archive damaged.
+        """
+        if not targets:
+            return
+        wanted = {id(self.clips[key]): target for key, target in targets.items()}
+        _check_room(
+            next(iter(targets.values())).parent, sum(self.clips[key].size for key in targets)
+        )
+        reasons = []
+        for opener in (zip_contents,) if self.is_zip else rar_openers(self.path):
+            try:
+                self._extract(wanted, opener)
+                return
+            except DamagedError as error:
+                reasons.append(str(error))
+        raise UserError(
+            f"{self.path}: {'; '.join(reasons)}; download the archive again, or unpack it with "
+            "unrar or 7-Zip and give the folder"
+        )
+
+    def _extract(self, wanted: dict[int, Path], opener: Opener) -> None:
+        """Writes what is wanted and takes it off the list."""
+        total = sum(member.size for member in self.members if id(member) in wanted)
+        title = f"Unpacking {self.path.name}"
+        with Progress(total, title, "B") as progress, opener(self.path) as read:
+            for member in self.members:
+                if id(member) in wanted:
+                    _write(member, read(member), wanted[id(member)], progress)
+                    del wanted[id(member)]
+                elif not self.is_zip:
+                    for _ in read(member):
+                        pass
+                if not wanted:
+                    break
+
+
+def open_archive(path: Path, suffix: str = ".avi") -> Archive:
+    """Reads what an archive holds.
+
+    Args:
+        path: The RAR or zip file.
+        suffix: What the names of the files wanted end in, in small letters.
+
+    Raises:
+        UserError: If it is neither RAR nor zip, is damaged or encrypted, holds links or names that
+            lead elsewhere, is far larger than UCF101, or if the means to read RAR are absent.
+    """
+    is_zip = zipfile.is_zipfile(path)
+    members = zip_members(path) if is_zip else rar_members(path)
+    check_sizes(path, members)
+    clips: dict[str, Member] = {}
+    repeated = 0
+    for member in members:
+        if not member.key.endswith(suffix) or member.key.startswith(".") or member.size == 0:
+            continue
+        known = clips.setdefault(member.key, member)
+        if (known.size, known.crc) != (member.size, member.crc):
+            raise UserError(
+                f"{path}: holds {known.name} and {member.name}, which differ; unpack it, remove "
+                "the one that is wrong, and give the folder"
+            )
+        repeated += known is not member
+    return Archive(path, members, clips, repeated, is_zip)
+
+
+def _write(member: Member, chunks: Iterator[bytes], target: Path, progress: Progress) -> None:
+    crc = size = 0
+    try:
+        with appearing(target) as temporary:
+            with temporary.open("xb") as file:
+                for chunk in chunks:
+                    file.write(chunk)
+                    crc, size = zlib.crc32(chunk, crc), size + len(chunk)
+                    progress.advance(len(chunk))
+            if size != member.size or (member.crc is not None and crc != member.crc):
+                raise DamagedError(f"{member.name} comes out damaged")
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written ({error.strerror or error})") from error
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError(
+            f"{folder}: {free / 2**30:.1f} GiB free, {needed / 2**30:.1f} GiB needed; make room or "
+            "choose another --out"
+        )
+
+
+def zip_members(path: Path) -> tuple[Member, ...]:
+    """The files in a zip.
+
+    Raises:
+        UserError: It is damaged or encrypted, or holds what is refused.
+    """
+    members = []
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for info in archive.infolist():
+                check_name(path, info.filename, link=stat.S_ISLNK(info.external_attr >> 16))
+                if info.flag_bits & 1:
+                    raise UserError(f"{path}: is encrypted; unpack it and give the folder")
+                if not info.is_dir():
+                    members.append(Member(info.filename, info.file_size, info.CRC))
+    except (zipfile.BadZipFile, OSError) as error:
+        raise UserError(f"{path}: not a readable zip ({error}); download it again") from error
+    return tuple(members)
+
+
+@contextmanager
+def zip_contents(path: Path) -> Iterator[Reader]:
+    """Opens a zip; its members can be asked for in any order, and never give more than promised."""
+    with zipfile.ZipFile(path) as archive:
+
+        def read(member: Member) -> Iterator[bytes]:
+            left = member.size
+            try:
+                with archive.open(member.name) as file:
+                    while left > 0 and (chunk := file.read(min(CHUNK_BYTES, left))):
+                        left -= len(chunk)
+                        yield chunk
+            except (zipfile.BadZipFile, NotImplementedError, zlib.error, EOFError) as error:
+                raise DamagedError(f"{member.name} comes out damaged ({error})") from error
+
+        yield read

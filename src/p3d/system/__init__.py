@@ -1,0 +1,1 @@
+"""What differs between machines: devices, processes, files, signals, text."""

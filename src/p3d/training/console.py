@@ -1,0 +1,96 @@
+"""What a training run tells the person at the terminal: its beginning, its epochs, its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from p3d.data.dataset import VideoDataset
+from p3d.run_folder import BEST, find_checkpoints, read_log
+from p3d.system.device import Precision, describe_device, has_native_bf16
+from p3d.system.text import format_share, format_table
+from p3d.training.plan import describe_step
+from p3d.training.state import Run
+
+PRECISIONS: dict[Precision, str] = {
+    "fp32": "fp32 (IEEE, without TF32)",
+    "tf32": "fp32 with TF32",
+    "bf16": "bf16 mixed precision",
+    "fp16": "fp16 mixed precision with a loss scale",
+}
+"""The choices of precision, in words."""
+
+
+def announce(run: Run, validation: VideoDataset, notes: tuple[str, ...]) -> None:
+    """Say what is about to be trained, on what, and where from."""
+    config, recipe, training = run.model.config, run.recipe, run.dataset
+    processes = run.group.world_size
+    where = describe_device(run.device) if processes == 1 else f"{processes} x {run.device.type}"
+    print(
+        f"{config.name} ({config.modality}, wiring {config.wiring}, variant {config.variant}), "
+        f"{config.num_classes} classes, {where}, {PRECISIONS[run.precision]}"
+    )
+    print(
+        f"{len(training.records)} training and {len(validation.records)} validation videos, "
+        f"{run.total_steps} steps of "
+        f"{describe_step(run.clips_per_step, recipe.batch_size, processes)}"
+    )
+    print(
+        f"learning rate {recipe.lr:g} ({recipe.schedule}), weight decay {recipe.weight_decay:g}, "
+        f"dropout {recipe.dropout:g}, BN: {recipe.norms}, seed {run.seed}"
+    )
+    for dataset, name in ((training, "training"), (validation, "validation")):
+        if dataset.missing:
+            print(f"MISSING: {dataset.missing} videos of the {name} list are not there")
+    if not validation.records:
+        print(f"no validation list: {BEST} will be the network of the last epoch")
+    if run.precision == "bf16" and not has_native_bf16(run.device):
+        print("this device has no bf16 arithmetic of its own: fp32 will be faster")
+    for note in notes:
+        print(note)
+    if run.progress.step:
+        print(f"resuming in epoch {run.progress.epoch + 1} after step {run.progress.step}")
+
+
+def epoch_line(run: Run, values: dict[str, float]) -> str:
+    """An epoch in one line."""
+    parts = [f"epoch {run.progress.epoch + 1:>3}/{run.recipe.epochs}"]
+    for part, prefix in (("train", "train_"), ("validation", "validation_")):
+        if f"{prefix}loss" in values:
+            loss, top1, top5 = (values[prefix + name] for name in ("loss", "top1", "top5"))
+            shares = f"top-1 {format_share(top1):>6}, top-5 {format_share(top5):>6}"
+            parts.append(f"{part} loss {loss:.3f}, {shares}")
+    parts.append(f"{values['seconds']:.0f} s, {values['clips_per_second']:.3g} clips/s")
+    if values.get("overflows"):
+        parts.append(f"{values['overflows']:.0f} steps left out, as fp16 overflowed")
+    if values["bad_videos"]:
+        parts.append(f"{values['bad_videos']:.0f} videos SKIPPED")
+    return " | ".join(parts)
+
+
+def summarise(folder: Path) -> None:
+    """Print the epochs that count, and where everything lies."""
+    epochs = [line for line in read_log(folder) if line["event"] == "epoch"]
+    if not epochs:  # a full disk may have taken the log
+        print(f"the log in {folder} has no whole epoch: nothing to sum up")
+        return
+    key = "validation_top1" if "validation_top1" in epochs[-1] else "epoch"
+    best = max(epochs, key=lambda line: float(line[key]))
+    rows = [
+        (
+            f"{name} (epoch {line['epoch']})",
+            format_share(line["train_top1"]),
+            format_share(line.get("validation_top1")),
+            format_share(line.get("validation_top5")),
+            f"{line['validation_loss']:.3f}" if "validation_loss" in line else "",
+        )
+        for name, line in (("best", best), ("last", epochs[-1]))
+    ]
+    header = ("", "train top-1", "validation top-1", "top-5", "loss")
+    print("\n" + format_table(header, rows))
+    print(f"{sum(line['seconds'] for line in epochs):.0f} s in all; written to {folder}:")
+    best_file = [f"{BEST} (for p3d eval and predict)"] if (folder / BEST).exists() else []
+    newest = [f"{path.name} (to resume from)" for path in find_checkpoints(folder)[:1]]
+    others = [
+        name for name in ("report.html", "log.jsonl", "config.json") if (folder / name).exists()
+    ]
+    print("  " + ", ".join([*best_file, *newest, *others]))

@@ -1,0 +1,156 @@
+"""The record of a training run: JSON lines always, TensorBoard where asked for."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from torch import Tensor
+
+from p3d.errors import UserError
+from p3d.run_folder import FILE, read_log
+from p3d.system.files import BestEffortFile, write_text
+from p3d.video.thumbnails import encode_gif
+
+
+class RunLog:
+    """Appends one JSON object a line to `log.jsonl`, each with the optimiser step it belongs to.
+
+    A resumed run first drops the lines after the step it goes on from: they are about to be
+    written again. A line that cannot be written later (a full disk) is lost and costs a warning on
+    stderr, never the run; lines after it are whole.
+
+    Args:
+        folder: The run's folder; it exists.
+        step: The step the run goes on from; 0 starts a new log.
+        tensorboard: Write scalars and clips for TensorBoard to `folder/tensorboard` as well.
+
+    Raises:
+        UserError: The log cannot be begun, or TensorBoard was asked for and is not installed.
+    """
+
+    def __init__(self, folder: Path, step: int, *, tensorboard: bool = False) -> None:
+        kept = [line for line in read_log(folder) if line["step"] <= step] if step else []
+        write_text(folder / FILE, "".join(json.dumps(line) + "\n" for line in kept))
+        self._lines = BestEffortFile(folder / FILE, separator=b"\n")
+        self._board = EventFile(folder / "tensorboard", step) if tensorboard else None
+
+    def write(self, event: str, step: int, **values: Any) -> None:
+        """Record what happened at a step; numbers go to TensorBoard as `event/name`."""
+        line = json.dumps({"event": event, "step": step, **values}) + "\n"
+        self._lines.append(line.encode())
+        if self._board is not None:
+            scalars = {
+                f"{event}/{name}": value
+                for name, value in values.items()
+                if isinstance(value, int | float)
+            }
+            self._board.write_scalars(scalars, step)
+
+    def write_clips(self, tag: str, clips: Tensor, step: int, captions: Sequence[str]) -> None:
+        """Show clips in TensorBoard, as animated images; nothing without TensorBoard.
+
+        Args:
+            tag: What they are called there.
+            clips: uint8 `(N, T, H, W, C)`, RGB or optical flow.
+            step: The optimiser step.
+            captions: A line under each of the N clips.
+        """
+        if self._board is not None:
+            self._board.write_clips(tag, clips, captions, step)
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._lines.close()
+        if self._board is not None:
+            self._board.close()
+
+
+class EventFile:
+    """A new event file in a folder that TensorBoard is pointed at.
+
+    Args:
+        folder: The folder; made where it is not there.
+        step: What other files in the folder say of later steps is void: they come again.
+
+    Raises:
+        UserError: The tensorboard package is not installed, or the folder cannot be made.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        try:
+            from tensorboard.compat.proto import event_pb2, summary_pb2
+            from tensorboard.summary.writer.record_writer import RecordWriter
+        except ImportError as error:
+            raise UserError(
+                "--tensorboard needs the tensorboard package: pip install 'p3d[tensorboard]'"
+            ) from error
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder}: the folder cannot be made ({error.strerror})") from error
+        self._event, self._summary, self._records = event_pb2, summary_pb2, RecordWriter
+        # TensorBoard reads a folder's files in the order of their names.
+        name = f"{time.time_ns() / 1e9:017.6f}.{socket.gethostname()}.{os.getpid()}"
+        self._file = BestEffortFile(folder / f"events.out.tfevents.{name}")
+        self._begun = False
+        self._first_step = step + 1
+
+    def write_scalars(self, scalars: Mapping[str, float], step: int) -> None:
+        """Record numbers by tag."""
+        values = [
+            self._summary.Summary.Value(tag=tag, simple_value=value)
+            for tag, value in scalars.items()
+        ]
+        self._write_values(values, step)
+
+    def write_clips(self, tag: str, clips: Tensor, captions: Sequence[str], step: int) -> None:
+        """Record clips as animated images `tag/0`, `tag/1` and so on."""
+        values = []
+        for number, (clip, caption) in enumerate(zip(clips, captions, strict=True)):
+            gif, height, width = encode_gif(clip, caption)
+            image = self._summary.Summary.Image(
+                height=height, width=width, colorspace=3, encoded_image_string=gif
+            )
+            values.append(self._summary.Summary.Value(tag=f"{tag}/{number}", image=image))
+        self._write_values(values, step)
+
+    def _write_values(self, values: list[Any], step: int) -> None:
+        if values:
+            event = self._event.Event(step=step, summary=self._summary.Summary(value=values))
+            head = [] if self._begun else self._head()
+            self._begun |= self._file.append(self._encode(*head, event))
+
+    def _head(self) -> list[Any]:
+        """What every file begins with; a resumed run's tells how far the earlier files count."""
+        head = [self._event.Event(file_version="brain.Event:2")]
+        if self._first_step > 1:
+            start = self._event.SessionLog(status=self._event.SessionLog.START)
+            head.append(self._event.Event(step=self._first_step, session_log=start))
+        return head
+
+    def _encode(self, *events: Any) -> bytes:
+        records = io.BytesIO()
+        writer = self._records(records)
+        for event in events:
+            event.wall_time = time.time()
+            writer.write(event.SerializeToString())
+        return records.getvalue()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()

@@ -1,0 +1,198 @@
+"""Named training recipes: every choice that shapes the result of a run, frozen.
+
+A recipe is a starting point: each of its fields is an option of `p3d train`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from p3d.data.transforms import Augmentation
+from p3d.errors import UserError
+from p3d.model.network import Name
+
+Schedule = Literal["cyclic", "step", "cosine", "one-cycle", "constant"]
+NormPolicy = Literal["train", "freeze-but-first", "freeze-all"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained. Defaults are those of the `ucf101` recipe."""
+
+    network: Name = "p3d199"
+    """Depth of the network."""
+    epochs: int = 60
+    """Passes over the training list."""
+    max_steps: int | None = None
+    """End the run after this many optimiser steps, wherever that falls."""
+    batch_size: int = 16
+    """Clips a device takes at once."""
+    clips_per_step: int | None = None
+    """Clips of an optimiser step over all devices, taken in batches of batch_size whose gradients
+    are added up; by default one batch on each device."""
+    clips_per_video: int = 1
+    """Clips drawn from each video in an epoch."""
+
+    lr: float = 1e-3
+    """Learning rate: the base of cyclic, the start of step, cosine and constant, the top of
+    one-cycle."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    nesterov: bool = False
+    """Use Nesterov's form of momentum."""
+    weight_decay: float = 1e-4
+    """L2 penalty on convolution and classifier weights (never on BN or biases)."""
+    clip_gradients: float | None = None
+    """Scale gradients down to this norm where they exceed it."""
+
+    schedule: Schedule = "cyclic"
+    """How the learning rate moves, step by step."""
+    cyclic_factor: float = 6.0
+    """cyclic: the top of the triangle, in multiples of lr."""
+    cyclic_half_epochs: float = 2.0
+    """cyclic: epochs from the base to the top."""
+    milestones: tuple[int, ...] = (3000, 6000)
+    """step: optimiser steps after which the rate is divided by ten."""
+    warmup: float = 0.25
+    """one-cycle: share of the run in which the rate rises."""
+
+    dropout: float = 0.9
+    """Probability of dropping a feature before the classifier."""
+    norms: NormPolicy = "train"
+    """Batch normalisation: train all, freeze all but the stem's, or freeze all."""
+    head_weight_rate: float = 1.0
+    """Learning rate of the classifier's weight, in multiples of lr."""
+    head_bias_rate: float = 1.0
+    """Learning rate of the classifier's bias, in multiples of lr."""
+    stem_rate: float = 1.0
+    """Learning rate of the stem, in multiples of lr (the authors: 5 on flow networks)."""
+    freeze_stages: int = 0
+    """Leading parts that do not train: 0 none, 1 stem, 2 stem and res2, ... 5 all but the head."""
+    zero_init_residuals: bool = False
+    """From scratch: start the last BN of every block at zero."""
+
+    augmentation: Augmentation = "random-resized-crop"
+    """How training crops are drawn; one draw a clip."""
+    flip_probability: float = 0.5
+    """How often a training clip is mirrored; 0 where left and right are classes."""
+
+    num_frames: int = 16
+    """Frames in a clip."""
+    frame_stride: int = 1
+    """Distance between a clip's frames, in video frames."""
+    resize: tuple[int, int] = (182, 242)
+    """Height and width of a frame before the test crop, the multi-scale and the random crop."""
+    crop: int = 160
+    """Side of the square the network sees, in pixels."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that no run can use."""
+        counts = ("epochs", "batch_size", "clips_per_video")
+        for name in (*counts, "lr", "cyclic_half_epochs", "cyclic_factor"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"{_flag(name)} is {getattr(self, name)}; give more than 0")
+        for name in ("flip_probability", "dropout", "warmup", "momentum"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{_flag(name)} is {getattr(self, name)}; give a value in [0, 1]")
+        for name in ("max_steps", "clips_per_step"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{_flag(name)} is {value}; give 1 or more, or leave it out")
+        if not 0 <= self.freeze_stages <= 5:
+            raise UserError(f"--freeze-stages is {self.freeze_stages}; give 0 to 5")
+
+    def clips_of_step(self, processes: int) -> int:
+        """Clips of an optimiser step of so many processes together."""
+        return self.clips_per_step or self.batch_size * processes
+
+
+def _flag(field: str) -> str:
+    return f"--{field.replace('_', '-')}"
+
+
+UCF101 = Recipe()
+"""The model zoo's fine-tuning on UCF101: SGD 1e-3, triangular cyclic schedule per iteration."""
+
+UCF101_PAPER = replace(
+    UCF101,
+    epochs=200,
+    max_steps=7500,
+    clips_per_step=128,
+    schedule="step",
+    norms="freeze-but-first",
+    head_weight_rate=10.0,
+    head_bias_rate=20.0,
+    augmentation="random-crop",
+)
+"""The paper's fine-tuning: 128 clips a step, 1e-3 divided by ten every 3,000 of 7,500 steps, all BN
+but the first frozen."""
+
+FINETUNE_SMALL = replace(
+    UCF101,
+    network="p3d63",
+    epochs=20,
+    batch_size=8,
+    clips_per_video=4,
+    schedule="cosine",
+    dropout=0.5,
+    norms="freeze-all",
+    head_weight_rate=10.0,
+    head_bias_rate=20.0,
+    augmentation="multi-scale-crop",
+)
+"""A few dozen or hundred videos, from pretrained weights."""
+
+SCRATCH = replace(
+    UCF101,
+    network="p3d63",
+    epochs=40,
+    clips_per_video=4,
+    lr=0.02,
+    nesterov=True,
+    clip_gradients=1.0,
+    schedule="one-cycle",
+    dropout=0.2,
+    zero_init_residuals=True,
+    augmentation="multi-scale-crop",
+    resize=(128, 170),
+    crop=112,
+)
+"""A small set without pretrained weights."""
+
+SAMPLE = replace(
+    SCRATCH,
+    epochs=6,
+    batch_size=32,
+    clips_per_video=1,
+    lr=0.03,
+    clip_gradients=5.0,
+    dropout=0.1,
+    augmentation="random-crop",
+    flip_probability=0.0,
+    num_frames=8,
+    frame_stride=2,
+    resize=(48, 48),
+    crop=40,
+)
+"""The synthetic sample set, from scratch, in minutes on two cores. No flips: they turn a move to
+the left into one to the right."""
+
+RECIPES: dict[str, Recipe] = {
+    "ucf101": UCF101,
+    "ucf101-paper": UCF101_PAPER,
+    "finetune-small": FINETUNE_SMALL,
+    "scratch": SCRATCH,
+    "sample": SAMPLE,
+}
+
+
+def find_recipe(name: str) -> Recipe:
+    """The recipe of this name.
+
+    Raises:
+        UserError: There is none.
+    """
+    if name not in RECIPES:
+        raise UserError(f"no recipe is called {name!r}; choose one of: {', '.join(RECIPES)}")
+    return RECIPES[name]

@@ -1,0 +1,247 @@
+"""`p3d info`: what a network is and costs, by depth or by weight file.
+
+Shapes and multiplications are recorded by hooks while the network itself runs on PyTorch's "meta"
+device, which computes shapes and nothing else: they follow the code and cost no time.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+from torch import Tensor, nn
+
+from p3d.errors import UserError
+from p3d.model.network import BLOCKS, CHANNELS, Modality, Name, P3DConfig, Variant, Wiring
+from p3d.preprocessing import Preprocessing, default_preprocessing
+from p3d.weights.describe import describe_file
+from p3d.weights.metadata import skeleton
+
+
+@dataclass(frozen=True)
+class InfoOptions:
+    """Show what a network is made of and what it costs, without running it."""
+
+    model: Annotated[str, tyro.conf.Positional]
+    """p3d63, p3d131 or p3d199, or a weight file."""
+    size: int | None = None
+    """Height and width of the clip in pixels; by default what the network was made for."""
+    frames: int | None = None
+    """Frames of the clip; by default what the network was made for."""
+    num_classes: int = 101
+    """Classes (of a network given by name)."""
+    modality: Modality = "rgb"
+    """Input (of a network given by name)."""
+    wiring: Wiring = "author"
+    """Wiring (of a network given by name)."""
+    variant: Variant = "ABC"
+    """Kinds of block (of a network given by name)."""
+    json: bool = False
+    """Print JSON in place of a table."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One part of the network.
+
+    Attributes:
+        name: "stem", "res2" to "res5", or "fc".
+        output: Shape of its output for one clip, before the pooling in time that may follow:
+            `(C, T, H, W)`, or `(num_classes,)`.
+        parameters: Trainable numbers in it.
+        macs: Multiplications (each with its addition) of its convolutions and products for a clip.
+    """
+
+    name: str
+    output: tuple[int, ...]
+    parameters: int
+    macs: int
+
+
+def _macs(module: nn.Module, output: Tensor) -> int:
+    """Multiplications of one convolution or matrix product, over the whole output."""
+    if isinstance(module, nn.Conv2d):
+        return output.numel() * module.weight[0].numel()
+    if isinstance(module, nn.Linear):
+        return output.numel() * module.in_features
+    return 0
+
+
+def stages(config: P3DConfig, *, frames: int = 16, size: int = 160) -> list[Stage]:
+    """Measure every part of a network for one clip.
+
+    Args:
+        config: The network.
+        frames: T.
+        size: H and W in pixels.
+
+    Returns:
+        The parts in order; parameters and multiplications sum to the network's.
+
+    Raises:
+        UserError: The clip is too small for the network.
+    """
+    if frames < 1 or size < 1:
+        raise UserError(f"a clip of {frames} frames of {size}x{size} px is empty; give 1 or more")
+    model = skeleton(config).eval()
+    clip = torch.zeros(1, CHANNELS[config.modality], frames, size, size, device="meta")
+    parts = list(model.named_children())
+    macs = dict.fromkeys((name for name, _ in parts), 0)
+    outputs: dict[str, tuple[int, ...]] = {}
+
+    def count(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, _: Any, output: Any) -> None:
+            result = output[0] if isinstance(output, tuple) else output
+            macs[name] += _macs(module, result)
+            rows, *rest = result.shape
+            # Frames lie beside clips in the first axis, and there is one clip.
+            outputs[name] = (rest[0], rows, *rest[1:]) if rest[1:] else tuple(rest)
+
+        return hook
+
+    for name, part in parts:
+        for module in part.modules():
+            module.register_forward_hook(count(name))
+    with torch.no_grad():
+        model(clip)
+    return [
+        Stage(name, outputs[name], sum(p.numel() for p in part.parameters()), macs[name])
+        for name, part in parts
+        if name != "dropout"
+    ]
+
+
+@dataclass(frozen=True)
+class Info:
+    """What `p3d info` tells.
+
+    Attributes:
+        config: The network.
+        preprocessing: The pixels that it expects.
+        frames: T of the clip that the costs are for.
+        size: H and W of that clip.
+        stages: Its parts.
+        parameters: Trainable numbers in all.
+        macs: Multiplications a clip in all.
+        file_bytes: Size of the weight file; of an fp32 one to be, for a network by name.
+        format: Format of the weight file, or None.
+        class_names: Names of the classes, where known.
+        source: Where the weights come from, where known.
+        recipe: How they were trained, where known.
+        notes: What was concluded about the file.
+    """
+
+    config: P3DConfig
+    preprocessing: Preprocessing
+    frames: int
+    size: int
+    stages: list[Stage]
+    parameters: int
+    macs: int
+    file_bytes: int
+    format: str | None = None
+    class_names: tuple[str, ...] | None = None
+    source: str | None = None
+    recipe: dict[str, Any] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def _state_bytes(config: P3DConfig) -> int:
+    tensors = skeleton(config).state_dict().values()
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def gather(options: InfoOptions) -> Info:
+    """Find out all that `p3d info` tells.
+
+    Raises:
+        UserError: Neither a network nor a readable weight file has this name.
+    """
+    path = Path(options.model)
+    extra: dict[str, Any] = {}
+    if options.model in BLOCKS:
+        name: Name = options.model  # type: ignore[assignment]
+        config = P3DConfig(
+            name, options.num_classes, options.modality, options.wiring, options.variant
+        )
+        preprocessing, file_bytes = default_preprocessing(config.modality), _state_bytes(config)
+    elif path.exists():
+        file = describe_file(path)
+        config, preprocessing = file.config, file.preprocessing
+        file_bytes = path.stat().st_size
+        kept = ("format", "class_names", "source", "recipe", "notes")
+        extra = {key: getattr(file, key) for key in kept}
+    else:
+        raise UserError(
+            f"{options.model}: neither a network ({', '.join(BLOCKS)}) nor a weight file; "
+            "check the spelling"
+        )
+    frames = preprocessing.num_frames if options.frames is None else options.frames
+    size = preprocessing.crop if options.size is None else options.size
+    parts = stages(config, frames=frames, size=size)
+    return Info(
+        config=config,
+        preprocessing=preprocessing,
+        frames=frames,
+        size=size,
+        stages=parts,
+        parameters=sum(part.parameters for part in parts),
+        macs=sum(part.macs for part in parts),
+        file_bytes=file_bytes,
+        **extra,
+    )
+
+
+def _facts(info: Info) -> list[tuple[str, str]]:
+    """Name and value, a line each."""
+    config, prep = info.config, info.preprocessing
+    facts = [
+        ("network", f"{config.name}, {config.wiring} wiring, {config.variant}, {config.modality}"),
+        ("classes", str(config.num_classes)),
+        ("parameters", f"{info.parameters:,}"),
+        ("cost", f"{info.macs / 1e9:.2f} GMACs a clip of {info.frames}x{info.size}x{info.size}"),
+        ("size", f"{info.file_bytes / 1e6:.1f} MB" + ("" if info.format else " in fp32")),
+        (
+            "input",
+            f"{prep.channels}, mean {prep.mean}, std {prep.std}; {prep.num_frames} frames, stride "
+            f"{prep.frame_stride}, resized to {prep.resize[0]}x{prep.resize[1]}, crop {prep.crop}",
+        ),
+    ]
+    if info.format:
+        facts.append(("format", info.format))
+    if info.source:
+        facts.append(("source", info.source))
+    if info.recipe:
+        facts.append(("recipe", json.dumps(info.recipe, ensure_ascii=False)))
+    if info.class_names:
+        shown = ", ".join(info.class_names[:5])
+        facts.append(("names", shown + (", ..." if len(info.class_names) > 5 else "")))
+    return facts + [("note", note) for note in info.notes]
+
+
+def render(info: Info) -> str:
+    """Plain text: the facts, and a table of the parts."""
+    lines = [f"{name:<11} {value}" for name, value in _facts(info)]
+    lines += ["", f"{'part':<6} {'output (C, T, H, W)':<22} {'parameters':>12} {'MMACs':>10}"]
+    for part in info.stages:
+        shape = " x ".join(map(str, part.output))
+        lines.append(f"{part.name:<6} {shape:<22} {part.parameters:>12,} {part.macs / 1e6:>10,.1f}")
+    total = f"{'total':<6} {'':<22} {info.parameters:>12,} {info.macs / 1e6:>10,.1f}"
+    return "\n".join([*lines, total])
+
+
+def run(options: InfoOptions) -> None:
+    """Print what a network is, as a table or as JSON, to standard output.
+
+    Raises:
+        UserError: As `gather`.
+    """
+    info = gather(options)
+    text = json.dumps(asdict(info), ensure_ascii=False) if options.json else render(info)
+    sys.stdout.write(text + "\n")

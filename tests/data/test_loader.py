@@ -1,0 +1,341 @@
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from helpers.videos import number_of, write_video
+from p3d.data import clips, loader
+from p3d.data.dataset import VideoDataset, VideoRecord
+from p3d.data.loader import Batch, TrainLoader
+from p3d.data.sampling import uniform_windows
+from p3d.errors import BadVideoError, UserError
+from p3d.preprocessing import IMAGENET
+
+PREP = replace(IMAGENET, num_frames=4, frame_stride=2, resize=(64, 80), crop=64)
+SMALL = replace(IMAGENET, num_frames=4, resize=(18, 24), crop=16)
+LENGTHS = (9, 12, 3, 20, 15, 8, 30)
+
+# A machine with few cores makes torch warn of four workers.
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> VideoDataset:
+    root = tmp_path_factory.mktemp("videos")
+    records = [
+        VideoRecord(write_video(root / f"ä {index}.avi", length), label=index % 3)
+        for index, length in enumerate(LENGTHS)
+    ]
+    return VideoDataset(("a", "b", "c"), tuple(records))
+
+
+@pytest.fixture(scope="module")
+def with_bad(dataset, tmp_path_factory) -> VideoDataset:
+    bad = tmp_path_factory.mktemp("bad") / "bad.avi"
+    bad.write_bytes(b"no video")
+    records = [*dataset.records[:2], VideoRecord(bad, 1), *dataset.records[2:4]]
+    return VideoDataset(dataset.class_names, tuple(records))
+
+
+def train(dataset, prep=SMALL, **options) -> TrainLoader:
+    return TrainLoader(dataset, prep, **{"batch_size": 2, "seed": 5} | options)
+
+
+def assert_same(actual: list[Batch], expected: list[Batch]) -> None:
+    assert len(actual) == len(expected)
+    for one, other in zip(actual, expected, strict=True):
+        assert one.bad == other.bad
+        for tensor, wanted in zip(one[:3], other[:3], strict=True):
+            assert tensor.dtype == wanted.dtype
+            assert torch.equal(tensor, wanted)
+
+
+def numbers(clip: torch.Tensor) -> list[int]:
+    """The frame numbers that a clip of centre crops shows; its outer blocks are cut off."""
+    wide = torch.zeros((len(clip), 64, 80, 3), dtype=torch.uint8)
+    wide[:, :, 8:72] = clip
+    return [number_of(frame) for frame in wide]
+
+
+def seen(number: int) -> int:
+    # The centre crop cuts the bar code's lowest and highest bit.
+    return number & ~1
+
+
+def test_training_batches_have_the_stated_form(dataset):
+    batches = list(train(dataset).epoch(0))
+    assert len(batches) == train(dataset).steps_per_epoch == 3
+    for batch in batches:
+        assert batch.clips.shape == (2, 4, 16, 16, 3)
+        assert batch.clips.dtype == torch.uint8
+        assert batch.clips.is_contiguous()
+        assert batch.labels.dtype == batch.indices.dtype == torch.int64
+        assert batch.labels.tolist() == [index % 3 for index in batch.indices.tolist()]
+        assert batch.bad == ()
+    indices = torch.cat([batch.indices for batch in batches]).tolist()
+    assert len(set(indices)) == 6, "every video at most once; the one left over waits"
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_workers_change_nothing(dataset, workers):
+    alone, many = (
+        train(dataset, clips_per_video=2),
+        train(dataset, clips_per_video=2, workers=workers),
+    )
+    for epoch in range(2):
+        assert_same(list(many.epoch(epoch)), list(alone.epoch(epoch)))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_can_start_at_any_batch_and_be_left(dataset, workers):
+    whole = list(train(dataset, clips_per_video=3).epoch(1))
+    assert len(whole) == 10
+    one = train(dataset, clips_per_video=3, workers=workers)
+    for _, batch in zip(range(2), one.epoch(0), strict=False):
+        assert len(batch.labels) == 2
+    for start in (4, 9, 10):
+        assert_same(list(one.epoch(1, start)), whole[start:])
+
+
+def test_skipped_batches_are_not_decoded(dataset, monkeypatch):
+    opened = count_opened(monkeypatch)
+    list(train(dataset).epoch(0, start_step=2))
+    assert sum(opened.values()) == 2
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_processes_share_the_batches_of_one(dataset, world_size):
+    options = {"clips_per_video": 4, "seed": 1}
+    whole = list(train(dataset, batch_size=2 * world_size, **options).epoch(3))
+    ranks = [
+        list(train(dataset, rank=rank, world_size=world_size, **options).epoch(3))
+        for rank in range(world_size)
+    ]
+    assert {len(batches) for batches in ranks} == {len(whole)}
+    for parts, batch in zip(zip(*ranks, strict=True), whole, strict=True):
+        for rank, part in enumerate(parts):
+            assert torch.equal(part.indices, batch.indices[rank::world_size])
+            assert torch.equal(part.clips, batch.clips[rank::world_size])
+
+
+def test_epochs_and_seeds_differ(dataset):
+    first, second = (list(train(dataset).epoch(epoch)) for epoch in (0, 1))
+    other = list(train(dataset, seed=6).epoch(0))
+    for batches in (second, other):
+        assert any(not torch.equal(a.clips, b.clips) for a, b in zip(first, batches, strict=True))
+
+
+def test_training_clips_are_windows_of_neighbouring_frames(dataset):
+    prep = replace(PREP, resize=(64, 64), num_frames=4)
+    loader_ = train(dataset, prep, augmentation="random-crop", flip_probability=0.0, batch_size=1)
+    for batch in loader_.epoch(0):
+        last = LENGTHS[int(batch.indices)] - 1
+        found = [number_of(frame) for frame in batch.clips[0]]
+        assert found == [min(found[0] + 2 * step, last) for step in range(4)]
+
+
+def test_several_clips_of_a_video_show_different_windows(dataset):
+    prep = replace(PREP, resize=(64, 64), num_frames=1)
+    options = {"augmentation": "random-crop", "flip_probability": 0.0, "clips_per_video": 12}
+    windows: dict[int, list[int]] = {}
+    for batch in train(dataset, prep, batch_size=1, **options).epoch(0):
+        windows.setdefault(int(batch.indices), []).append(number_of(batch.clips[0, 0]))
+    assert {len(starts) for starts in windows.values()} == {12}
+    assert all(len(set(starts)) > 1 for starts in windows.values())
+
+
+def test_fewer_clips_than_a_batch_are_one_batch(dataset):
+    (batch,) = train(dataset, batch_size=100).epoch(0)
+    assert sorted(batch.indices.tolist()) == list(range(7))
+    parts = [next(train(dataset, batch_size=100, rank=r, world_size=2).epoch(0)) for r in (0, 1)]
+    assert [len(part.labels) for part in parts] == [4, 3]
+    with pytest.raises(UserError, match="7 training clips are too few for 8 processes"):
+        train(dataset, world_size=8)
+
+
+def test_loading_leaves_the_global_generator_alone(dataset):
+    before = torch.random.get_rng_state()
+    list(train(dataset).epoch(0))
+    list(evaluate(dataset, workers=1))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def evaluate(dataset, prep=SMALL, **options):
+    return loader.test_loader(dataset, prep, **{"clips": 3, "batch_size": 2} | options)
+
+
+def count_opened(monkeypatch) -> Counter[Path]:
+    opened: Counter[Path] = Counter()
+    open_video = clips.open_video
+
+    @contextmanager
+    def counting(path):
+        opened[path] += 1
+        with open_video(path) as video:
+            yield video
+
+    monkeypatch.setattr(clips, "open_video", counting)
+    return opened
+
+
+def test_evaluation_shows_the_uniform_windows_opening_each_video_once(dataset, monkeypatch):
+    opened = count_opened(monkeypatch)
+    videos = 0
+    for batch in evaluate(dataset, PREP, clips=5):
+        assert batch.clips.shape == (len(batch.labels), 5, 4, 64, 64, 3)
+        assert batch.clips.is_contiguous()
+        for shown, index in zip(batch.clips, batch.indices.tolist(), strict=True):
+            assert index == videos
+            expected = uniform_windows(LENGTHS[index], 4, 2, 5)
+            assert [numbers(clip) for clip in shown] == [
+                [seen(number) for number in window] for window in expected.tolist()
+            ]
+            videos += 1
+    assert videos == len(LENGTHS)
+    assert opened == {record.path: 1 for record in dataset.records}
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 9])
+def test_evaluation_sees_every_video_once_over_all_processes(dataset, world_size):
+    whole = [evaluate(dataset, rank=rank, world_size=world_size) for rank in range(world_size)]
+    batches = [batch for one in whole for batch in one]
+    assert [len(list(one)) for one in whole] == [len(one) for one in whole]
+    indices = torch.cat([batch.indices for batch in batches]).tolist()
+    assert sorted(indices) == list(range(7))
+    alone = torch.cat([batch.clips for batch in evaluate(dataset)])
+    assert torch.equal(torch.cat([batch.clips for batch in batches]), alone[indices])
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_workers_change_nothing_in_evaluation(dataset, workers):
+    many = evaluate(dataset, workers=workers)
+    for _ in range(2):
+        assert_same(list(many), list(evaluate(dataset)))
+
+
+def test_an_empty_split_has_no_batches(dataset):
+    empty = evaluate(VideoDataset(dataset.class_names, ()), workers=2)
+    assert len(empty) == 0
+    assert list(empty) == []
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_bad_video_is_an_error_of_one_line(with_bad, workers):
+    path = with_bad.records[2].path
+    for batches in (train(with_bad, workers=workers).epoch(0), evaluate(with_bad, workers=workers)):
+        with pytest.raises(BadVideoError) as caught:
+            list(batches)
+        assert caught.value.path == path
+        assert str(caught.value) == f"{path}: {caught.value.reason}"
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_bad_video_can_be_skipped(with_bad, workers):
+    for whole in (
+        train(with_bad, workers=workers, on_bad_video="skip", batch_size=5).epoch(0),
+        evaluate(with_bad, workers=workers, on_bad_video="skip", batch_size=5),
+    ):
+        (batch,) = whole
+        assert sorted(batch.indices.tolist()) == [0, 1, 3, 4]
+        assert len(batch.clips) == len(batch.labels) == 4
+        (line,) = batch.bad
+        assert line.startswith(f"{with_bad.records[2].path}: ")
+
+
+def test_a_batch_of_bad_videos_comes_out_empty(with_bad):
+    bad = replace(with_bad, records=with_bad.records[2:3])
+    (batch,) = train(bad, on_bad_video="skip").epoch(0)
+    assert batch.clips.shape == (0, 4, 16, 16, 3)
+    (batch,) = evaluate(bad, on_bad_video="skip")
+    assert batch.clips.shape == (0, 3, 4, 16, 16, 3)
+    assert batch.clips.dtype == torch.uint8
+    assert batch.labels.shape == batch.indices.shape == (0,)
+    assert batch.labels.dtype == batch.indices.dtype == torch.int64
+    assert len(batch.bad) == 1
+
+
+def test_loaders_can_be_sent_to_workers_that_are_started_afresh(dataset):
+    # Python's default way of starting processes is no longer a fork from 3.14 on.
+    for one in (train(dataset), evaluate(dataset)):
+        videos = pickle.loads(pickle.dumps(one._loader.dataset)).videos
+        assert [videos.path(index) for index in range(7)] == [r.path for r in dataset.records]
+        pickle.dumps(one._loader.collate_fn)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size 0 must be at least 1"),
+        ({"workers": -1}, "workers -1 at least 0"),
+        ({"rank": 2, "world_size": 2}, "rank 2 must be from 0 to below world_size 2"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(dataset, options, message):
+    with pytest.raises(UserError, match=message):
+        train(dataset, **options)
+    with pytest.raises(UserError, match=message):
+        evaluate(dataset, **options)
+
+
+def test_training_and_evaluation_check_their_own_numbers(dataset):
+    for options in ({"clips_per_video": 0}, {"seed": -1}, {"flip_probability": 1.5}):
+        with pytest.raises(UserError, match=r"clips_per_video .* at least 1, seed .* from 0 to 1"):
+            train(dataset, **options)
+    with pytest.raises(UserError, match="clips 0 must be at least 1"):
+        evaluate(dataset, clips=0)
+
+
+SCRIPT = """
+import pickle, signal, sys, time
+from p3d.data.loader import TrainLoader
+
+dataset, prep = pickle.load(open(sys.argv[1], "rb"))
+loader = TrainLoader(dataset, prep, batch_size=1, seed=0, clips_per_video=6, workers=2)
+batches = loader.epoch(0)
+next(batches), next(batches)  # one from each worker: both have started
+received = []
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda number, frame: received.append(number))
+print("ready", flush=True)
+while len(received) < 2:
+    time.sleep(0.01)
+if sys.argv[2] == "finish":
+    print(2 + len(list(batches)), sorted(received))
+else:
+    sys.leaked = batches, loader  # stays beyond the interpreter's own cleaning
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="this system has no sigwaitinfo")
+@pytest.mark.parametrize(("then", "output"), [("finish", "42 [2, 15]\n"), ("leave", "")])
+def test_signals_to_all_processes_stop_no_worker_and_the_end_does(dataset, tmp_path, then, output):
+    arguments = tmp_path / "arguments"
+    arguments.write_bytes(pickle.dumps((dataset, SMALL)))
+    with subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(arguments), then],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            os.killpg(process.pid, signal.SIGINT)
+            os.killpg(process.pid, signal.SIGTERM)
+            assert process.communicate(timeout=120) == (output, "")
+            assert process.returncode == 0
+        finally:
+            process.kill()

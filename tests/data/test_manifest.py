@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tyro
+
+from p3d.data.dataset import VideoRecord
+from p3d.data.layouts import DataOptions, read_dataset
+from p3d.data.manifest import write_manifest
+from p3d.data.splits import SplitRule
+from p3d.errors import UserError
+
+HEADER = "path,class,split\n"
+
+
+def write(root: Path, text: str) -> Path:
+    for name in ("a.avi", "b.avi", "c.avi"):
+        (root / name).touch()
+    path = root / "manifest.csv"
+    path.write_text(text)
+    return path
+
+
+def test_a_written_manifest_reads_back_as_it_was(tmp_path):
+    outside = tmp_path / "elsewhere" / "d, e.avi"
+    root = tmp_path / "set"
+    inside = root / "run" / 'ä "1".avi'
+    for path in (outside, inside):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    class_names = ("walk", "no, one", "run", "jump")  # neither sorted nor all shown
+    splits = {
+        "train": (VideoRecord(inside, 2, "ann", 30, 29.97), VideoRecord(outside, 0)),
+        "test": (VideoRecord(root / "run", 0, num_frames=7),),
+    }
+    write_manifest(root / "manifest.csv", class_names, splits)
+    for options in (DataOptions(root), DataOptions(root / "manifest.csv")):
+        for split, records in splits.items():
+            dataset = read_dataset(options, split)
+            assert dataset.class_names == class_names
+            assert dataset.records == records
+        assert read_dataset(options, "validation").records == ()
+    assert {path.name for path in root.iterdir()} == {"run", "manifest.csv"}
+
+
+def test_a_manifest_may_move_with_its_videos(tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    (old / "a.avi").touch()
+    write_manifest(old / "manifest.csv", ["x"], {"train": [VideoRecord(old / "a.avi", 0)]})
+    old.rename(new)
+    assert read_dataset(DataOptions(new), "train").records == (VideoRecord(new / "a.avi", 0),)
+
+
+def test_a_manifest_by_hand_needs_three_columns(tmp_path):
+    text = "Split, path ,mood,class\r\ntrain,a.avi,glad,walk\r\n\r\ntest, b.avi,sad, run\r\n"
+    path = write(tmp_path, "\ufeff" + text)
+    train, test = (read_dataset(DataOptions(path), split) for split in ("train", "test"))
+    assert train.class_names == test.class_names == ("run", "walk")
+    assert train.records == (VideoRecord(tmp_path / "a.avi", 1),)
+    assert test.records == (VideoRecord(tmp_path / "b.avi", 0),)
+
+
+def test_videos_absent_from_a_manifest(tmp_path):
+    path = write(tmp_path, HEADER + "a.avi,x,train\nz.avi,x,train\nno/y.avi,x,test\n")
+    with pytest.raises(UserError, match=r"1 of 2 listed videos .*/z.avi\).*--allow-missing"):
+        read_dataset(DataOptions(path), "train")
+    dataset = read_dataset(DataOptions(path, allow_missing=True), "train")
+    assert len(dataset.records) == dataset.missing == 1
+    with pytest.raises(UserError, match="1 of 1 listed videos are not under"):
+        read_dataset(DataOptions(path, allow_missing=True), "test")
+
+
+LABELLED = "path,class,split,label\n"
+MEASURED = "path,class,split,num_frames,fps\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "header has no column path; it needs path, class, split"),
+        ("path,label\na.avi,1\n", "header has no column class"),
+        (HEADER, "lists no videos"),
+        (HEADER + "a.avi,x,test\n", "has no videos for train"),
+        (HEADER + "a.avi,x\n", r"manifest.csv:2: has 2 cells where the header has 3"),
+        (HEADER + "a.avi,x,train,9\n", r"manifest.csv:2: has 4 cells"),
+        (HEADER + "a.avi,x,train\nb.avi,,train\n", r"manifest.csv:3: a video needs a path and a c"),
+        (HEADER + ",x,train\n", r"manifest.csv:2: a video needs a path"),
+        (HEADER + "a.avi,x,dev\n", r":2: split 'dev' must be one of train, validation, test"),
+        (HEADER + "a.avi,x,train\n./a.avi,x,test\n", r":3: .*a.avi stands in .*csv:2 already"),
+        (HEADER + '"a.avi,x,train\n', "cannot be read as CSV"),
+        (HEADER + "\xff", "cannot be read as CSV in UTF-8"),
+        (LABELLED + "a.avi,x,train,one\n", r":2: label, num_frames and fps must be numbers"),
+        (LABELLED + "a.avi,x,train,\n", r":2: has no label"),
+        (LABELLED + "a.avi,x,train,0\nb.avi,x,train,1\n", r":3: class x has label 1 here and 0 ab"),
+        (LABELLED + "a.avi,x,train,0\nb.avi,y,train,0\n", r":3: label 0 stands for y here and for"),
+        (LABELLED + "a.avi,x,train,1\nb.avi,y,train,2\n", r"labels of 2 classes must be 0 to 1"),
+        (MEASURED + "a.avi,x,train,12.5,25\n", r":2: label, num_frames and fps must be numbers"),
+    ],
+)
+def test_wrong_manifests_are_refused_by_line(tmp_path, text, message):
+    path = write(tmp_path, "")
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match=message) as caught:
+        read_dataset(DataOptions(path), "train")
+    assert "\n" not in str(caught.value)
+
+
+def test_paths_that_lead_to_no_data_set(tmp_path):
+    with pytest.raises(UserError, match="no such folder or manifest; mend the path"):
+        read_dataset(DataOptions(tmp_path / "no"), "train")
+    (tmp_path / "x.txt").touch()
+    with pytest.raises(UserError, match=r"x.txt: is neither a folder nor a .csv manifest"):
+        read_dataset(DataOptions(tmp_path / "x.txt"), "train")
+
+
+def test_options_that_do_not_apply_are_refused(tmp_path):
+    path = write(tmp_path, HEADER + "a.avi,x,train\n")
+    with pytest.raises(UserError, match="only the UCF101 layout has folds"):
+        read_dataset(DataOptions(path, fold=2), "train")
+    with pytest.raises(UserError, match="has a column for its splits; drop the rule"):
+        read_dataset(DataOptions(path, splits=SplitRule(test_fraction=0.5)), "train")
+
+
+def test_options_are_read_from_a_command_line_without_prefixes(capsys):
+    flags = "--data X --allow-missing --group-pattern ^(.)_ --test-groups ann bob --test-list t.txt"
+    options = tyro.cli(tyro.conf.OmitArgPrefixes[DataOptions], args=flags.split())
+    rule = SplitRule("^(.)_", ("ann", "bob"), test_list=Path("t.txt"))
+    assert options == DataOptions(Path("X"), allow_missing=True, splits=rule)
+    with pytest.raises(SystemExit):
+        tyro.cli(tyro.conf.OmitArgPrefixes[DataOptions], args=["--help"])
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "captures what stands before the first underscore" in text

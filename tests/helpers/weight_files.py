@@ -1,0 +1,221 @@
+"""Weight files of every foreign kind, made small and from nothing, and the networks behind them."""
+
+from __future__ import annotations
+
+import json
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+FACTS = Path(__file__).parents[1] / "facts"
+RESNET_BLOCKS = {"p3d63": (3, 4, 6, 3), "p3d131": (3, 4, 23, 3), "p3d199": (3, 8, 36, 3)}
+
+
+def randomise(state: dict[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
+    """Non-trivial values for every tensor, by its name's last part; float32."""
+    generator = torch.Generator().manual_seed(seed)
+    filled = {}
+    for key, tensor in state.items():
+        x = torch.randn(tensor.shape, generator=generator)
+        if tensor.dim() > 1:
+            x = x * (2 / tensor[0].numel()) ** 0.5
+        elif key.endswith("running_var"):
+            x = 1 + 0.2 * x.abs()
+        elif key.endswith(("bias", "running_mean")):
+            x = 0.1 * x
+        elif key.endswith("weight"):
+            closing = ("expand", "shortcut", "bn4", "bn3", "downsample")
+            x = (0.3 if any(part in key for part in closing) else 1.0) * (1 + 0.1 * x)
+        else:
+            x = torch.zeros_like(tensor)
+        filled[key] = x
+    return filled
+
+
+# ------------------------------------------------------------------ protobuf, by hand
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def field(number: int, payload: bytes) -> bytes:
+    """A length-delimited protobuf field."""
+    return _varint(number << 3 | 2) + _varint(len(payload)) + payload
+
+
+def blob(values: Tensor, *, shape: list[int] | None = None, legacy: bool = False) -> bytes:
+    """A BlobProto; `legacy` writes the four old dimensions instead of a shape."""
+    dims = list(values.shape) if shape is None else shape
+    if legacy:
+        dims = [1] * (4 - len(dims)) + dims
+        head = b"".join(bytes([i + 1 << 3]) + _varint(n) for i, n in enumerate(dims))
+    else:
+        head = field(7, field(1, b"".join(_varint(n) for n in dims)))
+    return head + field(5, values.contiguous().numpy().astype("<f4").tobytes())
+
+
+def layer(name: str, kind: str, blobs: list[bytes]) -> bytes:
+    """A LayerParameter as a field of NetParameter."""
+    fields = [field(1, name.encode()), field(2, kind.encode()), *(field(7, b) for b in blobs)]
+    return field(100, b"".join(fields))
+
+
+KINDS = {"conv": "Convolution", "bn": "BN", "linear": "InnerProduct"}
+
+
+def write_caffemodel(path: Path, table: list[list[Any]], blobs: dict[str, list[Tensor]]) -> None:
+    """Write the blobs of a layer table, BN's as Caffe does: `(1, C, 1, 1, 1)`."""
+    chunks = [field(1, b"P3D"), layer("data", "Input", [])]
+    for op, name, *_ in table:
+        kind = KINDS.get(op, op)
+        shaped = [
+            blob(b, shape=[1, len(b), 1, 1, 1] if op == "bn" else None) for b in blobs.get(name, [])
+        ]
+        chunks.append(layer(name, kind, shaped))
+    path.write_bytes(b"".join(chunks))
+
+
+# ------------------------------------------------------------------ the authors' graph
+
+
+def authors_table() -> list[list[Any]]:
+    """Rows of operation, layer, inputs, output, sizes."""
+    rows: list[list[Any]] = json.loads((FACTS / "authors_p3d199.json").read_text())["layers"]
+    return rows
+
+
+def random_blobs(
+    table: list[list[Any]], *, channels: int, classes: int, seed: int = 0
+) -> dict[str, list[Tensor]]:
+    """Caffe blobs for every layer that has some, float32."""
+    widths, shapes = {"data": channels}, {}
+    for op, name, bottoms, top, sizes in table:
+        width = widths[bottoms[0]]
+        if op == "conv":
+            kernel = sizes["k"] * 2 if len(sizes["k"]) == 1 else sizes["k"]
+            shapes[f"{name}/weight"] = torch.empty(sizes["out"], width, *kernel)
+            width = sizes["out"]
+        elif op == "bn":
+            for leaf in ("weight", "bias", "running_mean", "running_var"):
+                suffix = "expand" if name.endswith(("2c", "branch1")) else ""
+                shapes[f"{name}/{suffix}{leaf}"] = torch.empty(width)
+        elif op == "linear":
+            shapes[f"{name}/weight"] = torch.empty(classes, width)
+            shapes[f"{name}/bias"] = torch.empty(classes)
+        widths[top] = width
+    blobs: dict[str, list[Tensor]] = {}
+    for key, value in randomise(shapes, seed).items():
+        blobs.setdefault(key.split("/")[0], []).append(value)
+    return blobs
+
+
+def _caffe_pool(x: Tensor, sizes: dict[str, list[int]]) -> Tensor:
+    """Caffe rounds the number of windows up."""
+    return F.max_pool3d(x, sizes["k"], sizes["s"], sizes["p"], ceil_mode=True)
+
+
+def interpret(
+    table: list[list[Any]], blobs: dict[str, list[Tensor]], clip: Tensor
+) -> dict[str, Tensor]:
+    """Run the authors' graph, layer by layer; return what every layer put out, by layer name."""
+    values, outputs = {"data": clip}, {}
+    for op, name, bottoms, top, sizes in table:
+        x = values[bottoms[0]]
+        params = [b.to(x.dtype) for b in blobs.get(name, [])]
+        if op == "conv":
+            convolve = F.conv3d if len(sizes["k"]) == 3 else F.conv2d
+            x = convolve(x, params[0], stride=sizes["s"], padding=sizes["p"])
+        elif op == "bn":
+            scale, bias, mean, variance = params
+            x = F.batch_norm(x, mean, variance, scale, bias, eps=1e-5)
+        elif op == "relu":
+            x = F.relu(x)
+        elif op == "maxpool":
+            x = _caffe_pool(x, sizes)
+        elif op == "sum":
+            x = sum(c * values[b] for c, b in zip(sizes["c"], bottoms, strict=True))
+        elif op == "merge-time":
+            assert x.shape[2] == 1
+            x = x.squeeze(2)
+        elif op == "avgpool":
+            x = x.mean((2, 3))
+        else:
+            assert op == "linear", op
+            x = F.linear(x, *params)
+        values[top] = outputs[name] = x
+    return outputs
+
+
+# ------------------------------------------------------------------ plain 2-D ResNets
+
+
+class _ImageBlock(nn.Module):
+    def __init__(self, width: int, planes: int, stride: int, *, project: bool) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, planes, 1, stride, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.conv3 = nn.Conv2d(planes, 4 * planes, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(4 * planes)
+        self.downsample = None
+        if project:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(width, 4 * planes, 1, stride, bias=False), nn.BatchNorm2d(4 * planes)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x)))
+        y = self.bn3(self.conv3(F.relu(self.bn2(self.conv2(y)))))
+        return F.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+class ImageResNet(nn.Module):
+    """A 2-D bottleneck ResNet that strides in its first 1x1 convolutions, as Caffe's did.
+
+    Args:
+        blocks: Blocks a stage.
+        classes: Length of the logits.
+        caffe_pool: Pool the stem as Caffe does (no padding, rounded up) or as PyTorch does.
+    """
+
+    def __init__(self, blocks: tuple[int, ...], classes: int, *, caffe_pool: bool) -> None:
+        super().__init__()
+        self.caffe_pool = caffe_pool
+        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        width = 64
+        for stage, (planes, depth) in enumerate(zip((64, 128, 256, 512), blocks, strict=True)):
+            units = []
+            for i in range(depth):
+                stride = 2 if i == 0 and stage else 1
+                units.append(_ImageBlock(width, planes, stride, project=i == 0))
+                width = 4 * planes
+            setattr(self, f"layer{stage + 1}", nn.Sequential(*units))
+        self.fc = nn.Linear(2048, classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = F.max_pool2d(x, 3, 2, ceil_mode=True) if self.caffe_pool else F.max_pool2d(x, 3, 2, 1)
+        for unit in chain(self.layer1, self.layer2, self.layer3, self.layer4):
+            x = unit(x)
+        return x.mean((2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.features(x))
+
+
+def image_resnet(name: str, classes: int = 10, *, caffe_pool: bool = True) -> ImageResNet:
+    """The 2-D network that corresponds to a P3D, random in all its parts, in evaluation mode."""
+    net = ImageResNet(RESNET_BLOCKS[name], classes, caffe_pool=caffe_pool)
+    net.load_state_dict(randomise(net.state_dict()))
+    return net.eval()

@@ -1,0 +1,258 @@
+"""The network against a plain Conv3d one, and its promise that frames never move."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from p3d.errors import UserError
+from p3d.model.network import (
+    P3D,
+    Bottleneck,
+    ConvBN,
+    P3DConfig,
+    create_model,
+    fold_norms,
+    zero_init_residuals,
+)
+from p3d.model.plain import PlainP3D, plain_twin
+from p3d.weights.loading import convert_state_dict
+
+WIRINGS = ("author", "port")
+VARIANTS = ("ABC", "A", "B", "C", "2d")
+SHAPES = {1: (19, 23), 4: (33, 18), 5: (21, 20), 16: (23, 18), 32: (17, 18)}
+
+
+def twins(wiring: str, variant: str, **options) -> tuple[P3D, PlainP3D]:
+    """Our network and the plain one with the same float64 weights, in evaluation mode."""
+    config = P3DConfig("p3d63", 5, wiring=wiring, variant=variant, dropout=0.0, **options)
+    plain = plain_twin(config).double().eval()
+    model = P3D(config).double().eval()
+    model.load_state_dict(convert_state_dict(plain.state_dict()))
+    return model, plain
+
+
+def gradients(net: nn.Module, clips: Tensor) -> dict[str, Tensor]:
+    """Gradients of a fixed function of the logits, in our names."""
+    net.zero_grad()
+    logits = net(clips)
+    (
+        logits * torch.linspace(-1, 1, logits.numel(), dtype=logits.dtype).view_as(logits)
+    ).sum().backward()
+    found = {name: p.grad for name, p in net.named_parameters()}
+    return convert_state_dict(found) if isinstance(net, PlainP3D) else found
+
+
+def assert_same_gradients(model: P3D, plain: PlainP3D, clips: Tensor, tolerance: float) -> None:
+    ours, theirs = gradients(model, clips), gradients(plain, clips)
+    assert ours.keys() == theirs.keys()
+    for name, gradient in theirs.items():
+        assert gradient.abs().max() > 0 or ".temporal." in name, name
+        torch.testing.assert_close(
+            ours[name], gradient, rtol=tolerance, atol=tolerance * float(gradient.abs().max())
+        )
+
+
+@pytest.mark.parametrize("wiring", WIRINGS)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_equals_the_plain_network(wiring: str, variant: str) -> None:
+    model, plain = twins(wiring, variant)
+    for frames, (height, width) in SHAPES.items():
+        clips = torch.randn(1, 3, frames, height, width, dtype=torch.float64)
+        with torch.inference_mode():
+            torch.testing.assert_close(model(clips), plain(clips), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("wiring", WIRINGS)
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("frames", [5, 16])
+def test_has_the_plain_networks_gradients(wiring: str, variant: str, frames: int) -> None:
+    model, plain = twins(wiring, variant)
+    clips = torch.randn(1, 3, frames, 24, 21, dtype=torch.float64)
+    assert_same_gradients(model, plain, clips, 1e-8)
+
+
+@pytest.mark.parametrize("wiring", WIRINGS)
+def test_equals_the_plain_network_in_training_mode(wiring: str) -> None:
+    model, plain = twins(wiring, "ABC")
+    clips = torch.randn(3, 3, 4, 56, 56, dtype=torch.float64)
+    torch.testing.assert_close(model.train()(clips), plain.train()(clips), rtol=1e-8, atol=1e-8)
+    running = convert_state_dict(plain.state_dict())
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(tensor, running[name], rtol=1e-8, atol=1e-8, msg=name)
+
+
+def test_flow_networks_take_two_channels() -> None:
+    model, plain = twins("author", "ABC", modality="flow")
+    clips = torch.randn(1, 2, 16, 32, 32, dtype=torch.float64)
+    torch.testing.assert_close(model(clips), plain(clips), rtol=1e-10, atol=1e-10)
+
+
+class CountCopies(TorchDispatchMode):
+    """Counts the operators that move a tensor's elements without computing anything."""
+
+    MOVES = ("clone", "copy_", "_to_copy", "contiguous", "_reshape_copy")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func._schema.name.removeprefix("aten::") in self.MOVES:
+            self.seen[str(func)] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("wiring", WIRINGS)
+@pytest.mark.parametrize("frames", [1, 5, 16])
+@pytest.mark.parametrize("training", [False, True])
+def test_frames_stay_where_the_decoder_put_them(wiring: str, frames: int, training: bool) -> None:
+    model = create_model("p3d63", num_classes=3, wiring=wiring).train(training)
+    strides: list[str] = []
+
+    def check(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        for tensor in (inputs[0], output):
+            if not tensor.is_contiguous(memory_format=torch.channels_last):
+                strides.append(f"{module}: {tuple(tensor.shape)} {tensor.stride()}")
+
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
+            module.register_forward_hook(check)
+    clips = torch.randn(2, frames, 48, 40, 3).permute(0, 4, 1, 2, 3)
+    with torch.set_grad_enabled(training), CountCopies() as copies:
+        model(clips)
+    assert not strides
+    assert not copies.seen
+
+
+def test_takes_any_memory_format() -> None:
+    model = create_model("p3d63", num_classes=3).eval()
+    clips = torch.randn(1, 8, 32, 32, 3).permute(0, 4, 1, 2, 3)
+    torch.testing.assert_close(model(clips.contiguous()), model(clips))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "parameters"),
+    [
+        ("p3d63", {"num_classes": 101}, 25_132_581),
+        ("p3d131", {"num_classes": 101}, 47_475_749),
+        ("p3d199", {"num_classes": 101}, 65_879_589),
+        ("p3d199", {"num_classes": 400}, 66_492_240),
+        ("p3d199", {"num_classes": 487}, 66_670_503),
+        ("p3d199", {"num_classes": 400, "modality": "flow"}, 66_489_104),
+    ],
+)
+def test_has_the_published_number_of_parameters(name: str, options: dict, parameters: int) -> None:
+    with torch.device("meta"):
+        model = create_model(name, **options)
+    assert sum(p.numel() for p in model.parameters()) == parameters
+
+
+def test_kinds_of_block_take_turns_over_the_whole_network() -> None:
+    with torch.device("meta"):
+        model = create_model("p3d199", num_classes=2)
+    names = [
+        block.mix.__name__
+        for stage in (model.res2, model.res3, model.res4, model.res5)
+        for block in stage
+    ]
+    turns = [f"_mix_{'abc'[i % 3]}" for i in range(47)]
+    turns = [t if t == "_mix_a" else f"{t}_author" for t in turns]
+    assert names == turns + ["_mix_2d"] * 3
+
+
+def test_starts_with_he_variances() -> None:
+    torch.manual_seed(0)
+    model = create_model("p3d63", num_classes=10)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d):
+            fan_out = module.weight[:, 0].numel()
+            assert module.weight.var().item() == pytest.approx(2 / fan_out, rel=0.15), name
+    assert model.fc.weight.std().item() == pytest.approx(0.01, rel=0.05)
+
+
+def test_zeroed_residuals_leave_each_block_its_shortcut() -> None:
+    model = create_model("p3d63", num_classes=2).eval()
+    zero_init_residuals(model)
+    block = model.res2[1]
+    assert isinstance(block, Bottleneck)
+    x = torch.rand(4, 256, 6, 6)
+    torch.testing.assert_close(block(x, 2), x)
+
+
+def test_folding_the_norms_keeps_the_logits() -> None:
+    model, _ = twins("author", "ABC")
+    clips = torch.randn(1, 3, 16, 32, 32, dtype=torch.float64)
+    expected = model(clips)
+    folded = fold_norms(model)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in folded.modules())
+    assert all(isinstance(m.bn, nn.Identity) for m in folded.modules() if isinstance(m, ConvBN))
+    torch.testing.assert_close(folded(clips), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_frozen_norms_stay_frozen_in_training() -> None:
+    model = create_model("p3d63", num_classes=2)
+    model.frozen_norms = (model.res2[0].reduce.bn,)
+    model.train()
+    model(torch.randn(2, 3, 4, 16, 16))
+    assert model.res2[0].reduce.bn.num_batches_tracked == 0
+    assert model.stem.bn.num_batches_tracked == 1
+
+
+def test_exports_without_a_graph_break() -> None:
+    model = create_model("p3d63", num_classes=4).eval()
+    clips = torch.randn(2, 3, 16, 32, 32)
+    program = torch.export.export(model, (clips,))
+    torch.testing.assert_close(program.module()(clips), model(clips), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_compiles_without_a_graph_break(training: bool) -> None:
+    """The whole forward pass traces as one graph (the compiler behind it has its own tests)."""
+    torch._dynamo.reset()
+    model = create_model("p3d63", num_classes=4, dropout=0.0).train(training)
+    clips = torch.randn(2, 3, 4, 32, 32)
+    explanation = torch._dynamo.explain(model)(clips)
+    assert explanation.graph_break_count == 0, explanation.break_reasons
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(clips), model(clips), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "p3d50"}, "no network is called 'p3d50'; choose one of: p3d63, p3d131, p3d199"),
+        ({"wiring": "caffe"}, "no wiring is called 'caffe'"),
+        ({"variant": "AB"}, "no variant is called 'AB'"),
+        ({"modality": "depth"}, "no modality is called 'depth'"),
+        ({"num_classes": 0}, "num_classes is 0"),
+        ({"dropout": 1.0}, "dropout is 1.0"),
+    ],
+)
+def test_refuses_what_it_cannot_build(arguments: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        create_model(**{"name": "p3d63", "num_classes": 2, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((1, 3, 16, 2, 40), "do not survive the network's strides"),
+        ((1, 2, 16, 32, 32), r"takes clips \(N, 3, T, H, W\)"),
+        ((3, 16, 32, 32), r"takes clips \(N, 3, T, H, W\)"),
+    ],
+)
+def test_refuses_clips_it_cannot_take(shape: tuple[int, ...], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        create_model("p3d63", num_classes=2)(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("wiring", WIRINGS)
+def test_takes_the_smallest_clip(wiring: str) -> None:
+    assert create_model("p3d63", num_classes=2, wiring=wiring).eval()(
+        torch.zeros(1, 3, 1, 3, 3)
+    ).shape == (1, 2)

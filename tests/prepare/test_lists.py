@@ -1,0 +1,118 @@
+"""The lists of UCF101: read from where they are, divided by whole groups, written as official."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helpers.ucf101_names import clips, make_lists
+from p3d.errors import UserError
+from p3d.prepare.lists import clip_group, find_lists, read_lists, write_lists
+
+
+@pytest.fixture
+def lists(tmp_path: Path) -> Path:
+    return make_lists(tmp_path / "source" / "ucfTrainTestlist", clips())
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("classInd.txt", "1 Archery\n3 YoYo\n", "should be `2 ClassName`"),
+        ("classInd.txt", "1 ../x\n", "should be `1 ClassName`"),
+        ("trainlist01.txt", "YoYo/v_YoYo_g09_c01.avi 1\n", "label 1, but YoYo is 3"),
+        ("trainlist01.txt", "Nope/v_Nope_g09_c01.avi 1\n", "class Nope is not in classInd.txt"),
+        ("trainlist01.txt", "YoYo/v_YoYo_g01_c01.avi 3\n", "both the training and the test list"),
+        ("trainlist01.txt", "YoYo/yoyo.avi 3\n", "must end in _gGG_cCC.avi"),
+    ],
+)
+def test_wrong_lists_are_refused(lists: Path, file: str, text: str, message: str) -> None:
+    (lists / file).write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_lists(lists, "public")
+
+
+def test_without_lists_the_remedy_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--lists"):
+        find_lists(tmp_path)
+
+
+def test_lists_beside_the_source_and_in_a_zip_are_found(lists: Path, tmp_path: Path) -> None:
+    source = lists.parent
+    assert find_lists(source) == find_lists(lists) == lists
+    made = shutil.make_archive(str(tmp_path / "splits"), "zip", source, lists.name)
+    expected = read_lists(lists, "public")
+    shutil.rmtree(lists)
+    assert find_lists(source) == Path(made)
+    assert read_lists(Path(made), "public") == expected
+
+
+def test_a_whole_ucf101_of_names(tmp_path: Path) -> None:
+    """101 classes of 25 groups with 5 or 6 clips: 13,320 in all, as many as there are."""
+    classes = tuple(f"Class{label:03d}" for label in range(101))
+    groups = [(name, group) for name in classes for group in range(1, 26)]
+    named = [
+        f"{name}/v_{name}_g{group:02d}_c{clip:02d}.avi"
+        for index, (name, group) in enumerate(groups)
+        for clip in range(1, 6 + (index < 13_320 - 5 * len(groups)))
+    ]
+    lists = read_lists(make_lists(tmp_path / "lists", named, classes), "public")
+    write_lists(lists, tmp_path / "again")
+    assert read_lists(tmp_path / "again", "public") == lists
+    assert len(lists.clips()) == 13_320
+    for fold in lists.folds.values():
+        seen = Counter(clip for part in fold.values() for clip in part)
+        assert set(seen.values()) == {1}
+        assert len(seen) == 13_320
+        of_split = {
+            split: {(clip.partition("/")[0], clip_group(clip)) for clip in part}
+            for split, part in fold.items()
+        }
+        assert sum(map(len, of_split.values())) == len(groups)
+        assert len(set().union(*of_split.values())) == len(groups)
+
+
+def test_official_lists_give_the_public_counts() -> None:
+    root = os.environ.get("P3D_REAL_VIDEOS")
+    if not root:
+        pytest.skip("needs the official lists: set P3D_REAL_VIDEOS to the folder with ucf101/")
+    lists = read_lists(Path(root) / "ucf101" / "ucfTrainTestlist", "public")
+    counts = {
+        number: tuple(len(fold[split]) for split in ("train", "validation", "test"))
+        for number, fold in lists.folds.items()
+    }
+    assert counts == {
+        1: (7_912, 1_625, 3_783),
+        2: (7_995, 1_591, 3_734),
+        3: (8_056, 1_568, 3_696),
+    }
+    assert len(lists.class_names) == 101
+    assert len(lists.clips()) == 13_320
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sets(st.tuples(st.integers(0, 2), st.integers(1, 25), st.integers(1, 7)), min_size=1))
+def test_any_lists_divide_by_whole_groups_again_and_again(
+    chosen: set[tuple[int, int, int]],
+) -> None:
+    names = ("Archery", "HandstandPushups", "YoYo")
+    named = sorted(f"{names[c]}/v_{names[c]}_g{g:02d}_c{i:02d}.avi" for c, g, i in chosen)
+    with tempfile.TemporaryDirectory() as folder:
+        public = read_lists(make_lists(Path(folder) / "lists", named), "public")
+        write_lists(public, Path(folder) / "public")
+        assert read_lists(Path(folder) / "public", "public") == public
+        whole = read_lists(Path(folder) / "public", "none")
+    for number, fold in public.folds.items():
+        assert sorted(clip for part in fold.values() for clip in part) == named
+        groups = [{clip_group(clip) for clip in part} for part in fold.values()]
+        assert sum(map(len, groups)) == len(set().union(*groups))
+        united = {*fold["train"], *fold["validation"]}
+        assert set(whole.folds[number]["train"]) == united
+        assert not whole.folds[number]["validation"]

@@ -1,0 +1,241 @@
+"""Data sets with lists of their own: each kind becomes a manifest that trains."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from helpers.archives import rar4, rar5
+from p3d.data.dataset import SPLITS
+from p3d.data.layouts import DataOptions, read_dataset
+from p3d.errors import UserError
+from p3d.prepare.manifest import ManifestOptions, prepare_manifest, run
+from p3d.prepare.rar import find_unpackers
+
+
+def read(out: Path) -> dict[str, list[tuple[str, str, str]]]:
+    """Class, name and group of the videos of each split."""
+    found: dict[str, list[tuple[str, str, str]]] = {}
+    for split in SPLITS:
+        try:
+            data = read_dataset(DataOptions(out), split)
+        except UserError:  # a manifest without videos for training or testing
+            continue
+        found[split] = [(data.class_names[r.label], r.path.name, r.group) for r in data.records]
+    return found
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(name.encode())
+    return root
+
+
+HMDB = {
+    "brush_hair": [
+        "Film_#1_brush_hair_h_nm_np1_ba_goo_0.avi",
+        "Other_brush_hair_u_cm_np2_le_1.avi",
+    ],
+    "wave": ["Film_wave_u_nm_np1_fr_med_3.avi", "A(b)_wave_f_cm_np1_fr_bad_0.avi"],
+}
+HMDB_ROWS = {
+    "train": [
+        ("brush_hair", HMDB["brush_hair"][0], "Film_#1"),
+        ("wave", HMDB["wave"][0], "Film"),
+    ],
+    "validation": [],
+    "test": [("wave", HMDB["wave"][1], "A(b)")],
+}
+
+
+def hmdb_lists(folder: Path) -> Path:
+    folder.mkdir()
+    for name, clips in HMDB.items():
+        second = 0 if name == "brush_hair" else 2
+        (folder / f"{name}_test_split1.txt").write_text(f"{clips[0]} 1 \n{clips[1]} {second} \n")
+    return folder
+
+
+def test_hmdb51_from_folders(tmp_path: Path) -> None:
+    videos = touch(tmp_path / "videos", *(f"{n}/{clip}" for n in HMDB for clip in HMDB[n]))
+    out = tmp_path / "manifest.csv"
+    summary = prepare_manifest(
+        ManifestOptions("hmdb51", videos, out, (hmdb_lists(tmp_path / "lists"),))
+    )
+    assert read(out) == HMDB_ROWS
+    assert summary.lines() == [f"{out} lists 2 train, 0 validation, 1 test videos of 2 classes"]
+    with pytest.raises(UserError, match=r"holds no CLASS_test_split3\.txt"):
+        prepare_manifest(ManifestOptions("hmdb51", videos, out, (tmp_path / "lists",), fold=3))
+
+
+def test_hmdb51_from_rars_in_a_rar(tmp_path: Path) -> None:
+    pytest.importorskip("rarfile", reason="reading RAR needs the rarfile package")
+    if not find_unpackers():
+        pytest.skip("no program to unpack RAR is installed")
+    inner = []
+    for name, clips in HMDB.items():
+        files = [(f"{name}/{clip}", clip.encode() * 50) for clip in clips]
+        inner.append((f"{name}.rar", rar5(tmp_path / "inner", files).read_bytes()))
+    source = rar4(tmp_path / "hmdb51_org.rar", inner)
+    folder = hmdb_lists(tmp_path / "lists")
+    texts = [(f"testTrain/{path.name}", path.read_bytes()) for path in folder.iterdir()]
+    lists = rar4(tmp_path / "splits.rar", texts)
+    options = ManifestOptions("hmdb51", source, tmp_path / "out" / "manifest.csv", (lists,))
+    for _ in range(2):
+        prepare_manifest(options)
+        assert read(options.out) == HMDB_ROWS
+    assert (options.out.parent / "videos" / "wave" / HMDB["wave"][0]).stat().st_size > 1000
+    assert not list((options.out.parent / "videos").glob(".p3d*"))
+    unpacked = tmp_path / "rars"
+    unpacked.mkdir()
+    for name, data in inner:
+        (unpacked / name).write_bytes(data)
+    out = tmp_path / "again" / "manifest.csv"
+    prepare_manifest(replace(options, videos=unpacked, out=out))
+    assert read(out) == HMDB_ROWS
+
+
+def test_kinetics(tmp_path: Path) -> None:
+    videos = touch(
+        tmp_path / "videos",
+        "air drumming/-abc_000003_000013.mp4",
+        "tai_chi/x_y_000100_000110.mkv",
+        "val/tai chi/zzz_000000_000010.mp4",
+        "short.mp4",
+    )
+    table = tmp_path / "kinetics.csv"
+    table.write_text(
+        "label,youtube_id,time_start,time_end,split,is_cc\n"
+        "air drumming,-abc,3,13,train,0\n"
+        "tai chi,x_y,100.0,110,train,1\n"
+        '"tai chi",zzz,0,10,val,0\n'
+        "tai chi,short,5,9,test,0\n"
+        "tai chi,gone,5,9,test,0\n"
+    )
+    out = tmp_path / "manifest.csv"
+    options = ManifestOptions("kinetics", videos, out, (table,))
+    with pytest.raises(UserError, match=r"1 of 5 listed videos .*gone.*--allow-missing"):
+        prepare_manifest(options)
+    assert not out.exists()
+    summary = prepare_manifest(replace(options, allow_missing=True))
+    assert "WARNING: 1 videos are missing: tai chi/gone_000005_000009" in summary.lines()
+    assert read(out) == {
+        "train": [
+            ("air drumming", "-abc_000003_000013.mp4", "-abc"),
+            ("tai chi", "x_y_000100_000110.mkv", "x_y"),
+        ],
+        "validation": [("tai chi", "zzz_000000_000010.mp4", "zzz")],
+        "test": [("tai chi", "short.mp4", "short")],
+    }
+
+
+def test_lists_with_and_without_frames(tmp_path: Path) -> None:
+    videos = touch(tmp_path / "videos", "a b.mp4", "c.avi", "d.mp4", "frames/1.jpg")
+    train, test = tmp_path / "train.txt", tmp_path / "test.txt"
+    train.write_text("a b.mp4 0\nc 2\nframes 120 10\n")
+    test.write_text("d.mp4,2\n")
+    out = tmp_path / "manifest.csv"
+    options = ManifestOptions("lists", videos, out, train_list=train, test_list=test)
+    summary = prepare_manifest(options)
+    assert summary.class_names == tuple(map(str, range(11)))
+    assert read(out)["train"] == [("0", "a b.mp4", ""), ("2", "c.avi", ""), ("10", "frames", "")]
+    classes = tmp_path / "classes.txt"
+    classes.write_text("0 pour milk\n1 stir\ncut the bun\n")
+    with pytest.raises(UserError, match=r"train\.txt:3: label 10, but there are 3 class names"):
+        prepare_manifest(replace(options, classes=classes))
+    train.write_text("a b.mp4 0\n")
+    prepare_manifest(replace(options, classes=classes))
+    assert read(out) == {
+        "train": [("pour milk", "a b.mp4", "")],
+        "validation": [],
+        "test": [("cut the bun", "d.mp4", "")],
+    }
+
+
+def test_any_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    videos = touch(tmp_path / "videos", "a.mp4", "b.mp4")
+    table = tmp_path / "my.csv"
+    table.write_text("clip,what,who\na.mp4,walk,anna\nb.mp4,run,ben\n")
+    columns = ("clip", "what", "set", "who")
+    options = ManifestOptions(
+        "csv", videos, tmp_path / "m.csv", (table,), columns=columns, split="train"
+    )
+    run(options)
+    assert "lists 2 train" in capsys.readouterr().out
+    assert read(options.out)["train"] == [("walk", "a.mp4", "anna"), ("run", "b.mp4", "ben")]
+    with pytest.raises(UserError, match="split '' must be train"):
+        prepare_manifest(replace(options, split=None))
+    with pytest.raises(UserError, match="has no column 'path', only clip, what, who"):
+        prepare_manifest(replace(options, columns=("path", "what", "set", "who")))
+
+
+def test_wrong_tables(tmp_path: Path) -> None:
+    videos = touch(tmp_path / "videos", "a.mp4")
+    table = tmp_path / "t.txt"
+    options = ManifestOptions("lists", videos, tmp_path / "m.csv", train_list=table)
+    table.write_text("a.mp4 0\na 0\n")
+    with pytest.raises(UserError, match=r"t\.txt:2: .*a\.mp4 stands in .*t\.txt:1 already"):
+        prepare_manifest(options)
+    table.write_text("a.mp4\n")
+    with pytest.raises(UserError, match="should be `path label`"):
+        prepare_manifest(options)
+    table.write_text("")
+    with pytest.raises(UserError, match="list no videos"):
+        prepare_manifest(options)
+    for kind in ("hmdb51", "kinetics", "csv"):
+        with pytest.raises(UserError, match="needs --tables"):
+            prepare_manifest(replace(options, kind=kind))
+    table.write_text("a.mp4 0\n")
+    with pytest.raises(UserError, match="there is no such folder"):
+        prepare_manifest(replace(options, videos=tmp_path / "nowhere"))
+
+
+@pytest.fixture
+def merl(tmp_path: Path) -> tuple[Path, Path]:
+    """As P3D's ports have MERL and Breakfast: lists like UCF101's, clips in folders of splits."""
+    videos = touch(
+        tmp_path / "merl",
+        "train/Reach/1_1_5.mp4",
+        "train/Inspect/1_1_9.mp4",
+        "test/Reach/2_1_7.mp4",
+    )
+    frames = touch(videos / "validation" / "Reach", "3_1_8/3_1_8-0001.jpg")
+    assert frames.is_dir()
+    lists = videos / "merlTrainTestList"
+    lists.mkdir()
+    (lists / "classInd.txt").write_text("1 Reach\n2 Inspect\n3 Unseen\n")
+    (lists / "trainlist01.txt").write_text("Reach/1_1_5.mp4 1\nInspect/1_1_9.mp4 2\n")
+    (lists / "validationlist01.txt").write_text("Reach/3_1_8.mp4\n")
+    (lists / "testlist01.txt").write_text("Reach/2_1_7.mp4\n")
+    return videos, lists
+
+
+def test_lists_like_those_of_ucf101(merl: tuple[Path, Path], tmp_path: Path) -> None:
+    videos, lists = merl
+    options = ManifestOptions("ucf101", videos, tmp_path / "manifest.csv", tables=(lists,))
+    prepare_manifest(options)
+    assert read(options.out) == {
+        "train": [("Reach", "1_1_5.mp4", ""), ("Inspect", "1_1_9.mp4", "")],
+        "validation": [("Reach", "3_1_8", "")],
+        "test": [("Reach", "2_1_7.mp4", "")],
+    }
+    names = read_dataset(DataOptions(options.out), "train").class_names
+    assert names == ("Reach", "Inspect", "Unseen")
+
+
+def test_lists_like_those_of_ucf101_with_faults(merl: tuple[Path, Path], tmp_path: Path) -> None:
+    videos, lists = merl
+    options = ManifestOptions("ucf101", videos, tmp_path / "manifest.csv", tables=(lists,))
+    with pytest.raises(UserError, match=r"trainlist02\.txt: cannot be read"):
+        prepare_manifest(replace(options, fold=2))
+    with pytest.raises(UserError, match="needs --tables"):
+        prepare_manifest(replace(options, tables=()))
+    (lists / "testlist01.txt").write_text("Reach/2_1_7.mp4 2\n")
+    with pytest.raises(UserError, match="label 2, but Reach is 1"):
+        prepare_manifest(options)
+    listed = replace(options, kind="lists", train_list=lists / "validationlist01.txt")
+    with pytest.raises(UserError, match="are read by --kind ucf101"):
+        prepare_manifest(listed)

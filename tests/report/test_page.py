@@ -1,0 +1,462 @@
+"""The page about a run: it stands for itself, says what the log says, and takes any run."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import itertools
+import json
+import math
+import re
+import sys
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from helpers.videos import number_of, write_frames, write_video
+from p3d.cli import main
+from p3d.errors import UserError
+from p3d.prepare.flow import write_flow
+from p3d.report.page import write_run_report
+from p3d.report.record import read_answers, read_run
+from p3d.video.flow_file import FlowNote
+
+pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install 'p3d[report]'")
+
+CLASSES = ("jump", "run", "walk")
+CONFIG = {
+    "data": {"data": "/sets/ucf101", "fold": 2, "splits": {"test_fraction": 0.0}},
+    "recipe": {"network": "p3d131", "epochs": 3, "max_steps": None, "resize": [182, 242]},
+    "weights": "weights/kinetics.pth",
+    "modality": "rgb",
+    "precision": "fp16",
+    "patience": None,
+}
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """A page's elements, its text, and what is within each element of interest."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.words: list[str] = []
+        self._open: list[str] = []
+        self.inside: dict[str, list[str]] = {}
+        self.source = path.read_text(encoding="utf-8")
+        self.feed(self.source)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in VOID:
+            self._open.append(tag)
+            self.inside.setdefault(tag, []).append("")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self._open:
+            self.words.append(data)
+            for tag in set(self._open):
+                self.inside[tag][-1] += data
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    @property
+    def pictures(self) -> list[Image.Image]:
+        head = "data:image/jpeg;base64,"
+        sources = [image["src"] for image in self.all("img")]
+        assert all(source.startswith(head) for source in sources)
+        return [Image.open(io.BytesIO(base64.b64decode(s.removeprefix(head)))) for s in sources]
+
+
+def lines_of(epochs: int = 3, steps: int = 20, **changes: Any) -> list[dict[str, Any]]:
+    """A log that has everything; `changes` replace values of every line that has them."""
+    lines: list[dict[str, Any]] = []
+    for epoch in range(1, epochs + 1):
+        for step in range((epoch - 1) * steps + 1, epoch * steps + 1):
+            part = step / (epochs * steps)
+            step_values = {
+                "loss": 2 - 1.5 * part,
+                "lr": 0.01 * (1 - part) + 1e-6,
+                "gradient_norm": 5.0 - part,
+                "clips_per_second": 100.0 + step % 3,
+                "data_wait": 0.05,
+                "memory_mib": 2048,
+                "scale": 65536.0,
+                "overflows": 0,
+            }
+            lines.append({"event": "step", "step": step, "epoch": epoch, **step_values})
+        epoch_values = {
+            "train_loss": 1.75 - 0.4 * epoch,
+            "train_top1": 0.3 * epoch,
+            "train_top5": 0.32 * epoch,
+            "validation_loss": 1.8 - 0.4 * epoch,
+            "validation_top1": (0.411, 0.637, 0.5)[min(epoch - 1, 2)],
+            "validation_top5": 0.812,
+            "seconds": 61.0,
+            "clips_per_second": 98.76,
+            "data_wait": 0.055,
+            "bad_videos": 0,
+        }
+        lines.append({"event": "epoch", "step": epoch * steps, "epoch": epoch, **epoch_values})
+    return [line | {k: v for k, v in changes.items() if k in line} for line in lines]
+
+
+def write_run(
+    folder: Path,
+    lines: Sequence[dict[str, Any]] = (),
+    *,
+    config: object = CONFIG,
+    environment: object = None,
+    class_names: Sequence[str] = CLASSES,
+    videos: Sequence[tuple[Path | str, str, Sequence[float]]] = (),
+) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for name, value in (("config.json", config), ("environment.json", environment)):
+        if value is not None:
+            (folder / name).write_text(value if isinstance(value, str) else json.dumps(value))
+    if videos:
+        with (folder / "validation.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(("path", "class", *class_names))
+            writer.writerows((path, name, *scores) for path, name, scores in videos)
+    return folder
+
+
+def report(folder: Path) -> Page:
+    path = write_run_report(folder)
+    assert path == folder / "report.html"
+    return Page(path)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with everything in its folder."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    videos = [
+        (write_video(folder.parent / "sure.avi"), "jump", (0.98, 0.01, 0.01)),
+        (write_frames(folder.parent / "frames"), "run", (0.1, 0.8, 0.1)),
+        (write_video(folder.parent / "wrong.avi", 3), "run", (0.9, 0.06, 0.04)),
+        (folder.parent / "gone.avi", "walk", (0.2, 0.7, 0.1)),
+    ]
+    environment = {"torch": "2.13.0", "command": "p3d train <data> & more"}
+    lines = [*lines_of(), {"event": "checkpoint-failed", "step": 7, "reason": "disk <full>"}]
+    return write_run(folder, lines, environment=environment, videos=videos)
+
+
+@pytest.fixture(scope="module")
+def page(whole: Path) -> Page:
+    return report(whole)
+
+
+def test_the_page_stands_for_itself(page: Page) -> None:
+    for tag, attributes in page.tags:
+        assert tag not in {"script", "link", "iframe", "object", "base"}
+        assert not any(name.startswith("on") for name in attributes)
+        for name in ("src", "href", "xlink:href"):
+            assert attributes.get(name, "#").startswith(("#", "data:image/"))
+    assert not re.search(r"https?:|@import|url\((?!#)", page.source)
+    names = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(names) == len(set(names))
+    links = re.findall(r'(?:href="#|url\(#)([^")]+)', page.source)
+    assert links
+    assert set(links) <= set(names)
+    assert len(page.source) < 500_000
+
+
+def test_every_picture_has_words(page: Page) -> None:
+    titles = ["Loss", "Accuracy", "Learning rate", "Throughput", "Waiting for data"]
+    titles += ["Gradient norm", "Loss scale", "Memory", "Confusion matrix"]
+    assert page.inside["title"][1:] == titles
+    assert all(image["role"] == "img" for image in page.all("svg"))
+    assert len(page.all("svg")) == len(page.inside["desc"]) == len(titles)
+    assert page.inside["desc"][0].startswith("training: 1.975 at 1, 0.5 at 60")
+    assert "validation: 1.4 at 20, 0.6 at 60" in page.inside["desc"][0]
+    assert page.inside["desc"][-1] == "3 classes, 2 of 4 videos on the diagonal"
+    assert all(image["alt"] for image in page.all("img"))
+
+
+def test_numbers_are_those_of_the_log(page: Page) -> None:
+    assert page.inside["h1"] == ["p3d131 on ucf101"]
+    assert page.inside["dt"][0] == "Best validation top-1"
+    figures = ["63.7%epoch 2", "81.2%loss 1.000", "3 of 360 steps", "3 min 3 s1 min 1 s an epoch"]
+    assert page.inside["dd"] == [*figures, "98.85.5% waiting for data"]
+    for words in ("RGB · fp16 · 3 classes · from kinetics.pth · fold 2", "finished"):
+        assert words in page.text
+    assert page.inside["tr"][2] == "20.95060.0%64.0%1.00063.7%81.2%1 min 1 s98.85.5%0"
+    assert [attributes.get("class") for attributes in page.all("tr")].count("best") == 1
+    for words in ("resize 182, 242", "test fraction 0", "checkpoint-failed: 1 in the log"):
+        assert words in page.text
+    assert "p3d train <data> & more" in page.text
+
+
+def test_classes_and_mistakes_are_counted(page: Page) -> None:
+    assert "4 videos of the validation list, by the network of epoch 2: top-1 50.0%" in page.text
+    assert "mean of the classes 50.0%" in page.text
+    assert "3 walk 1 0.0% 2 run 2 50.0% 1 jump 1 100.0%" in page.text
+    assert "run jump 1 of 2 50.0% walk run 1 of 1 100.0%" in page.text
+
+
+def test_surest_answers_are_shown_by_frames_of_their_videos(page: Page) -> None:
+    captions = page.inside["figcaption"][-4:]
+    assert [" ".join(caption.split()) for caption in captions] == [
+        "jump 98.0%sure.avi",
+        "run 80.0%frames",
+        "run (6.0%) taken for jump 90.0%wrong.avi",
+        "walk (10.0%) taken for run 70.0%gone.avi",
+    ]
+    assert "No picture: no such file or folder" in page.text
+    shown = []
+    for strip in page.pictures:
+        frames = np.array_split(np.asarray(strip), 4, axis=1)
+        shown.append([number_of(frame) for frame in frames])
+    assert shown[0] == [5, 15, 25, 35]
+    assert shown[2] == [0, 1, 1, 2]
+
+
+class Drift:
+    """Optical flow that goes to the right everywhere."""
+
+    num_frames, height, width, fps = 6, 30, 40, 25.0
+    flow = FlowNote(30, (30, 40))
+
+    def read(self, indices: Sequence[int]) -> torch.Tensor:
+        flow = torch.full((len(indices), self.height, self.width, 2), 128, dtype=torch.uint8)
+        flow[..., 0] = 200
+        return flow
+
+
+def test_flow_is_shown_in_colour(tmp_path: Path) -> None:
+    write_flow(tmp_path / "drift.mkv", Drift())
+    page = report(
+        write_run(tmp_path, lines_of(), videos=[(tmp_path / "drift.mkv", "run", (0.1, 0.8, 0.1))])
+    )
+    [strip] = page.pictures
+    assert (strip.width, strip.height) == (4 * 148 + 3 * 2, 111)
+    red = np.asarray(strip)[:, 10:100].reshape(-1, 3).mean(0)
+    assert red[0] > 240
+    assert red[1:].max() < 20
+
+
+NASTY = ["<b>&\"'", "$x_1$ {%s}", "走る", "مشي", "two\nlines", "<script>alert(1)</script>"]
+
+
+def test_names_of_any_kind_are_text(tmp_path: Path) -> None:
+    videos = [(f"/no/<i>{name}</i>.avi", name, [1 / len(NASTY)] * len(NASTY)) for name in NASTY]
+    lines = [*lines_of(), {"event": "<u>odd</u>", "step": 1, "<k>": "</td>"}]
+    config = CONFIG | {"out": "</table><script>", "recipe": {"network": "<net>"}}
+    folder = tmp_path / "<run>&"
+    page = report(write_run(folder, lines, config=config, class_names=NASTY, videos=videos))
+    assert not {"b ", "i", "u", "script", "k", "net", "run"} & {tag for tag, _ in page.tags}
+    for name in NASTY:
+        shown = name.replace("\n", "\\n")
+        assert page.text.count(shown) >= 3  # in the matrix, in the table, under a video
+    for words in ("<u>odd</u>", "<k> </td>", "</table><script>", "<net> on ucf101", "<run>&"):
+        assert words in page.text
+
+
+@pytest.mark.parametrize(
+    ("lines", "state"),
+    [
+        (lines_of(3), "finished"),
+        (lines_of(2), "stopped at step 40"),
+        (lines_of(3)[:-5], "stopped at step 56"),
+        ([], "no step yet"),
+    ],
+)
+def test_the_state_of_the_run(lines: list[dict[str, Any]], state: str, tmp_path: Path) -> None:
+    assert read_run(write_run(tmp_path, lines)).outcome == state
+
+
+@pytest.mark.parametrize(
+    ("changes", "state"),
+    [
+        ({"patience": 2}, "stopped at step 60"),
+        ({"patience": 1}, "finished early: no better epoch in 1"),
+        ({"recipe": {"epochs": 9, "max_steps": 60}}, "finished"),
+        ({"recipe": {"epochs": "many"}}, "stopped at step 60"),
+        ({"recipe": None, "data": None}, "stopped at step 60"),
+    ],
+)
+def test_the_end_of_the_run_depends_on_its_options(
+    changes: dict[str, Any], state: str, tmp_path: Path
+) -> None:
+    config = CONFIG | {"recipe": {"network": "p3d63", "epochs": 9}} | changes
+    assert read_run(write_run(tmp_path, lines_of(), config=config)).outcome == state
+
+
+def test_a_run_that_has_just_begun(tmp_path: Path) -> None:
+    page = report(write_run(tmp_path, config=None))
+    assert page.all("svg") == []
+    for words in ("no step yet", "no numbers to draw yet", "config.json is not there"):
+        assert words in page.text
+
+
+def test_a_run_without_a_validation_list(tmp_path: Path) -> None:
+    lines = [
+        {name: value for name, value in line.items() if not name.startswith("validation")}
+        for line in lines_of()
+    ]
+    page = report(write_run(tmp_path, lines))
+    assert "Training top-1 90.0%" in page.text
+    assert "The run has no validation list" in page.text
+    assert "validation" not in page.inside["desc"][0]
+
+
+def test_answers_that_are_gone_and_files_that_are_damaged(tmp_path: Path) -> None:
+    write_run(tmp_path, lines_of(), config='{"recipe": ', environment="[1, 2]")
+    page = report(tmp_path)
+    for words in ("config.json is not there or damaged", "validation.csv is not there"):
+        assert words in page.text
+    path = tmp_path / "validation.csv"
+    path.write_text(
+        "path,class,a,b\nx,a,0.9,0.1\ny,c,0.9,0.1\nz,b,0.9\nw,b,many,0\n\nv,b,nan,0.4\n"
+    )
+    answers = read_answers(path)
+    assert answers is not None
+    assert (answers.unread, answers.paths, answers.surest) == (4, ("x", "v"), ([0, 1], []))
+    for damage in (b"", b"\xff\x00,,\n\x00", b"path,class\n", b'"' + b"x" * 200_000):
+        path.write_bytes(damage)
+        assert read_answers(path) is None
+
+
+def test_values_that_are_no_numbers(tmp_path: Path) -> None:
+    lines = lines_of()
+    values = itertools.cycle([math.nan, math.inf, None, "text", -math.inf, [1], {"a": 1}])
+    for line in lines:
+        line |= {name: next(values) for name in line if name not in ("event", "step")}
+    page = report(write_run(tmp_path, lines))
+    assert page.all("svg") == []
+    assert "The loss is no number at 60 of the steps, the first of them 1." in page.text
+
+
+def test_a_gap_in_the_curves(tmp_path: Path) -> None:
+    lines = lines_of()
+    lines[30]["loss"] = lines[20]["validation_top1"] = math.nan
+    lines[5]["gradient_norm"] = lines[20]["seconds"] = None
+    page = report(write_run(tmp_path, lines))
+    assert "no number at 1 of the steps, the first of them 30" in page.text
+    assert page.inside["desc"][0].startswith("training: 1.975 at 1, 0.5 at 60")
+    assert "validation top-1: 0.637 at 2, 0.5 at 3" in page.inside["desc"][1]
+
+
+def test_one_epoch_of_one_step(tmp_path: Path) -> None:
+    page = report(write_run(tmp_path, lines_of(1, 1), videos=[("x", "run", (0.1, 0.8, 0.1))]))
+    assert page.inside["desc"][0].startswith("training: 0.5 at 1, 0.5 at 1")
+    assert "No video was taken for one of another class." in page.text
+    assert "No answer is wrong." in page.text
+
+
+def test_the_oldest_logs_have_less(tmp_path: Path) -> None:
+    known = {"event", "step", "epoch", "loss", "lr", "train_loss", "validation_top1"}
+    lines = [{k: v for k, v in line.items() if k in known} for line in lines_of()]
+    page = report(write_run(tmp_path, lines))
+    assert page.inside["title"][1:] == ["Loss", "Accuracy", "Learning rate"]
+    assert page.inside["dd"][3:] == ["0 s0 s an epoch", "—"]
+
+
+def test_many_classes_and_many_steps_stay_small(tmp_path: Path) -> None:
+    names = [f"class number {number}" for number in range(400)]
+    scores = np.random.default_rng(0).dirichlet(np.full(400, 0.02), 800).round(5)
+    videos = [(f"/no/{n}.avi", names[n % 400], tuple(row)) for n, row in enumerate(scores)]
+    lines = lines_of(60, 100, validation_loss=1.0)
+    lines[2000]["loss"] = 1e6  # must not flatten the curve
+    folder = write_run(tmp_path, lines, class_names=names, videos=videos)
+    page = report(folder)
+    assert len(page.source) < 1_000_000
+    loss = page.inside["svg"][0].split("highest 1e+06")[1]
+    assert max(map(float, re.findall(r"\d+(?:\.\d+)?", loss.split("step")[1]))) in (2.0, 2.5)
+    matrix = page.inside["svg"][-1]
+    assert "class number" not in matrix
+    numbers = [int(word) for word in matrix.split() if word.isdigit()]
+    assert numbers[-20:] == [*range(40, 401, 40)] * 2
+    assert all(page.text.count(name) for name in names)
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_accuracy_is_what_the_file_says(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    classes, videos = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 20))
+    rng = np.random.default_rng(data.draw(st.integers(0, 999)))
+    labels, scores = rng.integers(classes, size=videos), rng.random((videos, classes)).round(5)
+    path = tmp_path_factory.mktemp("answers") / "validation.csv"
+    names = [f"c{number}" for number in range(classes)]
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(
+            [("path", "class", *names)]
+            + [(f"v{n}", names[labels[n]], *scores[n]) for n in range(videos)]
+        )
+    answers = read_answers(path)
+    assert answers is not None
+    given_ = scores.argmax(1)
+    assert answers.accuracy.top1 == pytest.approx((given_ == labels).mean())
+    right, wrong = answers.surest
+    assert sorted(right + wrong) == list(range(videos))
+    assert {n for n in range(videos) if given_[n] == labels[n]} == set(right)
+    for order in (right, wrong):
+        best = scores[order].max(1, initial=0).tolist()
+        assert best == sorted(best, reverse=True)
+    mistakes = answers.mistakes(99)
+    assert sum(times for _, _, times, _ in mistakes) == len(wrong)
+    assert all((labels == names.index(name)).sum() == total for name, _, _, total in mistakes)
+
+
+def test_the_command_writes_the_same_page_again(
+    whole: Path, page: Page, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (whole / "report.html").write_text("old")
+    assert main(["report", str(whole)]) == 0
+    assert capsys.readouterr().out == f"written to {whole / 'report.html'}\n"
+    assert Page(whole / "report.html").source == page.source
+    assert not list(whole.glob(".*"))
+
+
+def test_what_is_no_run_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in (tmp_path, tmp_path / "absent"):
+        assert main(["report", str(folder)]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"p3d: error: {folder} holds no log.jsonl, so it is no training")
+        assert error.count("\n") == 1
+
+
+def test_a_page_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    write_run(tmp_path, lines_of(1, 2))
+    (tmp_path / "report.html").mkdir()
+    with pytest.raises(UserError, match=r"report\.html: cannot be written"):
+        write_run_report(tmp_path)
+
+
+def test_without_matplotlib_it_says_what_to_install(
+    whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert write_run_report(whole) is None
+    assert capsys.readouterr().out == (
+        "no report.html: it needs matplotlib: pip install 'p3d[report]'\n"
+    )
+    assert main(["report", str(whole)]) == 2

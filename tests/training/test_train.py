@@ -1,0 +1,295 @@
+"""Training runs on a tiny set: what they write, and how they stop, resume and refuse."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from helpers.runs import TINY, assert_equal_weights, copy_set, newest, options, tiny_run, weights
+from p3d.data.layouts import DataOptions, read_dataset
+from p3d.data.loader import Batch
+from p3d.errors import BadVideoError, UserError
+from p3d.run_folder import BEST, find_checkpoints, read_log
+from p3d.training import loop as train_loop
+from p3d.training.console import summarise
+from p3d.training.state import Run
+from p3d.training.step import train_step
+from p3d.training.train import run
+from p3d.weights.loading import load_model
+
+
+@pytest.fixture(scope="module")
+def finished(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a whole run."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    assert run(options(sample, out)) == 0
+    return out
+
+
+def test_a_run_leaves_weights_log_and_configuration(finished: Path, sample: Path) -> None:
+    log = read_log(finished)
+    assert [line["step"] for line in log if line["event"] == "step"] == [1, 2, 3, 4]
+    epochs = [line for line in log if line["event"] == "epoch"]
+    assert [line["epoch"] for line in epochs] == [1, 2]
+    for line in epochs:
+        assert 0 <= line["validation_top1"] <= line["validation_top5"] <= 1
+        assert line["train_loss"] > 0
+    saved = [line for line in log if line["event"] == "checkpoint"]
+    assert [line["step"] for line in saved] == [2, 4]
+    assert saved[-1]["bytes"] == (finished / "checkpoint-0000004.pt").stat().st_size
+    configuration = json.loads((finished / "config.json").read_text())
+    assert configuration["recipe"]["num_frames"] == 4
+    model = load_model(finished / BEST)
+    assert model.class_names == read_dataset(DataOptions(sample), "train").class_names
+    assert (model.preprocessing.num_frames, model.preprocessing.crop) == (4, 16)
+    assert {path.name for path in finished.iterdir()} == {
+        ".lock",
+        BEST,
+        "checkpoint-0000002.pt",
+        "checkpoint-0000004.pt",
+        "config.json",
+        "environment.json",
+        "log.jsonl",
+        "validation.csv",
+        "report.html",
+    }
+
+
+def test_the_best_network_is_the_one_of_the_best_epoch(finished: Path) -> None:
+    epochs = [line for line in read_log(finished) if line["event"] == "epoch"]
+    best = max(epochs, key=lambda line: line["validation_top1"])
+    last = weights(finished)
+    kept = load_model(finished / BEST).state_dict()
+    same = all(torch.equal(kept[key], last[key]) for key in kept)
+    assert same == (best["epoch"] == 2)
+
+
+def start(sample: Path, out: Path, *flags: str) -> subprocess.Popen[str]:
+    """The command itself, with the options of `options`."""
+    command = (
+        f"train --recipe scratch --data {sample} --out {out} --device cpu --workers 1 --epochs 2 "
+        "--batch-size 8 --clips-per-video 1 --num-frames 4 --resize 20 20 --crop 16 "
+        "--flip-probability 0"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-m", "p3d", *command.split(), *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+def wait_for_step(process: subprocess.Popen[str], out: Path, step: int) -> None:
+    deadline = time.monotonic() + 120
+    while not any(line["step"] >= step for line in read_log(out) if line["event"] == "step"):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_goes_on_to_the_same_weights(
+    number: signal.Signals, finished: Path, sample: Path, tmp_path: Path
+) -> None:
+    process = start(sample, tmp_path)
+    wait_for_step(process, tmp_path, 1)
+    process.send_signal(number)
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 128 + number, output
+    assert "the same command with --resume goes on" in output
+    assert "Traceback" not in output
+    stopped = newest(tmp_path)["progress"]["step"]
+    assert 1 <= stopped < 4
+    assert run(options(sample, tmp_path, resume=True)) == 0
+    assert_equal_weights(tmp_path, finished)
+    steps = [line["step"] for line in read_log(tmp_path) if line["event"] == "step"]
+    assert steps == [1, 2, 3, 4]
+
+
+def test_resuming_a_finished_run_changes_nothing(finished: Path, sample: Path, capsys) -> None:
+    before = [(path, path.read_bytes()) for path in find_checkpoints(finished)]
+    assert run(options(sample, finished, resume=True)) == 0
+    assert [(path, path.read_bytes()) for path in find_checkpoints(finished)] == before
+    assert "best (epoch" in capsys.readouterr().out
+
+
+def test_resuming_starts_where_there_is_no_run(sample: Path, tmp_path: Path) -> None:
+    recipe = replace(TINY, max_steps=1)
+    assert run(options(sample, tmp_path, recipe, resume=True)) == 0
+    assert newest(tmp_path)["progress"]["step"] == 1
+
+
+def test_a_run_is_not_overwritten(finished: Path, sample: Path) -> None:
+    with pytest.raises(UserError, match="already holds a run; add --resume"):
+        run(options(sample, finished))
+
+
+def test_a_run_is_not_resumed_with_other_options(finished: Path, sample: Path) -> None:
+    changed = options(sample, finished, replace(TINY, lr=0.5), resume=True)
+    with pytest.raises(UserError, match=r"has --lr 0\.02, not 0\.5; resume with"):
+        run(changed)
+
+
+@pytest.mark.parametrize("damage", [b"", b"<html>not found</html>", None])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
+    damage: bytes | None, finished: Path, sample: Path, tmp_path: Path, capsys
+) -> None:
+    last, before = find_checkpoints(finished)
+    whole = last.read_bytes()
+    (tmp_path / last.name).write_bytes(whole[: len(whole) // 2] if damage is None else damage)
+    with pytest.raises(UserError, match=r"no checkpoint of .* can be read: .*0004\.pt: .*damaged"):
+        run(options(sample, tmp_path, resume=True))
+    (tmp_path / before.name).hardlink_to(before)
+    assert run(options(sample, tmp_path, resume=True)) == 0
+    (told,) = (line for line in capsys.readouterr().out.splitlines() if "DAMAGED" in line)
+    assert told.startswith(f"DAMAGED: {tmp_path / last.name}: the checkpoint is damaged (")
+    assert len(told) < len(str(tmp_path)) + 200
+    assert_equal_weights(tmp_path, finished)
+
+
+def test_accumulated_batches_step_like_one_large_batch(sample: Path) -> None:
+    recipe = replace(TINY, norms="freeze-all", dropout=0.0, zero_init_residuals=False, lr=1e-3)
+    whole, batches = tiny_run(sample, replace(recipe, batch_size=8))
+    parts, _ = tiny_run(sample, replace(recipe, batch_size=4, clips_per_step=8))
+    first = batches[0]
+    step = train_step(whole, (first,))
+    halves = tuple(
+        Batch(first.clips[part], first.labels[part], first.indices[part], ())
+        for part in (slice(0, 3), slice(3, 8))  # uneven: a video may have been skipped
+    )
+    assert train_step(parts, halves).loss == pytest.approx(step.loss, rel=1e-5)
+    for ours, theirs in zip(parts.model.parameters(), whole.model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_recomputed_activations_change_nothing(sample: Path) -> None:
+    kept, batches = tiny_run(sample, TINY)
+    forgotten, _ = tiny_run(sample, TINY)
+    forgotten.model.recomputes = True
+    for batch in batches:
+        assert train_step(kept, (batch,)) == train_step(forgotten, (batch,))
+    ours, theirs = forgotten.model.state_dict(), kept.model.state_dict()
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_trains_in_mixed_precision(precision: str, sample: Path, tmp_path: Path) -> None:
+    recipe = replace(TINY, max_steps=1)
+    assert run(options(sample, tmp_path, recipe, precision=precision)) == 0
+    assert all(tensor.isfinite().all() for tensor in weights(tmp_path).values())
+    assert weights(tmp_path)["stem.conv.weight"].dtype == torch.float32
+
+
+def test_trains_on_after_skipping_a_broken_video(sample: Path, tmp_path: Path, capsys) -> None:
+    data = tmp_path / "set"
+    copy_set(sample, data)
+    broken = next(data.glob("train/*/*.avi"))
+    broken.unlink()
+    broken.write_bytes(b"no video")
+    recipe = replace(TINY, epochs=1)
+    assert run(options(data, tmp_path / "run", recipe)) == 0
+    assert "1 videos SKIPPED" in capsys.readouterr().out
+    with pytest.raises(BadVideoError, match=broken.name):
+        run(options(data, tmp_path / "strict", recipe, on_bad_video="error"))
+
+
+def test_without_a_validation_list_the_last_network_is_kept(
+    sample: Path, tmp_path: Path, capsys
+) -> None:
+    data = tmp_path / "set"
+    copy_set(sample, data)
+    (data / "ucfTrainTestlist" / "validationlist01.txt").unlink()
+    assert run(options(data, tmp_path / "run")) == 0
+    assert "no validation list" in capsys.readouterr().out
+    kept = load_model(tmp_path / "run" / BEST).state_dict()
+    last = weights(tmp_path / "run")
+    assert all(torch.equal(kept[key], last[key]) for key in kept)
+    with pytest.raises(UserError, match="--patience needs a validation list"):
+        run(options(data, tmp_path / "other", patience=1))
+
+
+def test_patience_ends_a_run_that_no_longer_improves(sample: Path, tmp_path: Path) -> None:
+    recipe = replace(TINY, lr=1e-9, epochs=6)
+    assert run(options(sample, tmp_path, recipe, patience=1)) == 0
+    epochs = [line for line in read_log(tmp_path) if line["event"] == "epoch"]
+    tops = [line["validation_top1"] for line in epochs]
+    assert len(epochs) < 6
+    assert tops[-1] <= max(tops[:-1])
+
+
+def test_a_log_that_was_lost_is_no_error(tmp_path: Path, capsys) -> None:
+    summarise(tmp_path)
+    assert "has no whole epoch" in capsys.readouterr().out
+
+
+def test_scores_that_are_no_numbers_do_not_end_a_run(
+    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """Training itself goes well; in evaluation, with running statistics, the network overflows."""
+    step = train_loop.train_step
+
+    def step_and_spoil(run: Run, batches: Any) -> Any:
+        run.model.stem.bn.running_var.fill_(torch.nan)
+        return step(run, batches)
+
+    monkeypatch.setattr(train_loop, "train_step", step_and_spoil)
+    assert run(options(sample, tmp_path, replace(TINY, epochs=1))) == 0
+    assert "NOT FINITE: the scores of 8 validation videos" in capsys.readouterr().out
+    epoch = next(line for line in read_log(tmp_path) if line["event"] == "epoch")
+    assert epoch["validation_top1"] == epoch["validation_top5"] == 0
+
+
+def test_a_loss_that_is_no_number_stops_the_run(sample: Path, tmp_path: Path) -> None:
+    recipe = replace(TINY, schedule="constant", lr=1e30, clip_gradients=None)
+    with pytest.raises(UserError, match=r"is (nan|inf) at step \d of .* on .*\.avi.*lower --lr"):
+        run(options(sample, tmp_path, recipe))
+
+
+def test_fine_tunes_from_weights_with_a_new_classifier(
+    finished: Path, sample: Path, tmp_path: Path, capsys
+) -> None:
+    folders = tmp_path / "two"
+    for split in ("train", "test"):
+        for name in ("MoveLeft", "MoveRight"):
+            (folders / split / name).mkdir(parents=True)
+            for video in (sample / split / name).iterdir():
+                (folders / split / name / video.name).hardlink_to(video)
+    recipe = replace(TINY, epochs=1, batch_size=4, lr=1e-9, norms="freeze-all")
+    started = options(folders, tmp_path / "run", recipe, weights=finished / BEST)
+    assert run(started) == 0
+    assert "the model's own of 2 is kept" in capsys.readouterr().out
+    tuned, before = load_model(tmp_path / "run" / BEST), load_model(finished / BEST)
+    assert tuned.class_names == ("MoveLeft", "MoveRight")
+    torch.testing.assert_close(
+        tuned.res3[0].spatial.conv.weight, before.res3[0].spatial.conv.weight
+    )
+
+
+def test_weights_of_another_depth_are_refused(finished: Path, sample: Path, tmp_path: Path) -> None:
+    recipe = replace(TINY, network="p3d131")
+    with pytest.raises(UserError, match="name is p3d63 in the file and p3d131 in the model"):
+        run(options(sample, tmp_path, recipe, weights=finished / BEST))
+
+
+def test_tensorboard_gets_the_scalars(sample: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    recipe = replace(TINY, max_steps=1)
+    assert run(options(sample, tmp_path, recipe, tensorboard=True)) == 0
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert "step/loss" in events.Tags()["scalars"]
+    assert "epoch/validation_top1" in events.Tags()["scalars"]
+    assert "train/clips/0" in events.Tags()["images"]

@@ -1,0 +1,413 @@
+"""Optical flow: which way it points, how it is kept, and networks that live on it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from threading import Event
+from types import SimpleNamespace
+
+import av
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor
+
+from p3d.cli import main
+from p3d.data.layouts import DataOptions, read_dataset, with_scale_of
+from p3d.data.loader import TrainLoader, test_loader
+from p3d.data.splits import SplitRule
+from p3d.data.transforms import crop, horizontal_flip
+from p3d.errors import BadVideoError, UserError
+from p3d.prepare.check import check_dataset as look_over
+from p3d.prepare.flow import compute_flow, write_flow
+from p3d.prepare.options import CheckOptions, FlowOptions, FramesOptions
+from p3d.prepare.parallel import parallel_map
+from p3d.preprocessing import AUTHORS_FLOW, IMAGENET
+from p3d.system.files import TEMPORARY
+from p3d.video import flow as flow_module
+from p3d.video.decode import open_video, read_clip
+from p3d.video.flow import ComputedFlow
+from p3d.video.flow_file import BOUND, STEP, FlowNote, motion_of, quantise
+from p3d.video.sources import Box, resize
+
+cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed: pip install 'p3d[flow]'")
+if not hasattr(cv2, "optflow"):
+    pytest.skip("OpenCV lacks its contrib modules: see p3d[flow]", allow_module_level=True)
+
+RULE = SplitRule(group_pattern=r"_g(\d+)", test_groups=("3",), validation_groups=("2",))
+SPLIT_OF = {1: "train", 2: "validation", 3: "test"}
+MOTIONS = {"left": (-2, 0), "right": (2, 0)}
+FRAMES = 7
+
+
+def moving(
+    motion: tuple[int, int], frames: int = 3, *, size: tuple[int, int] = (40, 48), seed: int = 0
+) -> Tensor:
+    """A texture that moves by (x, y) pixels a frame: uint8 (frames, height, width, 3)."""
+    noise = np.random.default_rng(seed).standard_normal((160, 160)).astype(np.float32)
+    texture = cv2.GaussianBlur(noise, (0, 0), 2.5)
+    texture = np.interp(texture, (texture.min(), texture.max()), (0, 255)).astype(np.uint8)
+    rolled = [
+        np.roll(texture, (motion[1] * number, motion[0] * number), axis=(0, 1))
+        for number in range(frames)
+    ]
+    clip = np.stack(rolled)[:, 40 : 40 + size[0], 40 : 40 + size[1]]
+    return torch.from_numpy(np.repeat(clip[..., None], 3, axis=-1))
+
+
+class Pictures:
+    """A `FrameSource` over frames in memory, which counts what is read."""
+
+    fps = 25.0
+    flow = None
+
+    def __init__(self, frames: Tensor) -> None:
+        self.frames = frames
+        self.num_frames, self.height, self.width = frames.shape[:3]
+        self.asked: list[int] = []
+
+    def read(self, indices: Sequence[int]) -> Tensor:
+        self.asked += indices
+        return self.frames[list(indices)]
+
+
+def flow_of(frames: Tensor, short_side: int = 256) -> Tensor:
+    flow = ComputedFlow(Pictures(frames), short_side)
+    return flow.read(range(flow.num_frames))
+
+
+def inner_motion(flow: Tensor) -> NDArray[np.float32]:
+    """Median motion (x, y) away from the edges, where texture comes in."""
+    inside = motion_of(flow.numpy())[:, 8:-8, 8:-8]
+    return np.median(inside, axis=(0, 1, 2))
+
+
+def write_pictures(path: Path, frames: Tensor) -> Path:
+    """A lossless video file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=25, options={"threads": "1"})
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "bgr0"
+        for number, frame in enumerate(frames.numpy()):
+            picture = av.VideoFrame.from_ndarray(frame)
+            picture.pts = number
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes: what moves to the left and what moves to the right."""
+    root = tmp_path_factory.mktemp("videos")
+    for name, motion in MOTIONS.items():
+        for group in SPLIT_OF:
+            clip = moving(motion, FRAMES, seed=group)
+            write_pictures(root / name / f"{name}_g{group}.avi", clip)
+    return root
+
+
+@pytest.fixture(scope="module")
+def made(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The flow of all videos."""
+    out = tmp_path_factory.mktemp("flow") / "set"
+    compute_flow(FlowOptions(DataOptions(videos, splits=RULE), out, workers=1))
+    return out
+
+
+@pytest.fixture
+def options(videos: Path, made: Path, tmp_path: Path) -> FlowOptions:
+    """The same, to be tampered with."""
+    data = shutil.copytree(videos, tmp_path / "data")
+    out = shutil.copytree(made, tmp_path / "out")
+    return FlowOptions(DataOptions(data, splits=RULE), out, workers=2)
+
+
+# --- bytes
+
+
+@given(st.floats(-60, 60, width=32))
+def test_bytes_are_symmetric_and_half_a_step_right(motion: float) -> None:
+    there, back = quantise(np.float32([motion, -motion]))
+    assert int(there) + int(back) == 256
+    if abs(motion) <= BOUND:
+        assert abs(float(motion_of(there)) - motion) <= STEP / 2 + 1e-5
+    assert 1 <= there <= 255
+
+
+def test_rest_is_128_and_the_bound_is_reached() -> None:
+    assert quantise(np.float32([0, 20, -20, 1])).tolist() == [128, 255, 1, 134]
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_flipping_flow_twice_changes_nothing(seed: int) -> None:
+    pixels = np.random.default_rng(seed).integers(1, 256, (2, 3, 4, 2), np.uint8)
+    clip = torch.from_numpy(pixels)
+    assert torch.equal(horizontal_flip(horizontal_flip(clip)), clip)
+    assert torch.equal(horizontal_flip(clip)[..., 1], clip[..., 1].flip(2))
+
+
+def test_flow_is_cropped_and_flipped_as_pixels_are() -> None:
+    clip = torch.from_numpy(np.random.default_rng(0).integers(1, 256, (2, 8, 10, 2), np.uint8))
+    box, mirrored = Box(1, 2, 5, 4), Box(1, 10 - 2 - 4, 5, 4)
+    assert torch.equal(horizontal_flip(crop(clip, box)), crop(horizontal_flip(clip), mirrored))
+
+
+def test_resizing_keeps_motion_in_pixels_of_the_file() -> None:
+    clip = torch.empty(2, 20, 30, 2, dtype=torch.uint8)
+    clip[..., 0], clip[..., 1] = 150, 100
+    for size in ((10, 15), (40, 33)):
+        small = resize(clip, *size)
+        assert small.shape == (2, *size, 2)
+        assert small[..., 0].unique().tolist() == [150]
+        assert small[..., 1].unique().tolist() == [100]
+
+
+# --- computing
+
+
+@pytest.mark.parametrize("motion", [(2, 1), (-1, 2), (0, -2)])
+def test_flow_points_where_things_go(motion: tuple[int, int]) -> None:
+    np.testing.assert_allclose(inner_motion(flow_of(moving(motion))), motion, atol=0.15)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 5])
+def test_one_frame_fewer_but_never_none(frames: int) -> None:
+    flow = flow_of(moving((0, 0), 1).expand(frames, -1, -1, -1))
+    assert flow.shape == (max(1, frames - 1), 40, 48, 2)
+    assert flow.unique().tolist() == [128]
+
+
+def test_half_the_size_half_the_motion() -> None:
+    frames = moving((4, 2), 2, size=(80, 100))
+    assert flow_of(frames, 40).shape == (1, 40, 50, 2)
+    np.testing.assert_allclose(inner_motion(flow_of(frames, 40)), (2, 1), atol=0.15)
+    assert flow_of(frames, 500).shape == (1, 80, 100, 2)
+
+
+def test_a_mirrored_video_has_mirrored_flow() -> None:
+    frames = moving((2, 1))
+    before = flow_of(frames.flip(2)).int()
+    after = horizontal_flip(flow_of(frames)).int()
+    # The method itself runs from left to right, so a mirror does change it a little.
+    assert (before - after).abs().float()[:, 8:-8, 8:-8].mean() < 1
+
+
+def test_only_what_is_wanted_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = moving((1, 0), 5)
+    whole = flow_of(frames)
+    pictures = Pictures(frames)
+    flow = ComputedFlow(pictures, 256)
+    assert torch.equal(flow.read([3, 0, 3]), whole[[3, 0, 3]])
+    assert sorted(pictures.asked) == [0, 1, 3, 4]
+    monkeypatch.setattr(flow_module, "_PIECE_BYTES", 1)
+    assert torch.equal(flow.read(range(4)), whole)
+    with pytest.raises(IndexError):
+        flow.read([4])
+
+
+@pytest.mark.parametrize("opencv", [None, SimpleNamespace()])
+def test_opencv_is_asked_for(opencv: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", opencv)
+    with pytest.raises(UserError, match=r"optical flow needs OpenCV.* install"):
+        flow_of(moving((0, 0)))
+
+
+# --- preparing
+
+
+def test_the_outcome_is_a_data_set_of_what_is_computed(videos: Path, made: Path) -> None:
+    for group, split in SPLIT_OF.items():
+        dataset = read_dataset(DataOptions(made), split)  # type: ignore[arg-type]
+        assert dataset.class_names == ("left", "right")
+        for record, (name, motion) in zip(dataset.records, MOTIONS.items(), strict=True):
+            assert record.path == made / split / name / f"{name}_g{group}.mkv"
+            assert (record.num_frames, record.fps, record.group) == (FRAMES - 1, 25.0, str(group))
+            with open_video(record.path) as video:
+                assert video.flow == FlowNote(256, (40, 48))
+                clip = video.read(range(FRAMES - 1))
+            np.testing.assert_allclose(inner_motion(clip), motion, atol=0.15)
+    pictures = read_clip(videos / "left" / "left_g1.avi", range(FRAMES))
+    assert torch.equal(
+        read_clip(made / "train/left/left_g1.mkv", range(FRAMES - 1)), flow_of(pictures)
+    )
+
+
+def test_files_are_read_at_random_and_lose_nothing(made: Path, videos: Path) -> None:
+    path = made / "train" / "left" / "left_g1.mkv"
+    whole = read_clip(path, range(FRAMES - 1))
+    assert torch.equal(read_clip(path, [5, 2, 2, 4]), whole[[5, 2, 2, 4]])
+    greys = read_clip(videos / "left" / "left_g1.avi", [3, 4])[..., 0].contiguous().numpy()
+    exact = cv2.optflow.DualTVL1OpticalFlow_create().calc(*greys, None)
+    error = np.abs(motion_of(whole[3].numpy()) - exact.clip(-BOUND, BOUND))
+    assert error.max() <= STEP / 2 + 1e-5
+
+
+def test_again_keeps_what_is_whole_and_makes_the_rest_anew(options: FlowOptions) -> None:
+    cut = options.out / "train" / "left" / "left_g1.mkv"
+    whole = cut.read_bytes()
+    cut.write_bytes(whole[: len(whole) // 2])
+    left_over = cut.with_name(f"{TEMPORARY}0-left_g1.mkv")
+    left_over.write_bytes(b"half")
+    summary = compute_flow(options)
+    assert (summary.written, summary.kept, summary.frames) == (1, 5, 6 * (FRAMES - 1))
+    assert cut.read_bytes() == whole
+    assert not left_over.exists()
+
+
+def test_another_scale_makes_them_anew_if_it_matters(options: FlowOptions) -> None:
+    assert compute_flow(replace(options, short_side=40)).kept == 6
+    assert compute_flow(replace(options, short_side=24)).written == 6
+
+
+def test_what_is_amiss_is_told(options: FlowOptions, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = options.data.data / "left" / "left_g3.avi"
+    broken.write_bytes(b"no video")
+    foreign = options.out / "train" / "left" / "left_g1.mkv"
+    words = ["--data", str(options.data.data), "--out", str(options.out), "--group-pattern"]
+    words += [r"_g(\d+)", "--test-groups", "3", "--validation-groups", "2"]
+    assert main(["prepare", "flow", *words]) == 1
+    out = capsys.readouterr().out
+    assert f"ERROR: {broken}: " in out
+    assert "30 flow frames of 5 videos (5 kept, 1 broken)" in out
+    shutil.copy(options.data.data / "right" / "right_g1.avi", foreign)
+    with pytest.raises(UserError, match="holds no optical flow; move it"):
+        compute_flow(options)
+    for out in (options.data.data, options.data.data.parent):
+        with pytest.raises(UserError, match="choose another folder"):
+            compute_flow(replace(options, out=out))
+    with pytest.raises(UserError, match="at least 16"):
+        replace(options, short_side=8)
+
+
+def test_flow_has_neither_flow_nor_pictures(made: Path, tmp_path: Path) -> None:
+    from p3d.prepare.frames import extract_frames
+
+    again = compute_flow(FlowOptions(DataOptions(made), tmp_path / "flow"))
+    assert len(again.broken) == 6
+    assert "holds optical flow already" in again.broken[0]
+    frames = extract_frames(FramesOptions(DataOptions(made), tmp_path / "frames"))
+    assert len(frames.broken) == 6
+
+
+def test_ucf101_lists_serve_the_flow(videos: Path, tmp_path: Path) -> None:
+    root = tmp_path / "ucf101"
+    (root / "ucfTrainTestlist").mkdir(parents=True)
+    (root / "ucfTrainTestlist" / "classInd.txt").write_text("1 Run\n")
+    for group, split in SPLIT_OF.items():
+        name = f"Run/v_Run_g{group:02d}_c01.avi"
+        (root / split / "Run").mkdir(parents=True)
+        shutil.copy(videos / "left" / f"left_g{group}.avi", root / split / name)
+        (root / "ucfTrainTestlist" / f"{split}list01.txt").write_text(f"{name}\n")
+    out = tmp_path / "flow"
+    assert compute_flow(FlowOptions(DataOptions(root), out, short_side=16)).written == 3
+    (record,) = read_dataset(DataOptions(out), "test").records
+    assert record.path == out / "test" / "Run" / "v_Run_g03_c01.mkv"
+
+
+def test_a_flow_set_is_looked_over(made: Path) -> None:
+    report = look_over(CheckOptions(DataOptions(made), frames="all", workers=1))
+    assert report.fit
+    assert len(report.sound) == 6
+
+
+def test_damaged_flow_is_told(tmp_path: Path) -> None:
+    class Source(Pictures):
+        flow = SimpleNamespace(tags=lambda: {"P3D_FLOW": "nonsense"})
+
+    path = tmp_path / "a.mkv"
+    write_flow(path, Source(torch.full((3, 16, 16, 2), 128, dtype=torch.uint8)))  # type: ignore[arg-type]
+    with pytest.raises(BadVideoError, match="note on optical flow is damaged"), open_video(path):
+        pass
+
+
+def test_long_work_is_given_up_when_its_results_are_not_wanted() -> None:
+    stopping = Event()
+    started = time.monotonic()
+    results = parallel_map(
+        lambda item: item and stopping.wait(30),
+        [0, 1],
+        total=2,
+        title="Test",
+        workers=2,
+        stopping=stopping,
+    )
+    assert next(results) == 0
+    results.close()  # type: ignore[attr-defined]
+    assert time.monotonic() - started < 20
+
+
+# --- networks
+
+FLOW = replace(AUTHORS_FLOW, num_frames=4, resize=(20, 20), crop=16)
+
+
+def test_clips_of_flow_have_two_channels(made: Path) -> None:
+    dataset = read_dataset(DataOptions(made), "train")
+    batch = next(TrainLoader(dataset, FLOW, batch_size=2, seed=0, flip_probability=0.0).epoch(0))
+    assert batch.clips.shape == (2, 4, 16, 16, 2)
+    x = batch.clips[..., 0].float().mean((1, 2, 3))
+    assert torch.equal(x > 128, batch.labels == 1)  # 1 is "right"
+    (batch,) = test_loader(dataset, FLOW, clips=3, batch_size=2)
+    assert batch.clips.shape == (2, 3, 4, 16, 16, 2)
+
+
+def test_the_wrong_kind_of_video_is_refused(made: Path, videos: Path) -> None:
+    pictures = read_dataset(DataOptions(videos, splits=RULE), "train")
+    flow = read_dataset(DataOptions(made), "train")
+    rgb = replace(IMAGENET, num_frames=4, resize=(20, 20), crop=16)
+    for dataset, prep, words in (
+        (pictures, FLOW, "prepare flow first"),
+        (flow, rgb, "holds optical flow, but the network takes pictures"),
+        (flow, replace(FLOW, flow_short_side=32), "prepare it with --short-side 32"),
+    ):
+        with pytest.raises(UserError, match=words):
+            TrainLoader(dataset, prep, batch_size=1, seed=0)
+        with pytest.raises(UserError, match=words):
+            test_loader(dataset, prep, clips=1, batch_size=1)
+    mixed = replace(flow, records=(*flow.records, *pictures.records))
+    (batch,) = test_loader(mixed, FLOW, clips=1, batch_size=4, on_bad_video="skip")
+    assert (len(batch.labels), len(batch.bad)) == (2, 2)
+
+
+def test_a_network_takes_over_the_scale_of_its_data(options: FlowOptions) -> None:
+    compute_flow(replace(options, short_side=20))
+    dataset = read_dataset(DataOptions(options.out), "train")
+    assert with_scale_of(dataset, FLOW).flow_short_side == 20
+    assert with_scale_of(dataset, IMAGENET) == IMAGENET
+
+
+def test_train_evaluate_and_predict(
+    made: Path, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny = "--recipe scratch --modality flow --epochs 1 --num-frames 4 --resize 20 20 --crop 16"
+    common = "--device cpu --workers 0"
+    run = f"train --data {made} --out {tmp_path / 'run'} --batch-size 2 {tiny} {common}"
+    assert main(run.split()) == 0
+    weights = tmp_path / "run" / "best.safetensors"
+    measure = f"eval --data {made} --weights {weights} --clips 2 {common} --out {tmp_path / 'test'}"
+    assert main(measure.split()) == 0
+    assert json.loads((tmp_path / "test" / "metrics.json").read_text())["videos"] == 2
+    capsys.readouterr()
+
+    # The same scores, whether flow comes from a file or from the pictures.
+    files = [made / "test" / "left" / "left_g3.mkv", videos / "left" / "left_g3.avi"]
+    ask = f"predict --weights {weights} --json --clips 2 --device cpu"
+    assert main([*ask.split(), *map(str, files)]) == 0
+    stored, computed = map(json.loads, capsys.readouterr().out.splitlines())
+    assert stored["top"] == computed["top"]
+
+    wrong = f"train --data {videos} --out {tmp_path / 'wrong'} {tiny} {common}".split()
+    split = ["--group-pattern", r"_g(\d+)", "--test-groups", "3", "--validation-groups", "2"]
+    assert main([*wrong, *split]) == 2
+    assert "prepare flow first (p3d prepare flow" in capsys.readouterr().err

@@ -1,0 +1,245 @@
+"""Hostile videos: what `prepare check` and training say of each, with no hang and no crash."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from helpers.hostile import CASES, FRAMES, whole
+from helpers.videos import write_frames, write_video
+from p3d.cli import main
+from p3d.data.dataset import VideoDataset, VideoRecord
+from p3d.data.layouts import DataOptions
+from p3d.data.loader import Batch, TrainLoader
+from p3d.data.manifest import write_manifest
+from p3d.data.workers import explain_death
+from p3d.errors import BadVideoError, UserError, printable
+from p3d.prepare.check import check_dataset
+from p3d.prepare.check_report import CheckReport
+from p3d.prepare.options import CheckOptions
+from p3d.preprocessing import IMAGENET
+from p3d.video.decode import open_video
+
+SMALL = replace(IMAGENET, num_frames=4, resize=(18, 24), crop=16)
+NO_VIDEO = r"not a video that FFmpeg can read \(.+\)"
+BROKEN = {
+    "header.avi": NO_VIDEO,
+    "index.mp4": NO_VIDEO,
+    "front-header.mp4": NO_VIDEO,
+    "front-first-key.mp4": "none of its 1 packets decodes",
+    "zero.avi": "holds no frame",
+    "zero.mp4": "has no video stream",
+    "audio.mp4": "has no video stream",
+    "audio.avi": "has no video stream",
+    "text.avi": NO_VIDEO,
+    "zeros.avi": NO_VIDEO,
+    "empty.avi": r"the file is empty \(0 bytes\)",
+    "huge.avi": "none of its 3 packets decodes",
+    "large.avi": "its pictures are 5900x5900, more than 33,554,432 pixels",
+    "undecodable.avi": "none of its 4 packets decodes",
+    "pipe.avi": "neither a file nor a folder",
+    "loop.avi": r"cannot be opened \(Too many levels of symbolic links\)",
+    "dangling.avi": "no such file or folder",
+    "folder.avi": r"a folder without frames \(JPEG or PNG files\)",
+    "frames-broken": r"walk-0001\.jpg cannot be read \(.+\)",
+    "frames-large": "its pictures are 5900x5900, more than 33,554,432 pixels",
+    "frames-pipe": r"walk-0001\.jpg is no file that can be read",
+}
+CUT_OFF = {  # frames that are left, which is said
+    "first-key.avi": 1,
+    "key.avi": 11,
+    "p.avi": 16,
+    "b.avi": 16,
+    "front-key.mp4": 10,
+    "front-p.mp4": 15,
+    "promises-10x.avi": FRAMES,
+    "promises-all.avi": FRAMES,
+}
+SHORTER = {  # frames that are left, which is not said: nothing in the file tells, or one is too few
+    "front-end.mp4": 19,
+    "zeroed.avi": 19,
+    "cut.mkv": 6,
+    "cut.ts": 16,
+    "one.avi": 1,
+    "one.mp4": 1,
+    "jpeg.avi": 1,
+    "frames-one": 1,
+}
+LINES = {name: rf".*{re.escape(printable(name))}: {reason}" for name, reason in BROKEN.items()}
+
+
+class TooLongError(BaseException):
+    """Not an OSError, as `TimeoutError` is: that would pass for a broken video."""
+
+
+@pytest.fixture(autouse=True)
+def _timeout() -> Iterator[None]:
+    def stop(*_: Any) -> None:
+        raise TooLongError
+
+    signal.signal(signal.SIGALRM, stop)
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One of each, in a folder with a manifest in UTF-8, for which one name has to be left out."""
+    root = tmp_path_factory.mktemp("hostile")
+    for name, make in CASES.items():
+        make(root / name)
+    records = [r for r in dataset(root).records if "\udcff" not in r.path.name]
+    write_manifest(root / "manifest.csv", ("a",), {"train": records, "test": records[:0]})
+    return root
+
+
+def dataset(root: Path, *names: str) -> VideoDataset:
+    return VideoDataset(("a",), tuple(VideoRecord(root / n, 0) for n in names or CASES))
+
+
+def load(root: Path, *names: str, workers: int, **options: Any) -> list[Batch]:
+    loader = TrainLoader(
+        dataset(root, *names), SMALL, workers=workers, **{"batch_size": 4, "seed": 0} | options
+    )
+    return list(loader.epoch(0))
+
+
+@pytest.fixture(scope="module", params=["ends", "all"])
+def report(request: pytest.FixtureRequest, root: Path) -> CheckReport:
+    return check_dataset(CheckOptions(DataOptions(root), frames=request.param))
+
+
+def test_check_tells_the_broken_from_the_cut_off_and_the_sound(report: CheckReport) -> None:
+    reasons = {facts.record.path.name: facts.reason for facts in report.broken}
+    assert reasons.keys() == BROKEN.keys()
+    for name, reason in reasons.items():
+        assert re.fullmatch(BROKEN[name], reason), (name, reason)
+    assert {f.record.path.name: f.record.num_frames for f in report.incomplete} == CUT_OFF
+    left = CUT_OFF | SHORTER
+    for facts in report.sound:
+        assert facts.record.num_frames == left.get(facts.record.path.name, FRAMES), facts
+    assert len(report.videos) == len(CASES) - 1
+    assert all(printable(line) == line for line in map(printable, report.lines()))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_training_skips_the_broken_and_takes_all_others(root: Path, workers: int) -> None:
+    batches = load(root, workers=workers, on_bad_video="skip", batch_size=1)
+    bad = sorted(line for batch in batches for line in batch.bad)
+    assert len(bad) == len(BROKEN), bad
+    for pattern in LINES.values():
+        assert sum(bool(re.fullmatch(pattern, line)) for line in bad) == 1, pattern
+    used = {int(batch.indices) for batch in batches if len(batch.indices)}
+    assert {name for i, name in enumerate(CASES) if i not in used} == BROKEN.keys()
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_training_stops_at_the_broken_with_one_line(root: Path, name: str) -> None:
+    with pytest.raises(BadVideoError) as caught:
+        load(root, "sound.avi", name, workers=0)
+    assert re.fullmatch(LINES[name], str(caught.value))
+
+
+def test_a_worker_stops_at_the_broken_with_one_line(root: Path) -> None:
+    """One process for all: the error travels as a value, so the worker goes on."""
+    loader = TrainLoader(dataset(root, *BROKEN), SMALL, batch_size=1, seed=0, workers=1)
+    seen = set()
+    for batch in range(len(BROKEN)):
+        with pytest.raises(BadVideoError) as caught:
+            next(loader.epoch(0, batch))
+        seen.add(caught.value.path.name)
+        assert re.fullmatch(LINES[caught.value.path.name], str(caught.value))
+        caught.value.__traceback__ = None  # which would keep the loader alive
+    assert seen == BROKEN.keys()
+
+
+def test_a_file_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
+    mjpeg = {"codec": "mjpeg", "pix_fmt": "yuvj420p"}  # larger than what FFmpeg reads ahead
+    path = write_video(tmp_path / "a.avi", FRAMES, size=(240, 320), **mjpeg)
+    with open_video(path) as video:
+        assert video.read([0]).shape[0] == 1
+        os.truncate(path, path.stat().st_size // 2)
+        with pytest.raises(BadVideoError, match=r"a\.avi: frame \d+ cannot be decoded$"):
+            video.read([FRAMES - 1])
+    (batch,) = load(tmp_path, "a.avi", workers=0)
+    assert len(batch.labels) == 1
+    frames = write_frames(tmp_path / "frames", 3)
+    with open_video(frames) as video:
+        (frames / "walk-0002.jpg").unlink()
+        with pytest.raises(BadVideoError, match=r"walk-0002\.jpg cannot be read"):
+            video.read(range(3))
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    """Without the rights of root, whom no permission stops."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.skipif(not hasattr(os, "seteuid"), reason="this system has no users to change to")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_file_that_may_not_be_read(tmp_path: Path, workers: int) -> None:
+    path = tmp_path / "secret.avi"
+    path.write_bytes(whole())
+    path.chmod(0)
+    with nobody():
+        (batch,) = load(tmp_path, path.name, workers=workers, on_bad_video="skip")
+    assert batch.bad == (f"{path}: cannot be opened (Permission denied)",)
+
+
+def test_check_prints_any_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["bytes-\udcff.avi", "new\nline.avi", "Übung-走る-🎥.avi"]
+    for split in ("train", "test"):
+        (tmp_path / split / "a").mkdir(parents=True)
+        for name in names:
+            write_video(tmp_path / split / "a" / name, 3)
+    assert main(["prepare", "check", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "/bytes-\\udcff.avi (" in printed
+    assert "/new\\nline.avi (" in printed
+    assert "/Übung-走る-🎥.avi (" in printed
+    out = str(tmp_path / "manifest.csv")
+    assert main(["prepare", "check", str(tmp_path), "--out", out]) == 2
+    assert "cannot be written in UTF-8" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs fork and signals")
+def test_a_worker_that_is_killed_leaves_the_path_behind(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a decoder crashes, or the system takes a process for its memory."""
+    monkeypatch.setattr("p3d.data.clips.open_video", lambda _: os.kill(os.getpid(), 9))
+    with pytest.raises((UserError, RuntimeError)) as caught:
+        load(root, "sound.avi", workers=1)
+    error = caught.value
+    told = error if isinstance(error, UserError) else explain_death(error)
+    assert re.fullmatch(rf"{root}/sound\.avi: the process that read it was lost .*", str(told))
+
+
+def test_other_errors_are_no_death() -> None:
+    assert explain_death(RuntimeError("shapes do not match")) is None
+
+
+def test_nothing_of_it_reaches_the_terminal(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for name in CASES:
+        with suppress(BadVideoError), open_video(root / name) as video:
+            assert video.read([video.num_frames - 1]).dtype == torch.uint8
+    assert capfd.readouterr() == ("", "")

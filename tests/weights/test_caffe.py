@@ -1,0 +1,141 @@
+"""The details of `.caffemodel` files: names, shapes, packing, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from helpers.weight_files import blob, field, layer, randomise
+from p3d.errors import UserError
+from p3d.model.network import create_model
+from p3d.preprocessing import AUTHORS, AUTHORS_FLOW
+from p3d.weights.caffe import our_layer, read_caffemodel
+from p3d.weights.describe import describe_file
+from p3d.weights.loading import load_model
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [
+        ("conv1", "stem.conv"),
+        ("bn_conv1", "stem.bn"),
+        ("res2a_branch1", "res2.0.shortcut.conv"),
+        ("bn2c_branch2b_t", "res2.2.temporal.bn"),
+        ("res3b7_branch2b", "res3.7.spatial.conv"),
+        ("res3d_branch2a", "res3.3.reduce.conv"),
+        ("res4b35_branch2c", "res4.35.expand.conv"),
+        ("res5b_branch2b", "res5.1.spatial.conv"),
+        ("res6a_branch1", None),
+        ("pool5", None),
+    ],
+)
+def test_layers_have_our_names(name: str, ours: str | None) -> None:
+    assert our_layer(name) == ours
+
+
+PARTS = {"shortcut": "1", "reduce": "2a", "spatial": "2b", "temporal": "2b_t", "expand": "2c"}
+LEAVES = ("weight", "bias", "running_mean", "running_var")
+
+
+def caffe_name(module: str, *, letters: bool) -> str:
+    """Caffe's name of one of our modules, such as "res2.1.temporal.bn"."""
+    kind = module.rpartition(".")[2].replace("conv", "res")
+    if module.startswith("stem"):
+        return "conv1" if kind == "res" else "bn_conv1"
+    stage, index, part, _ = module.split(".")
+    number = int(index)
+    block = "abcdefghi"[number] if letters or number == 0 else f"b{number}"
+    return f"{kind}{stage[3:]}{block}_branch{PARTS[part]}"
+
+
+def caffemodel(
+    state: dict[str, Tensor], *, letters: bool = True, legacy: bool = False, head: str = "fc_x"
+) -> bytes:
+    """A `.caffemodel` of our tensors, with the blobs in the shapes that Caffe gives them."""
+    chunks = []
+    for key, value in state.items():
+        module, _, leaf = key.rpartition(".")
+        if leaf == "weight" and module.endswith("conv"):
+            axis = 4 if "temporal" in module else 2
+            kernel = value if "res5" in module else value.unsqueeze(axis)
+            name = caffe_name(module, letters=letters)
+            chunks.append(layer(name, "Convolution", [blob(kernel)]))
+        elif leaf == "weight" and module.endswith("bn"):
+            shape = [1, len(value), 1, 1, 1]
+            blobs = [blob(state[f"{module}.{leaf}"], shape=shape) for leaf in LEAVES]
+            chunks.append(layer(caffe_name(module, letters=letters), "BN", blobs))
+    values = [blob(state[f"fc.{leaf}"], legacy=legacy) for leaf in ("weight", "bias")]
+    return b"".join([*chunks, layer(head, "InnerProduct", values), layer("prob", "Softmax", [])])
+
+
+@pytest.fixture(scope="module")
+def flow_state() -> dict[str, Tensor]:
+    return randomise(create_model("p3d63", num_classes=4, modality="flow").state_dict())
+
+
+@pytest.mark.parametrize(("letters", "legacy"), [(True, False), (False, True)])
+def test_any_depth_naming_and_input_is_read(
+    flow_state: dict[str, Tensor], tmp_path: Path, letters: bool, legacy: bool
+) -> None:
+    path = tmp_path / "flow.caffemodel"
+    path.write_bytes(caffemodel(flow_state, letters=letters, legacy=legacy, head="score"))
+    model = load_model(path)
+    assert (model.config.name, model.config.modality) == ("p3d63", "flow")
+    assert (model.config.wiring, model.preprocessing) == ("author", AUTHORS_FLOW)
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, flow_state[key].to(value.dtype)), key
+
+
+def test_rgb_files_take_the_authors_pixels(tmp_path: Path) -> None:
+    state = randomise(create_model("p3d63", num_classes=2).state_dict())
+    (tmp_path / "rgb.caffemodel").write_bytes(caffemodel(state))
+    assert describe_file(tmp_path / "rgb.caffemodel").preprocessing == AUTHORS
+
+
+def test_values_may_come_in_several_runs_or_as_doubles(tmp_path: Path) -> None:
+    values = torch.randn(3, 4)
+    data = values.numpy().astype("<f4").tobytes()
+    shape = field(7, field(1, bytes([3, 4])))
+    runs = shape + field(5, data[:20]) + field(5, data[20:])
+    doubles = field(7, field(1, bytes([3]))) + field(
+        8, values[:, 0].numpy().astype("<f8").tobytes()
+    )
+    (tmp_path / "x").write_bytes(layer("fc", "InnerProduct", [runs, doubles]))
+    state = read_caffemodel(tmp_path / "x")
+    assert torch.equal(state["fc.weight"], values)
+    assert torch.equal(state["fc.bias"], values[:, 0])
+
+
+ONE = blob(torch.ones(2, 3, 1, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (layer("inception_3a", "Convolution", [ONE]), "layer inception_3a .* another network"),
+        (layer("conv1", "Convolution", [ONE, ONE]), "layer conv1 has 2 blobs"),
+        (layer("bn_conv1", "BN", [ONE] * 3), "layer bn_conv1 has 3 blobs; a P3D's has 4"),
+        (layer("fc", "InnerProduct", [ONE]), "layer fc has 1 blobs"),
+        (layer("conv1", "Convolution", [ONE]) * 2, "a second time"),
+        (layer("conv1", "Convolution", [field(7, field(1, b"\x02"))]), "0 packed values"),
+        (field(1, b"some network"), "holds no layers"),
+        (layer("conv1", "Convolution", [ONE])[:-4], "nor a whole .caffemodel"),
+    ],
+)
+def test_what_is_no_p3d_is_refused(tmp_path: Path, data: bytes, said: str) -> None:
+    path = tmp_path / "x.caffemodel"
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=said) as caught:
+        load_model(path)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_an_incomplete_network_is_refused(flow_state: dict[str, Tensor], tmp_path: Path) -> None:
+    state = dict(flow_state)
+    del state["res3.2.expand.conv.weight"]
+    (tmp_path / "x.caffemodel").write_bytes(caffemodel(state))
+    with pytest.raises(UserError, match=r"1 missing \(res3\.2\.expand\.conv\.weight\)"):
+        load_model(tmp_path / "x.caffemodel")

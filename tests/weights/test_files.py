@@ -1,0 +1,293 @@
+"""Our own files: complete, atomic, strict; and every kind of bad file, each with its one line."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from p3d.errors import UserError
+from p3d.model.network import P3D, create_model
+from p3d.preprocessing import AUTHORS, Preprocessing
+from p3d.weights.describe import describe_file
+from p3d.weights.loading import load_model, load_pretrained
+from p3d.weights.metadata import metadata_of, model_from, save_model
+from p3d.weights.reading import CHECKPOINT_FORMAT
+
+NAMES = ("jump", "run", "sit down")
+
+
+@pytest.fixture(scope="module")
+def model() -> P3D:
+    torch.manual_seed(1)
+    model = create_model("p3d63", num_classes=3, wiring="port", variant="C", dropout=0.9)
+    model.preprocessing = Preprocessing(num_frames=8, frame_stride=2, crop=112)
+    model.class_names = NAMES
+    return model
+
+
+@pytest.fixture(scope="module")
+def saved(model: P3D, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("saved") / "m.safetensors"
+    save_model(model, path, source="made up", recipe={"epochs": 3})
+    return path
+
+
+def same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+def test_a_saved_model_comes_back_whole(model: P3D, saved: Path) -> None:
+    loaded = load_model(saved)
+    assert not loaded.training
+    assert (loaded.config, loaded.preprocessing) == (model.config, model.preprocessing)
+    assert loaded.class_names == NAMES
+    assert same(loaded.state_dict(), model.state_dict())
+    strides = {key: value.stride() for key, value in model.state_dict().items()}
+    assert {key: value.stride() for key, value in loaded.state_dict().items()} == strides
+
+
+def test_a_file_says_what_it_is(model: P3D, saved: Path) -> None:
+    file = describe_file(saved)
+    assert (file.format, file.config, file.class_names) == ("p3d", model.config, NAMES)
+    assert (file.source, file.recipe, file.notes) == ("made up", {"epochs": 3}, ())
+    with safe_open(saved, "pt") as raw:
+        assert raw.metadata()["wiring"] == "port"
+
+
+def test_metadata_and_tensors_rebuild_the_model(model: P3D) -> None:
+    rebuilt = model_from(model.state_dict(), metadata_of(model))
+    assert same(rebuilt.state_dict(), model.state_dict())
+    assert metadata_of(rebuilt) == metadata_of(model)
+
+
+def test_a_training_checkpoint_is_a_weight_file(model: P3D, tmp_path: Path) -> None:
+    state = {"format": CHECKPOINT_FORMAT, "model": model.state_dict(), "step": 7}
+    torch.save(state | {"metadata": metadata_of(model)}, tmp_path / "last.pt")
+    loaded = load_model(tmp_path / "last.pt")
+    assert describe_file(tmp_path / "last.pt").format == "checkpoint"
+    assert (loaded.config, loaded.class_names) == (model.config, NAMES)
+    assert same(loaded.state_dict(), model.state_dict())
+
+
+def test_a_bare_state_dict_of_ours_takes_the_defaults(model: P3D, tmp_path: Path) -> None:
+    save_file(
+        {k: v.contiguous() for k, v in model.state_dict().items()}, tmp_path / "bare.safetensors"
+    )
+    file = describe_file(tmp_path / "bare.safetensors")
+    assert (file.config.wiring, file.config.variant) == ("author", "ABC")
+    assert "bare p3d state dict" in file.notes[0]
+
+
+def test_overrides_are_obeyed_and_noted(saved: Path, caplog: pytest.LogCaptureFixture) -> None:
+    loaded = load_model(
+        saved, wiring="author", num_classes=5, class_names=list("abcde"), preprocessing="authors"
+    )
+    assert (loaded.config.wiring, loaded.config.num_classes) == ("author", 5)
+    assert loaded.class_names == tuple("abcde")
+    assert loaded.preprocessing == AUTHORS
+    assert "wiring is author as asked; the file's is port" in caplog.text
+    assert "classifier of 3 classes is dropped" in caplog.text
+    assert load_model(saved, num_classes=4).class_names is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({"class_names": ["a"]}, "1 class names were given for 3 classes"),
+        ({"modality": "flow"}, "leave modality out"),
+        ({"preprocessing": "inception"}, "no preprocessing is called 'inception'"),
+        ({"wiring": "caffe"}, "no wiring is called 'caffe'"),
+        ({"variant": "2d"}, "13 unexpected|78 unexpected"),
+        ({"num_classes": 0}, "num_classes is 0"),
+        (
+            {"preprocessing": Preprocessing(channels="flow", mean=(1.0, 1.0), std=(1.0, 1.0))},
+            "does not fit a rgb network",
+        ),
+    ],
+)
+def test_overrides_that_cannot_be_are_refused(saved: Path, overrides: dict, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        load_model(saved, **overrides)
+
+
+# ------------------------------------------------------------------ filling a model
+
+
+def test_pretrained_weights_fill_a_model_of_other_classes(model: P3D, saved: Path) -> None:
+    mine = create_model("p3d63", num_classes=4, wiring="port", variant="C")
+    head = mine.fc.weight.detach().clone()
+    mine.preprocessing = Preprocessing(num_frames=32)
+    notes = load_pretrained(mine, saved)
+    assert torch.equal(mine.fc.weight, head)
+    assert torch.equal(mine.res4[1].reduce.conv.weight, model.res4[1].reduce.conv.weight)
+    assert mine.preprocessing.num_frames == 32
+    assert "classifier of 3 classes is left out" in notes[0]
+
+
+def test_pretrained_weights_bring_their_pixels(model: P3D, tmp_path: Path) -> None:
+    source = model_from(model.state_dict(), metadata_of(model))
+    source.preprocessing = AUTHORS
+    save_model(source, tmp_path / "m.safetensors")
+    mine = create_model("p3d63", num_classes=3, wiring="port", variant="C")
+    mine.preprocessing = Preprocessing(crop=112)
+    assert load_pretrained(mine, tmp_path / "m.safetensors") == ()
+    assert mine.preprocessing == replace(AUTHORS, crop=112)
+    assert torch.equal(mine.fc.weight, model.fc.weight)
+    assert mine.class_names == NAMES
+
+
+def test_a_head_for_the_same_number_of_other_classes_is_left_out(saved: Path) -> None:
+    mine = create_model("p3d63", num_classes=3, wiring="port", variant="C")
+    mine.class_names = ("run", "jump", "sit down")
+    assert "left out" in load_pretrained(mine, saved)[0]
+    assert mine.class_names == ("run", "jump", "sit down")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"wiring": "author", "variant": "C"}, "wiring is port in the file and author in the"),
+        ({"wiring": "port"}, "variant is C in the file and ABC in the model"),
+        ({"modality": "flow", "wiring": "port", "variant": "C"}, "modality is rgb in the file"),
+    ],
+)
+def test_another_network_is_not_filled(saved: Path, options: dict, said: str) -> None:
+    mine = create_model("p3d63", num_classes=3, **options)
+    before = {key: value.clone() for key, value in mine.state_dict().items()}
+    with pytest.raises(UserError, match=said):
+        load_pretrained(mine, saved)
+    assert same(before, mine.state_dict())
+
+
+# ------------------------------------------------------------------ writing
+
+
+def test_names_must_match_the_classes(model: P3D, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="2 class names were given for 3 classes"):
+        save_model(model, tmp_path / "m.safetensors", class_names=["a", "b"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_nothing_can_be_written_it_says_so(model: P3D, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be written"):
+        save_model(model, tmp_path / "no" / "such" / "m.safetensors")
+    with pytest.raises(UserError, match="is a folder"):
+        save_model(model, tmp_path)
+
+
+def test_a_write_that_fails_leaves_the_old_file(model: P3D, tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="limits on file size are Unix's")
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(b"what stood there")
+    # A limit on the size of files fails in the middle of writing, as a full disk does.
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+    try:
+        with pytest.raises(UserError, match="cannot be written"):
+            save_model(model, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert path.read_bytes() == b"what stood there"
+    assert [file.name for file in tmp_path.iterdir()] == ["m.safetensors"]
+
+
+# ------------------------------------------------------------------ bad files
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("touch exploded",)
+
+
+def _write_bad(kind: str, path: Path, saved: Path) -> None:
+    whole = saved.read_bytes()
+    tensor = torch.ones(2)
+    match kind:
+        case "empty":
+            path.write_bytes(b"")
+        case "folder":
+            path.mkdir()
+        case "web page":
+            path.write_text("\n<!DOCTYPE html><html><body>Quota exceeded</body></html>")
+        case "text":
+            path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\n")
+        case "cut safetensors":
+            path.write_bytes(whole[: len(whole) // 2])
+        case "cut header":
+            path.write_bytes(whole[:200])
+        case "cut zip" | "cut pickle":
+            state = {"conv1_custom.weight": torch.ones(400, 400)}
+            torch.save(state, path, _use_new_zipfile_serialization=kind == "cut zip")
+            data = path.read_bytes()
+            path.write_bytes(data[: len(data) * 2 // 3])
+        case "bomb":
+            torch.save({"state_dict": {"conv1_custom.weight": tensor}, "x": Bomb()}, path)
+        case "bare bomb":
+            path.write_bytes(pickle.dumps(Bomb(), protocol=2))
+        case "list":
+            torch.save([tensor], path)
+        case "other network":
+            torch.save({"features.0.weight": tensor}, path)
+        case "other safetensors":
+            save_file({"features.0.weight": tensor}, path)
+        case "no tensors":
+            torch.save({"epoch": 3}, path)
+        case "checkpoint without model":
+            torch.save({"format": CHECKPOINT_FORMAT}, path)
+        case "newer":
+            save_file({"x": tensor}, path, {"p3d_format": "99"})
+        case "broken record":
+            save_file({"x": tensor}, path, {"p3d_format": "1", "name": "p3d63"})
+
+
+BAD = {
+    "empty": "is empty",
+    "missing": "No such file",
+    "folder": "is a folder",
+    "web page": "web page",
+    "text": "neither a PyTorch file, nor safetensors",
+    "cut safetensors": "damaged or cut short",
+    "cut header": "damaged or cut short",
+    "cut zip": "damaged or cut short",
+    "cut pickle": "damaged or cut short",
+    "bomb": "Python objects besides tensors",
+    "bare bomb": "damaged or cut short|Python objects besides tensors",
+    "list": "holds a list, not a state dict",
+    "other network": "features.0.weight",
+    "other safetensors": "features.0.weight",
+    "no tensors": "none at all",
+    "checkpoint without model": "without a network",
+    "newer": "upgrade p3d",
+    "broken record": "metadata is damaged",
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_file_gets_one_line(
+    kind: str, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "weights.pth"
+    _write_bad(kind, path, saved)
+    with pytest.raises(UserError, match=BAD[kind]) as caught:
+        load_model(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_names_of_files_do_not_matter(model: P3D, saved: Path, tmp_path: Path) -> None:
+    path = tmp_path / "weights.caffemodel"
+    path.write_bytes(saved.read_bytes())
+    assert describe_file(path).config == model.config

@@ -1,0 +1,79 @@
+"""What networks cost, against the published numbers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from p3d.errors import UserError
+from p3d.model.network import create_model
+from p3d.weights.info import InfoOptions, gather, run
+from p3d.weights.metadata import save_model
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "modality", "parameters"),
+    [
+        ("p3d63", 101, "rgb", 25_132_581),
+        ("p3d131", 101, "rgb", 47_475_749),
+        ("p3d199", 101, "rgb", 65_879_589),
+        ("p3d199", 400, "rgb", 66_492_240),
+        ("p3d199", 487, "rgb", 66_670_503),
+        ("p3d199", 400, "flow", 66_489_104),
+    ],
+)
+def test_networks_have_the_published_sizes(
+    name: str, classes: int, modality: str, parameters: int
+) -> None:
+    info = gather(InfoOptions(name, num_classes=classes, modality=modality))  # type: ignore[arg-type]
+    assert info.parameters == parameters
+    assert info.file_bytes >= 4 * parameters
+
+
+@pytest.mark.parametrize(("name", "gmacs"), [("p3d63", 8.44), ("p3d131", 12.90), ("p3d199", 18.40)])
+def test_networks_cost_what_they_are_known_to(name: str, gmacs: float) -> None:
+    info = gather(InfoOptions(name))
+    assert round(info.macs / 1e9, 2) == gmacs
+    assert (info.frames, info.size) == (16, 160)
+
+
+def test_the_parts_are_those_of_the_paper() -> None:
+    info = gather(InfoOptions("p3d63"))
+    assert {part.name: part.output for part in info.stages} == {
+        "stem": (64, 8, 40, 40),
+        "res2": (256, 8, 40, 40),
+        "res3": (512, 4, 20, 20),
+        "res4": (1024, 2, 10, 10),
+        "res5": (2048, 1, 5, 5),
+        "fc": (101,),
+    }
+    assert info.stages[0].macs == 64 * 3 * 49 * 16 * 80 * 80
+    assert info.stages[-1].macs == 2048 * 101
+
+
+def test_cost_follows_the_clip() -> None:
+    small = gather(InfoOptions("p3d63", size=80, frames=8))
+    assert small.macs < gather(InfoOptions("p3d63")).macs / 7
+
+
+def test_a_file_is_described(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = create_model("p3d63", num_classes=2, variant="2d")
+    path = tmp_path / "m.safetensors"
+    save_model(model, path, class_names=["yes", "no"], source="a test", recipe={"epochs": 1})
+    run(InfoOptions(str(path)))
+    text = capsys.readouterr().out
+    for expected in ("p3d63, author wiring, 2d, rgb", "yes, no", "a test", '{"epochs": 1}', "res5"):
+        assert expected in text
+    run(InfoOptions(str(path), json=True))
+    told = json.loads(capsys.readouterr().out)
+    assert told["file_bytes"] == path.stat().st_size
+    assert told["parameters"] == sum(p.numel() for p in model.parameters())
+
+
+def test_what_is_neither_a_network_nor_a_file_is_refused() -> None:
+    with pytest.raises(UserError, match="p3d64: neither a network"):
+        gather(InfoOptions("p3d64"))
+    with pytest.raises(UserError, match="16 frames of 0x0 px is empty"):
+        gather(InfoOptions("p3d63", size=0))
