@@ -15,7 +15,7 @@ from p3d.model.sync_batchnorm import SyncNorm, synchronize_norms
 from p3d.system.distributed import Group, join, read_launch
 from p3d.training.optim import freeze
 from p3d.training.recipes import SCRATCH, Recipe
-from p3d.training.state import Run, build_run
+from p3d.training.state import TrainState, build_state
 from p3d.training.step import train_step
 
 CPU = torch.device("cpu")
@@ -74,7 +74,7 @@ def batch(videos: list[int]) -> Batch:
     return Batch(stacked, labels, torch.tensor(videos, dtype=torch.int64), ())
 
 
-def build(recipe: Recipe, group: Group, *, sync: bool = False) -> Run:
+def build(recipe: Recipe, group: Group, *, sync: bool = False) -> TrainState:
     torch.manual_seed(1)
     model = create_model("p3d63", num_classes=2, dropout=recipe.dropout)
     if recipe.zero_init_residuals:
@@ -83,7 +83,7 @@ def build(recipe: Recipe, group: Group, *, sync: bool = False) -> Run:
         synchronize_norms(model)
     freeze(model, recipe)
     model.train()
-    return build_run(
+    return build_state(
         recipe,
         model,
         DATASET,

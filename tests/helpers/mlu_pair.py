@@ -12,7 +12,7 @@ from p3d.model.network import create_model
 from p3d.model.sync_batchnorm import synchronize_norms
 from p3d.system.device import resolve_device
 from p3d.system.distributed import Group, join, read_launch
-from p3d.training.state import Run, build_run
+from p3d.training.state import TrainState, build_state
 from p3d.training.step import train_step
 
 
@@ -46,12 +46,12 @@ def check_collectives(group: Group, card: torch.device) -> None:
     assert host.tolist() == [2.0, 2.0]
 
 
-def build(device: torch.device, group: Group) -> Run:
+def build(device: torch.device, group: Group) -> TrainState:
     torch.manual_seed(group.rank)  # the main process's weights are what all start from
     model = create_model("p3d63", num_classes=2, dropout=RECIPE.dropout)
     synchronize_norms(model)
     model.train()
-    return build_run(
+    return build_state(
         RECIPE,
         model,
         DATASET,

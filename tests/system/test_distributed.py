@@ -80,7 +80,7 @@ def test_a_stopped_pair_is_finished_by_one_process(
     output = process.communicate(timeout=240)[0]
     assert process.returncode != 0
     assert "stopped by SIGTERM in epoch 1 after step" in output
-    stopped = newest(tmp_path)["progress"]["step"]
+    stopped = newest(tmp_path).progress.step
     assert 1 <= stopped < 4
     recipe = replace(TINY, batch_size=4, **AGREEING)
     assert run(options(sample, tmp_path, recipe, resume=True)) == 0
