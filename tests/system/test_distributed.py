@@ -43,7 +43,7 @@ def pair(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_one_and_two_processes_agree(pair: Path, sample: Path, tmp_path: Path) -> None:
     recipe = replace(TINY, **AGREEING)
     assert run(options(sample, tmp_path, recipe)) == 0
-    ours, theirs = newest(pair)["model"], newest(tmp_path)["model"]
+    ours, theirs = newest(pair).model, newest(tmp_path).model
     for name, tensor in ours.items():
         torch.testing.assert_close(tensor, theirs[name], rtol=1e-4, atol=1e-6, msg=name)
     together, alone = read_log(pair), read_log(tmp_path)
@@ -86,7 +86,7 @@ def test_a_stopped_pair_is_finished_by_one_process(
     assert run(options(sample, tmp_path, recipe, resume=True)) == 0
     start = [line for line in read_log(tmp_path) if line["event"] == "start"][-1]
     assert (start["processes"], start["clips_per_step"]) == (1, 8)
-    ours, theirs = newest(tmp_path)["model"], newest(pair)["model"]
+    ours, theirs = newest(tmp_path).model, newest(pair).model
     for name, tensor in ours.items():
         torch.testing.assert_close(tensor, theirs[name], rtol=1e-4, atol=1e-6, msg=name)
 
