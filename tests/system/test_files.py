@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -11,8 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from p3d.errors import UserError
 from p3d.model.network import create_model
-from p3d.system.files import replacing
+from p3d.system.files import lock_folder, replacing
 from p3d.weights.metadata import save_model
 
 
@@ -77,3 +81,55 @@ def test_saved_weights_have_the_permissions_of_any_new_file(tmp_path: Path, umas
         os.umask(before)
     for path in tmp_path.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
+
+
+def lock_in_another_process(folder: Path) -> subprocess.Popen[str]:
+    script = (
+        "from pathlib import Path; from p3d.system.files import lock_folder\n"
+        f"with lock_folder(Path({str(folder)!r})):\n"
+        "    print('locked', flush=True); input()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "locked\n"
+    return process
+
+
+@pytest.mark.parametrize("end", ["exit", "SIGKILL"])
+def test_a_folder_is_locked_until_its_process_ends(tmp_path: Path, end: str) -> None:
+    process = lock_in_another_process(tmp_path)
+    assert names(tmp_path) == [".lock"]
+    with pytest.raises(UserError, match=f"{tmp_path}: another process is using this folder"):
+        lock(tmp_path)
+    if end == "SIGKILL":
+        process.kill()
+    process.communicate("\n")
+    assert process.returncode == (-signal.SIGKILL if end == "SIGKILL" else 0)
+    lock(tmp_path)
+
+
+def lock(folder: Path) -> None:
+    with lock_folder(folder):
+        pass
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK])
+def test_a_file_system_without_locks_gets_a_warning(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    lock(tmp_path)
+    warning = capsys.readouterr().err
+    assert warning.startswith(f"p3d: warning: {tmp_path}: this file system has no locks")
+    assert warning.count("\n") == 1
+
+
+def test_a_lock_file_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / ".lock").mkdir()
+    with pytest.raises(UserError, match="cannot be locked"):
+        lock(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -15,6 +16,8 @@ from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from p3d.errors import UserError, printable
 
@@ -45,27 +48,43 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-@contextmanager
-def held(folder: Path) -> Iterator[bool]:
-    """Hold a folder for this process alone; yields whether nobody else holds it.
+_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
+"""Errors of file systems without locks, such as some network drives."""
 
-    The system lets go of it when the process ends, however it does. Where the system has no such
-    locks (Windows), the folder is nobody's.
+
+@contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Lock a folder for this process; the system unlocks it when the process ends, even by SIGKILL.
+
+    On a file system without locks, print a warning and continue.
+
+    Raises:
+        UserError: Another process holds the lock, or the lock file cannot be opened.
     """
+    # filelock's fallback, a lock by the existence of the file, would outlive a killed process.
+    lock = FileLock(folder / ".lock", fallback_to_soft=False)
     try:
-        import fcntl
-    except ImportError:
-        yield True
-        return
-    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(
+            f"{folder}: another process is using this folder; wait for it to end, or choose "
+            "another --out"
+        ) from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise UserError(
+                f"{folder}: cannot be locked ({error.strerror}); choose another --out"
+            ) from error
+        _print_warning(f"{folder}: this file system has no locks; run only one process in it")
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        yield False
-    else:
-        yield True
+        yield
     finally:
-        os.close(descriptor)
+        lock.release()
+
+
+def _print_warning(message: str) -> None:
+    with suppress(OSError):  # stderr may be on a disk that is full
+        print(f"p3d: warning: {message}", file=sys.stderr, flush=True)
 
 
 def _flush(path: Path) -> None:
@@ -103,7 +122,10 @@ class BestEffortFile:
             # A handle of a network drive that came back never works again; a new one does.
             self.close()
             if not self._failing:
-                self._warn(error)
+                reason = error.strerror or error
+                _print_warning(
+                    f"{printable(self.path)}: cannot be written ({reason}); going on without it"
+                )
             self._failing = True
             return False
         self._failing = False
@@ -121,15 +143,6 @@ class BestEffortFile:
             with suppress(OSError):
                 self._file.truncate(size)
             raise
-
-    def _warn(self, error: OSError) -> None:
-        with suppress(OSError):  # stderr may lie on the same disk
-            print(
-                f"p3d: warning: {printable(self.path)}: cannot be written "
-                f"({error.strerror or error}); going on without",
-                file=sys.stderr,
-                flush=True,
-            )
 
     def close(self) -> None:
         """Close the file; the next piece opens it again."""

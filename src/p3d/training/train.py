@@ -23,7 +23,7 @@ from p3d.report.page import write_run_report
 from p3d.run_folder import find_checkpoints
 from p3d.system.device import resolve_device, wants_pinned_memory
 from p3d.system.distributed import ALONE, Group, join, read_launch
-from p3d.system.files import held, make_folder, write_json
+from p3d.system.files import lock_folder, make_folder, write_json
 from p3d.system.machine import describe_machine
 from p3d.system.signals import StopRequest
 from p3d.training.checkpoint import Saver, check_room, read_newest
@@ -188,12 +188,7 @@ def _train(options: TrainOptions, device: torch.device, group: Group, stop: Stop
     whole = Job(job, options, loader, validation, marks, stop)
     if group.is_main:
         make_folder(options.out)
-        with held(options.out) as is_ours:
-            if not is_ours:
-                raise UserError(
-                    f"another process is at work in {options.out}; let it end, or choose another "
-                    "--out"
-                )
+        with lock_folder(options.out):
             return _train_and_write(whole)
     return stop.exit_code if train_all(whole) else 0
 
