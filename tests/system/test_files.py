@@ -1,9 +1,8 @@
-"""Files appear whole, readable to those who may, and leave nothing behind."""
+"""Files are written completely or not at all, and folders are locked."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import signal
 import stat
@@ -16,7 +15,7 @@ import torch
 
 from p3d.errors import UserError
 from p3d.model.network import create_model
-from p3d.system.files import lock_folder, replacing
+from p3d.system.files import TEMPORARY, lock_folder, replacing
 from p3d.weights.metadata import save_model
 
 
@@ -24,7 +23,7 @@ def names(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir()]
 
 
-def test_the_file_appears_at_the_end(tmp_path: Path) -> None:
+def test_a_file_is_replaced_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
     path.write_text("old")
     with replacing(path) as temporary:
@@ -40,7 +39,7 @@ def write_half(path: Path) -> None:
         raise OSError("the disk is full")
 
 
-def test_a_block_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
+def test_a_failed_block_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
     path.write_text("old")
     with pytest.raises(OSError, match="the disk is full"):
@@ -49,7 +48,7 @@ def test_a_block_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
     assert names(tmp_path) == ["figures.json"]
 
 
-def test_a_killed_write_is_taken_over_by_the_next(tmp_path: Path) -> None:
+def test_the_next_write_overwrites_what_a_killed_one_left(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     script = (
         "import os, signal; from pathlib import Path; from p3d.system.files import replacing\n"
@@ -68,9 +67,45 @@ def test_a_killed_write_is_taken_over_by_the_next(tmp_path: Path) -> None:
     assert path.read_text() == "whole"
 
 
-@pytest.mark.skipif(os.name == "nt", reason="permissions are Unix's")
+@pytest.mark.parametrize("kind", ["file", "folder", "link", "second hard link"])
+def test_without_flush_a_file_folder_or_link_is_renamed(kind: str, tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_text("text")
+    if kind == "second hard link":
+        target.hardlink_to(source)
+    with replacing(target, flush=False) as temporary:
+        assert temporary.name.startswith(TEMPORARY)
+        assert not temporary.exists()
+        match kind:
+            case "file":
+                temporary.write_text("text")
+            case "folder":
+                temporary.mkdir()
+                (temporary / "frame.jpg").touch()
+            case "link":
+                temporary.symlink_to(source)
+            case "second hard link":
+                temporary.hardlink_to(source)
+    assert sorted(names(tmp_path)) == ["source", "target"]
+    assert names(target) == ["frame.jpg"] if kind == "folder" else target.read_text() == "text"
+
+
+def write_half_a_folder(path: Path) -> None:
+    with replacing(path, flush=False) as temporary:
+        temporary.mkdir()
+        (temporary / "frame.jpg").touch()
+        raise OSError("the disk is full")
+
+
+def test_a_failed_folder_is_deleted(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="the disk is full"):
+        write_half_a_folder(tmp_path / "frames")
+    assert names(tmp_path) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
 @pytest.mark.parametrize("umask", [0o022, 0o027])
-def test_saved_weights_have_the_permissions_of_any_new_file(tmp_path: Path, umask: int) -> None:
+def test_saved_weights_have_the_permissions_of_a_new_file(tmp_path: Path, umask: int) -> None:
     model = create_model("p3d63", num_classes=2)
     before = os.umask(umask)
     try:
@@ -119,6 +154,8 @@ def lock(folder: Path) -> None:
 def test_a_file_system_without_locks_gets_a_warning(
     code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
     def refuse(*_: object) -> None:
         raise OSError(code, os.strerror(code))
 
