@@ -61,9 +61,6 @@ COMMANDS = {
     "bench train": Command(
         "time training steps on made-up clips", "p3d.bench.train", "TrainBenchOptions"
     ),
-    "bench data": Command(
-        "time the loading of clips on this machine", "p3d.bench.data", "DataBenchOptions"
-    ),
 }
 
 
