@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from helpers.mlu import obstacle
+from helpers.mlu import missing_requirement
 from p3d.data.layouts import DataOptions, read_dataset
 from p3d.model.network import create_model, zero_init_residuals
 from p3d.run_folder import read_log
@@ -482,7 +482,7 @@ def test_two_machines_train_as_the_model_zoo_does_and_begin_again_by_themselves(
 def test_fp16_inference_measures_every_test_video(place: Path) -> None:
     """On the simulated MLU; on the CPU where that cannot be built."""
     settings = real(place, OUT="measured")
-    if obstacle() is None:
+    if missing_requirement() is None:
         settings["PYTHONPATH"] = f"{SIMULATED_MLU}:{os.environ.get('PYTHONPATH', '')}"
     else:
         settings["DEVICE"] = "cpu"
