@@ -288,8 +288,8 @@ std::tuple<Tensor, Tensor, Tensor> convolution_backward(
           to_device(std::get<2>(gradients), device.get())};
 }
 
-// Accelerators use this fused kernel, which takes no generator. It computes like the `dropout` of the
-// CPU, so that the same seed gives the same bits.
+// Accelerators use this fused kernel, which takes no generator. It computes like the CPU's dropout,
+// so that the same seed gives the same bits.
 std::tuple<Tensor, Tensor> native_dropout(const Tensor& input, double p,
                                           std::optional<bool> train) {
   const c10::Device device = input.device();
