@@ -11,12 +11,12 @@ LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 
 
 def launch(
-    processes: int, *command: object, env: dict[str, str] | None = None, module: bool = True
+    num_processes: int, *command: object, env: dict[str, str] | None = None, module: bool = True
 ) -> subprocess.Popen[str]:
     """Start `p3d`, or a script, under torchrun; `finish` returns its output."""
-    started = ["-m", "p3d"] if module else []
+    program = ["-m", "p3d"] if module else []
     return subprocess.Popen(
-        [*LAUNCHER, str(processes), *started, *map(str, command)],
+        [*LAUNCHER, str(num_processes), *program, *map(str, command)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -49,9 +49,9 @@ def train_flags(data: Path, out: Path, **changes: object) -> list[str]:
         "crop": 16,
         "flip_probability": 0,
     }
-    words = ["train"]
+    arguments = ["train"]
     for name, value in (flags | changes).items():
-        words.append(f"--{name.replace('_', '-')}")
+        arguments.append(f"--{name.replace('_', '-')}")
         if value is not True:
-            words += str(value).split() if name == "resize" else [str(value)]
-    return words
+            arguments += str(value).split() if name == "resize" else [str(value)]
+    return arguments

@@ -66,7 +66,7 @@ def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
 
 
 def _create(path: Path) -> int:
-    """Create an empty file, also in place of another, and return its permissions."""
+    """Create an empty file, replacing another, and return its permissions."""
     path.unlink(missing_ok=True)
     path.touch()
     return path.stat().st_mode & 0o777
