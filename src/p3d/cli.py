@@ -83,9 +83,6 @@ COMMANDS = {
         "TrainBenchOptions",
         takes_recipe=True,
     ),
-    "bench data": Command(
-        "time the loading of clips on this machine", "p3d.bench.data", "DataBenchOptions"
-    ),
 }
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from helpers.mlu import obstacle
+from helpers.mlu import missing_requirement
 from p3d.data.layouts import DataOptions, read_dataset
 from p3d.model.network import create_model, zero_init_residuals
 from p3d.run_folder import read_log
@@ -489,7 +489,7 @@ def test_two_machines_train_with_model_zoo_settings_and_restart_by_themselves(
 def test_fp16_inference_evaluates_every_test_video(workspace: Path) -> None:
     """Run on the simulated MLU, or on the CPU if it cannot be built."""
     settings = real_settings(workspace, OUT="measured")
-    if obstacle() is None:
+    if missing_requirement() is None:
         settings["PYTHONPATH"] = f"{SIMULATED_MLU}:{os.environ.get('PYTHONPATH', '')}"
     else:
         settings["DEVICE"] = "cpu"

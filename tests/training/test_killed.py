@@ -20,7 +20,7 @@ from helpers.processes import finish, launch, train_flags
 from helpers.runs import assert_equal_weights, newest, options
 from p3d.errors import UserError
 from p3d.run_folder import BEST, find_checkpoints, read_log
-from p3d.system.files import held
+from p3d.system.files import lock_folder
 from p3d.training.checkpoint import CheckpointState, Saver, check_room
 from p3d.training.log import RunLog
 from p3d.training.progress import Progress
@@ -153,12 +153,11 @@ def test_a_failed_save_leaves_the_checkpoints_before_it(tmp_path: Path, capsys) 
 
 
 def test_a_run_has_one_writer(sample: Path, tmp_path: Path) -> None:
-    with held(tmp_path) as is_ours:
-        assert is_ours
-        with pytest.raises(UserError, match=r"another process is training in .*; wait for it"):
-            run(options(sample, tmp_path))
-    with held(tmp_path) as is_ours:
-        assert is_ours
+    words = "another process is using this folder; wait for it to end"
+    with lock_folder(tmp_path), pytest.raises(UserError, match=words):
+        run(options(sample, tmp_path))
+    with lock_folder(tmp_path):
+        pass
 
 
 def test_there_must_be_room_for_a_checkpoint(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from p3d.prepare.options import LinkMode
-from p3d.system.files import TEMPORARY, appearing, replacing
+from p3d.system.files import TEMPORARY, replacing
 
 _CANNOT_LINK = {errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EACCES, errno.ENOSYS}
 
@@ -35,7 +35,7 @@ def place(source: Path, target: Path, mode: LinkMode) -> LinkMode:
     Returns:
         What was done: `mode`, or `"copy"` in its place.
     """
-    with appearing(target) as temporary:
+    with replacing(target, flush=False) as temporary:
         if mode == "symbolic":
             temporary.symlink_to(source.resolve())
             return mode

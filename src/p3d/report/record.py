@@ -17,7 +17,7 @@ from torch import Tensor
 
 from p3d.errors import UserError
 from p3d.evaluation.metrics import Accuracy, measure
-from p3d.run_folder import FILE, read_log
+from p3d.run_folder import LOG_FILE, read_log
 
 Line = Mapping[str, Any]
 
@@ -158,9 +158,9 @@ def read_run(folder: Path) -> RunRecord:
     Raises:
         UserError: The folder has no log, or a file in it cannot be read.
     """
-    if not (folder / FILE).is_file():
+    if not (folder / LOG_FILE).is_file():
         raise UserError(
-            f"{folder} has no {FILE}, so it is not a training run; give the --out of a p3d train"
+            f"{folder} has no {LOG_FILE}, so it is not a training run; give the --out of p3d train"
         )
     try:
         return RunRecord(

@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from p3d.errors import UserError
-from p3d.run_folder import FILE, read_log
+from p3d.run_folder import LOG_FILE, read_log
 from p3d.system.files import BestEffortFile, write_text
 from p3d.video.thumbnails import encode_gif
 
@@ -38,8 +38,8 @@ class RunLog:
 
     def __init__(self, folder: Path, step: int, *, tensorboard: bool = False) -> None:
         kept = [line for line in read_log(folder) if line["step"] <= step] if step else []
-        write_text(folder / FILE, "".join(json.dumps(line) + "\n" for line in kept))
-        self._lines = BestEffortFile(folder / FILE, separator=b"\n")
+        write_text(folder / LOG_FILE, "".join(json.dumps(line) + "\n" for line in kept))
+        self._lines = BestEffortFile(folder / LOG_FILE, separator=b"\n")
         self._board = EventFile(folder / "tensorboard", step) if tensorboard else None
 
     def write(self, event: str, step: int, **values: Any) -> None:

@@ -19,7 +19,7 @@ from p3d.report.page import write_run_report
 from p3d.run_folder import find_checkpoints
 from p3d.system.device import resolve_device, wants_pinned_memory
 from p3d.system.distributed import Group, join, read_launch
-from p3d.system.files import held, make_folder, write_json
+from p3d.system.files import lock_folder, make_folder, write_json
 from p3d.system.machine import describe_machine
 from p3d.system.options import plain_options
 from p3d.system.signals import StopRequest
@@ -91,12 +91,7 @@ def _train(options: TrainOptions, device: torch.device, group: Group, stop: Stop
     if not group.is_main:
         return stop.exit_code if trainer.train() else 0
     make_folder(options.out)
-    with held(options.out) as is_ours:
-        if not is_ours:
-            raise UserError(
-                f"another process is training in {options.out}; wait for it to end, or choose "
-                "another --out"
-            )
+    with lock_folder(options.out):
         return _train_and_write(trainer)
 
 
