@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import tyro
-from torch import Tensor, nn
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from p3d.errors import UserError
 from p3d.model.network import BLOCKS, CHANNELS, Modality, Name, P3DConfig, Variant, Wiring
@@ -64,15 +64,6 @@ class Stage:
     macs: int
 
 
-def _macs(module: nn.Module, output: Tensor) -> int:
-    """Multiplications of one convolution or matrix product, over the whole output."""
-    if isinstance(module, nn.Conv2d):
-        return output.numel() * module.weight[0].numel()
-    if isinstance(module, nn.Linear):
-        return output.numel() * module.in_features
-    return 0
-
-
 def stages(config: P3DConfig, *, frames: int = 16, size: int = 160) -> list[Stage]:
     """Measure every part of a network for one clip.
 
@@ -89,32 +80,27 @@ def stages(config: P3DConfig, *, frames: int = 16, size: int = 160) -> list[Stag
     """
     if frames < 1 or size < 1:
         raise UserError(f"a clip of {frames} frames of {size}x{size} px is empty; give 1 or more")
-    model = skeleton(config).eval()
+    model, counter, found = skeleton(config).eval(), FlopCounterMode(display=False), list[Stage]()
+
+    def record(name: str, part: nn.Module) -> None:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            rows, channels, *space = (output[0] if isinstance(output, tuple) else output).shape
+            # There is one clip, so that the rows of a 4-D output are its frames.
+            shape = (channels, rows, *space) if space else (channels,)
+            # A multiplication and its addition count as two operations.
+            macs = counter.get_total_flops() // 2 - sum(stage.macs for stage in found)
+            found.append(Stage(name, shape, sum(p.numel() for p in part.parameters()), macs))
+
+        last = part[-1] if isinstance(part, nn.ModuleList) else part
+        last.register_forward_hook(hook)
+
+    for name, part in model.named_children():
+        if name != "dropout":
+            record(name, part)
     clip = torch.zeros(1, CHANNELS[config.modality], frames, size, size, device="meta")
-    parts = list(model.named_children())
-    macs = dict.fromkeys((name for name, _ in parts), 0)
-    outputs: dict[str, tuple[int, ...]] = {}
-
-    def count(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, _: Any, output: Any) -> None:
-            result = output[0] if isinstance(output, tuple) else output
-            macs[name] += _macs(module, result)
-            rows, *rest = result.shape
-            # Frames lie beside clips in the first axis, and there is one clip.
-            outputs[name] = (rest[0], rows, *rest[1:]) if rest[1:] else tuple(rest)
-
-        return hook
-
-    for name, part in parts:
-        for module in part.modules():
-            module.register_forward_hook(count(name))
-    with torch.no_grad():
+    with torch.no_grad(), counter:
         model(clip)
-    return [
-        Stage(name, outputs[name], sum(p.numel() for p in part.parameters()), macs[name])
-        for name, part in parts
-        if name != "dropout"
-    ]
+    return found
 
 
 @dataclass(frozen=True)
