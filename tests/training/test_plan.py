@@ -138,7 +138,7 @@ def test_activations_are_counted_as_autograd_keeps_them(
 def test_recomputed_blocks_keep_their_inputs_and_one_block_whole() -> None:
     model = skeleton(P3DConfig("p3d63", 4))
     whole = activation_bytes(model, UCF101, "fp32")
-    model.recomputes = True
+    model.checkpoint_activations = True
     few = activation_bytes(model, UCF101, "fp32")
     assert 0.4 * whole < few < 0.7 * whole
     one, two = (activation_bytes(model, replace(UCF101, batch_size=n), "fp32") for n in (1, 2))

@@ -95,7 +95,7 @@ def _build(options: TrainBenchOptions, device: torch.device, group: Group) -> Ru
     if options.sync_norms:
         synchronize_norms(model)
     freeze(model, recipe)
-    model.recomputes = options.checkpoint_activations
+    model.checkpoint_activations = options.checkpoint_activations
     model.train()
     clips = _share(recipe, group) * group.world_size
     names = tuple(map(str, range(options.classes)))

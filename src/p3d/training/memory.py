@@ -46,7 +46,7 @@ def activation_bytes(model: P3D, recipe: Recipe, precision: Precision) -> int:
     """Count what the backward pass of one batch keeps, weights and pixels aside.
 
     In mixed precision the copies of weights that are cast for the convolutions count, since they
-    are kept as long. A compiled network keeps less. With activation checkpointing (`recomputes`)
+    are kept as long. A compiled network keeps less. With activation checkpointing
     it is the inputs of all blocks, and all of one block.
 
     Args:
@@ -75,7 +75,7 @@ def activation_bytes(model: P3D, recipe: Recipe, precision: Precision) -> int:
     ignored = {_number(tensor) for tensor in others}
     with torch.autograd.graph.saved_tensors_hooks(ledger.note, lambda tensor: tensor):
         network(clips.permute(0, 4, 1, 2, 3).to(dtype))
-    if not model.recomputes:
+    if not model.checkpoint_activations:
         return _bytes(ledger.kept.values(), ignored)
     always = [ledger.kept.pop(None), ledger.inputs]
     counted = ignored.union(*always)

@@ -72,7 +72,7 @@ def build_model(options: TrainOptions, class_names: tuple[str, ...]) -> tuple[P3
     if options.sync_norms:
         synchronize_norms(model)
     freeze(model, recipe)
-    model.recomputes = options.checkpoint_activations
+    model.checkpoint_activations = options.checkpoint_activations
     return model, notes
 
 
