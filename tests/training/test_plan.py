@@ -176,7 +176,7 @@ def test_what_is_concluded_of_the_weights_is_said(sample: Path, tmp_path: Path, 
     save_model(model, tmp_path / "three.safetensors")
     planned = options(sample, tmp_path / "run", plan=True, weights=tmp_path / "three.safetensors")
     assert run(planned) == 0
-    assert "classifier of 3 classes is left out" in capsys.readouterr().out
+    assert "classifier of 3 classes is skipped" in capsys.readouterr().out
     assert not (tmp_path / "run").exists()
 
 
