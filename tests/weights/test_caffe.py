@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from helpers.weight_files import blob, field, layer, randomise
+from helpers.weight_files import blob, field, layer, randomize
 from p3d.errors import UserError
 from p3d.model.network import create_model
 from p3d.preprocessing import AUTHORS, AUTHORS_FLOW
@@ -73,7 +73,7 @@ def caffemodel(
 
 @pytest.fixture(scope="module")
 def flow_state() -> dict[str, Tensor]:
-    return randomise(create_model("p3d63", num_classes=4, modality="flow").state_dict())
+    return randomize(create_model("p3d63", num_classes=4, modality="flow").state_dict())
 
 
 @pytest.mark.parametrize(("letters", "legacy"), [(True, False), (False, True)])
@@ -90,7 +90,7 @@ def test_reads_both_namings_and_both_shapes(
 
 
 def test_rgb_files_get_the_authors_preprocessing(tmp_path: Path) -> None:
-    state = randomise(create_model("p3d63", num_classes=2).state_dict())
+    state = randomize(create_model("p3d63", num_classes=2).state_dict())
     (tmp_path / "rgb.caffemodel").write_bytes(caffemodel(state))
     assert describe_file(tmp_path / "rgb.caffemodel").preprocessing == AUTHORS
 

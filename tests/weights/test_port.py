@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from helpers.weight_files import randomise
+from helpers.weight_files import randomize
 from p3d.errors import UserError
 from p3d.model.network import P3DConfig, create_model
 from p3d.model.plain import plain_twin
@@ -28,7 +28,7 @@ from p3d.weights.port import to_port
 def port_state(modality: str = "rgb") -> dict[str, Tensor]:
     """Return the port's tensors as old PyTorch saved them, without batch counters (read-only)."""
     model = create_model("p3d63", num_classes=5, modality=modality)
-    ported = to_port(randomise(model.state_dict()))
+    ported = to_port(randomize(model.state_dict()))
     return {key: value for key, value in ported.items() if "num_batches" not in key}
 
 

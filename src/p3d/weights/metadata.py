@@ -86,7 +86,7 @@ def save_model(
 ) -> None:
     """Save a network with its configuration and preprocessing as a safetensors file.
 
-    The file is written completely or not at all. An existing file is replaced.
+    The file is written completely or not at all: an error leaves an existing file as it was.
 
     Args:
         model: The network, on any device.
