@@ -10,8 +10,8 @@ import torch
 from p3d.errors import UserError
 from p3d.model.network import create_model
 from p3d.preprocessing import AUTHORS
-from p3d.weights.convert import ConvertOptions, convert, run
-from p3d.weights.describe import Overrides, describe_file
+from p3d.weights.convert import ConvertOptions, run
+from p3d.weights.describe import describe_file
 from p3d.weights.loading import load_model
 from p3d.weights.port import to_port
 
@@ -44,13 +44,13 @@ def test_converts_a_port_file(
 
 def test_overwrites_only_on_request(port_file: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is the input itself"):
-        convert(port_file, port_file, Overrides(), overwrite=True)
+        run(ConvertOptions(port_file, port_file, force=True))
     out = tmp_path / "out.safetensors"
     out.write_text("precious")
     with pytest.raises(UserError, match="exists already"):
-        convert(port_file, out, Overrides())
+        run(ConvertOptions(port_file, out))
     assert out.read_text() == "precious"
-    convert(port_file, out, Overrides(), overwrite=True)
+    run(ConvertOptions(port_file, out, force=True))
     assert load_model(out).config.num_classes == 2
 
 

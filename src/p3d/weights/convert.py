@@ -53,32 +53,6 @@ def _read_class_names(path: Path) -> tuple[str, ...]:
     return tuple(line.strip() for line in lines if line.strip())
 
 
-def convert(
-    source: Path, target: Path, overrides: Overrides, *, overwrite: bool = False
-) -> WeightFile:
-    """Convert a weight file to our safetensors.
-
-    Args:
-        source: Any file that `p3d.load_model` reads.
-        target: The safetensors file to write; not the source.
-        overrides: Values that replace those of the source.
-        overwrite: Whether an existing target may be replaced.
-
-    Returns:
-        The description of the source.
-
-    Raises:
-        UserError: The source cannot be read, or the target exists or cannot be written.
-    """
-    if target.exists() and source.exists() and target.samefile(source):
-        raise UserError(f"{target}: is the input itself; give another output")
-    if target.exists() and not overwrite:
-        raise UserError(f"{target}: exists already; give another output, or overwrite it (--force)")
-    state, file = read_weights(source, overrides)
-    save_model(build_model(state, file), target, source=file.source, recipe=file.recipe)
-    return file
-
-
 def _summary(file: WeightFile) -> str:
     config, prep = file.config, file.preprocessing
     lines = [
@@ -93,11 +67,16 @@ def _summary(file: WeightFile) -> str:
 
 
 def run(options: ConvertOptions) -> None:
-    """Convert as the options state, and print what the input contained.
+    """Convert a weight file, and print what it contained.
 
     Raises:
-        UserError: As `convert`.
+        UserError: The input cannot be read, or the output exists or cannot be written.
     """
+    source, target = options.input, options.output
+    if target.exists() and source.exists() and target.samefile(source):
+        raise UserError(f"{target}: is the input itself; give another output")
+    if target.exists() and not options.force:
+        raise UserError(f"{target}: exists already; give another output, or overwrite it (--force)")
     overrides = Overrides(
         wiring=options.wiring,
         variant=options.variant,
@@ -106,6 +85,6 @@ def run(options: ConvertOptions) -> None:
         class_names=None if options.class_names is None else _read_class_names(options.class_names),
         preprocessing=options.preprocessing,
     )
-    file = convert(options.input, options.output, overrides, overwrite=options.force)
-    size = options.output.stat().st_size / 1e6
-    sys.stdout.write(f"{_summary(file)}\nwrote {options.output} ({size:.1f} MB)\n")
+    state, file = read_weights(source, overrides)
+    save_model(build_model(state, file), target, source=file.source, recipe=file.recipe)
+    sys.stdout.write(f"{_summary(file)}\nwrote {target} ({target.stat().st_size / 1e6:.1f} MB)\n")

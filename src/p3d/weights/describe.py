@@ -69,56 +69,64 @@ class WeightFile:
     notes: tuple[str, ...]
 
 
-def _named_preprocessing(name: PreprocessingName, modality: str) -> Preprocessing:
-    table = {
+def _resolve_preprocessing(
+    preprocessing: PreprocessingName | Preprocessing, modality: str
+) -> Preprocessing:
+    if isinstance(preprocessing, Preprocessing):
+        if (preprocessing.channels == "flow") != (modality == "flow"):
+            raise UserError(
+                f"a preprocessing for {preprocessing.channels} does not fit a {modality} network; "
+                f"give one for {modality}"
+            )
+        return preprocessing
+    named = {
         ("authors", "rgb"): AUTHORS,
         ("authors", "flow"): AUTHORS_FLOW,
         ("imagenet", "rgb"): IMAGENET,
         ("imagenet", "flow"): UNIT_FLOW,
-    }
-    if (name, modality) not in table:
-        raise UserError(f"no preprocessing is called {name!r}; choose one of: authors, imagenet")
-    return table[name, modality]
+    }.get((preprocessing, modality))
+    if named is None:
+        raise UserError(
+            f"no preprocessing is called {preprocessing!r}; choose one of: authors, imagenet"
+        )
+    return named
 
 
 def _infer(
     contents: Contents, overrides: Overrides
-) -> tuple[dict[str, Tensor], P3DConfig, Preprocessing, str]:
+) -> tuple[dict[str, Tensor], P3DConfig, PreprocessingName, str]:
     """Infer what a file without metadata contains.
 
     Returns:
         Tensors under our names, configuration, preprocessing, and a note on how they were inferred.
     """
-    state, wiring, variant = contents.state, "author", overrides.variant
+    state, variant = contents.state, overrides.variant
     if contents.format == "resnet":
-        wiring, modality = overrides.wiring or wiring, overrides.modality or "rgb"
-        state = inflate(state, wiring=wiring, variant=variant or "ABC", modality=modality)
-        add_counters(state)
-    config = config_from(state, wiring=wiring, variant=variant)
-    preprocessing: PreprocessingName
-    if contents.format == "resnet":
-        preprocessing = "imagenet"
+        wiring, modality = overrides.wiring or "author", overrides.modality or "rgb"
+        state = add_counters(
+            inflate(state, wiring=wiring, variant=variant or "ABC", modality=modality)
+        )
+        config = config_from(state, wiring=wiring, variant=variant)
         note = (
             f"a 2-D ResNet, inflated to {config.name} ({config.wiring} wiring, {config.variant}); "
             "ImageNet's preprocessing is assumed"
         )
-    elif contents.format == "caffe":
-        preprocessing = "authors"
+        return state, config, "imagenet", note
+    config = config_from(state, wiring="author", variant=variant)
+    if contents.format == "caffe":
         note = "a .caffemodel: author wiring and the authors' preprocessing"
-    else:
-        port = contents.format == "port"
-        inferred, preprocessing, reason = infer_origin(state, config, port=port)
-        config = replace(config, wiring=inferred)
-        note = f"{reason}: {inferred} wiring, {preprocessing} preprocessing"
-    return state, config, _named_preprocessing(preprocessing, config.modality), note
+        return state, config, "authors", note
+    wiring, preprocessing, reason = infer_origin(state, config, port=contents.format == "port")
+    note = f"{reason}: {wiring} wiring, {preprocessing} preprocessing"
+    return state, replace(config, wiring=wiring), preprocessing, note
 
 
 def _override_config(config: P3DConfig, overrides: Overrides, notes: list[str]) -> P3DConfig:
     """Apply the overrides to a configuration, and note them."""
     if overrides.modality not in (None, config.modality):
         raise UserError(
-            f"its stem takes {CHANNELS[config.modality]} channels, so it is a {config.modality} "
-            f"network, not a {overrides.modality} one; omit the modality"
+            f"its stem takes {CHANNELS[config.modality]} channels: the network is for "
+            f"{config.modality}, not {overrides.modality}; omit the modality"
         )
     changes = {
         name: value
@@ -133,20 +141,6 @@ def _override_config(config: P3DConfig, overrides: Overrides, notes: list[str]) 
     return replace(config, **changes)
 
 
-def _override_preprocessing(
-    preprocessing: Preprocessing, overrides: Overrides, modality: str
-) -> Preprocessing:
-    if isinstance(overrides.preprocessing, str):
-        return _named_preprocessing(overrides.preprocessing, modality)
-    preprocessing = overrides.preprocessing or preprocessing
-    if (preprocessing.channels == "flow") != (modality == "flow"):
-        raise UserError(
-            f"a preprocessing for {preprocessing.channels} does not fit a {modality} network; "
-            f"give one for {modality}"
-        )
-    return preprocessing
-
-
 def interpret(
     path: Path, contents: Contents, overrides: Overrides
 ) -> tuple[dict[str, Tensor], WeightFile]:
@@ -156,6 +150,7 @@ def interpret(
         UserError: As `load_model`, without the path in the message.
     """
     metadata, notes = contents.metadata, list[str]()
+    preprocessing: PreprocessingName | Preprocessing
     if metadata:
         state, source = contents.state, metadata.get("source")
         stored, preprocessing, class_names = read_metadata(metadata)
@@ -180,11 +175,13 @@ def interpret(
         )
     if overrides.class_names is not None:
         class_names = check_class_names(overrides.class_names, config.num_classes)
+    if overrides.preprocessing is not None:
+        preprocessing = overrides.preprocessing
     return state, WeightFile(
         path,
         contents.format,
         config,
-        _override_preprocessing(preprocessing, overrides, config.modality),
+        _resolve_preprocessing(preprocessing, config.modality),
         class_names,
         source,
         read_recipe(metadata),
