@@ -4,9 +4,10 @@ Zhaofan Qiu, Ting Yao and Tao Mei, "Learning Spatio-Temporal Representation with
 Networks", ICCV 2017.
 
 A P3D network is a bottleneck ResNet over clips. Its blocks replace the 3x3x3 convolution by a
-spatial 1x3x3 convolution (S) and a temporal 3x1x1 convolution (T). Blocks A, B and C combine the
-two differently (fig. 3 of the paper) and alternate over the stages res2 to res4. At the usual clip
-length a single frame is left in res5, so its blocks have S alone.
+spatial 1x3x3 convolution (S) and a temporal 3x1x1 convolution (T). There are three kinds of block
+(fig. 3 of the paper), which alternate over the stages res2 to res4: in A, T follows S; in B, both
+have the same input and are added; in C, T follows S and is added to it. Blocks of res5 have S only,
+since a clip of 16 frames has a single frame left there.
 
 Memory layout. All convolutions are 2-D, and no activation is copied to change its shape. A batch of
 clips stored as `(N, T, H, W, C)` is also a channels-last batch of images `(N*T, C, H, W)`, and S is
