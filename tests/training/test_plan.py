@@ -136,7 +136,7 @@ def test_activations_are_counted_as_autograd_keeps_them(
 def test_recomputed_blocks_keep_their_inputs_and_one_block_whole() -> None:
     model = skeleton(P3DConfig("p3d63", 4))
     whole = activation_bytes(model, UCF101, "fp32")
-    model.recomputes = True
+    model.checkpoint_activations = True
     few = activation_bytes(model, UCF101, "fp32")
     assert 0.4 * whole < few < 0.7 * whole
     one, two = (activation_bytes(model, replace(UCF101, batch_size=n), "fp32") for n in (1, 2))
@@ -174,7 +174,7 @@ def test_what_is_concluded_of_the_weights_is_said(sample: Path, tmp_path: Path, 
     save_model(model, tmp_path / "three.safetensors")
     planned = options(sample, tmp_path / "run", plan=True, weights=tmp_path / "three.safetensors")
     assert run(planned) == 0
-    assert "classifier of 3 classes is left out" in capsys.readouterr().out
+    assert "classifier of 3 classes is skipped" in capsys.readouterr().out
     assert not (tmp_path / "run").exists()
 
 

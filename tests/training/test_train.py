@@ -183,7 +183,7 @@ def test_accumulated_batches_step_like_one_large_batch(sample: Path) -> None:
 def test_recomputed_activations_change_nothing(sample: Path) -> None:
     kept, batches = tiny_run(sample, TINY)
     forgotten, _ = tiny_run(sample, TINY)
-    forgotten.model.recomputes = True
+    forgotten.model.checkpoint_activations = True
     for batch in batches:
         assert train_step(kept, (batch,)) == train_step(forgotten, (batch,))
     ours, theirs = forgotten.model.state_dict(), kept.model.state_dict()

@@ -74,7 +74,7 @@ def activation_bytes(model: P3D, recipe: Recipe, precision: Precision) -> int:
     ignored = {_address(tensor) for tensor in others}
     with torch.autograd.graph.saved_tensors_hooks(tensors.pack, lambda tensor: tensor):
         network(clips.permute(0, 4, 1, 2, 3).to(dtype))
-    if not model.recomputes:
+    if not model.checkpoint_activations:
         return _bytes(tensors.saved.values(), ignored)
     always = [tensors.saved.pop(None), tensors.inputs]
     counted = ignored.union(*always)

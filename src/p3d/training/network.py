@@ -62,5 +62,5 @@ def prepare_for_training(
     if sync_norms:
         synchronize_norms(model)
     freeze(model, recipe)
-    model.recomputes = checkpoint_activations
+    model.checkpoint_activations = checkpoint_activations
     model.train()
