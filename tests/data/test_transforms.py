@@ -20,7 +20,7 @@ from p3d.data.crops import (
 from p3d.data.sampling import clip_rng
 from p3d.data.transforms import crop, horizontal_flip, train_transform
 from p3d.preprocessing import IMAGENET
-from p3d.video.sources import Box, resize
+from p3d.video.geometry import Box, resize
 
 AUGMENTATIONS = ("random-resized-crop", "multi-scale-crop", "random-crop")
 PREP = replace(IMAGENET, resize=(45, 60), crop=40)

@@ -292,7 +292,10 @@ HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "pipe.avi": (os.mkfifo, "neither a file nor a folder"),
     "no-frames": (lambda path: path.mkdir(), r"a folder without frames \(JPEG or PNG files\)"),
     "broken-jpeg": (write_broken_jpeg, r"walk-0001.jpg cannot be read \(.+\)"),
-    "unnumbered": (write_unnumbered_frame, "no frame number ends the name of cover.jpg"),
+    "unnumbered": (
+        write_unnumbered_frame,
+        "the name of cover.jpg does not end with a frame number",
+    ),
 }
 
 
@@ -328,7 +331,9 @@ def test_a_broken_jpeg_in_mid_folder_spares_the_rest(tmp_path: Path) -> None:
 def test_frames_of_differing_size_are_an_error(tmp_path: Path) -> None:
     folder = write_frames(tmp_path / "walk")
     Image.fromarray(picture(5, height=32)).save(folder / "walk-0006.jpg")
-    with pytest.raises(BadVideoError, match=r"walk-0006\.jpg is 80x32, the first frame 80x64"):
+    with pytest.raises(
+        BadVideoError, match=r"walk-0006\.jpg is 80x32, but the first frame is 80x64"
+    ):
         read_clip(folder, range(12))
 
 

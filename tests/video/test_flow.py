@@ -33,11 +33,11 @@ from p3d.prepare.options import CheckOptions, FlowOptions, FramesOptions
 from p3d.prepare.parallel import parallel_map
 from p3d.preprocessing import AUTHORS_FLOW, IMAGENET
 from p3d.system.files import TEMPORARY
-from p3d.video import flow as flow_module
+from p3d.video import sources
 from p3d.video.decode import open_video, read_clip
 from p3d.video.flow import ComputedFlow
-from p3d.video.flow_file import BOUND, STEP, FlowNote, motion_of, quantise
-from p3d.video.sources import Box, resize
+from p3d.video.flow_file import BOUND, STEP, FlowInfo, motion_of, quantize
+from p3d.video.geometry import Box, resize
 
 cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed: pip install 'p3d[flow]'")
 if not hasattr(cv2, "optflow"):
@@ -138,7 +138,7 @@ def options(videos: Path, made: Path, tmp_path: Path) -> FlowOptions:
 
 @given(st.floats(-60, 60, width=32))
 def test_bytes_are_symmetric_and_half_a_step_right(motion: float) -> None:
-    there, back = quantise(np.float32([motion, -motion]))
+    there, back = quantize(np.float32([motion, -motion]))
     assert int(there) + int(back) == 256
     if abs(motion) <= BOUND:
         assert abs(float(motion_of(there)) - motion) <= STEP / 2 + 1e-5
@@ -146,7 +146,7 @@ def test_bytes_are_symmetric_and_half_a_step_right(motion: float) -> None:
 
 
 def test_rest_is_128_and_the_bound_is_reached() -> None:
-    assert quantise(np.float32([0, 20, -20, 1])).tolist() == [128, 255, 1, 134]
+    assert quantize(np.float32([0, 20, -20, 1])).tolist() == [128, 255, 1, 134]
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -210,7 +210,7 @@ def test_only_what_is_wanted_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     flow = ComputedFlow(pictures, 256)
     assert torch.equal(flow.read([3, 0, 3]), whole[[3, 0, 3]])
     assert sorted(pictures.asked) == [0, 1, 3, 4]
-    monkeypatch.setattr(flow_module, "_PIECE_BYTES", 1)
+    monkeypatch.setattr(sources, "CHUNK_BYTES", 1)
     assert torch.equal(flow.read(range(4)), whole)
     with pytest.raises(IndexError):
         flow.read([4])
@@ -234,7 +234,7 @@ def test_the_outcome_is_a_data_set_of_what_is_computed(videos: Path, made: Path)
             assert record.path == made / split / name / f"{name}_g{group}.mkv"
             assert (record.num_frames, record.fps, record.group) == (FRAMES - 1, 25.0, str(group))
             with open_video(record.path) as video:
-                assert video.flow == FlowNote(256, (40, 48))
+                assert video.flow == FlowInfo(256, (40, 48))
                 clip = video.read(range(FRAMES - 1))
             np.testing.assert_allclose(inner_motion(clip), motion, atol=0.15)
     pictures = read_clip(videos / "left" / "left_g1.avi", range(FRAMES))
@@ -327,7 +327,7 @@ def test_damaged_flow_is_told(tmp_path: Path) -> None:
 
     path = tmp_path / "a.mkv"
     write_flow(path, Source(torch.full((3, 16, 16, 2), 128, dtype=torch.uint8)))  # type: ignore[arg-type]
-    with pytest.raises(BadVideoError, match="note on optical flow is damaged"), open_video(path):
+    with pytest.raises(BadVideoError, match="flow metadata is damaged"), open_video(path):
         pass
 
 

@@ -45,15 +45,15 @@ BROKEN = {
     "zeros.avi": NO_VIDEO,
     "empty.avi": r"the file is empty \(0 bytes\)",
     "huge.avi": "none of its 3 packets decodes",
-    "large.avi": "its pictures are 5900x5900, more than 33,554,432 pixels",
+    "large.avi": "its frames are 5900x5900, more than 33,554,432 pixels",
     "undecodable.avi": "none of its 4 packets decodes",
     "pipe.avi": "neither a file nor a folder",
     "loop.avi": r"cannot be opened \(Too many levels of symbolic links\)",
     "dangling.avi": "no such file or folder",
     "folder.avi": r"a folder without frames \(JPEG or PNG files\)",
     "frames-broken": r"walk-0001\.jpg cannot be read \(.+\)",
-    "frames-large": "its pictures are 5900x5900, more than 33,554,432 pixels",
-    "frames-pipe": r"walk-0001\.jpg is no file that can be read",
+    "frames-large": "its frames are 5900x5900, more than 33,554,432 pixels",
+    "frames-pipe": r"walk-0001\.jpg is not a regular file",
 }
 CUT_OFF = {  # frames that are left, which is said
     "first-key.avi": 1,

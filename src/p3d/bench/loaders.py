@@ -21,7 +21,7 @@ from p3d.data.sampling import clip_rng, random_window
 from p3d.data.transforms import train_transform
 from p3d.preprocessing import IMAGENET
 from p3d.video.decode import open_video
-from p3d.video.sources import Box
+from p3d.video.geometry import Box
 from p3d.video.video_file import INDICES
 
 Access = Literal["random", "first"]

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from p3d.video.sources import Box
+from p3d.video.geometry import Box
 
 MULTI_SCALES = (1.0, 0.875, 0.75, 0.66)
 """Sides of the multi-scale crop, as fractions of a frame's shorter side (Wang et al. 2016, TSN)."""

@@ -26,7 +26,7 @@ from p3d.data.crops import (
     random_resized_crop_box,
 )
 from p3d.preprocessing import Preprocessing
-from p3d.video.sources import Box, resize
+from p3d.video.geometry import Box, resize
 
 Augmentation = Literal["random-resized-crop", "multi-scale-crop", "random-crop"]
 
