@@ -22,7 +22,7 @@ from p3d.data.transforms import train_transform
 from p3d.preprocessing import IMAGENET
 from p3d.video.decode import open_video
 from p3d.video.geometry import Box
-from p3d.video.video_file import INDICES
+from p3d.video.video_file import index_file
 
 Access = Literal["random", "first"]
 """Which frames: a random window, or the first of the video."""
@@ -84,7 +84,7 @@ def from_file(draw: Draw) -> Tensor:
 def from_file_first_time(draw: Draw) -> Tensor:
     """The same, of a file that this process has not seen before."""
     path = draw.material.files[draw.video]
-    INDICES.forget(path)
+    index_file.cache_clear()
     return _ours(draw, path)
 
 

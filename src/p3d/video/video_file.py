@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from contextlib import closing
+from functools import lru_cache
 from itertools import chain, dropwhile, islice
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from p3d.errors import BadVideoError
-from p3d.video.flow_file import PIXEL_FORMAT, FlowInfo, read_flow_info
+from p3d.video.flow_file import PIXEL_FORMAT, read_flow_info
 from p3d.video.geometry import Box
 from p3d.video.packets import decode, demux, numbered_packets, open_stream
 from p3d.video.rgb import RgbConverter
@@ -41,36 +42,16 @@ _END = 1 << 62
 _NEAR = 3
 
 
-class IndexCache:
-    """The indices of the last `max_files` files read in this process, for later epochs.
+@lru_cache(maxsize=16384)
+def index_file(path: Path, size: int, mtime_ns: int) -> VideoIndex:
+    """Return the index of a file; cached until its size or modification time changes.
 
-    The key of a file is its path, size and modification time. An index takes about 4 bytes a frame.
+    An index takes about 4 bytes per frame.
     """
-
-    def __init__(self, max_files: int) -> None:
-        self._max_files = max_files
-        self._indices: OrderedDict[tuple[str, int, int], VideoIndex] = OrderedDict()
-
-    def get(self, key: tuple[str, int, int]) -> VideoIndex | None:
-        """Return the index of a file, None if it is not cached."""
-        if key in self._indices:
-            self._indices.move_to_end(key)
-        return self._indices.get(key)
-
-    def put(self, key: tuple[str, int, int], index: VideoIndex) -> None:
-        """Add an index; drop the least recently used one if there are too many."""
-        self._indices[key] = index
-        self._indices.move_to_end(key)
-        while len(self._indices) > self._max_files:
-            self._indices.popitem(last=False)
-
-    def forget(self, path: Path) -> None:
-        """Drop all indices of a path."""
-        for key in [key for key in self._indices if key[0] == str(path.absolute())]:
-            del self._indices[key]
-
-
-INDICES = IndexCache(max_files=16384)
+    del size, mtime_ns
+    container, stream = open_stream(path)
+    with closing(container):
+        return build_index(path, container, stream)
 
 
 class VideoFile(FrameSource):
@@ -86,29 +67,18 @@ class VideoFile(FrameSource):
         except OSError as error:  # FFmpeg's message would be vaguer
             raise BadVideoError(path, f"cannot be opened ({error.strerror})") from error
         self.path = path
-        key = (str(path.absolute()), status.st_size, status.st_mtime_ns)
-        index = INDICES.get(key)
-        self._container, self._stream = open_stream(path, index.container if index else None)
+        self._index = index = index_file(path, status.st_size, status.st_mtime_ns)
+        self._container, self._stream = open_stream(path, index.container)
         try:
-            self.flow = self._read_flow_info()
-            if index is None:
-                index = build_index(path, self._container, self._stream)
-                INDICES.put(key, index)
-        except BaseException:
+            self.flow = read_flow_info(self._container.metadata)
+        except ValueError as error:
             self.close()
-            raise
-        self._index = index
+            raise BadVideoError(path, str(error)) from error
         self.num_frames = index.num_frames
         is_upright = index.matrix[0] != 0
         self.height = index.height if is_upright else index.width
         self.width = index.width if is_upright else index.height
         self.fps = index.fps
-
-    def _read_flow_info(self) -> FlowInfo | None:
-        try:
-            return read_flow_info(self._container.metadata)
-        except ValueError as error:
-            raise BadVideoError(self.path, str(error)) from error
 
     def close(self) -> None:
         """Close the file."""

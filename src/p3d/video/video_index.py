@@ -60,14 +60,6 @@ class PacketInfo(NamedTuple):
     vops: tuple[int, ...]
 
 
-class Scan(NamedTuple):
-    """All packets of a file, and its first frame if it has one."""
-
-    packets: list[PacketInfo]
-    may_be_packed: bool
-    first_frame: VideoFrame | None
-
-
 @dataclass(frozen=True, eq=False)
 class VideoIndex:
     """Frames, packets and seek points of a video file.
@@ -118,17 +110,23 @@ class VideoIndex:
         return int(hits[0]) if len(hits) == 1 else None
 
 
-def scan_packets(container: InputContainer, stream: VideoStream) -> Scan:
-    """Read all packets of a newly opened file; decode only the first frame."""
+def scan_packets(
+    container: InputContainer, stream: VideoStream
+) -> tuple[list[PacketInfo], bool, VideoFrame | None]:
+    """Read all packets of a newly opened file; decode only the first frame.
+
+    Returns:
+        The packets, whether they are marked as packed, and the first frame if there is one.
+    """
     context = stream.codec_context
     is_mpeg4 = context.name == "mpeg4"
-    may_be_packed = False
+    is_marked = False
     packets: list[PacketInfo] = []
     first: VideoFrame | None = None
     for packet in demux(container, stream):
         data = bytes(packet) if is_mpeg4 else b""
         if not packets:
-            may_be_packed = bool(_PACKED_MARKER.search((context.extradata or b"") + data))
+            is_marked = bool(_PACKED_MARKER.search((context.extradata or b"") + data))
         packets.append(
             PacketInfo(
                 pts=packet.pts,
@@ -142,7 +140,7 @@ def scan_packets(container: InputContainer, stream: VideoStream) -> Scan:
         )
         if first is None:
             first = next(iter(decode(context, packet)), None)
-    return Scan(packets, may_be_packed, first or next(iter(decode(context, None)), None))
+    return packets, is_marked, first or next(iter(decode(context, None)), None)
 
 
 def _vop_types(data: bytes) -> tuple[int, ...]:
@@ -276,7 +274,7 @@ def build_index(path: Path, container: InputContainer, stream: VideoStream) -> V
     Raises:
         BadVideoError: The file has no frame, or none that can be decoded.
     """
-    packets, may_be_packed, first = scan_packets(container, stream)
+    packets, is_marked, first = scan_packets(container, stream)
     if first is None:
         reason = f"none of its {len(packets)} packets decodes" if packets else "holds no frame"
         raise BadVideoError(path, reason)
@@ -285,7 +283,7 @@ def build_index(path: Path, container: InputContainer, stream: VideoStream) -> V
     types = unpacked_types(packets) if stream.codec_context.name == "mpeg4" else None
     order = None
     # Without the marker, the decoder keeps the first frame of a packed packet and drops the other.
-    if may_be_packed or not is_packed:
+    if is_marked or not is_packed:
         order = presentation_order(stream.codec_context, packets, types)
     num_frames = 0 if order is None else len(order)
     if order is None:
