@@ -64,13 +64,9 @@ def multi_scale_crop_box(height: int, width: int, size: int, rng: np.random.Gene
     neighboring lengths, so the shape stays close to a square. A length within two pixels of `size`
     becomes `size`, which saves the resampling.
 
-    Draws, in order: the pair of lengths; the position.
+    `size` is the side of the square that the box will be resized to, in pixels.
 
-    Args:
-        height: Height of the frames, in pixels.
-        width: Width of the frames, in pixels.
-        size: Side of the square that the box will be resized to, in pixels.
-        rng: The clip's generator.
+    Draws, in order: the pair of lengths; the position.
 
     Raises:
         ValueError: A square of side `size` does not fit.

@@ -96,11 +96,7 @@ class Listing:
 
 
 class MissingVideosError(UserError):
-    """Listed videos were not found.
-
-    Attributes:
-        names: All of them, as listed; the message gives the first three.
-    """
+    """Listed videos were not found; `names` has all of them, the message the first three."""
 
     def __init__(self, message: str, names: Sequence[str]) -> None:
         super().__init__(message)
@@ -108,16 +104,10 @@ class MissingVideosError(UserError):
 
 
 def check_missing(missing: Sequence[str], total: int, root: Path, allow_missing: bool) -> None:
-    """Check that listed videos were found.
-
-    Args:
-        missing: Names of the videos that were not found.
-        total: Number of videos listed.
-        root: Folder they were looked for in.
-        allow_missing: Whether some may be missing.
+    """Check how many of `total` listed videos were not found under `root`.
 
     Raises:
-        MissingVideosError: Videos are missing and none may be, or all are missing.
+        MissingVideosError: Videos are missing and `allow_missing` is False, or all are missing.
     """
     if not missing or (allow_missing and len(missing) < total):
         return

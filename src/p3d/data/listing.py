@@ -1,7 +1,7 @@
 """Listing folders of videos and reading text lists.
 
 Each folder is listed once and single files are not checked, which would take minutes for hundreds
-of thousands of videos on a network drive.
+of thousands of videos on a network drive. What cannot be listed or read raises `UserError`.
 """
 
 from __future__ import annotations
@@ -28,9 +28,6 @@ def videos_in(folder: Path) -> list[str]:
     """Return the names of the video files and frame folders in a class folder, sorted.
 
     If a video is there both as a file and as frames, only the file is returned.
-
-    Raises:
-        UserError: The folder cannot be listed.
     """
     entries = list(visible_entries(folder))
     files = [entry.name for entry in entries if stem_of(entry.name) != entry.name]
@@ -40,22 +37,14 @@ def videos_in(folder: Path) -> list[str]:
 
 
 def subfolders(folder: Path) -> list[str]:
-    """Return the names of the folders in a folder, sorted; none if it does not exist.
-
-    Raises:
-        UserError: The folder cannot be listed.
-    """
+    """Return the names of the folders in a folder, sorted; none if it does not exist."""
     if not folder.is_dir():
         return []
     return sorted(entry.name for entry in visible_entries(folder) if entry.is_dir())
 
 
 def visible_entries(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """Yield the entries of a folder, except hidden ones.
-
-    Raises:
-        UserError: The folder cannot be listed.
-    """
+    """Yield the entries of a folder, except hidden ones."""
     try:
         with os.scandir(folder) as entries:
             yield from (entry for entry in entries if not entry.name.startswith("."))
@@ -64,20 +53,12 @@ def visible_entries(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 
 def read_lines(path: Path) -> list[tuple[int, str]]:
-    """Read a text file; return as `numbered_lines` does.
-
-    Raises:
-        UserError: The file cannot be read or is not UTF-8.
-    """
+    """Return the numbered lines of a text file, see `numbered_lines`."""
     return numbered_lines(read_text(path))
 
 
 def read_text(path: Path) -> str:
-    """Read a text file in UTF-8.
-
-    Raises:
-        UserError: The file cannot be read or is not UTF-8.
-    """
+    """Read a text file in UTF-8."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:

@@ -15,13 +15,12 @@ Indices = NDArray[np.int64]
 def clip_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
     """Return the generator of a training clip, for its window first and then its augmentation.
 
+    It is independent of those of other clips, epochs and seeds.
+
     Args:
         seed: The run's seed, >= 0.
         epoch: The epoch, from 0.
         index: The clip's index in the epoch before shuffling.
-
-    Returns:
-        A generator that is independent of those for other arguments.
     """
     return _rng(seed, (epoch, index))
 
@@ -68,11 +67,7 @@ def uniform_windows(num_frames: int, clip_frames: int, stride: int, clips: int) 
     1 clip: `[[3 4]]`; 3 clips: `[[0 1] [3 4] [6 7]]`.
     A video of 2 frames, clips of 3 frames: `[0 1 1]` for each clip.
 
-    Args:
-        num_frames: Frames in the video.
-        clip_frames: Frames in a clip.
-        stride: Distance between neighboring frames of a clip, in frames of the video.
-        clips: Number of windows.
+    Arguments are as for `random_window`; `clips` is the number of windows.
 
     Returns:
         int64 `(clips, clip_frames)`. Starts are rounded to whole frames and repeat if the video has

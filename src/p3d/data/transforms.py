@@ -124,13 +124,9 @@ def train_transform(
     flip_probability: float,
     rng: np.random.Generator,
 ) -> Tensor:
-    """Augment a training clip of whole frames; arguments as for `draw_train_transform`.
+    """Augment a training clip of whole frames, see `draw_train_transform`.
 
-    Args:
-        clip: uint8 `(T, H, W, C)`, as decoded.
-
-    Returns:
-        uint8 `(T, prep.crop, prep.crop, C)`, contiguous.
+    Maps uint8 `(T, H, W, C)` to uint8 `(T, prep.crop, prep.crop, C)`, contiguous.
     """
     height, width = clip.shape[1:3]
     transform = draw_train_transform(

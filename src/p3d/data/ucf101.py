@@ -7,7 +7,7 @@ Class and file names are matched without regard to case, since UCF101's own name
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -105,37 +105,28 @@ def parse_list(text: str, source: str, class_names: tuple[str, ...]) -> Iterator
         UserError: A line is malformed, or its class or label is unknown.
     """
     labels = {name.lower(): label for label, name in enumerate(class_names)}
-    for number, line in numbered_lines(text):
-        yield _parse(line, f"{source}:{number}", labels, class_names)
-
-
-def _parse(
-    line: str, location: str, labels: Mapping[str, int], class_names: tuple[str, ...]
-) -> Entry:
-    name, *rest = line.rsplit(maxsplit=1)
-    number = rest[0] if rest and rest[0].isdigit() else ""
-    parts = (name if number else line).replace("\\", "/").split("/")
-    if len(parts) < 2 or not all(parts[-2:]):
-        raise UserError(
-            f"{location}: {line!r} should be `Class/video.avi`, optionally followed by a label"
-        )
-    class_name, video = parts[-2:]
-    label = labels.get(class_name.lower())
-    if label is None:
-        raise UserError(f"{location}: class {class_name} is not in classInd.txt; add or fix it")
-    if number and int(number) != label + 1:
-        raise UserError(
-            f"{location}: label {number}, but {class_name} is {label + 1} in classInd.txt"
-        )
-    stem = stem_of(video)
-    group = _GROUP.search(stem)
-    return Entry(
-        name=f"{class_name}/{video}",
-        key=(class_name.lower(), stem.lower()),
-        label=label,
-        group=f"{class_names[label]}_g{group[1]}" if group else "",
-        location=location,
-    )
+    for line_number, line in numbered_lines(text):
+        location = f"{source}:{line_number}"
+        name, *rest = line.rsplit(maxsplit=1)
+        number = rest[0] if rest and rest[0].isdigit() else ""
+        parts = (name if number else line).replace("\\", "/").split("/")
+        if len(parts) < 2 or not all(parts[-2:]):
+            raise UserError(
+                f"{location}: {line!r} should be `Class/video.avi`, optionally with a label"
+            )
+        class_name, video = parts[-2:]
+        label = labels.get(class_name.lower())
+        if label is None:
+            raise UserError(f"{location}: class {class_name} is not in classInd.txt; add or fix it")
+        if number and int(number) != label + 1:
+            raise UserError(
+                f"{location}: label {number}, but {class_name} is {label + 1} in classInd.txt"
+            )
+        stem = stem_of(video)
+        match = _GROUP.search(stem)
+        group = f"{class_names[label]}_g{match[1]}" if match else ""
+        key = (class_name.lower(), stem.lower())
+        yield Entry(f"{class_name}/{video}", key, label, group, location)
 
 
 def _read_lists(

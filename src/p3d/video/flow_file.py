@@ -55,11 +55,7 @@ class FlowInfo:
 
 
 def read_flow_info(tags: Mapping[str, str]) -> FlowInfo | None:
-    """Read container metadata; None if the file holds RGB frames.
-
-    Raises:
-        ValueError: The metadata for flow is malformed.
-    """
+    """Read container metadata; None for RGB. Raises ValueError if it is malformed."""
     if _TAG not in tags:
         return None
     try:

@@ -98,14 +98,7 @@ def numbered_packets(
     unpack: bool = False,
     first: int = 0,
 ) -> Iterator[tuple[int, Packet[VideoStream]]]:
-    """Yield pairs `(number, packet)`, counting from `first`.
-
-    Args:
-        packets: Consecutive packets of `stream`.
-        stream: The video stream.
-        unpack: Whether to unpack packed MPEG-4 packets to one frame each.
-        first: Number of the first packet.
-    """
+    """Yield pairs `(number, packet)` from `first`, optionally unpacked to one frame each."""
     if unpack:
         # The filter returns one packet for each input packet, so the numbers stay the same.
         unpacker = BitStreamFilterContext("mpeg4_unpack_bframes", stream)

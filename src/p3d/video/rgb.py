@@ -2,10 +2,9 @@
 
 Most video is 4:2:0: two by two pixels share one pair of chroma values. On common processors
 libswscale converts such frames block by block, so that part of a frame, or several frames stacked
-vertically, give the same RGB as whole frames. Then the needed parts of all frames of a clip are
-copied into one stack, which moves a third of the bytes of copying RGB, and converted in one call.
-Whether the conversion works this way is tested first; if not, whole frames are converted one by
-one.
+vertically, give the same RGB as whole frames. The needed parts of a clip's frames are then copied
+into one stack, with a third of the bytes of RGB, and converted in one call. Whether the conversion
+works this way is tested first; if not, whole frames are converted one by one.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import av
 import numpy as np
@@ -33,17 +32,6 @@ _FORMATS_420 = frozenset({"yuv420p", "yuvj420p"})
 _BLOCK_WIDTH = 16
 # PyAV 17 and later convert colors with one thread per core by default.
 _ONE_THREAD: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
-
-
-class _Format(NamedTuple):
-    """Properties of a frame that its conversion depends on."""
-
-    name: str
-    width: int
-    height: int
-    colorspace: int
-    color_range: int
-    is_interlaced: bool
 
 
 class RgbConverter:
@@ -73,41 +61,33 @@ class RgbConverter:
         numbers: list[int] = []
         part: _Stack | _Frames | None = None
         for number, frame in decoded:
-            kind = _Format(
-                frame.format.name,
-                frame.width,
-                frame.height,
-                frame.colorspace,
-                frame.color_range,
-                frame.interlaced_frame,
-            )
-            if part is not None and part.kind != kind:
+            if part is not None and part.kind != _kind(frame):
                 yield numbers, part.rgb()
-                numbers, part = [], None
+                part = None
             if part is None:
-                part = self._start(frame, kind, min(limit, count))
+                numbers, part = [], self._start(frame, min(limit, count))
             part.add(frame)
             numbers.append(number)
             count -= 1
             if len(numbers) == part.capacity:
                 yield numbers, part.rgb()
-                numbers, part = [], None
+                part = None
         if part is not None:
             yield numbers, part.rgb()
 
-    def _start(self, frame: VideoFrame, kind: _Format, capacity: int) -> _Stack | _Frames:
+    def _start(self, frame: VideoFrame, capacity: int) -> _Stack | _Frames:
         index = self._index
         if (
-            kind.name in _FORMATS_420
-            and (kind.width, kind.height) == (index.width, index.height)
-            and kind.height % 2 == 0
-            and not kind.is_interlaced
+            frame.format.name in _FORMATS_420
+            and (frame.width, frame.height) == (index.width, index.height)
+            and frame.height % 2 == 0
+            and not frame.interlaced_frame
             and index.matrix == (1, 0, 0, 1)
             and frame.planes[0].line_size > 0  # not upside down
-            and converts_by_block(kind.name, kind.width)
+            and converts_by_block(frame.format.name, frame.width)
         ):
-            return _Stack(kind, self._box, capacity, self._convert)
-        return _Frames(kind, self._box, capacity, self._convert_whole)
+            return _Stack(frame, self._box, capacity, self._convert)
+        return _Frames(frame, self._box, capacity, self._convert_whole)
 
     def _convert_whole(self, frame: VideoFrame) -> NDArray[np.uint8]:
         rgb = self._convert(frame, self._index.width, self._index.height)
@@ -121,23 +101,29 @@ class RgbConverter:
             raise BadVideoError(self._path, reason) from error
 
 
+def _kind(frame: VideoFrame) -> tuple[object, ...]:
+    """Return all that the conversion of a frame depends on."""
+    size = (frame.width, frame.height)
+    return frame.format.name, size, frame.colorspace, frame.color_range, frame.interlaced_frame
+
+
 class _Stack:
     """The same part of up to `capacity` 4:2:0 frames, stacked vertically and converted together."""
 
     def __init__(
         self,
-        kind: _Format,
+        first: VideoFrame,
         box: Box,
         capacity: int,
         convert: Callable[[VideoFrame, int, int], NDArray[np.uint8]],
     ) -> None:
-        self.kind = kind
+        self.kind = _kind(first)
         self.capacity = capacity
         self._box = box
         self._convert = convert
-        self._cut = cut = block_box(box, kind.width)
-        self._frame = VideoFrame(cut.width, capacity * cut.height, kind.name)
-        self._frame.colorspace, self._frame.color_range = kind.colorspace, kind.color_range
+        self._cut = cut = block_box(box, first.width)
+        self._frame = VideoFrame(cut.width, capacity * cut.height, first.format.name)
+        self._frame.colorspace, self._frame.color_range = first.colorspace, first.color_range
         self._targets = _planes(self._frame)
         self._parts = [
             Box(cut.top // step, cut.left // step, cut.height // step, -(-cut.width // step))
@@ -164,12 +150,12 @@ class _Frames:
 
     def __init__(
         self,
-        kind: _Format,
+        first: VideoFrame,
         box: Box,
         capacity: int,
         convert: Callable[[VideoFrame], NDArray[np.uint8]],
     ) -> None:
-        self.kind = kind
+        self.kind = _kind(first)
         self.capacity = capacity
         self._box = box
         self._convert = convert
@@ -224,11 +210,10 @@ def converts_by_block(pixel_format: str, width: int) -> bool:
     for frame in frames:
         for rows in _planes(frame):
             rows[:] = rng.integers(0, 256, rows.shape, np.uint8)
-    kind = _Format(pixel_format, width, height, frames[0].colorspace, frames[0].color_range, False)
     whole = [convert(frame, width, height) for frame in frames]
     boxes = [Box(0, 0, height, width), Box(2, width // 3, height - 4, max(1, width // 2))]
     for box in (block_box(box, width) for box in boxes):
-        stack = _Stack(kind, box, len(frames), convert)
+        stack = _Stack(frames[0], box, len(frames), convert)
         for frame in frames:
             stack.add(frame)
         if not np.array_equal(stack.rgb().numpy(), [box.crop(rgb) for rgb in whole]):

@@ -82,20 +82,13 @@ def gather(
     box: Box | None = None,
     transform: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """Return frames of a source by number, cropped and transformed piece by piece.
+    """Return frames by number as `FrameSource.read` does, cropped and transformed in pieces.
 
     Args:
         source: The video.
-        indices: Frame numbers in [0, num_frames), in any order; repeats are allowed.
-        box: The part of the frames to return; all of it by default.
+        indices: Frame numbers; an array of any shape is flattened.
+        box: The part of the frames to read; all of it by default.
         transform: Maps frames `(T, H, W, C)` to `T` other frames, each on its own.
-
-    Returns:
-        uint8 `(indices.size, H, W, C)`, contiguous.
-
-    Raises:
-        IndexError: A number is out of range.
-        BadVideoError: A frame cannot be decoded.
     """
     numbers = np.asarray(indices, np.int64).reshape(-1)
     outside = numbers[(numbers < 0) | (numbers >= source.num_frames)]

@@ -36,11 +36,7 @@ def flow_colors(flow: Pixels) -> Pixels:
 
 
 def as_rgb(frames: Tensor) -> Pixels:
-    """Return frames as RGB pixels; optical flow is shown by `flow_colors`.
-
-    Args:
-        frames: uint8 `(..., C)` with C 3 or 2, on any device.
-    """
+    """Return uint8 frames `(..., C)` as RGB; optical flow (C = 2) is shown by `flow_colors`."""
     pixels: Pixels = frames.detach().cpu().numpy()
     return flow_colors(pixels) if pixels.shape[-1] == 2 else pixels
 

@@ -1,8 +1,8 @@
 """The index of a video file: which packet holds each frame.
 
-A frame's number is its position in presentation order in a decode of the whole file. Timestamps
-alone do not give it: AVI files have no usable ones, XviD packs two frames into one packet, headers
-miscount. So all packets are read once without decoding, and the order follows from
+A frame's number is its position in a decode of the whole file. Timestamps alone do not give it: AVI
+files have no usable ones, XviD packs two frames into one packet, headers miscount. So all packets
+are read once without decoding, and the order follows from
 
 * the frame types in MPEG-4 part 2 (XviD, DivX, FMP4): an I- or P-frame is shown after the B-frames
   that follow it, whatever the timestamps say;
@@ -113,11 +113,7 @@ class VideoIndex:
 def scan_packets(
     container: InputContainer, stream: VideoStream
 ) -> tuple[list[PacketInfo], bool, VideoFrame | None]:
-    """Read all packets of a newly opened file; decode only the first frame.
-
-    Returns:
-        The packets, whether they are marked as packed, and the first frame if there is one.
-    """
+    """Return all packets of a file, whether they are marked as packed, and the first frame."""
     context = stream.codec_context
     is_mpeg4 = context.name == "mpeg4"
     is_marked = False
@@ -183,10 +179,7 @@ def presentation_order(
 ) -> NDArray[np.int32] | None:
     """Return the packet of each frame; None if only a decode can tell.
 
-    Args:
-        context: The decoder.
-        packets: All packets of the stream.
-        types: Result of `unpacked_types` for an MPEG-4 stream.
+    For an MPEG-4 stream, `types` is the result of `unpacked_types`.
     """
     if not packets or not packets[0].is_key or any(packet.is_corrupt for packet in packets):
         return None
