@@ -205,10 +205,10 @@ def test_a_mirrored_video_has_mirrored_flow() -> None:
 def test_only_frames_that_are_needed_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     frames = moving((1, 0), 5)
     whole = flow_of(frames)
-    pictures = Frames(frames)
-    flow = ComputedFlow(pictures, 256)
+    source = Frames(frames)
+    flow = ComputedFlow(source, 256)
     assert torch.equal(flow.read([3, 0, 3]), whole[[3, 0, 3]])
-    assert sorted(pictures.asked) == [0, 1, 3, 4]
+    assert sorted(source.asked) == [0, 1, 3, 4]
     monkeypatch.setattr(sources, "CHUNK_BYTES", 1)
     assert torch.equal(flow.read(range(4)), whole)
     with pytest.raises(IndexError):
@@ -236,9 +236,9 @@ def test_prepared_flow_is_a_data_set_of_the_computed_flow(videos: Path, made: Pa
                 assert video.flow == FlowInfo(256, (40, 48))
                 clip = video.read(range(FRAMES - 1))
             np.testing.assert_allclose(inner_motion(clip), motion, atol=0.15)
-    pictures = read_clip(videos / "left" / "left_g1.avi", range(FRAMES))
+    frames = read_clip(videos / "left" / "left_g1.avi", range(FRAMES))
     assert torch.equal(
-        read_clip(made / "train/left/left_g1.mkv", range(FRAMES - 1)), flow_of(pictures)
+        read_clip(made / "train/left/left_g1.mkv", range(FRAMES - 1)), flow_of(frames)
     )
 
 
@@ -362,11 +362,11 @@ def test_clips_of_flow_have_two_channels(made: Path) -> None:
 
 
 def test_the_wrong_kind_of_video_is_an_error(made: Path, videos: Path) -> None:
-    pictures = read_dataset(DataOptions(videos, splits=RULE), "train")
+    rgb_videos = read_dataset(DataOptions(videos, splits=RULE), "train")
     flow = read_dataset(DataOptions(made), "train")
     rgb = replace(IMAGENET, num_frames=4, resize=(20, 20), crop=16)
     for dataset, prep, words in (
-        (pictures, FLOW, "prepare flow first"),
+        (rgb_videos, FLOW, "prepare flow first"),
         (flow, rgb, "holds optical flow, but the network takes pictures"),
         (flow, replace(FLOW, flow_short_side=32), "prepare it with --short-side 32"),
     ):
@@ -374,7 +374,7 @@ def test_the_wrong_kind_of_video_is_an_error(made: Path, videos: Path) -> None:
             TrainLoader(dataset, prep, batch_size=1, seed=0)
         with pytest.raises(UserError, match=words):
             test_loader(dataset, prep, clips=1, batch_size=1)
-    mixed = replace(flow, records=(*flow.records, *pictures.records))
+    mixed = replace(flow, records=(*flow.records, *rgb_videos.records))
     (batch,) = test_loader(mixed, FLOW, clips=1, batch_size=4, on_bad_video="skip")
     assert (len(batch.labels), len(batch.bad)) == (2, 2)
 

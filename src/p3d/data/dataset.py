@@ -89,8 +89,7 @@ class Listing:
         check_missing(missing, len(records) + len(missing), folder, allow_missing)
         if not records and split != "validation":
             raise UserError(
-                f"{self.path}: has no videos for {split}; add some, or fix the lists or the split "
-                "rule"
+                f"{self.path}: has no videos for {split}; add some, or fix the lists or rule"
             )
         return VideoDataset(self.class_names, records, len(missing))
 

@@ -55,7 +55,11 @@ class FlowInfo:
 
 
 def read_flow_info(tags: Mapping[str, str]) -> FlowInfo | None:
-    """Read container metadata; None for RGB. Raises ValueError if it is malformed."""
+    """Read container metadata; None for RGB.
+
+    Raises:
+        ValueError: The metadata is malformed.
+    """
     if _TAG not in tags:
         return None
     try:
