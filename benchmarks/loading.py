@@ -45,7 +45,7 @@ from p3d.system.machine import describe_processor
 from p3d.system.text import format_table
 from p3d.video.decode import open_video
 from p3d.video.packets import decode, demux
-from p3d.video.rgb import RgbConverter, Stack
+from p3d.video.rgb import RgbConverter, _Stack
 from p3d.video.video_file import VideoFile
 from p3d.video.video_index import build_index
 
@@ -205,7 +205,7 @@ STAGES: dict[Loader, dict[str, tuple[Any, ...]]] = {
         "open": (VideoFile.__init__,),
         "seek, demux": (InputContainer.seek, demux),
         "decode": (decode,),
-        "to RGB": (Stack.add, RgbConverter._convert),
+        "to RGB": (_Stack.add, RgbConverter._convert),
         "transform": (ClipTransform.__call__,),
         "collate": (default_collate,),
     },
