@@ -132,7 +132,7 @@ def test_test_clips_are_what_whole_frames_would_give(
     path, frames = video
     windows = uniform_windows(len(frames), PREP.num_frames, 1, clips)
     whole = torch.from_numpy(np.ascontiguousarray(frames))
-    expected = transforms.test_transform(PREP)(whole)[torch.from_numpy(windows)]
+    expected = transforms.eval_transform(PREP)(whole)[torch.from_numpy(windows)]
     with open_video(path) as opened:
         assert torch.equal(read_eval_clips(opened, PREP, clips), expected)
 

@@ -212,7 +212,7 @@ def test_half_of_the_clips_are_flipped():
 
 def test_the_test_crop_is_the_center_of_the_resized_frame():
     clip = noise_clip(2, 96, 128)
-    result = transforms.test_transform(PREP)(clip)
+    result = transforms.eval_transform(PREP)(clip)
     expected = pillow_resize(clip, 45, 60)[:, 2:42, 10:50]
     assert result.is_contiguous()
     assert_within_one_level(result, expected)

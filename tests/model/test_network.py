@@ -253,3 +253,30 @@ def test_rejects_unusable_clips(shape: tuple[int, ...], message: str) -> None:
 def test_takes_the_smallest_clip(wiring: str) -> None:
     model = create_model("p3d63", num_classes=2, wiring=wiring).eval()
     assert model(torch.zeros(1, 3, 1, 3, 3)).shape == (1, 2)
+
+
+@pytest.mark.parametrize("wiring", WIRINGS)
+@pytest.mark.parametrize("layer", ["res2", "res3", "res4", "res5"])
+def test_features_of_a_stage_are_those_of_its_last_plain_block(wiring: str, layer: str) -> None:
+    model, plain = make_pair(wiring, "ABC")
+    clips = torch.randn(2, 3, 16, 33, 40, dtype=torch.float64)
+    outputs: list[Tensor] = []
+    stage = getattr(plain, f"layer{int(layer[-1]) - 1}")
+    stage[-1].register_forward_hook(lambda *results: outputs.append(results[2]))
+    with torch.inference_mode():
+        plain(clips)
+        features = model.features(clips, layer)
+    (expected,) = outputs
+    if expected.dim() == 4:  # the plain res5 is two-dimensional
+        expected = expected.unflatten(0, (2, -1)).transpose(1, 2)
+    assert features.shape == expected.shape
+    torch.testing.assert_close(features, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_pooled_features_are_the_mean_of_the_last_stage() -> None:
+    model, _ = make_pair("author", "ABC")
+    clips = torch.randn(2, 3, 32, 40, 40, dtype=torch.float64)
+    with torch.no_grad():
+        pooled, last = model.features(clips), model.features(clips, "res5")
+        torch.testing.assert_close(pooled, last.mean((2, 3, 4)))
+        torch.testing.assert_close(model(clips), model.fc(pooled))

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from p3d.data.sampling import clip_rng, random_window, uniform_windows
-from p3d.data.transforms import Augmentation, draw_train_transform, test_transform
+from p3d.data.transforms import Augmentation, draw_train_transform, eval_transform
 from p3d.data.workers import Videos
 from p3d.errors import BadVideoError
 from p3d.preprocessing import Preprocessing
@@ -72,7 +72,7 @@ def read_eval_clips(video: FrameSource, prep: Preprocessing, num_clips: int) -> 
         BadVideoError: A frame cannot be decoded.
     """
     windows = uniform_windows(video.num_frames, prep.num_frames, prep.frame_stride, num_clips)
-    transform = test_transform(prep)
+    transform = eval_transform(prep)
     frames = gather(video, windows, transform.read, transform)
     return frames.reshape(*windows.shape, *frames.shape[1:])
 

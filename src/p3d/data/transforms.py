@@ -135,7 +135,7 @@ def train_transform(
     return transform(clip if transform.read is None else crop(clip, transform.read))
 
 
-def test_transform(prep: Preprocessing) -> ClipTransform:
+def eval_transform(prep: Preprocessing) -> ClipTransform:
     """Return the test transform: resize to `prep.resize`, then crop the center."""
     box = center_crop_box(*prep.resize, prep.crop)
     return ClipTransform(None, prep.resize, box, prep.crop, flip=False)

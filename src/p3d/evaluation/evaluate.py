@@ -26,7 +26,7 @@ from p3d.system.device import describe_device, resolve_device
 from p3d.system.distributed import Group, join, read_launch
 from p3d.system.files import make_folder, write_json
 from p3d.system.options import DeviceOptions, plain_options
-from p3d.system.text import format_share, format_table
+from p3d.system.text import format_percent, format_table
 from p3d.weights.loading import load_model
 
 
@@ -128,9 +128,9 @@ def _summary(accuracy: Accuracy, scored: VideoScores, dataset: VideoDataset, sec
             [
                 (
                     accuracy.videos,
-                    format_share(accuracy.top1),
-                    format_share(accuracy.top5),
-                    format_share(accuracy.mean_class),
+                    format_percent(accuracy.top1),
+                    format_percent(accuracy.top5),
+                    format_percent(accuracy.mean_class),
                     f"{accuracy.loss:.4f}",
                     f"{seconds:.1f}",
                 )

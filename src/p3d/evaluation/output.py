@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from p3d.errors import printable
 from p3d.evaluation.metrics import Accuracy
 from p3d.system.files import replacing, write_csv
-from p3d.system.text import format_share
+from p3d.system.text import format_percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,7 +46,7 @@ def _write_confusion_png(path: Path, accuracy: Accuracy, class_names: Sequence[s
     side = min(24.0, 3.0 + 0.38 * len(class_names))
     figure = draw_confusion(accuracy, class_names, side)
     [axes] = figure.axes
-    axes.set_title(f"top-1 {format_share(accuracy.top1)} of {accuracy.videos} videos")
+    axes.set_title(f"top-1 {format_percent(accuracy.top1)} of {accuracy.videos} videos")
     figure.set_size_inches(side + 1.2, side)
     figure.colorbar(axes.images[0], ax=axes, shrink=0.8, label="fraction of the true class")
     with replacing(path) as temporary:

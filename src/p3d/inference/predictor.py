@@ -20,7 +20,7 @@ from p3d.model.network import P3D
 from p3d.preprocessing import Preprocessing
 from p3d.system.device import DeviceName, Precision, resolve_device
 from p3d.system.options import DeviceOptions
-from p3d.system.text import format_share, format_table
+from p3d.system.text import format_percent, format_table
 from p3d.video.decode import open_video
 from p3d.video.flow import ComputedFlow
 from p3d.video.sources import FrameSource
@@ -173,5 +173,5 @@ def _print(prediction: Prediction, options: PredictOptions) -> None:
         line = json.dumps({"video": str(prediction.path), "top": classes}, ensure_ascii=False)
         print(line, flush=True)
         return
-    rows = [(name, format_share(score)) for name, score in top]
+    rows = [(name, format_percent(score)) for name, score in top]
     print(format_table((str(prediction.path), "score"), rows) + "\n", flush=True)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from p3d.errors import UserError
-from p3d.model.network import P3D, fold_norms
+from p3d.model.network import P3D, Layer, fold_norms
 from p3d.preprocessing import normalize
 from p3d.system.device import DTYPES, Precision, set_precision
 
 
 class Scorer:
-    """Map uint8 clips to logits.
+    """Map uint8 clips to logits, or to the features of a layer.
 
     The network is copied, its batch normalizations are folded into the convolutions and its weights
     are cast once to the given precision.
@@ -24,8 +26,9 @@ class Scorer:
         device: Where to compute.
         precision: "fp32", "tf32", "bf16" or "fp16".
         compiled: Compile the network with `torch.compile`: slow to start, then faster.
+        layer: Return the features of this layer in place of logits, see `P3D.features`.
         batch_size: Clips on the device at once.
-        strict: Raise if a logit is not finite; otherwise return it.
+        strict: Raise if an output is not finite; otherwise return it.
 
     Raises:
         UserError: The device does not support the precision.
@@ -37,6 +40,7 @@ class Scorer:
         device: torch.device,
         precision: Precision = "fp32",
         *,
+        layer: Layer | None = None,
         compiled: bool = False,
         batch_size: int = 16,
         strict: bool = True,
@@ -49,31 +53,34 @@ class Scorer:
         self.batch_size = batch_size
         self._strict = strict
         network = fold_norms(copy.deepcopy(model)).to(device, self.dtype).requires_grad_(False)
-        self._network = torch.compile(network) if compiled else network
+        forward = network if layer is None else partial(network.features, layer=layer)
+        self._network: Callable[[Tensor], Tensor] = torch.compile(forward) if compiled else forward
 
     @torch.inference_mode()
     def __call__(self, clips: Tensor) -> Tensor:
-        """Return the logits of clips, float32 `(N, num_classes)`, on the CPU.
+        """Return the logits or features of clips.
 
         Args:
             clips: uint8 `(N, T, H, W, C)`.
 
+        Returns:
+            float32 on the CPU: logits `(N, num_classes)`, or features as `P3D.features` returns.
+
         Raises:
-            UserError: A logit is not finite (fp16 overflow, for example) and `strict` is set.
+            UserError: A value is not finite (fp16 overflow, for example) and `strict` is set.
         """
         outputs = torch.cat([self._forward(part) for part in clips.split(self.batch_size)])
         if self._strict and not outputs.isfinite().all():
             remedy = "use --precision fp32 or bf16, or " if self.dtype == torch.float16 else ""
             raise UserError(
-                f"the network's scores are not finite in {str(self.dtype).removeprefix('torch.')}; "
-                f"{remedy}check the weights"
+                "the network's outputs are not finite in "
+                f"{str(self.dtype).removeprefix('torch.')}; {remedy}check the weights"
             )
         return outputs
 
     def _forward(self, clips: Tensor) -> Tensor:
         pixels = normalize(clips.to(self.device, non_blocking=True), self.preprocessing)
-        outputs: Tensor = self._network(pixels.to(self.dtype))
-        return outputs.float().cpu()
+        return self._network(pixels.to(self.dtype)).float().cpu()
 
 
 def mean_probabilities(logits: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from p3d.data.dataset import VideoDataset
 from p3d.data.loader import BadVideoPolicy, Batch, EvalLoader
 from p3d.errors import UserError
 from p3d.inference.scorer import Scorer, mean_probabilities
-from p3d.system.device import wants_pinned_memory
+from p3d.system.device import needs_pinned_memory
 from p3d.system.distributed import ALONE, Group
 from p3d.system.files import write_csv
 from p3d.system.signals import Stopped, StopRequest
@@ -78,7 +78,7 @@ def score_videos(
         workers=workers,
         on_bad_video=on_bad_video,
         group=group,
-        pin_memory=wants_pinned_memory(scorer.device),
+        pin_memory=needs_pinned_memory(scorer.device),
     )
     nothing = torch.empty(0, dtype=torch.int64)
     empty = VideoScores(torch.empty(0, num_clips, scorer.num_classes), nothing, nothing, ())

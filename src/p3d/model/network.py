@@ -46,6 +46,7 @@ Name = Literal["p3d63", "p3d131", "p3d199"]
 Modality = Literal["rgb", "flow"]
 Wiring = Literal["author", "port"]
 Variant = Literal["ABC", "A", "B", "C", "2d"]
+Layer = Literal["res2", "res3", "res4", "res5", "pool5"]
 
 BLOCKS: dict[str, tuple[int, int, int, int]] = {
     "p3d63": (3, 4, 6, 3),
@@ -336,19 +337,34 @@ class P3D(nn.Module):
         logits: Tensor = self.fc(kept)
         return logits
 
-    def features(self, clips: Tensor) -> Tensor:
-        """Return the pooled features ("pool5") `(N, 2048)` of clips `(N, C, T, H, W)`."""
+    def features(self, clips: Tensor, layer: Layer = "pool5") -> Tensor:
+        """Return the features of clips at a layer.
+
+        Args:
+            clips: Float `(N, C, T, H, W)`, as for `forward`.
+            layer: "pool5", the pooled features before the classifier, or a stage, "res2" to "res5":
+                the output of its last block, before the pooling in time that follows it.
+
+        Returns:
+            `(N, 2048)` for "pool5", `(N, channels, T', H', W')` for a stage.
+
+        Raises:
+            UserError: As for `forward`.
+        """
         self._check(clips)
         run = run_checkpointed if self.checkpoint_activations else _run
         batch, channels, frames, height, width = clips.shape
         rows = clips.permute(0, 2, 3, 4, 1).reshape(batch * frames, height, width, channels)
         x, frames = self.stem(rows.permute(0, 3, 1, 2), frames)
-        for stage in (self.res2, self.res3, self.res4):
+        stages = {"res2": self.res2, "res3": self.res3, "res4": self.res4, "res5": self.res5}
+        for name, stage in stages.items():
             for block in stage:
                 x = run(block, x, frames)
-            x, frames = _pool_time(x, frames, self.config.wiring)
-        for block in self.res5:
-            x = run(block, x, frames)
+            if name == layer:
+                volume: Tensor = x.unflatten(0, (batch, frames)).transpose(1, 2)
+                return volume
+            if name != "res5":
+                x, frames = _pool_time(x, frames, self.config.wiring)
         positions = frames * x.shape[2] * x.shape[3]
         pooled: Tensor = x.permute(0, 2, 3, 1).reshape(batch, positions, FEATURES).mean(1)
         return pooled

@@ -10,9 +10,8 @@ from typing import Annotated
 import tyro
 
 from p3d.report.record import read_run
+from p3d.run_folder import REPORT_FILE
 from p3d.system.files import write_text
-
-FILE = "report.html"
 
 
 @dataclass(frozen=True)
@@ -47,10 +46,10 @@ def write_run_report(folder: Path) -> Path | None:
         UserError: The folder holds no run, or the page cannot be written.
     """
     if importlib.util.find_spec("matplotlib") is None:
-        print(f"no {FILE}: it needs matplotlib: pip install 'p3d[report]'")
+        print(f"no {REPORT_FILE}: it needs matplotlib: pip install 'p3d[report]'")
         return None
     from p3d.report.content import run_content
     from p3d.report.render import render
 
-    write_text(folder / FILE, render("run.html", **run_content(read_run(folder))))
-    return folder / FILE
+    write_text(folder / REPORT_FILE, render("run.html", **run_content(read_run(folder))))
+    return folder / REPORT_FILE

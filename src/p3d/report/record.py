@@ -17,7 +17,7 @@ from torch import Tensor
 
 from p3d.errors import UserError
 from p3d.evaluation.metrics import Accuracy, measure
-from p3d.run_folder import LOG_FILE, read_log
+from p3d.run_folder import CONFIG_FILE, ENVIRONMENT_FILE, LOG_FILE, VALIDATION_FILE, read_log
 
 Line = Mapping[str, Any]
 
@@ -165,10 +165,10 @@ def read_run(folder: Path) -> RunRecord:
     try:
         return RunRecord(
             folder,
-            config=_read_json(folder / "config.json"),
-            environment=_read_json(folder / "environment.json"),
+            config=_read_json(folder / CONFIG_FILE),
+            environment=_read_json(folder / ENVIRONMENT_FILE),
             log=read_log(folder),
-            predictions=read_predictions(folder / "validation.csv"),
+            predictions=read_predictions(folder / VALIDATION_FILE),
         )
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from error

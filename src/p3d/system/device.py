@@ -125,7 +125,7 @@ def collective_backend(device: torch.device) -> str:
     return ours if device.type == "cpu" else f"cpu:gloo,{device.type}:{ours}"
 
 
-def wants_pinned_memory(device: torch.device) -> bool:
+def needs_pinned_memory(device: torch.device) -> bool:
     """Return whether asynchronous copies to the device need pinned memory."""
     return device.type == "cuda"
 

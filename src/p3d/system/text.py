@@ -19,6 +19,6 @@ def format_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
-def format_share(fraction: float | None) -> str:
+def format_percent(fraction: float | None) -> str:
     """Return a fraction (0 to 1) as a percentage, or an empty string for None."""
     return "" if fraction is None else f"{100 * fraction:.1f}%"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from p3d.data.dataset import VideoDataset
-from p3d.run_folder import BEST, find_checkpoints, read_log
+from p3d.run_folder import BEST, CONFIG_FILE, LOG_FILE, REPORT_FILE, find_checkpoints, read_log
 from p3d.system.device import Precision, describe_device, has_native_bf16
-from p3d.system.text import format_share, format_table
+from p3d.system.text import format_percent, format_table
 from p3d.training.plan import describe_step
 from p3d.training.state import TrainState
 
@@ -59,7 +59,7 @@ def epoch_line(state: TrainState, values: dict[str, float]) -> str:
     for part, prefix in (("train", "train_"), ("validation", "validation_")):
         if f"{prefix}loss" in values:
             loss, top1, top5 = (values[prefix + name] for name in ("loss", "top1", "top5"))
-            accuracy = f"top-1 {format_share(top1):>6}, top-5 {format_share(top5):>6}"
+            accuracy = f"top-1 {format_percent(top1):>6}, top-5 {format_percent(top5):>6}"
             parts.append(f"{part} loss {loss:.3f}, {accuracy}")
     parts.append(f"{values['seconds']:.0f} s, {values['clips_per_second']:.3g} clips/s")
     if values.get("overflows"):
@@ -80,9 +80,9 @@ def print_summary(folder: Path) -> None:
     rows = [
         (
             f"{name} (epoch {line['epoch']})",
-            format_share(line["train_top1"]),
-            format_share(line.get("validation_top1")),
-            format_share(line.get("validation_top5")),
+            format_percent(line["train_top1"]),
+            format_percent(line.get("validation_top1")),
+            format_percent(line.get("validation_top5")),
             f"{line['validation_loss']:.3f}" if "validation_loss" in line else "",
         )
         for name, line in (("best", best), ("last", epochs[-1]))
@@ -92,7 +92,5 @@ def print_summary(folder: Path) -> None:
     print(f"{sum(line['seconds'] for line in epochs):.0f} s in total; written to {folder}:")
     best_file = [f"{BEST} (for p3d eval and predict)"] if (folder / BEST).exists() else []
     newest = [f"{path.name} (to resume from)" for path in find_checkpoints(folder)[:1]]
-    others = [
-        name for name in ("report.html", "log.jsonl", "config.json") if (folder / name).exists()
-    ]
+    others = [name for name in (REPORT_FILE, LOG_FILE, CONFIG_FILE) if (folder / name).exists()]
     print("  " + ", ".join([*best_file, *newest, *others]))

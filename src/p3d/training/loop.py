@@ -14,10 +14,10 @@ from p3d.data.loader import Batch, TrainLoader
 from p3d.evaluation.metrics import measure
 from p3d.inference.scorer import Scorer
 from p3d.inference.scoring import VideoScores, score_videos, write_scores
-from p3d.run_folder import BEST
+from p3d.run_folder import BEST, VALIDATION_FILE
 from p3d.system.device import peak_memory
 from p3d.system.signals import Stopped, StopRequest
-from p3d.system.text import format_share
+from p3d.system.text import format_percent
 from p3d.training.checkpoint import Saver
 from p3d.training.console import epoch_line
 from p3d.training.log import RunLog
@@ -147,8 +147,8 @@ class Trainer:
             self._log_clips(batches[0])
         means = progress.means()
         text = (
-            f"loss {means['loss']:.3f}, top-1 {format_share(means['top1'])}, "
-            f"top-5 {format_share(means['top5'])}, lr {step.lr:.2g}, "
+            f"loss {means['loss']:.3f}, top-1 {format_percent(means['top1'])}, "
+            f"top-5 {format_percent(means['top5'])}, lr {step.lr:.2g}, "
             f"{values['clips_per_second']:.3g} clips/s, {values['data_wait']:.0%} waiting, "
             f"{values['memory_mib']:,.0f} MiB"
         )
@@ -251,7 +251,7 @@ class Trainer:
             source = "trained by p3d" if options.weights is None else f"from {options.weights.name}"
             save_model(state.model, options.out / BEST, source=source, recipe=asdict(state.recipe))
             if scored is not None:
-                write_scores(options.out / "validation.csv", self.validation, scored)
+                write_scores(options.out / VALIDATION_FILE, self.validation, scored)
 
         saved = self.saver is None or self.saver.attempt(progress.step, write)
         if state.group.any(not saved):

@@ -11,13 +11,13 @@ from __future__ import annotations
 import torch
 
 from p3d.data.dataset import VideoDataset
-from p3d.data.layouts import read_dataset, with_scale_of
+from p3d.data.layouts import read_splits, with_scale_of
 from p3d.data.loader import TrainLoader
 from p3d.errors import UserError
 from p3d.model.network import P3D
 from p3d.report.page import write_run_report
-from p3d.run_folder import find_checkpoints
-from p3d.system.device import resolve_device, wants_pinned_memory
+from p3d.run_folder import CONFIG_FILE, ENVIRONMENT_FILE, find_checkpoints
+from p3d.system.device import needs_pinned_memory, resolve_device
 from p3d.system.distributed import Group, join, read_launch
 from p3d.system.files import lock_folder, make_folder, write_json
 from p3d.system.machine import describe_machine
@@ -48,8 +48,8 @@ def run(options: TrainOptions) -> int:
 
 
 def _train(options: TrainOptions, device: torch.device, group: Group, stop: StopRequest) -> int:
-    training = read_dataset(options.data, "train")
-    validation = read_dataset(options.data, "validation")
+    splits = read_splits(options.data, ("train", "validation"))
+    training, validation = splits["train"], splits["validation"]
     if options.patience is not None and not validation.records:
         raise UserError("--patience needs a validation list, and the data set has none")
     marks = fingerprint(options, training)
@@ -176,7 +176,7 @@ def build_loader(
         workers=options.workers,
         on_bad_video=options.on_bad_video,
         group=group,
-        pin_memory=wants_pinned_memory(device),
+        pin_memory=needs_pinned_memory(device),
     )
 
 
@@ -197,8 +197,8 @@ def _train_and_write(trainer: Trainer) -> int:
     """Train on the main process, which writes the run's files, and return the exit code."""
     options, state = trainer.options, trainer.state
     print(check_room(options.out, *disk_bytes(state.model, state.recipe), options.keep_checkpoints))
-    write_json(options.out / "config.json", plain_options(options))
-    write_json(options.out / "environment.json", describe_machine(state.device))
+    write_json(options.out / CONFIG_FILE, plain_options(options))
+    write_json(options.out / ENVIRONMENT_FILE, describe_machine(state.device))
     with RunLog(options.out, state.progress.step, tensorboard=options.tensorboard) as log:
         trainer.log = log
         trainer.saver = Saver(
