@@ -23,7 +23,7 @@ from torch import Tensor
 
 from p3d.cli import main
 from p3d.data.layouts import DataOptions, read_dataset, with_scale_of
-from p3d.data.loader import TrainLoader, test_loader
+from p3d.data.loader import EvalLoader, TrainLoader
 from p3d.data.splits import SplitRule
 from p3d.data.transforms import crop, horizontal_flip
 from p3d.errors import BadVideoError, UserError
@@ -353,11 +353,12 @@ FLOW = replace(AUTHORS_FLOW, num_frames=4, resize=(20, 20), crop=16)
 
 def test_clips_of_flow_have_two_channels(made: Path) -> None:
     dataset = read_dataset(DataOptions(made), "train")
-    batch = next(TrainLoader(dataset, FLOW, batch_size=2, seed=0, flip_probability=0.0).epoch(0))
+    loader = TrainLoader(dataset, FLOW, batch_size=2, seed=0, flip_probability=0.0)
+    (batch,) = next(loader.steps(0))
     assert batch.clips.shape == (2, 4, 16, 16, 2)
     x = batch.clips[..., 0].float().mean((1, 2, 3))
     assert torch.equal(x > 128, batch.labels == 1)  # 1 is "right"
-    (batch,) = test_loader(dataset, FLOW, clips=3, batch_size=2)
+    (batch,) = EvalLoader(dataset, FLOW, num_clips=3, batch_size=2)
     assert batch.clips.shape == (2, 3, 4, 16, 16, 2)
 
 
@@ -373,9 +374,9 @@ def test_the_wrong_kind_of_video_is_an_error(made: Path, videos: Path) -> None:
         with pytest.raises(UserError, match=words):
             TrainLoader(dataset, prep, batch_size=1, seed=0)
         with pytest.raises(UserError, match=words):
-            test_loader(dataset, prep, clips=1, batch_size=1)
+            EvalLoader(dataset, prep, num_clips=1, batch_size=1)
     mixed = replace(flow, records=(*flow.records, *rgb_videos.records))
-    (batch,) = test_loader(mixed, FLOW, clips=1, batch_size=4, on_bad_video="skip")
+    (batch,) = EvalLoader(mixed, FLOW, num_clips=1, batch_size=4, on_bad_video="skip")
     assert (len(batch.labels), len(batch.bad)) == (2, 2)
 
 

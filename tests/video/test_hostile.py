@@ -112,7 +112,7 @@ def load(root: Path, *names: str, workers: int, **options: Any) -> list[Batch]:
     loader = TrainLoader(
         dataset(root, *names), SMALL, workers=workers, **{"batch_size": 4, "seed": 0} | options
     )
-    return list(loader.epoch(0))
+    return [batch for step in loader.steps(0) for batch in step]
 
 
 @pytest.fixture(scope="module", params=["ends", "all"])
@@ -155,9 +155,9 @@ def test_a_worker_reports_a_broken_video_with_one_line(root: Path) -> None:
     """One worker process for all: it returns the error and goes on."""
     loader = TrainLoader(dataset(root, *BROKEN), SMALL, batch_size=1, seed=0, workers=1)
     seen = set()
-    for batch in range(len(BROKEN)):
+    for step in range(len(BROKEN)):
         with pytest.raises(BadVideoError) as caught:
-            next(loader.epoch(0, batch))
+            next(loader.steps(0, step))
         seen.add(caught.value.path.name)
         assert re.fullmatch(LINES[caught.value.path.name], str(caught.value))
         caught.value.__traceback__ = None  # it would keep the loader alive
@@ -231,7 +231,9 @@ def test_the_error_for_a_killed_worker_names_its_video(
         load(root, "sound.avi", workers=1)
     error = caught.value
     message = error if isinstance(error, UserError) else explain_death(error)
-    assert re.fullmatch(rf"{root}/sound\.avi: the process that read it was lost .*", str(message))
+    assert re.fullmatch(
+        rf"{root}/sound\.avi: the worker process that read it died .*", str(message)
+    )
 
 
 def test_other_errors_are_not_explained() -> None:
