@@ -310,7 +310,7 @@ def test_the_python_names_are_there() -> None:
     [
         (("--epochs", "0"), "--epochs is 0; give more than 0"),
         (("--save-minutes", "0"), "--save-minutes is 0.0; give more than 0"),
-        (("--compile", "--checkpoint-activations"), "exclude each other"),
+        (("--compile", "--checkpoint-activations"), "cannot be combined"),
     ],
 )
 def test_a_value_out_of_range_is_one_line(
