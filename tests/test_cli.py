@@ -1,4 +1,4 @@
-"""The command line: help at once, and one clear line for every mistake."""
+"""The command line: fast help, and one clear line for every error."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TINY_CLIP = Preprocessing(num_frames=4, resize=(20, 20), crop=16)
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained network for the sample set's eight classes."""
+    """Return the file of an untrained network for the eight classes of the sample set."""
     torch.manual_seed(0)
     model = p3d.create_model("p3d63", num_classes=8)
     model.preprocessing = TINY_CLIP
@@ -33,15 +33,16 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def call(command: str, *words: object) -> int:
+def call(command: str, *arguments: object) -> int:
+    """Run `p3d` and return its exit code."""
     try:
-        return main([*command.split(), *map(str, words)])
-    except SystemExit as stop:  # tyro's own, for help and options that do not parse
-        return int(stop.code or 0)
+        return main([*command.split(), *map(str, arguments)])
+    except SystemExit as error:  # raised by tyro for help and for options that cannot be parsed
+        return int(error.code or 0)
 
 
 def assert_one_line(capsys: pytest.CaptureFixture[str], code: int, *parts: str) -> None:
-    """The mistake is told in one line, without a traceback."""
+    """Assert that a command failed with one line of error and without a traceback."""
     error = capsys.readouterr().err
     assert code == 2, error
     lines = [line for line in error.splitlines() if line.startswith("p3d: error: ")]
@@ -64,16 +65,16 @@ def test_help_lists_every_command_without_loading_torch() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(name, "--help") == 0
     text = capsys.readouterr().out
     assert f"usage: p3d {name}" in text
     for option in text.split():
         if option.startswith("--"):
-            assert "." not in option, f"{option} has a prefix"
+            assert "." not in option, f"{option} has the prefix of its group"
 
 
-def test_help_of_train_shows_the_recipes_values(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_of_train_shows_the_values_of_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("train --recipe ucf101-paper --help") == 0
     text = capsys.readouterr().out
     assert "(default: 7500)" in text
@@ -84,7 +85,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"p3d {p3d.__version__}\n"
 
 
-def test_python_m_p3d_is_the_command() -> None:
+def test_python_m_p3d_runs_the_command() -> None:
     command = [sys.executable, "-m", "p3d", "info", "p3d63", "--json"]
     answer = subprocess.run(command, capture_output=True, text=True, check=True)
     assert json.loads(answer.stdout)
@@ -103,7 +104,9 @@ def test_python_m_p3d_is_the_command() -> None:
         ("info p3d50", "p3d50"),
     ],
 )
-def test_mistakes_in_words(command: str, part: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_names_and_paths_are_reported_in_one_line(
+    command: str, part: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert_one_line(capsys, call(command), part)
 
 
@@ -116,14 +119,18 @@ def test_mistakes_in_words(command: str, part: str, capsys: pytest.CaptureFixtur
         ("train", "--data"),
     ],
 )
-def test_mistakes_in_options(command: str, part: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_options_are_reported(
+    command: str, part: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert call(command) == 2
     error = capsys.readouterr().err
     assert part in error
     assert "Traceback" not in error
 
 
-def test_a_device_that_is_not_there(sample: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unavailable_device_is_reported_in_one_line(
+    sample: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device")
     code = call("train --device cuda --data", sample)
@@ -132,12 +139,14 @@ def test_a_device_that_is_not_there(sample: Path, capsys: pytest.CaptureFixture[
     assert_one_line(capsys, code, "--device mlu: no Cambricon MLU is usable")
 
 
-def test_an_empty_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_empty_data_folder_is_reported_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert_one_line(capsys, call("train --data", tmp_path), str(tmp_path))
 
 
-def listed(folder: Path, **lists: str) -> Path:
-    """A UCF101-like folder with two classes, a video each to train and to test, and its lists."""
+def write_ucf101(folder: Path, **lists: str) -> Path:
+    """Write a UCF101 folder of two classes with a training and a test video each, and its lists."""
     for split, group in (("train", 1), ("test", 2)):
         for name in ("Jump", "Run"):
             (folder / split / name).mkdir(parents=True)
@@ -153,31 +162,31 @@ def listed(folder: Path, **lists: str) -> Path:
     return folder
 
 
-def test_a_list_that_names_a_missing_file(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("line", "parts"),
+    [
+        ("Run/v_Run_g09_c01.avi 2", ("v_Run_g09_c01.avi", "--allow-missing")),
+        ("Fly/v_Fly_g01_c01.avi 2", ("Fly", "classInd.txt")),
+    ],
+    ids=["missing file", "unknown class"],
+)
+def test_invalid_training_list_is_reported_in_one_line(
+    line: str, parts: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = listed(tmp_path, trainlist01="Jump/v_Jump_g01_c01.avi 1\nRun/v_Run_g09_c01.avi 2\n")
+    data = write_ucf101(tmp_path, trainlist01=f"Jump/v_Jump_g01_c01.avi 1\n{line}\n")
     code = call("train --data", data, "--out", tmp_path / "run")
-    assert_one_line(capsys, code, "v_Run_g09_c01.avi", "--allow-missing")
-
-
-def test_a_class_that_is_not_in_class_ind(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    data = listed(tmp_path, trainlist01="Jump/v_Jump_g01_c01.avi 1\nFly/v_Fly_g01_c01.avi 2\n")
-    code = call("train --data", data, "--out", tmp_path / "run")
-    assert_one_line(capsys, code, "Fly", "classInd.txt")
+    assert_one_line(capsys, code, *parts)
 
 
 @pytest.mark.parametrize("flags", [["--crop", "2", "--resize", "20", "20"], ["--crop", "300"]])
-def test_a_clip_size_that_cannot_be(
+def test_impossible_clip_size_is_reported_in_one_line(
     flags: list[str], sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code = call("train --workers 0 --data", sample, "--out", tmp_path / "run", *flags)
     assert_one_line(capsys, code, "px")
 
 
-def test_an_output_folder_that_cannot_be_written(
+def test_unwritable_output_folder_is_reported_in_one_line(
     sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("in the way")
@@ -185,18 +194,18 @@ def test_an_output_folder_that_cannot_be_written(
     assert_one_line(capsys, code, "cannot be written", "choose another --out")
 
 
-def test_weights_for_other_classes(
+def test_weights_for_other_classes_are_reported_in_one_line(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = listed(tmp_path)
+    data = write_ucf101(tmp_path)
     code = call("eval --data", data, "--weights", weights)
     assert_one_line(capsys, code, "has 8 classes, the data set has 2")
 
 
-def test_evaluates_a_list(
+def test_eval_writes_metrics_and_scores(
     weights: Path, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "figures"
+    out = tmp_path / "results"
     flags = ("--workers", "0", "--clips", "3", "--device", "cpu")
     assert call("eval --data", sample, "--weights", weights, "--out", out, *flags) == 0
     metrics = json.loads((out / "metrics.json").read_text())
@@ -211,7 +220,9 @@ def test_evaluates_a_list(
     assert len((out / "scores.csv").read_text().splitlines()) == 9
 
 
-def test_predicts_videos(weights: Path, sample: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predict_prints_json_or_tables(
+    weights: Path, sample: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     videos = sorted((sample / "test").glob("*/*.avi"))[:2]
     assert call("predict --json --top 2 --clips 2 --device cpu --weights", weights, *videos) == 0
     answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -222,17 +233,17 @@ def test_predicts_videos(weights: Path, sample: Path, capsys: pytest.CaptureFixt
 
 
 def broken_videos(folder: Path) -> dict[str, Path]:
-    """Files that hold no readable video, by what is wrong."""
-    whole = write_video(folder / "whole.avi", 20).read_bytes()
+    """Write files without a readable video and return their paths by kind."""
+    content = write_video(folder / "whole.avi", 20).read_bytes()
     contents = {
-        "truncated": whole[: len(whole) // 40],
+        "truncated": content[: len(content) // 40],
         "zero bytes": b"",
         "not a video": b"<html><body>404 Not Found</body></html>",
     }
     paths = {}
-    for name, content in contents.items():
+    for name, data in contents.items():
         paths[name] = folder / f"{name.replace(' ', '_')}.avi"
-        paths[name].write_bytes(content)
+        paths[name].write_bytes(data)
     paths["no video stream"] = folder / "sound.avi"
     write_sound(paths["no video stream"])
     paths["missing"] = folder / "missing.avi"
@@ -251,7 +262,7 @@ def write_sound(path: Path) -> None:
         container.mux(stream.encode())
 
 
-def test_prediction_goes_on_after_videos_it_cannot_read(
+def test_predict_continues_after_unreadable_videos(
     weights: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     broken = broken_videos(tmp_path)
@@ -269,7 +280,7 @@ def test_prediction_goes_on_after_videos_it_cannot_read(
 
 
 @pytest.mark.parametrize("command", ["train", "eval"])
-def test_a_broken_video_stops_where_it_is_not_to_be_skipped(
+def test_broken_video_ends_a_command_that_must_not_skip_it(
     command: str,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -281,14 +292,23 @@ def test_a_broken_video_stops_where_it_is_not_to_be_skipped(
         rows = [f"{path.name},Jump,{split}" for split in ("train", "test")]
         classes = [f",{c}," for c in ["Kick", "MoveA", "MoveB", "MoveC", "MoveD", "MoveE", "MoveF"]]
         manifest.write_text("\n".join(["path,class,split", *rows, *classes]) + "\n")
-        given = ["--weights", plain_weights(tmp_path)] if command == "eval" else ["--epochs", 1]
-        given += ["--data", manifest, "--workers", 1, "--on-bad-video", "error", "--device", "cpu"]
-        code = call(command, *given, "--out", tmp_path / "out" / name.replace(" ", "_"))
+        arguments = ["--weights", plain_weights(tmp_path)] if command == "eval" else ["--epochs", 1]
+        arguments += [
+            "--data",
+            manifest,
+            "--workers",
+            1,
+            "--on-bad-video",
+            "error",
+            "--device",
+            "cpu",
+        ]
+        code = call(command, *arguments, "--out", tmp_path / "out" / name.replace(" ", "_"))
         assert_one_line(capsys, code, str(path))
 
 
 def plain_weights(folder: Path) -> Path:
-    """Weights for eight classes without names."""
+    """Return the file of a network for eight classes without names."""
     path = folder / "plain.safetensors"
     if not path.exists():
         model = p3d.create_model("p3d63", num_classes=8)
@@ -297,7 +317,7 @@ def plain_weights(folder: Path) -> Path:
     return path
 
 
-def test_the_python_names_are_there() -> None:
+def test_public_names_exist() -> None:
     for name in p3d.__all__:
         assert getattr(p3d, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
@@ -306,18 +326,18 @@ def test_the_python_names_are_there() -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "words"),
+    ("flags", "message"),
     [
         (("--epochs", "0"), "--epochs is 0; give more than 0"),
         (("--save-minutes", "0"), "--save-minutes is 0.0; give more than 0"),
-        (("--compile", "--checkpoint-activations"), "exclude each other"),
+        (("--compile", "--checkpoint-activations"), "cannot be combined"),
     ],
 )
-def test_a_value_out_of_range_is_one_line(
-    flags: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]
+def test_value_out_of_range_is_reported_in_one_line(
+    flags: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["train", "--recipe", "sample", "--data", "somewhere", *flags]) == 2
-    said = capsys.readouterr().err
-    assert words in said
-    assert said.startswith("p3d: error: ")
-    assert said.count("\n") == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("p3d: error: ")
+    assert error.count("\n") == 1

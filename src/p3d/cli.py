@@ -175,12 +175,13 @@ def parse_options(name: str, arguments: list[str]) -> Any:
     config, recipe = "", ""
     if command.takes_config:
         config, arguments = _take_option(arguments, "--config")
-        description += " --config RUN/config.json takes the options of an earlier run as defaults."
+        description += " --config RUN/config.json reads the options of an earlier run."
     if command.takes_recipe:
         recipe, arguments = _take_option(arguments, "--recipe")
         settings["default"] = _default_options(options_type, recipe or "ucf101")
         description += (
-            f" Recipes: --recipe {{{','.join(_recipe_names())}}}, now {recipe or 'ucf101'}."
+            f" --recipe {{{','.join(_recipe_names())}}} sets the defaults shown here, now "
+            f"{recipe or 'ucf101'}."
         )
     if config and recipe:
         raise UserError("--config contains a recipe; give --config or --recipe, not both")
@@ -207,7 +208,7 @@ def _read_config(path: str) -> list[str]:
 
 
 def _take_option(arguments: list[str], flag: str) -> tuple[str, list[str]]:
-    """Remove an option that decides the defaults of the others; return its value and the rest."""
+    """Remove an option that sets the defaults of the others; return its value and the rest."""
     value, rest = "", []
     words = iter(arguments)
     for word in words:

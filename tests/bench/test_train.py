@@ -1,4 +1,4 @@
-"""Timing training steps on made-up clips."""
+"""Timing training steps on random clips."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ def bench(*flags: str) -> int:
     return main(["bench", "train", *TINY.split(), *flags])
 
 
-def test_reports_rate_and_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reports_speed_and_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert bench("--clips-per-step", "4", "--out", str(tmp_path / "figures.json")) == 0
-    said = capsys.readouterr().out
-    assert "p3d63, clips of 4x32x32, fp32, 1 x cpu" in said
-    written = json.loads((tmp_path / "figures.json").read_text())
-    figures = written["figures"]
+    output = capsys.readouterr().out
+    assert "p3d63, clips of 4x32x32, fp32, 1 x cpu" in output
+    result = json.loads((tmp_path / "figures.json").read_text())
+    figures = result["figures"]
     assert figures["clips_per_step"] == 4
     assert figures["clips_per_second"] == pytest.approx(4 / figures["seconds_per_step"])
-    assert len(written["seconds"]) == 1
+    assert len(result["seconds"]) == 1
     assert figures["peak_memory_bytes"] > 100e6
 
 
-def test_runs_with_every_way_to_save_memory(capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_with_activation_checkpointing_and_bf16(capsys: pytest.CaptureFixture[str]) -> None:
     assert bench("--checkpoint-activations", "--precision", "bf16", "--modality", "flow") == 0
     assert "bf16" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("flags", "words"),
+    ("flags", "message"),
     [
         (("--steps", "0"), "--steps is 0; give 1 or more"),
         (("--precision", "tf32"), "--precision tf32 is for cuda and mlu"),
         (("--device", "cuda"), "sees no CUDA device"),
     ],
 )
-def test_refuses_in_one_line(
-    flags: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]
+def test_invalid_options_are_reported_in_one_line(
+    flags: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert bench(*flags) == 2
-    said = capsys.readouterr().err
-    assert words in said
-    assert said.count("\n") == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1

@@ -1,4 +1,4 @@
-"""Clips are what whole frames, cut and scaled afterwards, would give; and they take less memory."""
+"""Clips equal whole frames that are cropped and scaled after decoding, and take less memory."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ VIDEOS: dict[str, dict[str, Any]] = {
     "mpeg4.avi": {"b_frames": 1},
     "wide.avi": {"size": (96, 352)},
     "h264.mp4": X264,
-    "no-multiple-of-16.mp4": {**X264, "size": (66, 86)},
+    "not-a-multiple-of-16.mp4": {**X264, "size": (66, 86)},
     "odd-width.mkv": {"codec": "ffv1", "size": (64, 83)},
     "odd-height.mkv": {"codec": "ffv1", "size": (63, 80)},
     "full-range.avi": {"codec": "mjpeg", "pix_fmt": "yuvj420p", "size": (72, 96)},
@@ -52,7 +52,7 @@ VIDEOS: dict[str, dict[str, Any]] = {
 
 
 def decode_all(path: Path, rotation: int = 0) -> NDArray[np.uint8]:
-    """Every frame of a file, by PyAV's own loop."""
+    """Decode every frame of a file with PyAV's own loop."""
     with av.open(str(path)) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     return np.rot90(np.stack(frames), rotation // 90, axes=(1, 2))
@@ -62,7 +62,7 @@ def decode_all(path: Path, rotation: int = 0) -> NDArray[np.uint8]:
 def video(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, NDArray[np.uint8]]:
-    """A file, and its frames by an independent decode."""
+    """Return a file and its independently decoded frames."""
     options = VIDEOS[request.param]
     if options.get("codec", "mpeg4") not in av.codecs_available:
         pytest.skip(f"PyAV's FFmpeg has no {options['codec']} encoder here")
@@ -82,7 +82,7 @@ def boxes(draw: st.DrawFn, height: int, width: int) -> Box:
 @settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_a_part_of_the_frames_is_part_of_a_full_decode(
+def test_crop_of_some_frames_equals_a_crop_of_fully_decoded_frames(
     video: tuple[Path, NDArray[np.uint8]], data: st.DataObject
 ) -> None:
     path, frames = video
@@ -94,9 +94,9 @@ def test_a_part_of_the_frames_is_part_of_a_full_decode(
     np.testing.assert_array_equal(clip, [box.crop(frames[index]) for index in indices])
 
 
-@pytest.fixture(params=["as it is", "not by block", "small pieces"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All ways through the code: stacked or one by one, all at once or in pieces."""
+@pytest.fixture(params=["default", "not by block", "small pieces"])
+def code_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Force each code path: conversion by block or by frame, all frames at once or in pieces."""
     if request.param == "not by block":
         monkeypatch.setattr(rgb, "converts_by_block", lambda *_: False)
     elif request.param == "small pieces":
@@ -105,8 +105,8 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("augmentation", get_args(Augmentation))
 @pytest.mark.parametrize("stride", [1, 3])
-@pytest.mark.usefixtures("way")
-def test_training_clips_are_what_whole_frames_would_give(
+@pytest.mark.usefixtures("code_path")
+def test_training_clips_equal_augmented_whole_frames(
     video: tuple[Path, NDArray[np.uint8]], augmentation: Augmentation, stride: int
 ) -> None:
     path, frames = video
@@ -124,22 +124,20 @@ def test_training_clips_are_what_whole_frames_would_give(
         assert torch.equal(clip, expected)
 
 
-@pytest.mark.parametrize("clips", [1, 4])
-@pytest.mark.usefixtures("way")
-def test_test_clips_are_what_whole_frames_would_give(
-    video: tuple[Path, NDArray[np.uint8]], clips: int
+@pytest.mark.parametrize("num_clips", [1, 4])
+@pytest.mark.usefixtures("code_path")
+def test_evaluation_clips_equal_transformed_whole_frames(
+    video: tuple[Path, NDArray[np.uint8]], num_clips: int
 ) -> None:
     path, frames = video
-    windows = uniform_windows(len(frames), PREP.num_frames, 1, clips)
+    windows = uniform_windows(len(frames), PREP.num_frames, 1, num_clips)
     whole = torch.from_numpy(np.ascontiguousarray(frames))
     expected = transforms.eval_transform(PREP)(whole)[torch.from_numpy(windows)]
     with open_video(path) as opened:
-        assert torch.equal(read_eval_clips(opened, PREP, clips), expected)
+        assert torch.equal(read_eval_clips(opened, PREP, num_clips), expected)
 
 
-def test_frame_folders_are_read_in_pieces_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_frame_folders_are_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_frames(tmp_path / "frames", 9)
     box = Box(3, 5, 50, 61)
     with open_video(folder) as opened:
@@ -150,7 +148,7 @@ def test_frame_folders_are_read_in_pieces_too(
 
 
 class Shuffled:
-    """A source whose frames come out of order, as those of a damaged file may."""
+    """A source whose frames arrive out of order, as in some damaged files."""
 
     num_frames, height, width, fps, flow = 6, 2, 2, 25.0, None
     pixels = torch.arange(6, dtype=torch.uint8)[:, None, None, None].expand(6, 2, 2, 3)
@@ -164,12 +162,12 @@ class Shuffled:
             yield found, self.pixels[found]
 
 
-def test_pieces_may_come_in_any_order() -> None:
+def test_pieces_may_arrive_in_any_order() -> None:
     assert Shuffled().read([5, 1, 1, 0, 3])[:, 0, 0, 0].tolist() == [5, 1, 1, 0, 3]
 
 
 @given(st.data())
-def test_block_boxes_hold_the_box_and_end_between_blocks(data: st.DataObject) -> None:
+def test_block_box_contains_the_box_and_is_aligned_to_blocks(data: st.DataObject) -> None:
     height, width = 2 * data.draw(st.integers(1, 100)), data.draw(st.integers(1, 200))
     box = data.draw(boxes(height, width))
     outer = block_box(box, width)
@@ -182,9 +180,9 @@ def test_block_boxes_hold_the_box_and_end_between_blocks(data: st.DataObject) ->
 
 
 @pytest.mark.skipif(
-    not hasattr(Interpolation, "ACCURATE_RND"), reason="this PyAV cannot ask for smoothed colours"
+    not hasattr(Interpolation, "ACCURATE_RND"), reason="this PyAV cannot smooth colors"
 )
-def test_a_conversion_that_smooths_colours_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_conversion_that_smooths_colors_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     def smoothing(
         reformatter: Any, picture: av.VideoFrame, width: int, height: int
     ) -> NDArray[np.uint8]:
@@ -198,7 +196,7 @@ def test_a_conversion_that_smooths_colours_is_told(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    ("options", "indices", "seeks"),
+    ("options", "indices", "num_seeks"),
     [
         ({"gop": 4}, range(3, 14), 1),
         ({"gop": 4}, (0, 1, 12, 13), 2),
@@ -207,20 +205,20 @@ def test_a_conversion_that_smooths_colours_is_told(monkeypatch: pytest.MonkeyPat
         ({"codec": "mjpeg", "pix_fmt": "yuvj420p"}, (0, 6, 12), 3),
     ],
 )
-def test_only_what_is_far_is_sought(
+def test_decoder_seeks_only_to_distant_frames(
     options: dict[str, Any],
     indices: Sequence[int],
-    seeks: int,
+    num_seeks: int,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = write_video(tmp_path / "a.avi", NUM_FRAMES, **options)
-    sought: list[int] = []
+    seeks_to: list[int] = []
     seek: Callable[[VideoFile, int], Any] = VideoFile._seek
-    monkeypatch.setattr(VideoFile, "_seek", lambda self, at: sought.append(at) or seek(self, at))
+    monkeypatch.setattr(VideoFile, "_seek", lambda self, n: seeks_to.append(n) or seek(self, n))
     with open_video(path) as opened:
         clip = opened.read(indices)
-    assert len(sought) == seeks
+    assert len(seeks_to) == num_seeks
     np.testing.assert_array_equal(clip, decode_all(path)[list(indices)])
 
 
@@ -241,21 +239,21 @@ print(tuple(clips.shape), peak() - before)
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads Linux's own figures")
-def test_large_frames_never_lie_in_memory_together(tmp_path: Path) -> None:
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux's memory statistics")
+def test_large_frames_are_not_in_memory_together(tmp_path: Path) -> None:
     path = tmp_path / "large.avi"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=25)
         stream.width, stream.height, stream.pix_fmt = 1920, 1080, "yuv420p"
-        grey = av.VideoFrame.from_ndarray(np.full((1080, 1920, 3), 90, np.uint8))
+        gray = av.VideoFrame.from_ndarray(np.full((1080, 1920, 3), 90, np.uint8))
         for number in range(80):
-            grey.pts = number
-            container.mux(stream.encode(grey))
+            gray.pts = number
+            container.mux(stream.encode(gray))
         container.mux(stream.encode(None))
     process = subprocess.run(
         [sys.executable, "-c", MEMORY, str(path)], capture_output=True, text=True, check=True
     )
     shape, _, mebibytes = process.stdout.rpartition(" ")
     assert shape == "(20, 16, 160, 160, 3)"
-    # The clips take 25 MiB, their frames at full size would take 475 MiB.
+    # The clips take 25 MiB; their frames at full size would take 475 MiB.
     assert int(mebibytes) < 150

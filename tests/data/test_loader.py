@@ -1,3 +1,5 @@
+"""Batches of training and evaluation clips, their worker processes, and bad videos."""
+
 from __future__ import annotations
 
 import itertools
@@ -28,7 +30,7 @@ PREP = replace(IMAGENET, num_frames=4, frame_stride=2, resize=(64, 80), crop=64)
 SMALL = replace(IMAGENET, num_frames=4, resize=(18, 24), crop=16)
 LENGTHS = (9, 12, 3, 20, 15, 8, 30)
 
-# A machine with few cores makes torch warn of four workers.
+# On a machine with few cores torch warns about four workers.
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 
 
@@ -55,32 +57,32 @@ def train(dataset, prep=SMALL, **options) -> TrainLoader:
 
 
 def batches_of(loader: TrainLoader, epoch: int = 0, start_step: int = 0) -> Iterator[Batch]:
-    """The batches of an epoch, whatever their steps."""
+    """Yield the batches of all steps of an epoch."""
     return itertools.chain.from_iterable(loader.steps(epoch, start_step))
 
 
-def assert_same(actual: list[Batch], expected: list[Batch]) -> None:
+def assert_equal(actual: list[Batch], expected: list[Batch]) -> None:
     assert len(actual) == len(expected)
-    for one, other in zip(actual, expected, strict=True):
-        assert one.bad == other.bad
-        for tensor, wanted in zip(one[:3], other[:3], strict=True):
-            assert tensor.dtype == wanted.dtype
-            assert torch.equal(tensor, wanted)
+    for first, second in zip(actual, expected, strict=True):
+        assert first.bad == second.bad
+        for tensor, expected_tensor in zip(first[:3], second[:3], strict=True):
+            assert tensor.dtype == expected_tensor.dtype
+            assert torch.equal(tensor, expected_tensor)
 
 
-def numbers(clip: torch.Tensor) -> list[int]:
-    """The frame numbers that a clip of centre crops shows; its outer blocks are cut off."""
+def frame_numbers(clip: torch.Tensor) -> list[int]:
+    """Return the frame numbers that a center-cropped clip shows, without the outer bits."""
     wide = torch.zeros((len(clip), 64, 80, 3), dtype=torch.uint8)
     wide[:, :, 8:72] = clip
     return [number_of(frame) for frame in wide]
 
 
-def seen(number: int) -> int:
-    # The centre crop cuts the bar code's lowest and highest bit.
+def visible(number: int) -> int:
+    # The center crop cuts off the lowest and the highest bit of the bar code.
     return number & ~1
 
 
-def test_training_batches_have_the_stated_form(dataset):
+def test_training_batches_have_the_documented_shapes(dataset):
     batches = list(batches_of(train(dataset), 0))
     assert len(batches) == train(dataset).steps_per_epoch == 3
     for batch in batches:
@@ -91,38 +93,36 @@ def test_training_batches_have_the_stated_form(dataset):
         assert batch.labels.tolist() == [index % 3 for index in batch.indices.tolist()]
         assert batch.bad == ()
     indices = torch.cat([batch.indices for batch in batches]).tolist()
-    assert len(set(indices)) == 6, "every video at most once; the one left over waits"
+    assert len(set(indices)) == 6, "each video once, except the one that fills no batch"
 
 
 @pytest.mark.parametrize("workers", [1, 4])
-def test_workers_change_nothing(dataset, workers):
-    alone, many = (
-        train(dataset, clips_per_video=2),
-        train(dataset, clips_per_video=2, workers=workers),
-    )
+def test_workers_do_not_change_training_batches(dataset, workers):
+    expected = train(dataset, clips_per_video=2)
+    loader = train(dataset, clips_per_video=2, workers=workers)
     for epoch in range(2):
-        assert_same(list(batches_of(many, epoch)), list(batches_of(alone, epoch)))
+        assert_equal(list(batches_of(loader, epoch)), list(batches_of(expected, epoch)))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_epoch_can_start_at_any_batch_and_be_left(dataset, workers):
+def test_epoch_can_start_at_any_step_and_be_abandoned(dataset, workers):
     whole = list(batches_of(train(dataset, clips_per_video=3), 1))
     assert len(whole) == 10
-    one = train(dataset, clips_per_video=3, workers=workers)
-    for _, batch in zip(range(2), batches_of(one, 0), strict=False):
+    loader = train(dataset, clips_per_video=3, workers=workers)
+    for _, batch in zip(range(2), batches_of(loader, 0), strict=False):
         assert len(batch.labels) == 2
     for start in (4, 9, 10):
-        assert_same(list(batches_of(one, 1, start)), whole[start:])
+        assert_equal(list(batches_of(loader, 1, start)), whole[start:])
 
 
-def test_skipped_batches_are_not_decoded(dataset, monkeypatch):
+def test_skipped_steps_are_not_decoded(dataset, monkeypatch):
     opened = count_opened(monkeypatch)
     list(batches_of(train(dataset), 0, start_step=2))
     assert sum(opened.values()) == 2
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
-def test_processes_share_the_batches_of_one(dataset, world_size):
+def test_ranks_divide_the_batches_of_one_process(dataset, world_size):
     options = {"clips_per_video": 4, "seed": 1}
     whole = list(batches_of(train(dataset, batch_size=2 * world_size, **options), 3))
     ranks = [
@@ -130,29 +130,29 @@ def test_processes_share_the_batches_of_one(dataset, world_size):
         for rank in range(world_size)
     ]
     assert {len(batches) for batches in ranks} == {len(whole)}
-    for parts, batch in zip(zip(*ranks, strict=True), whole, strict=True):
-        for rank, part in enumerate(parts):
-            assert torch.equal(part.indices, batch.indices[rank::world_size])
-            assert torch.equal(part.clips, batch.clips[rank::world_size])
+    for shards, batch in zip(zip(*ranks, strict=True), whole, strict=True):
+        for rank, shard in enumerate(shards):
+            assert torch.equal(shard.indices, batch.indices[rank::world_size])
+            assert torch.equal(shard.clips, batch.clips[rank::world_size])
 
 
-def test_epochs_and_seeds_differ(dataset):
+def test_clips_differ_between_epochs_and_between_seeds(dataset):
     first, second = (list(batches_of(train(dataset), epoch)) for epoch in (0, 1))
     other = list(batches_of(train(dataset, seed=6), 0))
     for batches in (second, other):
         assert any(not torch.equal(a.clips, b.clips) for a, b in zip(first, batches, strict=True))
 
 
-def test_training_clips_are_windows_of_neighbouring_frames(dataset):
+def test_training_clips_are_windows_of_consecutive_frames(dataset):
     prep = replace(PREP, resize=(64, 64), num_frames=4)
-    loader_ = train(dataset, prep, augmentation="random-crop", flip_probability=0.0, batch_size=1)
-    for batch in batches_of(loader_, 0):
+    loader = train(dataset, prep, augmentation="random-crop", flip_probability=0.0, batch_size=1)
+    for batch in batches_of(loader, 0):
         last = LENGTHS[int(batch.indices)] - 1
         found = [number_of(frame) for frame in batch.clips[0]]
         assert found == [min(found[0] + 2 * step, last) for step in range(4)]
 
 
-def test_several_clips_of_a_video_show_different_windows(dataset):
+def test_clips_of_a_video_show_different_windows(dataset):
     prep = replace(PREP, resize=(64, 64), num_frames=1)
     options = {"augmentation": "random-crop", "flip_probability": 0.0, "clips_per_video": 12}
     windows: dict[int, list[int]] = {}
@@ -162,16 +162,18 @@ def test_several_clips_of_a_video_show_different_windows(dataset):
     assert all(len(set(starts)) > 1 for starts in windows.values())
 
 
-def test_fewer_clips_than_a_batch_are_one_batch(dataset):
+def test_fewer_clips_than_the_batch_size_form_one_batch(dataset):
     (batch,) = batches_of(train(dataset, batch_size=100), 0)
     assert sorted(batch.indices.tolist()) == list(range(7))
-    parts = [next(batches_of(train(dataset, batch_size=100, group=Group(r, 2)), 0)) for r in (0, 1)]
-    assert [len(part.labels) for part in parts] == [4, 3]
+    shards = [
+        next(batches_of(train(dataset, batch_size=100, group=Group(rank, 2)), 0)) for rank in (0, 1)
+    ]
+    assert [len(shard.labels) for shard in shards] == [4, 3]
     with pytest.raises(UserError, match="7 training clips are too few for 8 processes"):
         train(dataset, group=Group(0, 8))
 
 
-def test_loading_leaves_the_global_generator_alone(dataset):
+def test_loading_does_not_use_the_global_generator(dataset):
     before = torch.random.get_rng_state()
     list(batches_of(train(dataset), 0))
     list(evaluate(dataset, workers=1))
@@ -196,28 +198,28 @@ def count_opened(monkeypatch) -> Counter[Path]:
     return opened
 
 
-def test_evaluation_shows_the_uniform_windows_opening_each_video_once(dataset, monkeypatch):
+def test_evaluation_reads_uniform_windows_and_opens_each_video_once(dataset, monkeypatch):
     opened = count_opened(monkeypatch)
-    videos = 0
+    num_videos = 0
     for batch in evaluate(dataset, PREP, num_clips=5):
         assert batch.clips.shape == (len(batch.labels), 5, 4, 64, 64, 3)
         assert batch.clips.is_contiguous()
-        for shown, index in zip(batch.clips, batch.indices.tolist(), strict=True):
-            assert index == videos
+        for video, index in zip(batch.clips, batch.indices.tolist(), strict=True):
+            assert index == num_videos
             expected = uniform_windows(LENGTHS[index], 4, 2, 5)
-            assert [numbers(clip) for clip in shown] == [
-                [seen(number) for number in window] for window in expected.tolist()
+            assert [frame_numbers(clip) for clip in video] == [
+                [visible(number) for number in window] for window in expected.tolist()
             ]
-            videos += 1
-    assert videos == len(LENGTHS)
+            num_videos += 1
+    assert num_videos == len(LENGTHS)
     assert opened == {record.path: 1 for record in dataset.records}
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 9])
-def test_evaluation_sees_every_video_once_over_all_processes(dataset, world_size):
-    whole = [evaluate(dataset, group=Group(rank, world_size)) for rank in range(world_size)]
-    batches = [batch for one in whole for batch in one]
-    assert sum(one.num_videos for one in whole) == len(dataset.records)
+def test_ranks_together_evaluate_every_video_once(dataset, world_size):
+    loaders = [evaluate(dataset, group=Group(rank, world_size)) for rank in range(world_size)]
+    batches = [batch for loader in loaders for batch in loader]
+    assert sum(loader.num_videos for loader in loaders) == len(dataset.records)
     indices = torch.cat([batch.indices for batch in batches]).tolist()
     assert sorted(indices) == list(range(7))
     alone = torch.cat([batch.clips for batch in evaluate(dataset)])
@@ -225,23 +227,23 @@ def test_evaluation_sees_every_video_once_over_all_processes(dataset, world_size
 
 
 @pytest.mark.parametrize("workers", [1, 4])
-def test_workers_change_nothing_in_evaluation(dataset, workers):
-    many = evaluate(dataset, workers=workers)
+def test_workers_do_not_change_evaluation_batches(dataset, workers):
+    loader = evaluate(dataset, workers=workers)
     for _ in range(2):
-        assert_same(list(many), list(evaluate(dataset)))
+        assert_equal(list(loader), list(evaluate(dataset)))
 
 
-def test_an_empty_split_has_no_batches(dataset):
+def test_empty_split_has_no_batches(dataset):
     empty = evaluate(VideoDataset(dataset.class_names, ()), workers=2)
     assert empty.num_videos == 0
     assert list(empty) == []
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_bad_video_is_an_error_of_one_line(with_bad, workers):
+def test_bad_video_raises_a_one_line_error(with_bad, workers):
     path = with_bad.records[2].path
     for batches in (
-        batches_of(train(with_bad, workers=workers), 0),
+        batches_of(train(with_bad, workers=workers)),
         evaluate(with_bad, workers=workers),
     ):
         with pytest.raises(BadVideoError) as caught:
@@ -252,19 +254,17 @@ def test_a_bad_video_is_an_error_of_one_line(with_bad, workers):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_bad_video_can_be_skipped(with_bad, workers):
-    for whole in (
-        batches_of(train(with_bad, workers=workers, on_bad_video="skip", batch_size=5), 0),
-        evaluate(with_bad, workers=workers, on_bad_video="skip", batch_size=5),
-    ):
-        (batch,) = whole
+def test_bad_video_can_be_skipped(with_bad, workers):
+    options = {"workers": workers, "on_bad_video": "skip", "batch_size": 5}
+    for batches in (batches_of(train(with_bad, **options)), evaluate(with_bad, **options)):
+        (batch,) = batches
         assert sorted(batch.indices.tolist()) == [0, 1, 3, 4]
         assert len(batch.clips) == len(batch.labels) == 4
         (line,) = batch.bad
         assert line.startswith(f"{with_bad.records[2].path}: ")
 
 
-def test_a_batch_of_bad_videos_comes_out_empty(with_bad):
+def test_batch_of_only_bad_videos_is_empty(with_bad):
     bad = replace(with_bad, records=with_bad.records[2:3])
     (batch,) = batches_of(train(bad, on_bad_video="skip"), 0)
     assert batch.clips.shape == (0, 4, 16, 16, 3)
@@ -276,12 +276,12 @@ def test_a_batch_of_bad_videos_comes_out_empty(with_bad):
     assert len(batch.bad) == 1
 
 
-def test_loaders_can_be_sent_to_workers_that_are_started_afresh(dataset):
-    # Python's default way of starting processes is no longer a fork from 3.14 on.
-    for one in (train(dataset), evaluate(dataset)):
-        videos = pickle.loads(pickle.dumps(one._loader.dataset)).videos
+def test_loaders_can_be_sent_to_spawned_workers(dataset):
+    # From Python 3.14 on, new processes are not forks by default and receive pickled arguments.
+    for loader in (train(dataset), evaluate(dataset)):
+        videos = pickle.loads(pickle.dumps(loader._loader.dataset)).videos
         assert [videos.path(index) for index in range(7)] == [r.path for r in dataset.records]
-        pickle.dumps(one._loader.collate_fn)
+        pickle.dumps(loader._loader.collate_fn)
 
 
 @pytest.mark.parametrize(
@@ -291,14 +291,14 @@ def test_loaders_can_be_sent_to_workers_that_are_started_afresh(dataset):
         ({"workers": -1}, "workers -1 at least 0"),
     ],
 )
-def test_numbers_out_of_range_are_refused(dataset, options, message):
+def test_sizes_out_of_range_are_rejected(dataset, options, message):
     with pytest.raises(UserError, match=message):
         train(dataset, **options)
     with pytest.raises(UserError, match=message):
         evaluate(dataset, **options)
 
 
-def test_training_and_evaluation_check_their_own_numbers(dataset):
+def test_other_values_out_of_range_are_rejected(dataset):
     for options in ({"clips_per_video": 0}, {"seed": -1}, {"flip_probability": 1.5}):
         with pytest.raises(UserError, match=r"clips_per_video .* at least 1, seed .* from 0 to 1"):
             train(dataset, **options)
@@ -313,7 +313,7 @@ from p3d.data.loader import TrainLoader
 dataset, prep = pickle.load(open(sys.argv[1], "rb"))
 loader = TrainLoader(dataset, prep, batch_size=1, seed=0, clips_per_video=6, workers=2)
 batches = loader.steps(0)
-next(batches), next(batches)  # one from each worker: both have started
+next(batches), next(batches)  # one from each worker, so both have started
 received = []
 for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, lambda number, frame: received.append(number))
@@ -323,13 +323,13 @@ while len(received) < 2:
 if sys.argv[2] == "finish":
     print(2 + len(list(batches)), sorted(received))
 else:
-    sys.leaked = batches, loader  # stays beyond the interpreter's own cleaning
+    sys.leaked = batches, loader  # survives the interpreter's own cleanup
 """
 
 
 @pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="this system has no sigwaitinfo")
-@pytest.mark.parametrize(("then", "output"), [("finish", "42 [2, 15]\n"), ("leave", "")])
-def test_signals_to_all_processes_stop_no_worker_and_the_end_does(dataset, tmp_path, then, output):
+@pytest.mark.parametrize(("then", "output"), [("finish", "42 [2, 15]\n"), ("exit", "")])
+def test_workers_ignore_signals_and_exit_with_their_parent(dataset, tmp_path, then, output):
     arguments = tmp_path / "arguments"
     arguments.write_bytes(pickle.dumps((dataset, SMALL)))
     with subprocess.Popen(

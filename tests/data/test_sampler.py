@@ -1,4 +1,4 @@
-"""Which clips each process gets: exact shares of one order, however many processes there are."""
+"""The order of training clips and its division among ranks."""
 
 from __future__ import annotations
 
@@ -8,10 +8,17 @@ from hypothesis import strategies as st
 from p3d.data.sampler import StepSampler
 
 
-def steps(clips: int, per_step: int, batch_size: int, rank: int, world: int) -> list[list[list]]:
-    """A process's batches of epoch 2, grouped by step."""
+def steps(
+    num_clips: int, clips_per_step: int, batch_size: int, rank: int, world_size: int
+) -> list[list[list[tuple[int, int]]]]:
+    """Return a rank's batches of epoch 2, grouped by step."""
     sampler = StepSampler(
-        clips, clips_per_step=per_step, batch_size=batch_size, seed=3, rank=rank, world_size=world
+        num_clips,
+        clips_per_step=clips_per_step,
+        batch_size=batch_size,
+        seed=3,
+        rank=rank,
+        world_size=world_size,
     )
     sampler.epoch = 2
     batches = list(sampler)
@@ -21,37 +28,39 @@ def steps(clips: int, per_step: int, batch_size: int, rank: int, world: int) -> 
 
 
 @given(
-    clips=st.integers(1, 60),
-    per_step=st.integers(1, 40),
+    num_clips=st.integers(1, 60),
+    clips_per_step=st.integers(1, 40),
     batch_size=st.integers(1, 9),
-    world=st.integers(1, 5),
+    world_size=st.integers(1, 5),
 )
-def test_a_step_sees_the_same_clips_for_any_number_of_processes(
-    clips: int, per_step: int, batch_size: int, world: int
+def test_step_has_the_same_clips_for_any_number_of_ranks(
+    num_clips: int, clips_per_step: int, batch_size: int, world_size: int
 ) -> None:
-    alone = steps(clips, per_step, clips, 0, 1)
-    ranks = [steps(clips, per_step, batch_size, rank, world) for rank in range(world)]
-    assert {len(of_rank) for of_rank in ranks} == {len(alone)} == {clips // min(per_step, clips)}
-    for whole, *shares in zip(alone, *ranks, strict=True):
-        (expected,) = whole
-        seen = [clip for share in shares for batch in share for clip in batch]
-        assert sorted(seen) == sorted(expected)
-        assert len(set(seen)) == len(seen) == min(per_step, clips)
-        assert len({len(share) for share in shares}) == 1, "equally many batches everywhere"
-        sizes = [sum(map(len, share)) for share in shares]
+    alone = steps(num_clips, clips_per_step, num_clips, 0, 1)
+    ranks = [
+        steps(num_clips, clips_per_step, batch_size, rank, world_size) for rank in range(world_size)
+    ]
+    expected_size = min(clips_per_step, num_clips)
+    assert {len(rank) for rank in ranks} == {len(alone)} == {num_clips // expected_size}
+    for (expected,), *shards in zip(alone, *ranks, strict=True):
+        found = [clip for shard in shards for batch in shard for clip in batch]
+        assert sorted(found) == sorted(expected)
+        assert len(set(found)) == len(found) == expected_size
+        assert len({len(shard) for shard in shards}) == 1, "ranks differ in their number of batches"
+        sizes = [sum(map(len, shard)) for shard in shards]
         assert max(sizes) - min(sizes) <= 1
-        assert all(len(batch) <= batch_size for share in shares for batch in share)
+        assert all(len(batch) <= batch_size for shard in shards for batch in shard)
 
 
 @given(start=st.integers(0, 7))
-def test_an_epoch_goes_on_at_any_step(start: int) -> None:
+def test_epoch_can_start_at_any_step(start: int) -> None:
     sampler = StepSampler(23, clips_per_step=3, batch_size=2, seed=0)
-    whole = list(sampler)
+    expected = list(sampler)
     sampler.start_step = start
-    assert list(sampler) == whole[start * sampler.batches_per_step :]
+    assert list(sampler) == expected[start * sampler.batches_per_step :]
 
 
-def test_a_clip_appears_once_an_epoch_and_epochs_differ() -> None:
+def test_epoch_has_every_clip_once_in_its_own_order() -> None:
     sampler = StepSampler(24, clips_per_step=8, batch_size=8, seed=0)
     first = [number for batch in sampler for _, number in batch]
     sampler.epoch = 1

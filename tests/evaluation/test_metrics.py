@@ -1,4 +1,4 @@
-"""Accuracy against counting by hand."""
+"""Accuracy, compared with counting by hand."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SCORES = torch.tensor(
 LABELS = torch.tensor([0, 0, 0, 1])
 
 
-def test_measures_by_hand() -> None:
+def test_accuracy_of_a_small_example() -> None:
     accuracy = measure(SCORES, LABELS)
     assert accuracy.videos == 4
     assert accuracy.top1 == 0.5
@@ -40,19 +40,19 @@ def test_measures_by_hand() -> None:
         )
     )
 )
-def test_agrees_with_ranking_by_hand(rows: list[tuple[list[int], int]]) -> None:
+def test_accuracy_agrees_with_sorting(rows: list[tuple[list[int], int]]) -> None:
     logits = torch.tensor([ranks for ranks, _ in rows], dtype=torch.float32)
     labels = torch.tensor([label for _, label in rows])
     for k in (1, 5):
-        by_hand = sum(
+        expected = sum(
             label in sorted(range(len(ranks)), key=lambda i: -ranks[i])[:k] for ranks, label in rows
         )
-        assert correct_among_best(logits, labels, k) == by_hand
+        assert correct_among_best(logits, labels, k) == expected
     accuracy = measure(logits.softmax(1), labels)
     assert accuracy.top1 == correct_among_best(logits, labels, 1) / len(rows)
     assert int(accuracy.confusion.sum()) == len(rows)
 
 
-def test_refuses_nothing_to_measure() -> None:
+def test_empty_scores_are_rejected() -> None:
     with pytest.raises(ValueError, match="do not match"):
         measure(torch.empty(0, 3), torch.empty(0, dtype=torch.int64))

@@ -1,14 +1,20 @@
-"""Training runs at toy size, and what they leave."""
+"""Tiny training runs, in this process or another, and their files."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from p3d.data.layouts import DataOptions, read_dataset
 from p3d.data.loader import Batch
+from p3d.run_folder import read_log
 from p3d.system.device import Precision
 from p3d.system.distributed import ALONE
 from p3d.system.options import DeviceOptions
@@ -38,7 +44,7 @@ def options(
     precision: Precision = "fp32",
     **changes: object,
 ) -> TrainOptions:
-    """Options of a run on the CPU, without worker processes."""
+    """Return the options of a tiny run on the CPU, without worker processes."""
     return TrainOptions(
         data=DataOptions(sample),
         recipe=recipe,
@@ -50,7 +56,7 @@ def options(
 
 
 def newest(folder: Path) -> CheckpointState:
-    """The newest checkpoint of a run."""
+    """Return the newest checkpoint of a run."""
     state, problems = read_newest(folder)
     assert state is not None
     assert problems == ()
@@ -58,23 +64,62 @@ def newest(folder: Path) -> CheckpointState:
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Return the weights in the newest checkpoint of a run."""
     return newest(folder).model
 
 
-def assert_equal_weights(first: Path, second: Path) -> None:
-    ours, theirs = weights(first), weights(second)
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+def are_identical(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    """Return whether two state dicts are equal bit for bit."""
+    return first.keys() == second.keys() and all(
+        torch.equal(tensor, second[name]) for name, tensor in first.items()
+    )
+
+
+def log_lines(folder: Path, event: str) -> list[dict[str, Any]]:
+    """Return the lines of a run's log about one kind of event."""
+    return [line for line in read_log(folder) if line["event"] == event]
+
+
+def logged_steps(folder: Path) -> list[int]:
+    """Return the optimizer steps in a run's log."""
+    return [line["step"] for line in log_lines(folder, "step")]
+
+
+def has_step(folder: Path, step: int) -> bool:
+    """Return whether a run has logged this optimizer step or a later one."""
+    return any(logged >= step for logged in logged_steps(folder))
+
+
+def start(*command: str, **settings: Any) -> subprocess.Popen[str]:
+    """Start `p3d` in another process; `settings` go to Popen."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "p3d", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+        **settings,
+    )
+
+
+def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int) -> None:
+    """Wait until a run that is still going has logged an optimizer step."""
+    deadline = time.monotonic() + 120
+    while not has_step(folder, step):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def tiny_run(sample: Path, recipe: Recipe) -> tuple[TrainState, list[Batch]]:
-    """The state of a run, and the batches of its first epoch."""
-    wanted = options(sample, Path("unused"), recipe)
-    dataset = read_dataset(wanted.data, "train")
-    model, _ = start_network(wanted, dataset)
+    """Return the state of a run and the batches of its first epoch."""
+    run_options = options(sample, Path("unused"), recipe)
+    dataset = read_dataset(run_options.data, "train")
+    model, _ = start_network(run_options, dataset)
     prepare_for_training(model, recipe, sync_norms=False, checkpoint_activations=False)
     device = torch.device("cpu")
-    loader = build_loader(wanted, model, dataset, None, ALONE, device)
+    loader = build_loader(run_options, model, dataset, None, ALONE, device)
     state = build_state(
         recipe,
         model,
@@ -89,6 +134,7 @@ def tiny_run(sample: Path, recipe: Recipe) -> tuple[TrainState, list[Batch]]:
 
 
 def copy_set(source: Path, target: Path) -> None:
+    """Copy a data set by hard links."""
     for path in source.rglob("*"):
         if path.is_file():
             (target / path.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)

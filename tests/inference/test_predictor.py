@@ -1,4 +1,4 @@
-"""A prediction is the authors' recipe, written out here once more by other means."""
+"""Predictions, compared with an independent implementation of the authors' protocol."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ SMALL = Preprocessing(num_frames=8, frame_stride=2, resize=(48, 64), crop=40)
 
 
 def network(preprocessing: Preprocessing) -> P3D:
-    """P3D-63 with random weights, whose scores tell one clip of the tests' videos from another.
+    """Return P3D-63 with random weights whose scores differ between clips of the tests' videos.
 
-    Left at that, one class would take all, whatever the network is shown. So its batch
-    normalisations get the statistics of two such clips, and its classifier sets the two apart.
+    With random weights alone, one class would win for every input. So the batch normalizations get
+    the statistics of two clips, and the classifier separates the two.
     """
     model = create_model("p3d63", num_classes=5)
     model.load_state_dict(randomize(model.state_dict()))
     model.preprocessing = preprocessing
     steps = np.arange(preprocessing.num_frames)
     size = preprocessing.crop
-    shown = [[picture(i, height=size, width=size) for i in start + steps] for start in (0, 20)]
-    clips = normalize(torch.from_numpy(np.array(shown)), preprocessing)
+    frames = [[picture(i, height=size, width=size) for i in start + steps] for start in (0, 20)]
+    clips = normalize(torch.from_numpy(np.array(frames)), preprocessing)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
@@ -51,24 +51,24 @@ def network(preprocessing: Preprocessing) -> P3D:
 
 
 def decode(path: Path) -> NDArray[np.uint8]:
-    """All frames, from first to last: uint8 (T, H, W, 3)."""
+    """Return all frames of a file in order: uint8 (T, H, W, 3)."""
     with av.open(str(path)) as container:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
 def authors_pixels(frames: NDArray[np.uint8]) -> Pixels:
-    """BGR of 0-255, less the mean that Caffe's networks are given."""
+    """Return BGR pixels in [0, 255] minus the mean of Caffe's networks."""
     return frames[..., ::-1].astype(np.float32) - np.array([104, 117, 123], np.float32)
 
 
 def imagenet_pixels(frames: NDArray[np.uint8]) -> Pixels:
-    """RGB of 0-1, less ImageNet's mean, over its deviation."""
+    """Return RGB pixels in [0, 1], normalized by ImageNet's mean and standard deviation."""
     mean, std = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], np.float32)
     return (frames.astype(np.float32) / 255 - mean) / std
 
 
 def clip_scores(model: P3D, pixels: Pixels, starts: Sequence[int]) -> Pixels:
-    """Softmax scores (clips, classes) of 16-frame clips, each a centre crop of 160 from 182x242."""
+    """Return softmax scores (clips, classes) of 16-frame clips, center-cropped from 182x242."""
     scores = []
     for start in starts:
         clip = pixels[start : start + 16, 11:171, 41:201].transpose(3, 0, 1, 2)
@@ -80,40 +80,41 @@ def clip_scores(model: P3D, pixels: Pixels, starts: Sequence[int]) -> Pixels:
 
 
 def difference(first: torch.Tensor, second: Pixels) -> float:
+    """Return the largest absolute difference."""
     return float(np.abs(first.numpy() - second).max())
 
 
 @pytest.fixture(scope="module")
-def of_test_size(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A video of 40 frames of 182x242, which need no resizing."""
+def full_size_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a video of 40 frames of 182x242, which need no resizing."""
     return write_video(tmp_path_factory.mktemp("videos") / "a.avi", 40, size=(182, 242), b_frames=2)
 
 
 @pytest.mark.parametrize(
-    ("preprocessing", "to_pixels", "another"),
+    ("preprocessing", "to_pixels", "other_pixels"),
     [(AUTHORS, authors_pixels, imagenet_pixels), (IMAGENET, imagenet_pixels, authors_pixels)],
     ids=["authors", "imagenet"],
 )
-def test_a_prediction_is_the_recipe_to_the_last_pixel(
+def test_scores_equal_those_of_the_authors_protocol(
     preprocessing: Preprocessing,
     to_pixels: Callable[[NDArray[np.uint8]], Pixels],
-    another: Callable[[NDArray[np.uint8]], Pixels],
-    of_test_size: Path,
+    other_pixels: Callable[[NDArray[np.uint8]], Pixels],
+    full_size_video: Path,
 ) -> None:
-    model, frames = network(preprocessing), decode(of_test_size)
+    model, frames = network(preprocessing), decode(full_size_video)
     clips = clip_scores(model, to_pixels(frames), (0, 12, 24))
-    found = Predictor(model, clips=3, device="cpu")(of_test_size).scores
+    found = Predictor(model, clips=3, device="cpu")(full_size_video).scores
     assert difference(found, clips.mean(0)) < 1e-4
 
-    centre = Predictor(model, clips=1, device="cpu")(of_test_size).scores
-    assert difference(centre, clips[1]) < 1e-4
-    # What the comparison is able to see: another clip, swapped colours, other pixels.
-    assert difference(centre, clips[0]) > 1e-2
-    for wrong in (to_pixels(frames[..., ::-1]), another(frames)):
-        assert difference(centre, clip_scores(model, wrong, (12,))[0]) > 1e-2
+    center = Predictor(model, clips=1, device="cpu")(full_size_video).scores
+    assert difference(center, clips[1]) < 1e-4
+    # The comparison detects another clip, swapped colors and other preprocessing.
+    assert difference(center, clips[0]) > 1e-2
+    for wrong in (to_pixels(frames[..., ::-1]), other_pixels(frames)):
+        assert difference(center, clip_scores(model, wrong, (12,))[0]) > 1e-2
 
 
-def test_frames_are_resized_as_pillow_does(tmp_path: Path) -> None:
+def test_frames_are_resized_like_pillow(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.avi", 20, size=(120, 160))
     model = network(AUTHORS)
     found = Predictor(model, clips=1, device="cpu")(path).scores
@@ -122,7 +123,7 @@ def test_frames_are_resized_as_pillow_does(tmp_path: Path) -> None:
         images = [Image.fromarray(frame).resize((242, 182), resampling) for frame in decode(path)]
         return clip_scores(model, authors_pixels(np.array(list(map(np.asarray, images)))), (2,))[0]
 
-    # Bytes may differ by one grey level in rounding.
+    # Rounding may differ by one gray level.
     assert difference(found, expected(Image.Resampling.BILINEAR)) < 1e-2
     assert difference(found, expected(Image.Resampling.NEAREST)) > 2e-2
 
@@ -133,29 +134,29 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_half_precision_scores_alike(precision: Precision, video: Path) -> None:
+def test_half_precision_scores_are_close(precision: Precision, video: Path) -> None:
     model = network(SMALL)
-    whole = Predictor(model, clips=2, device="cpu")(video).scores
+    full = Predictor(model, clips=2, device="cpu")(video).scores
     half = Predictor(model, clips=2, device="cpu", precision=precision)(video).scores
     assert half.dtype == torch.float32
     assert half.sum() == pytest.approx(1, abs=1e-5)
-    torch.testing.assert_close(half, whole, atol=0.05, rtol=0)
+    torch.testing.assert_close(half, full, atol=0.05, rtol=0)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
-def test_scores_do_not_depend_on_the_batch(batch_size: int, video: Path) -> None:
+def test_scores_do_not_depend_on_the_batch_size(batch_size: int, video: Path) -> None:
     model = network(SMALL)
     together = Predictor(model, clips=7, batch_size=7, device="cpu")(video).scores
     split = Predictor(model, clips=7, batch_size=batch_size, device="cpu")(video).scores
     torch.testing.assert_close(split, together, atol=1e-4, rtol=0)
 
 
-def test_a_short_video_holds_its_last_frame(tmp_path: Path) -> None:
+def test_short_video_repeats_its_last_frame(tmp_path: Path) -> None:
     path = write_video(tmp_path / "short.avi", 5, size=(48, 64))
     model = network(SMALL)
-    held = imagenet_pixels(decode(path)[[0, 2, 4, 4, 4, 4, 4, 4], 4:44, 12:52])
+    repeated = imagenet_pixels(decode(path)[[0, 2, 4, 4, 4, 4, 4, 4], 4:44, 12:52])
     with torch.no_grad():
-        logits = model(torch.from_numpy(held.transpose(3, 0, 1, 2).copy())[None])
+        logits = model(torch.from_numpy(repeated.transpose(3, 0, 1, 2).copy())[None])
     for clips in (1, 3):
         found = Predictor(model, clips=clips, device="cpu")(path).scores
         torch.testing.assert_close(found, logits.softmax(1)[0], atol=1e-4, rtol=0)
@@ -177,7 +178,7 @@ def test_classes_without_names_are_numbered(video: Path, tmp_path: Path) -> None
     torch.testing.assert_close(named.scores, prediction.scores)
 
 
-@pytest.mark.parametrize("wrong", [{"clips": 0}, {"batch_size": 0}])
-def test_counts_below_one_are_refused(wrong: dict[str, int]) -> None:
+@pytest.mark.parametrize("counts", [{"clips": 0}, {"batch_size": 0}])
+def test_counts_below_one_are_rejected(counts: dict[str, int]) -> None:
     with pytest.raises(UserError, match="must be 1 or more"):
-        Predictor(network(SMALL), **wrong)
+        Predictor(network(SMALL), **counts)

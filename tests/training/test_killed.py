@@ -1,4 +1,4 @@
-"""Runs that are killed at any moment end with the very weights of one that is not."""
+"""Killed runs resume to identical weights; failed writes do not end a run."""
 
 from __future__ import annotations
 
@@ -6,20 +6,27 @@ import os
 import resource
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors.torch import load_file
 
 from helpers.processes import finish, launch, train_flags
-from helpers.runs import assert_equal_weights, newest, options
+from helpers.runs import (
+    are_identical,
+    has_step,
+    log_lines,
+    logged_steps,
+    newest,
+    options,
+    start,
+    weights,
+)
 from p3d.errors import UserError
-from p3d.run_folder import BEST, find_checkpoints, read_log
+from p3d.run_folder import BEST, find_checkpoints
 from p3d.system.files import lock_folder
 from p3d.training.checkpoint import CheckpointState, Saver, check_room
 from p3d.training.log import RunLog
@@ -28,26 +35,15 @@ from p3d.training.train import run
 
 
 def flags(sample: Path, out: Path, **changes: object) -> list[str]:
-    """A run of four steps of eight clips that is saved after each."""
+    """Return the arguments of a run of four steps of eight clips, saved after each step."""
     return train_flags(sample, out, save_steps=1, resume=True, **changes)
-
-
-def alone(*command: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "p3d", *command],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        start_new_session=True,
-    )
 
 
 @pytest.fixture(scope="module")
 def whole(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run that nobody disturbed."""
+    """Return the folder of an uninterrupted run."""
     out = tmp_path_factory.mktemp("killed") / "whole"
-    output = finish(alone(*flags(sample, out)))
+    output = finish(start(*flags(sample, out)))
     assert "a checkpoint takes 200 MB, 2 are kept" in output
     assert [path.name for path in find_checkpoints(out)] == [
         "checkpoint-0000004.pt",
@@ -57,7 +53,7 @@ def whole(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def kill_when(process: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
-    """Kill a command, its children and all, as soon as a condition holds; it may end before."""
+    """Kill a command and its descendants once a condition holds, unless it ends first."""
     deadline = time.monotonic() + 120
     while process.poll() is None and not condition():
         assert time.monotonic() < deadline
@@ -69,78 +65,71 @@ def kill_when(process: subprocess.Popen[str], condition: Callable[[], bool]) -> 
 
 
 def descendants(process: int) -> list[int]:
-    """A process's children, their children, and so on."""
+    """Return the process IDs of a process's children, their children, and so on."""
     tasks = Path(f"/proc/{process}/task").glob("*/children")
     children = [int(number) for task in tasks for number in task.read_text().split()]
     return children + [number for child in children for number in descendants(child)]
 
 
 def is_writing(out: Path, step: int) -> bool:
-    """Whether a part of this step's checkpoint lies on the disk."""
+    """Return whether a part of this step's checkpoint is on the disk."""
     try:
         return (out / f".checkpoint-{step:07d}.pt.tmp").stat().st_size > 1_000_000
     except FileNotFoundError:
         return False
 
 
-def has_step(out: Path, step: int) -> bool:
-    return any(line["event"] == "step" and line["step"] >= step for line in read_log(out))
-
-
-def test_killed_in_mid_epoch_and_in_the_writing(whole: Path, sample: Path, tmp_path: Path) -> None:
-    kill_when(alone(*flags(sample, tmp_path)), lambda: has_step(tmp_path, 1))
-    kill_when(alone(*flags(sample, tmp_path)), lambda: is_writing(tmp_path, 2))
-    assert (tmp_path / ".checkpoint-0000002.pt.tmp").exists(), "killed while it was written"
+def test_run_killed_in_an_epoch_and_while_saving_resumes_to_identical_weights(
+    whole: Path, sample: Path, tmp_path: Path
+) -> None:
+    kill_when(start(*flags(sample, tmp_path)), lambda: has_step(tmp_path, 1))
+    kill_when(start(*flags(sample, tmp_path)), lambda: is_writing(tmp_path, 2))
+    assert (tmp_path / ".checkpoint-0000002.pt.tmp").exists(), "not killed while saving"
     assert all(path.name != "checkpoint-0000002.pt" for path in find_checkpoints(tmp_path))
-    kill_when(alone(*flags(sample, tmp_path)), lambda: has_step(tmp_path, 3))
-    finish(alone(*flags(sample, tmp_path)))
-    assert_equal_weights(tmp_path, whole)
-    steps = [line["step"] for line in read_log(tmp_path) if line["event"] == "step"]
-    assert steps == [1, 2, 3, 4]
+    kill_when(start(*flags(sample, tmp_path)), lambda: has_step(tmp_path, 3))
+    finish(start(*flags(sample, tmp_path)))
+    assert are_identical(weights(tmp_path), weights(whole))
+    assert logged_steps(tmp_path) == [1, 2, 3, 4]
     assert not list(tmp_path.glob(".*.tmp"))
 
 
-def test_a_killed_pair_goes_on_to_the_same_bits(sample: Path, tmp_path: Path) -> None:
+def test_killed_ranks_resume_to_identical_weights(sample: Path, tmp_path: Path) -> None:
     pair, killed = tmp_path / "pair", tmp_path / "killed"
     finish(launch(2, *flags(sample, pair, batch_size=4)))
     kill_when(launch(2, *flags(sample, killed, batch_size=4)), lambda: is_writing(killed, 2))
     output = finish(launch(2, *flags(sample, killed, batch_size=4)))
     assert "resuming in epoch 1 after step 1" in output
-    assert_equal_weights(killed, pair)
+    assert are_identical(weights(killed), weights(pair))
 
 
-def test_a_full_disk_costs_a_message_not_the_run(whole: Path, sample: Path, tmp_path: Path) -> None:
-    """The disk takes files of up to 150 MB: the best network fits, a checkpoint does not."""
-    small = 150_000_000
-    process = subprocess.Popen(
-        [sys.executable, "-m", "p3d", *flags(sample, tmp_path)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (small, small)),
+def test_full_disk_does_not_end_a_run(whole: Path, sample: Path, tmp_path: Path) -> None:
+    """Files may have up to 150 MB: enough for the best network, not for a checkpoint."""
+    limit = 150_000_000
+    process = start(
+        *flags(sample, tmp_path),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )
     output = finish(process, code=1)
     assert output.count("NOT SAVED: ") == 4
     assert "the checkpoint could not be written" in output
     assert "Traceback" not in output
     assert find_checkpoints(tmp_path) == []
-    log = read_log(tmp_path)
-    assert [line["step"] for line in log if line["event"] == "step"] == [1, 2, 3, 4]
-    assert [line["step"] for line in log if line["event"] == "save-failed"]
-    kept, expected = (load_file(folder / BEST) for folder in (tmp_path, whole))
-    assert all(torch.equal(kept[name], expected[name]) for name in expected)
+    assert logged_steps(tmp_path) == [1, 2, 3, 4]
+    assert log_lines(tmp_path, "save-failed")
+    assert are_identical(load_file(tmp_path / BEST), load_file(whole / BEST))
 
 
 def checkpoint_of(step: int) -> CheckpointState:
     return CheckpointState({}, {}, {}, {}, {}, 1, Progress(step=step), {})
 
 
-def test_a_failed_save_leaves_the_checkpoints_before_it(tmp_path: Path, capsys) -> None:
+def test_failed_save_keeps_earlier_checkpoints(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with RunLog(tmp_path, 0) as log:
         saver = Saver(tmp_path, log, minutes=10, steps=3, keep=1)
         saver.save(checkpoint_of(3))
-        (tmp_path / "checkpoint-0000006.pt").mkdir()  # nothing can be written there
+        (tmp_path / "checkpoint-0000006.pt").mkdir()  # cannot be overwritten by a file
         (tmp_path / "checkpoint-0000006.pt" / "in the way").touch()
         saver.save(checkpoint_of(6))
         assert saver.failed
@@ -152,16 +141,16 @@ def test_a_failed_save_leaves_the_checkpoints_before_it(tmp_path: Path, capsys) 
     assert [step for step in range(1, 8) if saver.is_due(step)] == [3, 6]
 
 
-def test_a_run_has_one_writer(sample: Path, tmp_path: Path) -> None:
-    words = "another process is using this folder; wait for it to end"
-    with lock_folder(tmp_path), pytest.raises(UserError, match=words):
+def test_second_process_cannot_train_in_the_same_folder(sample: Path, tmp_path: Path) -> None:
+    message = "another process is using this folder; wait for it to end"
+    with lock_folder(tmp_path), pytest.raises(UserError, match=message):
         run(options(sample, tmp_path))
     with lock_folder(tmp_path):
         pass
 
 
-def test_there_must_be_room_for_a_checkpoint(tmp_path: Path) -> None:
-    words = check_room(tmp_path, 1_000_000, 2_000_000, 2)
-    assert words.startswith("a checkpoint takes 2 MB, 2 are kept; with the best network the run")
+def test_disk_without_room_for_a_checkpoint_is_rejected(tmp_path: Path) -> None:
+    message = check_room(tmp_path, 1_000_000, 2_000_000, 2)
+    assert message.startswith("a checkpoint takes 2 MB, 2 are kept; with the best network the run")
     with pytest.raises(UserError, match="free space or choose another --out"):
         check_room(tmp_path, 10**18, 10**18, 1)

@@ -1,4 +1,4 @@
-"""The log of a run: what it keeps, what a full disk costs, and what TensorBoard is shown."""
+"""The log of a run: JSON lines and TensorBoard events, also on a full disk."""
 
 from __future__ import annotations
 
@@ -15,17 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from helpers.runs import logged_steps
 from p3d.run_folder import LOG_FILE, read_log
 from p3d.training.log import RunLog
 from p3d.video.flow_file import quantize
 from p3d.video.thumbnails import flow_colors
 
 
-def steps(folder: Path) -> list[int]:
-    return [line["step"] for line in read_log(folder)]
-
-
-def test_a_resumed_run_writes_the_later_lines_again(tmp_path: Path) -> None:
+def test_resumed_run_replaces_later_lines(tmp_path: Path) -> None:
     with RunLog(tmp_path, 0) as log:
         for step in (1, 2, 3):
             log.write("step", step, loss=1 / step, note="ß <&>")
@@ -38,7 +35,7 @@ def test_a_resumed_run_writes_the_later_lines_again(tmp_path: Path) -> None:
         assert read_log(tmp_path) == []
 
 
-def test_a_folder_without_a_log_has_no_lines(tmp_path: Path) -> None:
+def test_folder_without_a_log_has_no_lines(tmp_path: Path) -> None:
     assert read_log(tmp_path) == []
 
 
@@ -47,7 +44,7 @@ LINES = [{"event": "step", "step": step, "loss": step / 7} for step in range(1, 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    place=st.integers(0, len(LINES)),
+    index=st.integers(0, len(LINES)),
     damage=st.one_of(
         st.binary(max_size=40).filter(lambda text: b"\n" not in text),
         st.sampled_from(
@@ -66,16 +63,16 @@ LINES = [{"event": "step", "step": step, "loss": step / 7} for step in range(1, 
         ),
     ),
 )
-def test_damaged_lines_hide_no_others(
-    place: int, damage: bytes, tmp_path_factory: pytest.TempPathFactory
+def test_damaged_line_is_skipped(
+    index: int, damage: bytes, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     lines = [json.dumps(line).encode() for line in LINES]
     folder = tmp_path_factory.mktemp("log")
-    (folder / LOG_FILE).write_bytes(b"\n".join([*lines[:place], damage, *lines[place:]]))
+    (folder / LOG_FILE).write_bytes(b"\n".join([*lines[:index], damage, *lines[index:]]))
     assert read_log(folder) == LINES
 
 
-def test_a_full_disk_costs_lines_and_one_warning(
+def test_full_disk_drops_lines_with_one_warning(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     full, path = Path("/dev/full"), tmp_path / LOG_FILE
@@ -94,7 +91,7 @@ def test_a_full_disk_costs_lines_and_one_warning(
             log.write("step", step)
         assert capfd.readouterr().err == ""
         log.write("step", 5)
-    assert steps(tmp_path) == [3, 4, 5]
+    assert logged_steps(tmp_path) == [3, 4, 5]
 
 
 LIMITED = """
@@ -115,25 +112,25 @@ with RunLog(Path(sys.argv[1]), 0, tensorboard=len(sys.argv) > 2) as log:
 """
 
 
-def run_limited(folder: Path, *more: str) -> str:
-    """Log 41 steps; files may not grow beyond 500 bytes but from 21 to 30 and at the last."""
-    done = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(folder), *more],
+def run_limited(folder: Path, *arguments: str) -> str:
+    """Log 41 steps with a limit of 500 bytes a file, except in steps 21 to 30 and 41."""
+    process = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(folder), *arguments],
         capture_output=True,
         text=True,
         check=True,
     )
-    return done.stderr
+    return process.stderr
 
 
-def test_a_line_that_no_longer_fits_is_taken_back(tmp_path: Path) -> None:
+def test_partly_written_line_is_removed(tmp_path: Path) -> None:
     warnings = run_limited(tmp_path).splitlines()
     assert len(warnings) == 2
     assert all("File too large" in line for line in warnings)
-    written = steps(tmp_path)
-    fitted = written.index(21)
-    assert written == [*range(1, fitted + 1), *range(21, 31), 41]
-    assert 5 < fitted < 20
+    written = logged_steps(tmp_path)
+    complete = written.index(21)
+    assert written == [*range(1, complete + 1), *range(21, 31), 41]
+    assert 5 < complete < 20
     text = (tmp_path / LOG_FILE).read_text()
     assert all(json.loads(line) for line in text.split("\n") if line)
 
@@ -149,22 +146,22 @@ def load_events(folder: Path, kind: str, tag: str) -> list[tuple[int, object]]:
     ]
 
 
-def test_tensorboard_survives_a_full_disk(tmp_path: Path) -> None:
+def test_tensorboard_file_is_readable_after_a_full_disk(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     warnings = run_limited(tmp_path, "tensorboard")
     assert warnings.count("events.out.tfevents") == 2
     assert "Traceback" not in warnings
     read = [step for step, _ in load_events(tmp_path, "scalars", "step/loss")]
-    fitted = read.index(21)
-    assert read == [*range(1, fitted + 1), *range(21, 31), 41]
+    complete = read.index(21)
+    assert read == [*range(1, complete + 1), *range(21, 31), 41]
 
 
-def test_tensorboard_gets_numbers_and_a_resumed_run_replaces_them(tmp_path: Path) -> None:
+def test_resumed_run_replaces_later_tensorboard_scalars(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     for start, loss in ((0, 1.0), (2, 5.0)):
         with RunLog(tmp_path, start, tensorboard=True) as log:
             for step in range(start + 1, start + 4):
-                log.write("step", step, loss=loss, note="no number")
+                log.write("step", step, loss=loss, note="not a number")
     assert load_events(tmp_path, "scalars", "step/loss") == [
         (1, 1.0),
         (2, 1.0),
@@ -174,36 +171,36 @@ def test_tensorboard_gets_numbers_and_a_resumed_run_replaces_them(tmp_path: Path
     ]
 
 
-def clip_of(colours: list[tuple[int, int, int]], side: int = 20) -> torch.Tensor:
-    frames = torch.tensor(colours, dtype=torch.uint8)
+def clip_of(colors: list[tuple[int, int, int]], side: int = 20) -> torch.Tensor:
+    frames = torch.tensor(colors, dtype=torch.uint8)
     return frames[:, None, None, :].expand(-1, side, side + 4, -1)
 
 
-def test_tensorboard_gets_clips_as_moving_pictures(tmp_path: Path) -> None:
-    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
-    clips = torch.stack([clip_of(colours), clip_of(colours[::-1])])
+def test_tensorboard_receives_clips_as_gifs(tmp_path: Path) -> None:
+    colors = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    clips = torch.stack([clip_of(colors), clip_of(colors[::-1])])
     with RunLog(tmp_path, 0, tensorboard=True) as log:
         log.write_clips("training", clips, 3, ["Ça va <b>", "走る"])
-    for number, expected in ((0, colours), (1, colours[::-1])):
+    for number, expected in ((0, colors), (1, colors[::-1])):
         [(step, encoded)] = load_events(tmp_path, "images", f"training/{number}")
         assert step == 3
         with Image.open(io.BytesIO(encoded)) as gif:
             assert (gif.format, gif.n_frames, gif.info["loop"]) == ("GIF", 3, 0)
             assert gif.width == 24 * 5
-            for frame, colour in enumerate(expected):
+            for frame, color in enumerate(expected):
                 gif.seek(frame)
                 shown = np.array(gif.convert("RGB"))
-                assert np.abs(shown[:100].astype(int) - colour).max() <= 8
+                assert np.abs(shown[:100].astype(int) - color).max() <= 8
                 assert (shown[100:] < 100).all(-1).any()  # the caption
 
 
-def test_clips_are_nothing_without_tensorboard(tmp_path: Path) -> None:
+def test_clips_are_ignored_without_tensorboard(tmp_path: Path) -> None:
     with RunLog(tmp_path, 0) as log:
         log.write_clips("training", clip_of([(1, 2, 3)])[None], 1, ["one"])
     assert [path.name for path in tmp_path.iterdir()] == [LOG_FILE]
 
 
-def test_flow_clips_are_shown_in_colour(tmp_path: Path) -> None:
+def test_flow_clips_are_shown_in_color(tmp_path: Path) -> None:
     clips = torch.full((1, 2, 16, 16, 2), 128, dtype=torch.uint8)
     clips[..., :8, 0] = 255
     with RunLog(tmp_path, 0, tensorboard=True) as log:
@@ -217,11 +214,11 @@ def test_flow_clips_are_shown_in_colour(tmp_path: Path) -> None:
     assert shown[0, 0, 1:].max() < 16
 
 
-def test_the_colour_of_flow_tells_direction_and_speed() -> None:
+def test_color_of_flow_shows_direction_and_speed() -> None:
     turns = np.linspace(0, 2 * np.pi, 7)[:6]  # red, yellow, green, cyan, blue, magenta
     motion = np.stack([np.cos(turns), np.sin(turns)], -1).astype(np.float32) * 19
-    pure = [(255, 0, 0), (255, 255, 0), (0, 255, 0), (0, 255, 255), (0, 0, 255), (255, 0, 255)]
-    assert np.abs(flow_colors(quantize(motion)).astype(int) - pure).max() <= 4
+    saturated = [(255, 0, 0), (255, 255, 0), (0, 255, 0), (0, 255, 255), (0, 0, 255), (255, 0, 255)]
+    assert np.abs(flow_colors(quantize(motion)).astype(int) - saturated).max() <= 4
     slow = flow_colors(quantize(np.concatenate([motion, motion / 2])))[6:]
-    assert np.abs(slow.astype(int) - (np.array(pure) + 255) / 2).max() <= 6
+    assert np.abs(slow.astype(int) - (np.array(saturated) + 255) / 2).max() <= 6
     assert (flow_colors(np.full((3, 2), 128, np.uint8)) == 255).all()

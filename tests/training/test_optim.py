@@ -1,10 +1,11 @@
-"""Every parameter in one group, multipliers that last, norms that stay frozen."""
+"""Parameter groups, learning-rate schedules and frozen layers."""
 
 from __future__ import annotations
 
 import io
 import math
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from p3d.model.network import P3D, create_model
 from p3d.training.optim import build_optimizer, build_schedule, freeze, parameter_groups
 from p3d.training.recipes import RECIPES, UCF101, UCF101_PAPER, Recipe, Schedule, find_recipe
 
-MULTIPLIED = replace(UCF101, head_weight_rate=10.0, head_bias_rate=20.0, stem_rate=5.0)
+WITH_MULTIPLIERS = replace(UCF101, head_weight_rate=10.0, head_bias_rate=20.0, stem_rate=5.0)
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +35,10 @@ def test_every_parameter_is_in_one_group_or_frozen(recipe: Recipe) -> None:
     assert {id(p) for p in model.parameters() if p.requires_grad} == {id(p) for p in grouped}
 
 
-def test_groups_have_the_authors_multipliers_and_decays(shared: P3D) -> None:
+def test_groups_have_the_recipes_multipliers_and_the_authors_decay(shared: P3D) -> None:
     found = {
         group.name: (group.lr_mult, group.weight_decay, len(group.parameters))
-        for group in parameter_groups(shared, MULTIPLIED)
+        for group in parameter_groups(shared, WITH_MULTIPLIERS)
     }
     assert found == {
         "stem weights": (5.0, 1e-4, 1),
@@ -49,52 +50,52 @@ def test_groups_have_the_authors_multipliers_and_decays(shared: P3D) -> None:
     }
 
 
-def rates(schedule: Schedule, steps: int, model: P3D, **changes: object) -> list[list[float]]:
-    """Each group's rate at each step."""
-    recipe = replace(MULTIPLIED, schedule=schedule, **changes)
+def build(
+    schedule: Schedule, model: P3D, steps: int = 60, **changes: object
+) -> tuple[SGD, LRScheduler]:
+    recipe = replace(WITH_MULTIPLIERS, schedule=schedule, milestones=(20, 40), **changes)
     optimizer = build_optimizer(parameter_groups(model, recipe), recipe)
-    scheduler = build_schedule(optimizer, recipe, 10, steps)
-    seen = []
+    return optimizer, build_schedule(optimizer, recipe, 10, steps)
+
+
+def advance(optimizer: SGD, scheduler: LRScheduler, steps: int) -> list[dict[str, float]]:
+    """Run some steps and return the learning rate of each group at each of them."""
+    lrs = []
     for _ in range(steps):
-        seen.append([group["lr"] for group in optimizer.param_groups])
+        lrs.append({group["name"]: group["lr"] for group in optimizer.param_groups})
         optimizer.step()
         scheduler.step()
-    return seen
+    return lrs
 
 
-@pytest.mark.parametrize("schedule", ["cyclic", "step", "cosine", "one-cycle", "constant"])
-def test_multipliers_survive_every_schedule(schedule: Schedule, shared: P3D) -> None:
-    for stem, stem_bn, convolutions, norms, weight, bias in rates(
-        schedule, 60, shared, milestones=(20, 40)
-    ):
-        assert stem == stem_bn == pytest.approx(5 * convolutions)
-        assert norms == pytest.approx(convolutions)
-        assert weight == pytest.approx(10 * convolutions)
-        assert bias == pytest.approx(20 * convolutions)
+def base_lrs(schedule: Schedule, steps: int, model: P3D, **changes: object) -> list[float]:
+    """Return the learning rate for a multiplier of 1 at each step of a run."""
+    lrs = advance(*build(schedule, model, steps, **changes), steps)
+    return [by_group["convolutions"] for by_group in lrs]
 
 
-def build(schedule: Schedule, model: P3D) -> tuple[SGD, LRScheduler]:
-    recipe = replace(MULTIPLIED, schedule=schedule, milestones=(20, 40))
-    optimizer = build_optimizer(parameter_groups(model, recipe), recipe)
-    return optimizer, build_schedule(optimizer, recipe, 10, 60)
-
-
-def follow(optimizer: SGD, scheduler: LRScheduler, steps: int) -> list[dict[str, float]]:
-    """Go on for some steps; each group's rate at each of them."""
-    seen = []
-    for _ in range(steps):
-        seen.append({group["name"]: group["lr"] for group in optimizer.param_groups})
-        optimizer.step()
-        scheduler.step()
-    return seen
+@pytest.mark.parametrize("schedule", get_args(Schedule))
+def test_every_schedule_keeps_the_multipliers(schedule: Schedule, shared: P3D) -> None:
+    for lrs in advance(*build(schedule, shared), 60):
+        base = lrs["convolutions"]
+        assert lrs == {
+            "stem weights": pytest.approx(5 * base),
+            "stem BN": lrs["stem weights"],
+            "convolutions": base,
+            "BN": pytest.approx(base),
+            "classifier weight": pytest.approx(10 * base),
+            "classifier bias": pytest.approx(20 * base),
+        }
 
 
 @pytest.mark.parametrize("stop", [1, 20, 37])
-@pytest.mark.parametrize("schedule", ["cyclic", "step", "cosine", "one-cycle", "constant"])
-def test_multipliers_survive_a_resume(schedule: Schedule, stop: int, shared: P3D) -> None:
-    whole = follow(*build(schedule, shared), 60)
+@pytest.mark.parametrize("schedule", get_args(Schedule))
+def test_resume_keeps_the_schedule_and_the_multipliers(
+    schedule: Schedule, stop: int, shared: P3D
+) -> None:
+    expected = advance(*build(schedule, shared), 60)
     optimizer, scheduler = build(schedule, shared)
-    begun = follow(optimizer, scheduler, stop)
+    before = advance(optimizer, scheduler, stop)
     file = io.BytesIO()
     torch.save({"optimizer": optimizer.state_dict(), "schedule": scheduler.state_dict()}, file)
     file.seek(0)
@@ -104,42 +105,39 @@ def test_multipliers_survive_a_resume(schedule: Schedule, stop: int, shared: P3D
     optimizer.load_state_dict(state["optimizer"])
     scheduler.load_state_dict(state["schedule"])
     assert scheduler.get_last_lr() == [group["lr"] for group in optimizer.param_groups]
-    assert begun + follow(optimizer, scheduler, 60 - stop) == whole
+    assert before + advance(optimizer, scheduler, 60 - stop) == expected
 
 
-def test_the_cyclic_rate_is_a_triangle_from_lr_to_six_times_lr(shared: P3D) -> None:
-    of_convolutions = [step[2] for step in rates("cyclic", 81, shared)]
-    for step, rate in enumerate(of_convolutions):
+def test_cyclic_schedule_is_a_triangle_from_lr_to_six_times_lr(shared: P3D) -> None:
+    for step, lr in enumerate(base_lrs("cyclic", 81, shared)):
         height = 1 - abs((step % 40) - 20) / 20  # 2 epochs of 10 steps up, 2 down
-        assert rate == pytest.approx(1e-3 * (1 + 5 * height))
+        assert lr == pytest.approx(1e-3 * (1 + 5 * height))
 
 
-def test_the_step_rate_falls_by_ten(shared: P3D) -> None:
-    of_convolutions = [step[2] for step in rates("step", 60, shared, milestones=(20, 40))]
-    assert of_convolutions == pytest.approx([1e-3] * 20 + [1e-4] * 20 + [1e-5] * 20)
+def test_step_schedule_divides_lr_by_ten_at_each_milestone(shared: P3D) -> None:
+    lrs = base_lrs("step", 60, shared)
+    assert lrs == pytest.approx([1e-3] * 20 + [1e-4] * 20 + [1e-5] * 20)
 
 
-def test_the_cosine_rate_follows_a_cosine(shared: P3D) -> None:
-    of_convolutions = [step[2] for step in rates("cosine", 50, shared)]
-    assert of_convolutions == pytest.approx(
+def test_cosine_schedule_follows_a_cosine(shared: P3D) -> None:
+    assert base_lrs("cosine", 50, shared) == pytest.approx(
         [1e-3 * (1 + math.cos(math.pi * step / 50)) / 2 for step in range(50)]
     )
 
 
-def test_the_one_cycle_rate_peaks_at_lr_and_ends_near_zero(shared: P3D) -> None:
-    of_convolutions = [step[2] for step in rates("one-cycle", 100, shared, warmup=0.25)]
-    assert max(of_convolutions) == pytest.approx(1e-3, rel=1e-2)
-    assert of_convolutions.index(max(of_convolutions)) in (24, 25)
-    assert of_convolutions[-1] < 1e-5
+def test_one_cycle_schedule_peaks_at_lr_and_ends_near_zero(shared: P3D) -> None:
+    lrs = base_lrs("one-cycle", 100, shared, warmup=0.25)
+    assert max(lrs) == pytest.approx(1e-3, rel=1e-2)
+    assert lrs.index(max(lrs)) in (24, 25)
+    assert lrs[-1] < 1e-5
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 9])
 @pytest.mark.parametrize("warmup", [0.0, 0.25, 1.0])
-def test_the_one_cycle_rate_exists_for_the_shortest_runs(
+def test_one_cycle_schedule_works_for_the_shortest_runs(
     steps: int, warmup: float, shared: P3D
 ) -> None:
-    for step in rates("one-cycle", steps, shared, warmup=warmup):
-        assert 0 < step[2] <= 1e-3
+    assert all(0 < lr <= 1e-3 for lr in base_lrs("one-cycle", steps, shared, warmup=warmup))
 
 
 def train_one_step(model: P3D, recipe: Recipe) -> None:
@@ -161,25 +159,25 @@ def norm_state(model: P3D) -> dict[str, dict[str, torch.Tensor]]:
     ("policy", "training"),
     [("train", None), ("freeze-but-first", {"stem.bn"}), ("freeze-all", set())],
 )
-def test_norms_train_as_the_policy_says(policy: str, training: set[str] | None) -> None:
+def test_policy_decides_which_norms_train(policy: str, training: set[str] | None) -> None:
     model = create_model("p3d63", num_classes=2)
     recipe = replace(UCF101, norms=policy, dropout=0.0)
     freeze(model, recipe)
     before = norm_state(model)
     train_one_step(model, recipe)
-    moved = {
+    changed = {
         name
         for name, state in norm_state(model).items()
         if any(not torch.equal(state[key], before[name][key]) for key in state)
     }
-    assert moved == (before.keys() if training is None else training)
+    assert changed == (before.keys() if training is None else training)
 
 
-def test_frozen_norms_normalise_in_training_as_in_evaluation() -> None:
+def test_frozen_norms_use_running_statistics_in_training() -> None:
     model = create_model("p3d63", num_classes=2, dropout=0.0)
     clips = torch.randn(2, 3, 4, 16, 16)
     freeze(model, replace(UCF101, norms="freeze-all"))
-    for _ in range(2):  # evaluation between two epochs must not thaw them
+    for _ in range(2):  # evaluation between two epochs must not unfreeze them
         expected = model.eval()(clips)
         assert torch.equal(model.train()(clips), expected)
     assert model.training
@@ -190,7 +188,7 @@ def test_frozen_norms_normalise_in_training_as_in_evaluation() -> None:
     assert not torch.allclose(model.train()(clips), expected)
 
 
-def test_the_authors_policy_freezes_201_of_202_norms() -> None:
+def test_paper_policy_freezes_201_of_202_norms() -> None:
     with torch.device("meta"):
         model = create_model("p3d199", num_classes=400)
     freeze(model, UCF101_PAPER)
@@ -198,7 +196,7 @@ def test_the_authors_policy_freezes_201_of_202_norms() -> None:
     assert model.stem.bn not in model.frozen_norms
 
 
-def test_frozen_stages_do_not_move() -> None:
+def test_frozen_stages_do_not_change() -> None:
     model = create_model("p3d63", num_classes=2)
     recipe = replace(UCF101, freeze_stages=2)
     freeze(model, recipe)
@@ -210,7 +208,7 @@ def test_frozen_stages_do_not_move() -> None:
             assert torch.equal(tensor, before[name]) == frozen, name
 
 
-def test_an_unknown_recipe_names_the_known() -> None:
+def test_unknown_recipe_error_lists_the_recipes() -> None:
     with pytest.raises(UserError, match="choose one of: ucf101, ucf101-paper, finetune-small"):
         find_recipe("ucf")
 
@@ -225,6 +223,6 @@ def test_an_unknown_recipe_names_the_known() -> None:
         ({"freeze_stages": 6}, "--freeze-stages is 6"),
     ],
 )
-def test_recipes_refuse_impossible_numbers(changes: dict, message: str) -> None:
+def test_recipe_values_out_of_range_are_rejected(changes: dict[str, float], message: str) -> None:
     with pytest.raises(UserError, match=message):
         replace(UCF101, **changes)

@@ -1,9 +1,10 @@
-"""What `p3d train --plan` says is what training does, and it leaves no trace."""
+"""`p3d train --plan` predicts what training does and writes no files."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ SMALL = Preprocessing(num_frames=8, resize=(48, 48), crop=48)
 
 
 def plan_of(model: P3D, recipe: Recipe, steps_per_epoch: int, steps: int) -> Plan:
-    """The plan of a run on one device."""
+    """Return the plan of a run on one device."""
     return make_plan(
         model,
         recipe,
@@ -40,12 +41,11 @@ def plan_of(model: P3D, recipe: Recipe, steps_per_epoch: int, steps: int) -> Pla
     )
 
 
-def test_the_papers_recipe_on_the_released_network() -> None:
+def test_paper_recipe_on_the_released_network() -> None:
     model = skeleton(P3DConfig("p3d199", 101))
     freeze(model, UCF101_PAPER)
     plan = plan_of(model, UCF101_PAPER, 61, 7500)
-    rates = {group.name: (group.lr, group.lr_mult, group.weight_decay) for group in plan.groups}
-    assert rates == {
+    assert {group.name: (group.lr, group.lr_mult, group.weight_decay) for group in plan.groups} == {
         "stem weights": (1e-3, 1.0, 1e-4),
         "stem BN": (1e-3, 1.0, 0.0),
         "convolutions": (1e-3, 1.0, 1e-4),
@@ -64,50 +64,50 @@ def test_the_papers_recipe_on_the_released_network() -> None:
     assert "7,500 steps of 128 clips, 16 at a time; 61 an epoch, 123 epochs" in text
 
 
-@pytest.mark.parametrize("schedule", ["cyclic", "step", "cosine", "one-cycle", "constant"])
+@pytest.mark.parametrize("schedule", get_args(Schedule))
 @pytest.mark.parametrize("steps", [1, 7, 60])
-def test_the_rates_are_those_that_training_steps_through(schedule: Schedule, steps: int) -> None:
+def test_planned_lrs_equal_those_of_training(schedule: Schedule, steps: int) -> None:
     recipe = replace(UCF101, schedule=schedule, milestones=(20, 40), head_weight_rate=10.0)
     optimizer = build_optimizer(parameter_groups(skeleton(P3DConfig("p3d63", 3)), recipe), recipe)
     scheduler = build_schedule(optimizer, recipe, 8, steps)
     optimizer.step()
-    rates = []
+    lrs = []
     for _ in range(steps):
         group = next(g for g in optimizer.param_groups if g["name"] == "convolutions")
-        rates.append(group["lr"])
+        lrs.append(group["lr"])
         scheduler.step()
     points = lr_points(recipe, 8, steps)
     assert len(points) == min(10, steps)
     assert (points[0].step, points[-1].step) == (1, steps)
     for point, following in zip(points, [*(p.step for p in points[1:]), steps + 1], strict=True):
-        stretch = rates[point.step - 1 : following - 1]
-        assert point.lr == stretch[0]
-        assert (point.lowest, point.highest) == (min(stretch), max(stretch))
+        part = lrs[point.step - 1 : following - 1]
+        assert point.lr == part[0]
+        assert (point.lowest, point.highest) == (min(part), max(part))
         assert point.epoch == (point.step - 1) // 8 + 1
 
 
-def kept_for_backward(config: P3DConfig, recipe: Recipe, precision: Precision) -> int:
-    """Bytes that autograd holds after a real forward pass, weights and pixels aside."""
+def saved_for_backward(config: P3DConfig, recipe: Recipe, precision: Precision) -> int:
+    """Return the bytes that autograd saves in a real forward pass, without weights and pixels."""
     model = create_model(config.name, num_classes=config.num_classes, wiring=config.wiring)
     freeze(model, recipe)
     model.train()
     size = (recipe.batch_size, SMALL.num_frames, SMALL.crop, SMALL.crop, 3)
     clips = normalize(torch.randint(0, 256, size, dtype=torch.uint8), SMALL)
-    others = {t.untyped_storage().data_ptr() for t in (clips, *model.state_dict().values())}
-    kept: dict[int, int] = {}
+    ignored = {t.untyped_storage().data_ptr() for t in (clips, *model.state_dict().values())}
+    saved: dict[int, int] = {}
 
-    def note(tensor: Tensor) -> Tensor:
+    def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
+        saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     with (
-        torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
         autocast(torch.device("cpu"), precision),
     ):
         logits = model(clips)
     del logits
-    return sum(size for address, size in kept.items() if address not in others)
+    return sum(size for address, size in saved.items() if address not in ignored)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def kept_for_backward(config: P3DConfig, recipe: Recipe, precision: Precision) -
         ("author", {"norms": "freeze-but-first"}, "bf16"),
     ],
 )
-def test_activations_are_counted_as_autograd_keeps_them(
+def test_activation_bytes_equal_what_autograd_saves(
     wiring: str, changes: dict, precision: Precision
 ) -> None:
     recipe = replace(UCF101, batch_size=2, **changes)
@@ -129,47 +129,51 @@ def test_activations_are_counted_as_autograd_keeps_them(
     model = skeleton(config)
     model.preprocessing = SMALL
     counted = activation_bytes(model, recipe, precision)
-    # The meta device gives frozen norms two vectors each, which the CPU does without.
-    assert counted == pytest.approx(kept_for_backward(config, recipe, precision), rel=0.04)
+    # On the meta device a frozen norm saves two vectors that it does not save on the CPU.
+    assert counted == pytest.approx(saved_for_backward(config, recipe, precision), rel=0.04)
 
 
-def test_recomputed_blocks_keep_their_inputs_and_one_block_whole() -> None:
+def test_activation_checkpointing_halves_the_activations() -> None:
     model = skeleton(P3DConfig("p3d63", 4))
     whole = activation_bytes(model, UCF101, "fp32")
     model.checkpoint_activations = True
-    few = activation_bytes(model, UCF101, "fp32")
-    assert 0.4 * whole < few < 0.7 * whole
+    checkpointed = activation_bytes(model, UCF101, "fp32")
+    assert 0.4 * whole < checkpointed < 0.7 * whole
     one, two = (activation_bytes(model, replace(UCF101, batch_size=n), "fp32") for n in (1, 2))
     assert two == pytest.approx(2 * one, rel=0.01)
 
 
-def test_half_the_bytes_keep_half_the_activations() -> None:
+def test_fp16_halves_the_activations() -> None:
     model = skeleton(P3DConfig("p3d63", 4))
     recipe = replace(UCF101, batch_size=16)
     whole, half = (activation_bytes(model, recipe, precision) for precision in ("fp32", "fp16"))
     assert 0.5 * whole < half < 0.65 * whole
 
 
-def test_the_files_have_the_sizes_foretold(sample: Path, tmp_path: Path) -> None:
-    built, batches = tiny_run(sample, TINY)
-    best, checkpoint = disk_bytes(built.model, TINY)
-    train_step(built, (batches[0],))
-    write_checkpoint(tmp_path / "checkpoint", built.checkpoint({}))
-    save_model(built.model, tmp_path / "best.safetensors")
+def test_files_have_the_planned_sizes(sample: Path, tmp_path: Path) -> None:
+    state, batches = tiny_run(sample, TINY)
+    best, checkpoint = disk_bytes(state.model, TINY)
+    train_step(state, (batches[0],))
+    write_checkpoint(tmp_path / "checkpoint", state.checkpoint({}))
+    save_model(state.model, tmp_path / "best.safetensors")
     assert checkpoint == pytest.approx((tmp_path / "checkpoint").stat().st_size, rel=0.01)
     assert best == pytest.approx((tmp_path / "best.safetensors").stat().st_size, rel=0.01)
 
 
-def test_nothing_is_written(sample: Path, tmp_path: Path, capsys) -> None:
+def test_plan_writes_no_files(
+    sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(options(sample, tmp_path / "run", plan=True)) == 0
     assert list(tmp_path.iterdir()) == []
-    said = capsys.readouterr().out
-    assert "weights: from scratch" in said
-    assert "4 steps of 8 clips, 8 at a time; 2 an epoch, 2 epochs" in said
-    assert "at least" in said
+    output = capsys.readouterr().out
+    assert "weights: from scratch" in output
+    assert "4 steps of 8 clips, 8 at a time; 2 an epoch, 2 epochs" in output
+    assert "at least" in output
 
 
-def test_what_is_concluded_of_the_weights_is_said(sample: Path, tmp_path: Path, capsys) -> None:
+def test_plan_reports_skipped_weights(
+    sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = create_model("p3d63", num_classes=3)
     save_model(model, tmp_path / "three.safetensors")
     planned = options(sample, tmp_path / "run", plan=True, weights=tmp_path / "three.safetensors")
@@ -178,7 +182,7 @@ def test_what_is_concluded_of_the_weights_is_said(sample: Path, tmp_path: Path, 
     assert not (tmp_path / "run").exists()
 
 
-def test_a_plan_is_refused_where_the_run_would_be(sample: Path, tmp_path: Path) -> None:
+def test_plan_fails_where_the_run_would(sample: Path, tmp_path: Path) -> None:
     path = checkpoint_path(tmp_path, 3)
     path.write_bytes(b"a run")
     with pytest.raises(UserError, match="already holds a run; add --resume"):

@@ -1,13 +1,9 @@
-"""Training runs on a tiny set: what they write, and how they stop, resume and refuse."""
+"""Training runs on a tiny data set: output files, stopping, resuming and error messages."""
 
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +12,26 @@ from typing import Any
 import pytest
 import torch
 
-from helpers.runs import TINY, assert_equal_weights, copy_set, newest, options, tiny_run, weights
+from helpers.processes import train_flags
+from helpers.runs import (
+    TINY,
+    are_identical,
+    copy_set,
+    log_lines,
+    logged_steps,
+    newest,
+    options,
+    start,
+    tiny_run,
+    wait_for_step,
+    weights,
+)
 from p3d.cli import main, parse_options
 from p3d.data.layouts import DataOptions, read_dataset
 from p3d.data.loader import Batch
 from p3d.data.splits import SplitRule
 from p3d.errors import BadVideoError, UserError
-from p3d.run_folder import BEST, find_checkpoints, read_log
+from p3d.run_folder import BEST, find_checkpoints
 from p3d.system.files import write_json
 from p3d.system.options import DeviceOptions, plain_options
 from p3d.training import loop as train_loop
@@ -37,21 +46,20 @@ from p3d.weights.loading import load_model
 
 @pytest.fixture(scope="module")
 def finished(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a whole run."""
+    """Return the folder of a complete run."""
     out = tmp_path_factory.mktemp("runs") / "whole"
     assert run(options(sample, out)) == 0
     return out
 
 
-def test_a_run_leaves_weights_log_and_configuration(finished: Path, sample: Path) -> None:
-    log = read_log(finished)
-    assert [line["step"] for line in log if line["event"] == "step"] == [1, 2, 3, 4]
-    epochs = [line for line in log if line["event"] == "epoch"]
+def test_run_writes_weights_log_and_configuration(finished: Path, sample: Path) -> None:
+    assert logged_steps(finished) == [1, 2, 3, 4]
+    epochs = log_lines(finished, "epoch")
     assert [line["epoch"] for line in epochs] == [1, 2]
     for line in epochs:
         assert 0 <= line["validation_top1"] <= line["validation_top5"] <= 1
         assert line["train_loss"] > 0
-    saved = [line for line in log if line["event"] == "checkpoint"]
+    saved = log_lines(finished, "checkpoint")
     assert [line["step"] for line in saved] == [2, 4]
     assert saved[-1]["bytes"] == (finished / "checkpoint-0000004.pt").stat().st_size
     configuration = json.loads((finished / "config.json").read_text())
@@ -72,44 +80,17 @@ def test_a_run_leaves_weights_log_and_configuration(finished: Path, sample: Path
     }
 
 
-def test_the_best_network_is_the_one_of_the_best_epoch(finished: Path) -> None:
-    epochs = [line for line in read_log(finished) if line["event"] == "epoch"]
-    best = max(epochs, key=lambda line: line["validation_top1"])
-    last = weights(finished)
-    kept = load_model(finished / BEST).state_dict()
-    same = all(torch.equal(kept[key], last[key]) for key in kept)
+def test_best_weights_are_those_of_the_best_epoch(finished: Path) -> None:
+    best = max(log_lines(finished, "epoch"), key=lambda line: line["validation_top1"])
+    same = are_identical(load_model(finished / BEST).state_dict(), weights(finished))
     assert same == (best["epoch"] == 2)
 
 
-def start(sample: Path, out: Path, *flags: str) -> subprocess.Popen[str]:
-    """The command itself, with the options of `options`."""
-    command = (
-        f"train --recipe scratch --data {sample} --out {out} --device cpu --workers 1 --epochs 2 "
-        "--batch-size 8 --clips-per-video 1 --num-frames 4 --resize 20 20 --crop 16 "
-        "--flip-probability 0"
-    )
-    return subprocess.Popen(
-        [sys.executable, "-m", "p3d", *command.split(), *flags],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-
-
-def wait_for_step(process: subprocess.Popen[str], out: Path, step: int) -> None:
-    deadline = time.monotonic() + 120
-    while not any(line["step"] >= step for line in read_log(out) if line["event"] == "step"):
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_run_goes_on_to_the_same_weights(
+def test_stopped_run_resumes_to_identical_weights(
     number: signal.Signals, finished: Path, sample: Path, tmp_path: Path
 ) -> None:
-    process = start(sample, tmp_path)
+    process = start(*train_flags(sample, tmp_path, workers=1))
     wait_for_step(process, tmp_path, 1)
     process.send_signal(number)
     output = process.communicate(timeout=120)[0]
@@ -119,53 +100,62 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
     stopped = newest(tmp_path).progress.step
     assert 1 <= stopped < 4
     assert run(options(sample, tmp_path, resume=True)) == 0
-    assert_equal_weights(tmp_path, finished)
-    steps = [line["step"] for line in read_log(tmp_path) if line["event"] == "step"]
-    assert steps == [1, 2, 3, 4]
+    assert are_identical(weights(tmp_path), weights(finished))
+    assert logged_steps(tmp_path) == [1, 2, 3, 4]
 
 
-def test_resuming_a_finished_run_changes_nothing(finished: Path, sample: Path, capsys) -> None:
+def test_resuming_a_finished_run_changes_no_checkpoint(
+    finished: Path, sample: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = [(path, path.read_bytes()) for path in find_checkpoints(finished)]
     assert run(options(sample, finished, resume=True)) == 0
     assert [(path, path.read_bytes()) for path in find_checkpoints(finished)] == before
     assert "best (epoch" in capsys.readouterr().out
 
 
-def test_resuming_starts_where_there_is_no_run(sample: Path, tmp_path: Path) -> None:
+def test_resume_starts_a_run_if_there_is_none(sample: Path, tmp_path: Path) -> None:
     recipe = replace(TINY, max_steps=1)
     assert run(options(sample, tmp_path, recipe, resume=True)) == 0
     assert newest(tmp_path).progress.step == 1
 
 
-def test_a_run_is_not_overwritten(finished: Path, sample: Path) -> None:
+def test_existing_run_is_not_overwritten(finished: Path, sample: Path) -> None:
     with pytest.raises(UserError, match="already holds a run; add --resume"):
         run(options(sample, finished))
 
 
-def test_a_run_is_not_resumed_with_other_options(finished: Path, sample: Path) -> None:
+def test_resume_rejects_other_options(finished: Path, sample: Path) -> None:
     changed = options(sample, finished, replace(TINY, lr=0.5), resume=True)
     with pytest.raises(UserError, match=r"has --lr 0\.02, not 0\.5; resume with"):
         run(changed)
 
 
 @pytest.mark.parametrize("damage", [b"", b"<html>not found</html>", None])
-def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
-    damage: bytes | None, finished: Path, sample: Path, tmp_path: Path, capsys
+def test_damaged_checkpoint_is_reported_and_the_previous_one_used(
+    damage: bytes | None,
+    finished: Path,
+    sample: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    last, before = find_checkpoints(finished)
-    whole = last.read_bytes()
-    (tmp_path / last.name).write_bytes(whole[: len(whole) // 2] if damage is None else damage)
+    newest_path, previous = find_checkpoints(finished)
+    content = newest_path.read_bytes()
+    (tmp_path / newest_path.name).write_bytes(
+        content[: len(content) // 2] if damage is None else damage
+    )
     with pytest.raises(UserError, match=r"no checkpoint of .* can be read: .*0004\.pt: .*damaged"):
         run(options(sample, tmp_path, resume=True))
-    (tmp_path / before.name).hardlink_to(before)
+    (tmp_path / previous.name).hardlink_to(previous)
     assert run(options(sample, tmp_path, resume=True)) == 0
-    (told,) = (line for line in capsys.readouterr().out.splitlines() if "DAMAGED" in line)
-    assert told.startswith(f"DAMAGED: {tmp_path / last.name}: the checkpoint is damaged (")
-    assert len(told) < len(str(tmp_path)) + 200
-    assert_equal_weights(tmp_path, finished)
+    (message,) = (line for line in capsys.readouterr().out.splitlines() if "DAMAGED" in line)
+    assert message.startswith(
+        f"DAMAGED: {tmp_path / newest_path.name}: the checkpoint is damaged ("
+    )
+    assert len(message) < len(str(tmp_path)) + 200
+    assert are_identical(weights(tmp_path), weights(finished))
 
 
-def test_accumulated_batches_step_like_one_large_batch(sample: Path) -> None:
+def test_accumulated_gradients_equal_those_of_one_large_batch(sample: Path) -> None:
     recipe = replace(TINY, norms="freeze-all", dropout=0.0, zero_init_residuals=False, lr=1e-3)
     whole, batches = tiny_run(sample, replace(recipe, batch_size=8))
     parts, _ = tiny_run(sample, replace(recipe, batch_size=4, clips_per_step=8))
@@ -180,14 +170,13 @@ def test_accumulated_batches_step_like_one_large_batch(sample: Path) -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
-def test_recomputed_activations_change_nothing(sample: Path) -> None:
+def test_activation_checkpointing_does_not_change_results(sample: Path) -> None:
     kept, batches = tiny_run(sample, TINY)
-    forgotten, _ = tiny_run(sample, TINY)
-    forgotten.model.checkpoint_activations = True
+    recomputed, _ = tiny_run(sample, TINY)
+    recomputed.model.checkpoint_activations = True
     for batch in batches:
-        assert train_step(kept, (batch,)) == train_step(forgotten, (batch,))
-    ours, theirs = forgotten.model.state_dict(), kept.model.state_dict()
-    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+        assert train_step(kept, (batch,)) == train_step(recomputed, (batch,))
+    assert are_identical(recomputed.model.state_dict(), kept.model.state_dict())
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -198,7 +187,9 @@ def test_trains_in_mixed_precision(precision: str, sample: Path, tmp_path: Path)
     assert weights(tmp_path)["stem.conv.weight"].dtype == torch.float32
 
 
-def test_trains_on_after_skipping_a_broken_video(sample: Path, tmp_path: Path, capsys) -> None:
+def test_training_skips_a_broken_video(
+    sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = tmp_path / "set"
     copy_set(sample, data)
     broken = next(data.glob("train/*/*.avi"))
@@ -211,8 +202,8 @@ def test_trains_on_after_skipping_a_broken_video(sample: Path, tmp_path: Path, c
         run(options(data, tmp_path / "strict", recipe, on_bad_video="error"))
 
 
-def test_without_a_validation_list_the_last_network_is_kept(
-    sample: Path, tmp_path: Path, capsys
+def test_last_network_is_kept_without_a_validation_list(
+    sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = tmp_path / "set"
     copy_set(sample, data)
@@ -220,51 +211,52 @@ def test_without_a_validation_list_the_last_network_is_kept(
     assert run(options(data, tmp_path / "run")) == 0
     assert "no validation list" in capsys.readouterr().out
     kept = load_model(tmp_path / "run" / BEST).state_dict()
-    last = weights(tmp_path / "run")
-    assert all(torch.equal(kept[key], last[key]) for key in kept)
+    assert are_identical(kept, weights(tmp_path / "run"))
     with pytest.raises(UserError, match="--patience needs a validation list"):
         run(options(data, tmp_path / "other", patience=1))
 
 
-def test_patience_ends_a_run_that_no_longer_improves(sample: Path, tmp_path: Path) -> None:
+def test_patience_ends_a_run_without_improvement(sample: Path, tmp_path: Path) -> None:
     recipe = replace(TINY, lr=1e-9, epochs=6)
     assert run(options(sample, tmp_path, recipe, patience=1)) == 0
-    epochs = [line for line in read_log(tmp_path) if line["event"] == "epoch"]
-    tops = [line["validation_top1"] for line in epochs]
-    assert len(epochs) < 6
-    assert tops[-1] <= max(tops[:-1])
+    accuracies = [line["validation_top1"] for line in log_lines(tmp_path, "epoch")]
+    assert len(accuracies) < 6
+    assert accuracies[-1] <= max(accuracies[:-1])
 
 
-def test_a_log_that_was_lost_is_no_error(tmp_path: Path, capsys) -> None:
+def test_summary_of_a_run_without_a_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     print_summary(tmp_path)
     assert "has no complete epoch" in capsys.readouterr().out
 
 
-def test_scores_that_are_no_numbers_do_not_end_a_run(
-    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+def test_non_finite_validation_scores_do_not_end_a_run(
+    sample: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Training itself goes well; in evaluation, with running statistics, the network overflows."""
+    """Only evaluation uses the running statistics, so the training steps stay finite."""
     step = train_loop.train_step
 
-    def step_and_spoil(state: TrainState, batches: Any) -> Any:
+    def step_with_nan_statistics(state: TrainState, batches: Any) -> Any:
         state.model.stem.bn.running_var.fill_(torch.nan)
         return step(state, batches)
 
-    monkeypatch.setattr(train_loop, "train_step", step_and_spoil)
+    monkeypatch.setattr(train_loop, "train_step", step_with_nan_statistics)
     assert run(options(sample, tmp_path, replace(TINY, epochs=1))) == 0
     assert "NOT FINITE: the scores of 8 validation videos" in capsys.readouterr().out
-    epoch = next(line for line in read_log(tmp_path) if line["event"] == "epoch")
+    (epoch,) = log_lines(tmp_path, "epoch")
     assert epoch["validation_top1"] == epoch["validation_top5"] == 0
 
 
-def test_a_loss_that_is_no_number_stops_the_run(sample: Path, tmp_path: Path) -> None:
+def test_non_finite_loss_ends_the_run(sample: Path, tmp_path: Path) -> None:
     recipe = replace(TINY, schedule="constant", lr=1e30, clip_gradients=None)
     with pytest.raises(UserError, match=r"is (nan|inf) at step \d of .* on .*\.avi.*lower --lr"):
         run(options(sample, tmp_path, recipe))
 
 
-def test_fine_tunes_from_weights_with_a_new_classifier(
-    finished: Path, sample: Path, tmp_path: Path, capsys
+def test_fine_tuning_replaces_the_classifier(
+    finished: Path, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folders = tmp_path / "two"
     for split in ("train", "test"):
@@ -273,8 +265,8 @@ def test_fine_tunes_from_weights_with_a_new_classifier(
             for video in (sample / split / name).iterdir():
                 (folders / split / name / video.name).hardlink_to(video)
     recipe = replace(TINY, epochs=1, batch_size=4, lr=1e-9, norms="freeze-all")
-    started = options(folders, tmp_path / "run", recipe, weights=finished / BEST)
-    assert run(started) == 0
+    tuning = options(folders, tmp_path / "run", recipe, weights=finished / BEST)
+    assert run(tuning) == 0
     assert "the model keeps its own of 2" in capsys.readouterr().out
     tuned, before = load_model(tmp_path / "run" / BEST), load_model(finished / BEST)
     assert tuned.class_names == ("MoveLeft", "MoveRight")
@@ -283,13 +275,15 @@ def test_fine_tunes_from_weights_with_a_new_classifier(
     )
 
 
-def test_weights_of_another_depth_are_refused(finished: Path, sample: Path, tmp_path: Path) -> None:
+def test_weights_of_another_depth_are_rejected(
+    finished: Path, sample: Path, tmp_path: Path
+) -> None:
     recipe = replace(TINY, network="p3d131")
     with pytest.raises(UserError, match="name is p3d63 in the file and p3d131 in the model"):
         run(options(sample, tmp_path, recipe, weights=finished / BEST))
 
 
-def test_tensorboard_gets_the_scalars(sample: Path, tmp_path: Path) -> None:
+def test_tensorboard_receives_scalars_and_clips(sample: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     recipe = replace(TINY, max_steps=1)
     assert run(options(sample, tmp_path, recipe, tensorboard=True)) == 0
@@ -302,10 +296,10 @@ def test_tensorboard_gets_the_scalars(sample: Path, tmp_path: Path) -> None:
     assert "train/clips/0" in events.Tags()["images"]
 
 
-def test_a_resume_needs_the_checkpoint_alone(
+def test_resume_needs_only_the_checkpoint(
     finished: Path, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The weights that the run started from may be moved or deleted."""
+    """The weights that the run started from may be gone."""
     weights_file = tmp_path / "start.safetensors"
     weights_file.write_bytes((finished / BEST).read_bytes())
     recipe = replace(TINY, lr=1e-3)
@@ -317,20 +311,18 @@ def test_a_resume_needs_the_checkpoint_alone(
     capsys.readouterr()
     assert run(options(sample, parts, recipe, weights=weights_file, resume=True)) == 0
     assert "resuming in epoch 2 after step 2" in capsys.readouterr().out
-    assert_equal_weights(parts, whole)
+    assert are_identical(weights(parts), weights(whole))
 
 
-def test_resumes_from_a_checkpoint_of_the_first_version(
-    finished: Path, sample: Path, tmp_path: Path
-) -> None:
-    before = find_checkpoints(finished)[1]
-    contents = torch.load(before, weights_only=True)
+def test_resumes_from_a_version_1_checkpoint(finished: Path, sample: Path, tmp_path: Path) -> None:
+    path = find_checkpoints(finished)[1]
+    contents = torch.load(path, weights_only=True)
     del contents["version"]
     for group in contents["optimizer"]["param_groups"]:
         group["rate"] = group.pop("lr_mult")
-    torch.save(contents, tmp_path / before.name)
+    torch.save(contents, tmp_path / path.name)
     assert run(options(sample, tmp_path, resume=True)) == 0
-    assert_equal_weights(tmp_path, finished)
+    assert are_identical(weights(tmp_path), weights(finished))
 
 
 @pytest.mark.parametrize(
@@ -342,7 +334,7 @@ def test_resumes_from_a_checkpoint_of_the_first_version(
         (lambda contents: contents["progress"].pop("step"), "entry 'progress' is damaged"),
     ],
 )
-def test_a_checkpoint_with_other_contents_is_refused_in_one_line(
+def test_invalid_checkpoint_is_rejected_in_one_line(
     change: Callable[[dict[str, Any]], Any], reason: str, finished: Path, tmp_path: Path
 ) -> None:
     contents = torch.load(find_checkpoints(finished)[0], weights_only=True)
@@ -362,11 +354,11 @@ def test_starts_from_a_saved_configuration(
     out = tmp_path / "run"
     command = ["train", "--config", str(config), "--out", str(out), "--max-steps", "1"]
     assert main(command) == 0
-    before, now = (json.loads(path.read_text()) for path in (config, out / "config.json"))
-    assert now == before | {
+    saved, new = (json.loads(path.read_text()) for path in (config, out / "config.json"))
+    assert new == saved | {
         "resume": False,
         "out": str(out),
-        "recipe": before["recipe"] | {"max_steps": 1},
+        "recipe": saved["recipe"] | {"max_steps": 1},
     }
     assert newest(out).progress.step == 1
     capsys.readouterr()
@@ -376,8 +368,8 @@ def test_starts_from_a_saved_configuration(
     assert "give --config or --recipe, not both" in capsys.readouterr().err
 
 
-def test_every_kind_of_option_survives_a_saved_configuration(tmp_path: Path) -> None:
-    wanted = TrainOptions(
+def test_saved_configuration_restores_options_of_every_type(tmp_path: Path) -> None:
+    expected = TrainOptions(
         data=DataOptions(
             tmp_path / "my videos",
             fold=2,
@@ -391,12 +383,12 @@ def test_every_kind_of_option_survives_a_saved_configuration(tmp_path: Path) -> 
         tensorboard=True,
     )
     path = tmp_path / "config.json"
-    write_json(path, plain_options(wanted))
-    assert parse_options("train", [f"--config={path}"]) == wanted
+    write_json(path, plain_options(expected))
+    assert parse_options("train", [f"--config={path}"]) == expected
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"recipe": 1}', "{"])
-def test_a_file_that_is_not_a_configuration_is_one_line(
+def test_invalid_configuration_is_reported_in_one_line(
     text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "config.json"

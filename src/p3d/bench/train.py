@@ -1,7 +1,7 @@
 """`p3d bench train`: training steps on random clips, on one device or, under torchrun, on many.
 
-It times the step of `p3d train`, with gradients summed over the ranks, but without a data set: the
-rate that data loading has to reach, and a check of a machine before copying data to it.
+It times the optimizer step of `p3d train`, with gradients summed over the ranks but without a data
+set. This gives the rate that data loading must reach, and tests a machine before data is copied.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class TrainBenchOptions:
     sync_norms: bool = False
     """Compute batch normalization's statistics over all processes."""
     out: Path | None = None
-    """JSON file to write the figures to."""
+    """JSON file for the results."""
 
 
 def run(options: TrainBenchOptions) -> None:
@@ -71,7 +71,7 @@ def run(options: TrainBenchOptions) -> None:
 
 
 def _build_state(options: TrainBenchOptions, device: torch.device, group: Group) -> TrainState:
-    # Without it, random clips may grow to infinity in a network that has not been trained.
+    # Without it, activations of random clips may overflow in an untrained network.
     recipe = replace(options.recipe, zero_init_residuals=True)
     class_names = tuple(map(str, range(options.classes)))
     model = build_network(recipe, class_names, modality=options.modality)

@@ -1,4 +1,4 @@
-"""The clips of a data set: decoded, cropped and scaled to the size that a network takes."""
+"""Clips of videos: decoded, cropped and scaled to the input size of a network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from p3d.video.sources import FrameSource, gather
 
 
 class Sample(NamedTuple):
-    """One video's part of a batch: its clip or clips, its label, and the index of the video."""
+    """The clip or clips of one video, its label, and its index in the data set."""
 
     clips: Tensor
     label: int
@@ -78,11 +78,10 @@ def read_eval_clips(video: FrameSource, prep: Preprocessing, num_clips: int) -> 
 
 
 def check_source(path: Path | str, video: FrameSource, prep: Preprocessing) -> None:
-    """Refuse a video whose kind of content the network does not take.
+    """Check that a video has the content that the network takes.
 
     Raises:
-        BadVideoError: It holds pictures in place of flow, flow in place of pictures, or flow of
-            another scale.
+        BadVideoError: It is RGB instead of optical flow or vice versa, or flow of another scale.
     """
     if prep.channels != "flow":
         if video.flow is not None:

@@ -2,8 +2,8 @@
 
 A training clip is a function of the seed, the epoch and its number within the epoch. The order of
 an epoch is a function of the seed and the epoch. The sampler yields pairs (epoch, number), so
-worker processes stay alive between epochs without being told anything. All ranks follow the same
-global order, and each takes its part of every step.
+worker processes can stay alive between epochs. All ranks follow the same global order, and each
+takes its shard of every step.
 
 In evaluation each video is loaded exactly once over all ranks, without padding.
 """
@@ -102,8 +102,8 @@ class TrainLoader:
         pin_memory: Return batches in pinned memory, for asynchronous copies to a GPU.
 
     Raises:
-        UserError: A number is out of range, there are fewer clips than ranks, or the videos hold
-            pictures and the network takes optical flow, or the reverse.
+        UserError: A number is out of range, there are fewer clips than ranks, or the videos are RGB
+            and the network takes optical flow, or vice versa.
     """
 
     def __init__(
@@ -206,8 +206,8 @@ class EvalLoader:
         pin_memory: Return batches in pinned memory, for asynchronous copies to a GPU.
 
     Raises:
-        UserError: A number is out of range, or the videos hold pictures and the network takes
-            optical flow, or the reverse.
+        UserError: A number is out of range, or the videos are RGB and the network takes optical
+            flow, or vice versa.
     """
 
     def __init__(
@@ -224,7 +224,7 @@ class EvalLoader:
     ) -> None:
         _check_sizes(batch_size, workers)
         if num_clips < 1:
-            raise UserError(f"clips {num_clips} must be at least 1; the paper's protocol takes 20")
+            raise UserError(f"clips {num_clips} must be at least 1; the paper's protocol uses 20")
         check_dataset(dataset, prep)
         self.num_videos = len(shard := range(len(dataset.records))[group.rank :: group.world_size])
         batches = [list(shard[i : i + batch_size]) for i in range(0, len(shard), batch_size)]

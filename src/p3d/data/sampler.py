@@ -1,4 +1,4 @@
-"""Order of the training clips: a rank's part of one global order, step by step.
+"""Order of the training clips: a rank's shard of one global order, step by step.
 
 The order of an epoch and the clips of each optimizer step depend only on the seed, the epoch and
 the number of clips in a step. The number of ranks and the batch size only decide which rank
@@ -17,7 +17,7 @@ from p3d.data.sampling import epoch_permutation
 class StepSampler:
     """Batches of one rank as lists of (epoch, clip number), `batches_per_step` for each step.
 
-    Clips of an epoch that do not fill a step are dropped (other ones in each epoch). A rank takes
+    Clips of an epoch that do not fill a step are dropped (others in each epoch). A rank takes
     every `world_size`-th clip of a step and divides them evenly into batches. All ranks have the
     same number of batches; some batches may be smaller by one clip, or empty.
 

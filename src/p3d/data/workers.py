@@ -101,8 +101,8 @@ def make_loader(
         worker_init_fn=_start_worker,
         persistent_workers=persistent and workers > 0,
         pin_memory=pin_memory,
-        # By default a loader draws from the global generator, which would then differ between a run
-        # that resumed in the middle of an epoch and one that was never stopped.
+        # By default a loader draws from the global generator, whose state would then differ between
+        # a run that resumed in the middle of an epoch and one that was never stopped.
         generator=torch.Generator(),
     )
 
@@ -110,8 +110,8 @@ def make_loader(
 def _start_worker(worker: int) -> None:
     del worker
     torch.set_num_threads(1)
-    # Ctrl-C and a scheduler may signal all processes of a job at once, and the parent then finishes
-    # its step. So a worker ignores SIGINT, and SIGTERM unless the parent sent it.
+    # Ctrl-C and schedulers signal all processes of a job at once, and the parent still finishes its
+    # step. So a worker ignores SIGINT, and SIGTERM unless the parent sent it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

@@ -53,7 +53,7 @@ class EvalOptions:
 
 
 def check_classes(model: P3D, class_names: Sequence[str], weights: Path) -> None:
-    """Refuse to measure a network on classes that it was not trained for.
+    """Check that a network was trained for the classes of a data set.
 
     Raises:
         UserError: The number of classes, their names or their order differ.

@@ -1,1 +1,1 @@
-"""A trained network at work: scores of clips and of videos."""
+"""Inference: logits and probabilities of clips and videos."""

@@ -51,7 +51,7 @@ class Prediction:
 
 
 class Predictor:
-    """Map videos to predictions, by the protocol of the evaluation.
+    """A network that predicts the classes of videos, by the protocol of `p3d eval`.
 
     Args:
         model_or_path: A network, or a weight file in any format that p3d reads.
@@ -107,7 +107,7 @@ class Predictor:
 
 
 def _network_input(source: FrameSource, preprocessing: Preprocessing, path: Path) -> FrameSource:
-    """Return the frames that the network takes; compute flow if the file holds pictures."""
+    """Return the frames that the network takes: optical flow is computed from RGB if needed."""
     if preprocessing.channels == "flow" and source.flow is None:
         bar = partial(tqdm, desc=f"flow of {path.name}", unit="frame", disable=None, leave=False)
         return ComputedFlow(source, preprocessing.flow_short_side, each=bar)

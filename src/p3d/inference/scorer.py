@@ -1,4 +1,4 @@
-"""A network ready for inference, as validation, evaluation and prediction use it."""
+"""A network prepared for inference, for validation, evaluation and prediction."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from p3d.system.device import DTYPES, Precision, set_precision
 
 
 class Scorer:
-    """Map uint8 clips to logits, or to the features of a layer.
+    """A network that maps uint8 clips to logits or to the features of a layer.
 
     The network is copied, its batch normalizations are folded into the convolutions and its weights
     are cast once to the given precision.

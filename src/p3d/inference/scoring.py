@@ -1,4 +1,4 @@
-"""Logits of whole videos: each video once, several clips a video."""
+"""Logits of videos, each from several clips."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from p3d.system.signals import Stopped, StopRequest
 
 @dataclass(frozen=True)
 class VideoScores:
-    """What a network computed for the videos of a data set, in the order of its records.
+    """Logits of the videos of a data set, in the order of its records.
 
     Attributes:
         logits: float32 `(V, num_clips, num_classes)`.
@@ -62,7 +62,7 @@ def score_videos(
         workers: Worker processes that decode; 0 decodes in this process.
         on_bad_video: Raise if a video cannot be read, or skip it.
         description: Text of the progress bar.
-        group: The ranks that score together; each of them gets all scores.
+        group: The ranks that score together; each returns all scores.
         stop: Checked after every batch.
 
     Raises:
@@ -113,7 +113,7 @@ def _score_batch(scorer: Scorer, batch: Batch, empty: VideoScores) -> VideoScore
 
 
 def _concatenate(parts: Sequence[VideoScores]) -> VideoScores:
-    """Return all parts as one, in the order of the data set."""
+    """Return all parts together, in the order of the data set."""
     indices = torch.cat([part.indices for part in parts])
     order = indices.argsort()
     return VideoScores(

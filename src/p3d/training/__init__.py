@@ -1,1 +1,1 @@
-"""From a recipe and a data set to a trained network."""
+"""Training: recipes, options, the loop, checkpoints and logs."""

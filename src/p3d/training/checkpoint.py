@@ -1,10 +1,10 @@
 """Checkpoints of a training run: their schema, and writing and reading them safely.
 
 A checkpoint is a dictionary of tensors and plain values, written by `torch.save` and read with
-`weights_only=True`. It is enough to resume a run by itself: the network is rebuilt from its
-metadata. It is written to a temporary file, flushed to disk and renamed, so a file under its final
-name was complete once. The newest checkpoints are kept: if the disk damages one, the run resumes
-from the previous one.
+`weights_only=True`. It is all that a run needs to resume: the network is rebuilt from its metadata.
+It is written to a temporary file, flushed to disk and renamed, so a file with its final name is
+complete. Several checkpoints are kept: if the newest is damaged, the run resumes from the previous
+one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from p3d.training.progress import Progress
 from p3d.weights.reading import CHECKPOINT_FORMAT
 
 VERSION = 2
-"""Schema version. Version 1 has no such entry, and another key in the optimizer's groups."""
+"""Schema version. Files of version 1 have no version, and "rate" in place of `lr_mult`."""
 
 _TYPES: dict[str, type] = {
     "model": dict,
@@ -102,7 +102,7 @@ class CheckpointState:
 
 
 def _upgrade_optimizer(optimizer: dict[str, Any]) -> dict[str, Any]:
-    """Rename the multiplier of the learning rate, which version 1 calls "rate"."""
+    """Rename "rate", the learning-rate multiplier of version 1, to `lr_mult`."""
     groups = [
         {"lr_mult" if key == "rate" else key: value for key, value in group.items()}
         for group in optimizer["param_groups"]
@@ -111,7 +111,7 @@ def _upgrade_optimizer(optimizer: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_checkpoint(path: Path, state: CheckpointState) -> None:
-    """Write a checkpoint, complete or not at all.
+    """Write a checkpoint completely or not at all.
 
     Raises:
         UserError: The disk is full or the folder cannot be written; other files are unchanged.
@@ -127,8 +127,8 @@ def write_checkpoint(path: Path, state: CheckpointState) -> None:
 def prune_checkpoints(folder: Path, step: int, keep: int) -> None:
     """Delete all checkpoints of a run except the newest `keep` up to a step.
 
-    Checkpoints of later steps are deleted too: the run did not resume from them because they are
-    damaged. Unfinished files of a killed process are deleted as well.
+    Checkpoints of later steps are deleted too: they are damaged, or the run would have resumed from
+    them. Unfinished files of a killed process are deleted as well.
     """
     paths = find_checkpoints(folder)
     kept = [path for path in paths if step_of(path) <= step][:keep]
@@ -184,13 +184,13 @@ def read_newest(folder: Path) -> tuple[CheckpointState | None, tuple[str, ...]]:
 
 
 class Saver:
-    """Write the files of a run; a failed write is reported and does not end the run.
+    """Writer of a run's files that reports a failed write instead of ending the run.
 
     Args:
         folder: The run's folder.
         log: The run's log, which records failures.
-        minutes: Save a checkpoint when this much time has passed since the last one.
-        steps: Save after every so many steps as well; None for time alone.
+        minutes: Minutes between checkpoints.
+        steps: Also save a checkpoint every this many steps; None to save by time only.
         keep: Number of checkpoints to keep.
 
     Attributes:
@@ -215,7 +215,7 @@ class Saver:
         return time.monotonic() - self._last >= 60 * self._minutes
 
     def save(self, state: CheckpointState) -> None:
-        """Write a checkpoint and delete those that are no longer kept."""
+        """Write a checkpoint and delete old ones."""
         step = state.progress.step
         path = checkpoint_path(self._folder, step)
         start = time.monotonic()

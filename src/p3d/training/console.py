@@ -1,4 +1,4 @@
-"""Terminal output of a training run: its start, its epochs, its end."""
+"""Terminal output of a training run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PRECISIONS: dict[Precision, str] = {
 
 
 def print_start(state: TrainState, validation: VideoDataset, messages: tuple[str, ...]) -> None:
-    """Print the network, the data, the device and the recipe of a run that starts."""
+    """Print the network, data, device and recipe of a run."""
     config, recipe, training = state.model.config, state.recipe, state.dataset
     processes = state.group.world_size
     device = describe_device(state.device)

@@ -21,11 +21,11 @@ from p3d.video.thumbnails import encode_gif
 
 
 class RunLog:
-    """Append events to `log.jsonl`, one JSON object a line, each with its optimizer step.
+    """Log of a run: `log.jsonl`, one JSON object per line, each with its optimizer step.
 
     A resumed run first removes the lines after the step it resumes from, since it writes them
-    again. A line that cannot be written later (a full disk) is lost with a warning on stderr and
-    does not end the run; lines after it are complete.
+    again. A line that cannot be written (full disk) is dropped with a warning on stderr and does
+    not end the run; later lines are complete.
 
     Args:
         folder: The run's folder; must exist.
@@ -43,7 +43,7 @@ class RunLog:
         self._board = EventFile(folder / "tensorboard", step) if tensorboard else None
 
     def write(self, event: str, step: int, **values: Any) -> None:
-        """Record an event of a step; TensorBoard gets its numbers as `event/name`."""
+        """Write an event of a step; TensorBoard gets its numbers as scalars `event/name`."""
         line = json.dumps({"event": event, "step": step, **values}) + "\n"
         self._lines.append(line.encode())
         if self._board is not None:
@@ -81,10 +81,10 @@ class RunLog:
 
 
 class EventFile:
-    """A new event file in a folder for TensorBoard, one record a step, written at once.
+    """A new event file for TensorBoard that writes each record immediately.
 
-    `torch.utils.tensorboard` writes in a thread: an error there (a full disk) is raised by a later
-    call and leaves a file that cannot be appended to.
+    `torch.utils.tensorboard` is not used, since it writes in a thread: an error there (full disk)
+    is raised by a later call, and nothing can be appended to the file any more.
 
     Args:
         folder: The folder; created if needed.
@@ -139,7 +139,7 @@ class EventFile:
             self._has_head |= self._file.append(self._encode(*head, event))
 
     def _head(self) -> list[Any]:
-        """Return the first events of a file; on a resume they void later steps of other files."""
+        """Return the first events of a file; after a resume they cancel later steps."""
         head = [self._event.Event(file_version="brain.Event:2")]
         if self._first_step > 1:
             start = self._event.SessionLog(status=self._event.SessionLog.START)

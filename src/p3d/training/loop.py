@@ -1,4 +1,4 @@
-"""The loop of a training run: epochs, validation, and what is kept of them."""
+"""The training loop: epochs, validation, logging and saving."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Trainer:
         """Train until the run is finished, patience runs out, or a stop is requested.
 
         Returns:
-            Whether it was stopped; a checkpoint is saved then, unless the saver failed.
+            True if a stop ended the run; it was saved then, unless writing failed.
         """
         while not (self.state.is_finished or self._is_out_of_patience()):
             if not self._train_epoch():
@@ -113,7 +113,7 @@ class Trainer:
                 self._report_step(bar, batches, step, end - start, waited)
                 start = end
                 is_over = state.all_steps_done or progress.step_in_epoch >= steps_per_epoch
-                # Signals reach the ranks at different times; all must take the same decision.
+                # Signals reach the ranks at different times; all ranks must make the same decision.
                 is_stopped = state.group.any(self.stop.is_set)
                 if is_over or is_stopped:
                     return is_over
@@ -156,7 +156,7 @@ class Trainer:
         bar.update()
 
     def _log_clips(self, batch: Batch) -> None:
-        """Write a few of an epoch's first clips, as the network gets them, for TensorBoard."""
+        """Write a few of the epoch's first clips, as the network gets them, for TensorBoard."""
         dataset = self.state.dataset
         records = [dataset.records[index] for index in batch.indices[:NUM_SHOWN_CLIPS].tolist()]
         captions = [f"{dataset.class_names[r.label]}: {r.path.name}" for r in records]
@@ -165,7 +165,7 @@ class Trainer:
             self.log.write_clips("train/clips", clips, self.state.progress.step, captions)
 
     def _finish_epoch(self) -> None:
-        """Validate, report, keep the best network, and save a checkpoint of the next epoch's start.
+        """Validate, report, keep the best network, and save a checkpoint for the next epoch.
 
         Raises:
             Stopped: A stop was requested during validation, which a resumed run repeats.
@@ -227,9 +227,9 @@ class Trainer:
         )
 
     def _finite_probabilities(self, scored: VideoScores) -> Tensor:
-        """Return probabilities that count a video as wrong if its logits are not finite.
+        """Return probabilities in which a video with non-finite logits counts as wrong.
 
-        The running statistics of a young network may not have settled, which must not end a run.
+        Early in training the running statistics may still be far off, which must not end a run.
         """
         probabilities = scored.probabilities
         broken = ~probabilities.isfinite().all(1)

@@ -1,4 +1,4 @@
-"""Memory that autograd saves for the backward pass, counted without computing anything.
+"""Memory that autograd saves for the backward pass, counted without computing the network.
 
 The network runs on PyTorch's "meta" device, which computes only shapes, and the sizes of the
 tensors that autograd saves are added up.

@@ -134,7 +134,7 @@ def build_schedule(optimizer: SGD, recipe: Recipe, steps_per_epoch: int, steps: 
     """Build PyTorch's schedule for the recipe, to be advanced once an optimizer step.
 
     Args:
-        optimizer: The rates of its groups are the highest (one-cycle), lowest (cyclic) or first.
+        optimizer: Has the highest (one-cycle), lowest (cyclic) or first learning rates of the run.
         recipe: The schedule and its parameters.
         steps_per_epoch: Optimizer steps in an epoch.
         steps: Optimizer steps of the whole run.
@@ -154,7 +154,7 @@ def build_schedule(optimizer: SGD, recipe: Recipe, steps_per_epoch: int, steps: 
         case "cosine":
             return lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
         case "one-cycle":
-            # PyTorch's schedule divides by zero if one of its parts is a single step.
+            # PyTorch's schedule divides by zero if one of its phases is a single step.
             total, shortest = max(steps, 8), 2 / max(steps, 8)
             return lr_scheduler.OneCycleLR(
                 optimizer,

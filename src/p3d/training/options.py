@@ -20,7 +20,7 @@ from p3d.training.recipes import UCF101, Recipe
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Train a network. Every field of the recipe chosen by --recipe is an option of its own."""
+    """Train a network. Every field of the recipe is an option."""
 
     data: DataOptions
     recipe: Recipe = UCF101
@@ -33,7 +33,7 @@ class TrainOptions:
     save_minutes: float = 10.0
     """Minutes between checkpoints; one is also saved after every epoch."""
     save_steps: int | None = None
-    """Save a checkpoint after every so many steps too."""
+    """Also save a checkpoint every this many steps."""
     keep_checkpoints: int = 2
     """Checkpoints to keep; if the newest is damaged, the previous one is used."""
     modality: Modality = "rgb"
@@ -65,15 +65,15 @@ class TrainOptions:
     """Print the plan of the run and exit."""
 
     def __post_init__(self) -> None:
-        """Refuse values that no run can use."""
+        """Check the values."""
         for name in ("save_minutes", "save_steps", "keep_checkpoints"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise UserError(f"{_flag(name)} is {value}; give more than 0")
         if self.compute.compile and self.checkpoint_activations:
             raise UserError(
-                "--compile and --checkpoint-activations exclude each other: the compiler itself "
-                "decides what to recompute; choose one"
+                "--compile and --checkpoint-activations cannot be combined (the compiler decides "
+                "what to recompute); use one of them"
             )
 
 
@@ -96,7 +96,7 @@ def _digest(dataset: VideoDataset) -> str:
 
 
 def check_same(name: str, before: Mapping[str, str], now: Mapping[str, str], remedy: str) -> None:
-    """Refuse options that differ from earlier ones.
+    """Check that options are the same as earlier ones.
 
     Args:
         name: What the earlier options belong to, for the message.
@@ -113,9 +113,9 @@ def check_same(name: str, before: Mapping[str, str], now: Mapping[str, str], rem
 
 
 def config_arguments(path: Path) -> list[str]:
-    """Return the command-line arguments that a run's `config.json` stands for.
+    """Convert a run's `config.json` to command-line arguments.
 
-    `--resume` and `--plan` are not among them: they say what to do, not how.
+    `--resume` and `--plan` are dropped, since they are actions and not settings.
 
     Raises:
         UserError: The file cannot be read or is not the configuration of a run.

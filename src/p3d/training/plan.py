@@ -1,7 +1,7 @@
 """Plan of a training run: parameter groups, frozen layers, learning rate, disk and memory.
 
 Learning rates come from the schedule that training uses, and activations are counted (see
-`p3d.training.memory`), so the plan has no formulas that could differ from the run.
+`p3d.training.memory`), so the plan needs no formulas that could disagree with the run.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Named training recipes: all choices that determine the result of a run.
+"""Named training recipes: the settings that determine the result of a run.
 
-A recipe provides defaults: each of its fields is an option of `p3d train`.
+A recipe is a set of defaults: each of its fields is an option of `p3d train`.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Recipe:
     """Height and width of the network's input, in pixels."""
 
     def __post_init__(self) -> None:
-        """Refuse values that no run can use."""
+        """Check the values."""
         counts = ("epochs", "batch_size", "clips_per_video")
         for name in (*counts, "lr", "cyclic_half_epochs", "cyclic_factor"):
             if getattr(self, name) <= 0:
@@ -99,7 +99,7 @@ class Recipe:
         for name in ("max_steps", "clips_per_step"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise UserError(f"{_flag(name)} is {value}; give 1 or more, or leave it out")
+                raise UserError(f"{_flag(name)} is {value}; give 1 or more, or omit it")
         if not 0 <= self.freeze_stages <= 5:
             raise UserError(f"--freeze-stages is {self.freeze_stages}; give 0 to 5")
 

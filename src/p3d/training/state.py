@@ -1,4 +1,4 @@
-"""State of a training run: what a step changes and a checkpoint keeps."""
+"""State of a training run: everything that a step changes and a checkpoint saves."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class TrainState:
 
     @property
     def all_steps_done(self) -> bool:
-        """Whether only the end of the current epoch remains."""
+        """Whether all optimizer steps are done; the last epoch may still need its validation."""
         return self.progress.step >= self.total_steps
 
     @property
@@ -76,7 +76,7 @@ class TrainState:
         return 0.0
 
     def checkpoint(self, fingerprint: dict[str, str]) -> CheckpointState:
-        """Return what a checkpoint keeps.
+        """Return the contents of a checkpoint.
 
         Args:
             fingerprint: The options that the weights depend on, by name.

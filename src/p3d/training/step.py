@@ -28,11 +28,11 @@ SMALLEST_SCALE = 2.0**-10
 
 @dataclass(frozen=True)
 class Step:
-    """Figures of one optimizer step.
+    """Metrics of one optimizer step.
 
     Attributes:
         clips: Clips over all ranks.
-        loss: Mean of their losses; NaN without clips, as are the two fractions.
+        loss: Mean of their losses; NaN without clips, as are top1 and top5.
         top1: Fraction of clips whose best class is right.
         top5: Fraction with the right class among the five best.
         gradient_norm: Norm of all gradients together, before clipping.
@@ -52,7 +52,7 @@ def train_step(state: TrainState, batches: Sequence[Batch]) -> Step:
 
     Raises:
         UserError: The loss or a gradient is not finite; the message names the videos of the
-            batches. The weights are those of the previous step.
+            batches. The weights are unchanged.
     """
     progress, group = state.progress, state.group
     counts = group.total(
@@ -97,8 +97,8 @@ def _forward_backward(state: TrainState, batch: Batch, clips_in_step: int) -> Te
     A rank without clips runs an empty batch, since the others wait for its gradients.
 
     Returns:
-        float32 `(3,)` on the device: sum of the batch's losses, number of clips that are right,
-        number with the right class among the five best.
+        float32 `(3,)` on the device: sum of the batch's losses, number of clips that are right in
+        the top 1, and in the top 5.
     """
     is_empty = not len(batch.labels)
     if is_empty and state.group.world_size == 1:
@@ -126,7 +126,7 @@ def _forward_backward(state: TrainState, batch: Batch, clips_in_step: int) -> Te
 
 
 def _freeze_statistics(model: P3D) -> None:
-    """Keep an empty batch out of the running statistics, unless they are taken over all ranks."""
+    """Exclude an empty batch from running statistics that are not computed over all ranks."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d) and not isinstance(module, SyncNorm):
             module.eval()
@@ -156,7 +156,7 @@ def _update_weights(state: TrainState, batches: Sequence[Batch]) -> float:
 
 
 def _check_finite(state: TrainState, batches: Sequence[Batch], value: float, name: str) -> None:
-    """Raise before a step that would spoil the weights."""
+    """Raise an error if a value is not finite, before the step changes the weights."""
     if math.isfinite(value):
         return
     indices = [index for batch in batches for index in batch.indices.tolist()]

@@ -2,8 +2,8 @@
 
 A run is one folder: checkpoints, `best.safetensors` (the network with the best validation
 accuracy), `log.jsonl`, `config.json` and a report. Random draws are pure functions of the seed, the
-epoch, the step and the video, so a run that was stopped reaches the same weights as one that was
-not, and a run on several processes the same weights as on one, up to rounding.
+epoch, the step and the video. So a run that was stopped and resumed ends with identical weights,
+and a run on several processes with the weights of a run on one, up to rounding.
 """
 
 from __future__ import annotations

@@ -1,0 +1,136 @@
+"""Logits and probabilities of whole videos."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from helpers.videos import write_video
+from p3d.data.clips import read_eval_clips
+from p3d.data.dataset import VideoDataset, VideoRecord
+from p3d.errors import BadVideoError, UserError
+from p3d.inference.scorer import Scorer, mean_probabilities
+from p3d.inference.scoring import VideoScores, score_videos
+from p3d.model.network import create_model
+from p3d.preprocessing import IMAGENET
+from p3d.system.distributed import Group
+from p3d.system.signals import Stopped, StopRequest
+from p3d.video.decode import open_video
+
+PREP = replace(IMAGENET, num_frames=4, resize=(18, 24), crop=16)
+NUM_CLASSES = 3
+NUM_CLIPS = 2
+
+
+@pytest.fixture(scope="module")
+def scorer() -> Scorer:
+    """Return an untrained network that scores one video of two clips at a time."""
+    torch.manual_seed(0)
+    model = create_model("p3d63", num_classes=NUM_CLASSES)
+    model.preprocessing = PREP
+    return Scorer(model, torch.device("cpu"), batch_size=NUM_CLIPS)
+
+
+@pytest.fixture(scope="module")
+def unlabeled(tmp_path_factory: pytest.TempPathFactory) -> VideoDataset:
+    folder = tmp_path_factory.mktemp("videos")
+    paths = [write_video(folder / f"{length}.avi", length) for length in (9, 3, 20, 12, 6)]
+    return VideoDataset(("a", "b", "c"), tuple(VideoRecord(path, -1) for path in paths))
+
+
+@pytest.fixture(scope="module")
+def scored(scorer: Scorer, unlabeled: VideoDataset) -> VideoScores:
+    return score_videos(scorer, unlabeled, num_clips=NUM_CLIPS)
+
+
+def with_bad_video(dataset: VideoDataset, folder: Path) -> VideoDataset:
+    """Return a data set whose second video cannot be read."""
+    bad = folder / "bad.avi"
+    bad.write_bytes(b"no video")
+    first, _, *others = dataset.records
+    return replace(dataset, records=(first, VideoRecord(bad, -1), *others))
+
+
+@pytest.mark.parametrize("scale", [0.1, 10.0, 1000.0])
+@pytest.mark.parametrize("shape", [(0, 2, 3), (1, 1, 1), (4, 20, 9)])
+def test_probabilities_are_the_mean_softmax_of_the_clips(
+    shape: tuple[int, int, int], scale: float
+) -> None:
+    logits = scale * torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    probabilities = mean_probabilities(logits)
+    assert probabilities.dtype == torch.float32
+    expected = logits.double().softmax(-1).mean(-2)
+    torch.testing.assert_close(probabilities.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_probabilities_of_a_video_with_a_non_finite_logit_are_nan(value: float) -> None:
+    logits = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
+    expected = mean_probabilities(logits)
+    logits[1, 2, 3] = value
+    labels = torch.full((3,), -1)
+    found = VideoScores(logits, labels, torch.arange(3), ()).probabilities
+    assert found[1].isnan().all()
+    assert torch.equal(found[[0, 2]], expected[[0, 2]])
+
+
+def test_unlabeled_videos_are_scored_in_order(
+    scorer: Scorer, unlabeled: VideoDataset, scored: VideoScores
+) -> None:
+    assert scored.logits.shape == (5, NUM_CLIPS, NUM_CLASSES)
+    assert scored.logits.dtype == torch.float32
+    assert scored.labels.tolist() == [-1] * 5
+    assert scored.indices.tolist() == list(range(5))
+    assert scored.bad == ()
+    for record, logits in zip(unlabeled.records, scored.logits, strict=True):
+        with open_video(record.path) as video:
+            assert torch.equal(logits, scorer(read_eval_clips(video, PREP, NUM_CLIPS)))
+    assert torch.equal(scored.probabilities, mean_probabilities(scored.logits))
+
+
+def test_each_rank_scores_its_shard(
+    scorer: Scorer, unlabeled: VideoDataset, scored: VideoScores
+) -> None:
+    for rank in (0, 1):
+        # Without a process group, a rank does not receive the scores of the other.
+        shard = score_videos(scorer, unlabeled, num_clips=NUM_CLIPS, group=Group(rank, 2))
+        assert shard.indices.tolist() == list(range(5))[rank::2]
+        assert torch.equal(shard.logits, scored.logits[rank::2])
+
+
+def test_bad_video_is_skipped_or_an_error(
+    scorer: Scorer, unlabeled: VideoDataset, scored: VideoScores, tmp_path: Path
+) -> None:
+    dataset = with_bad_video(unlabeled, tmp_path)
+    found = score_videos(scorer, dataset, num_clips=NUM_CLIPS, on_bad_video="skip")
+    assert found.indices.tolist() == [0, 2, 3, 4]
+    assert torch.equal(found.logits, scored.logits[[0, 2, 3, 4]])
+    (line,) = found.bad
+    assert line.startswith(f"{tmp_path / 'bad.avi'}: ")
+    with pytest.raises(BadVideoError):
+        score_videos(scorer, dataset, num_clips=NUM_CLIPS)
+    only_bad = replace(dataset, records=dataset.records[1:2])
+    with pytest.raises(UserError, match=r"none of the 1 videos could be read.*bad\.avi"):
+        score_videos(scorer, only_bad, num_clips=NUM_CLIPS, on_bad_video="skip")
+
+
+def test_stop_request_ends_scoring(scorer: Scorer, unlabeled: VideoDataset) -> None:
+    stop = StopRequest()
+    stop.signal = signal.SIGTERM
+    with pytest.raises(Stopped):
+        score_videos(scorer, unlabeled, num_clips=NUM_CLIPS, stop=stop)
+
+
+def test_non_finite_logits_are_an_error_if_strict() -> None:
+    model = create_model("p3d63", num_classes=NUM_CLASSES)
+    model.preprocessing = PREP
+    model.fc.bias.data[1] = torch.inf
+    clips = torch.zeros(2, 4, 16, 16, 3, dtype=torch.uint8)
+    with pytest.raises(UserError, match="scores are not finite in float32; check the weights"):
+        Scorer(model, torch.device("cpu"))(clips)
+    logits = Scorer(model, torch.device("cpu"), strict=False)(clips)
+    assert logits.isfinite().tolist() == [[True, False, True]] * 2
