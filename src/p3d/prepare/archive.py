@@ -1,4 +1,4 @@
-"""Clips straight out of a RAR or zip archive, in one pass and with every checksum verified."""
+"""Clips from a RAR or zip archive, read in one pass with all checksums verified."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from p3d.system.files import appearing
 
 @dataclass(frozen=True)
 class Archive:
-    """An archive of clips that was found fit to unpack.
+    """An archive that passed the checks of `open_archive`.
 
     Attributes:
         path: The file.
-        members: Its files, in order.
-        clips: Its AVI files, or files of the kind that was asked for, by name in small letters;
-            empty and hidden ones are left out.
-        repeated: How many more files are equal to one of these.
-        is_zip: Whether it is a zip, whose members may be passed over unread; else a RAR.
+        members: All files in it, in order.
+        clips: The files with the requested suffix by their name in lower case, without empty and
+            hidden ones.
+        repeated: Number of further files that are equal to one of the clips.
+        is_zip: Whether it is a zip, which allows skipping members; otherwise it is a RAR.
     """
 
     path: Path
@@ -46,22 +46,21 @@ class Archive:
     is_zip: bool
 
     def extract(self, targets: Mapping[str, Path]) -> None:
-        """Unpacks clips, each whole or not at all.
+        """Unpack clips. A target is complete or does not exist.
 
-        What one unpacker cannot read, another that is installed may.
+        If one unpacker fails, the next installed one continues.
 
         Args:
-            targets: Where to write which clip, by name in small letters. The folders must exist.
+            targets: Where to write which clip, by key of `clips`. The folders must exist.
 
         Raises:
-            UserError: If the disk is too small or the archive damaged.
+            UserError: The disk has too little space, or the archive is damaged.
         """
         if not targets:
             return
         wanted = {id(self.clips[key]): target for key, target in targets.items()}
-        _check_room(
-            next(iter(targets.values())).parent, sum(self.clips[key].size for key in targets)
-        )
+        folder = next(iter(targets.values())).parent
+        _check_free_space(folder, sum(self.clips[key].size for key in targets))
         reasons = []
         for opener in (zip_contents,) if self.is_zip else rar_openers(self.path):
             try:
@@ -74,8 +73,20 @@ class Archive:
             "unrar or 7-Zip and give the folder"
         )
 
+    def extract_all(self, folder: Path) -> None:
+        """Unpack all clips under their own names, except those that are there with equal size.
+
+        Raises:
+            UserError: The disk has too little space, or the archive is damaged.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        targets = {key: folder / clip.file_name for key, clip in self.clips.items()}
+        there = {key for key, path in targets.items() if path.is_file()}
+        kept = {key for key in there if targets[key].stat().st_size == self.clips[key].size}
+        self.extract({key: path for key, path in targets.items() if key not in kept})
+
     def _extract(self, wanted: dict[int, Path], opener: Opener) -> None:
-        """Writes what is wanted and takes it off the list."""
+        """Write the wanted members and remove them from `wanted`."""
         total = sum(member.size for member in self.members if id(member) in wanted)
         title = f"Unpacking {self.path.name}"
         with Progress(total, title, "B") as progress, opener(self.path) as read:
@@ -91,15 +102,15 @@ class Archive:
 
 
 def open_archive(path: Path, suffix: str = ".avi") -> Archive:
-    """Reads what an archive holds.
+    """Read the table of contents of an archive.
 
     Args:
         path: The RAR or zip file.
-        suffix: What the names of the files wanted end in, in small letters.
+        suffix: Suffix of the files wanted, in lower case.
 
     Raises:
-        UserError: If it is neither RAR nor zip, is damaged or encrypted, holds links or names that
-            lead elsewhere, is far larger than UCF101, or if the means to read RAR are absent.
+        UserError: It is neither RAR nor zip, is damaged, encrypted or far larger than UCF101, holds
+            links, unsafe names or different files of one name, or rarfile is not installed.
     """
     is_zip = zipfile.is_zipfile(path)
     members = zip_members(path) if is_zip else rar_members(path)
@@ -113,7 +124,7 @@ def open_archive(path: Path, suffix: str = ".avi") -> Archive:
         if (known.size, known.crc) != (member.size, member.crc):
             raise UserError(
                 f"{path}: holds {known.name} and {member.name}, which differ; unpack it, remove "
-                "the one that is wrong, and give the folder"
+                "the wrong one, and give the folder"
             )
         repeated += known is not member
     return Archive(path, members, clips, repeated, is_zip)
@@ -129,12 +140,12 @@ def _write(member: Member, chunks: Iterator[bytes], target: Path, progress: Prog
                     crc, size = zlib.crc32(chunk, crc), size + len(chunk)
                     progress.advance(len(chunk))
             if size != member.size or (member.crc is not None and crc != member.crc):
-                raise DamagedError(f"{member.name} comes out damaged")
+                raise DamagedError(f"{member.name} is damaged")
     except OSError as error:
         raise UserError(f"{target}: cannot be written ({error.strerror or error})") from error
 
 
-def _check_room(folder: Path, needed: int) -> None:
+def _check_free_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(
@@ -144,10 +155,10 @@ def _check_room(folder: Path, needed: int) -> None:
 
 
 def zip_members(path: Path) -> tuple[Member, ...]:
-    """The files in a zip.
+    """Return the files in a zip.
 
     Raises:
-        UserError: It is damaged or encrypted, or holds what is refused.
+        UserError: It is damaged or encrypted, or holds links or unsafe names.
     """
     members = []
     try:
@@ -165,7 +176,7 @@ def zip_members(path: Path) -> tuple[Member, ...]:
 
 @contextmanager
 def zip_contents(path: Path) -> Iterator[Reader]:
-    """Opens a zip; its members can be asked for in any order, and never give more than promised."""
+    """Open a zip. Members can be read in any order and never yield more than their stated size."""
     with zipfile.ZipFile(path) as archive:
 
         def read(member: Member) -> Iterator[bytes]:
@@ -176,6 +187,6 @@ def zip_contents(path: Path) -> Iterator[Reader]:
                         left -= len(chunk)
                         yield chunk
             except (zipfile.BadZipFile, NotImplementedError, zlib.error, EOFError) as error:
-                raise DamagedError(f"{member.name} comes out damaged ({error})") from error
+                raise DamagedError(f"{member.name} is damaged ({error})") from error
 
         yield read

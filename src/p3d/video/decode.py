@@ -27,7 +27,7 @@ from p3d.video.video_file import VideoFile
 FRAME_FOLDER_FPS = 25.0
 """Frames a second of a frame folder, which has nothing to say of it: the rate of most of UCF101."""
 
-_FRAME_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
+FRAME_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 _LAST_NUMBER = re.compile(r"[0-9]+$")
 
 
@@ -88,7 +88,7 @@ class FrameFolder:
             with os.scandir(self.path) as entries:
                 for entry in entries:
                     stem, suffix = os.path.splitext(entry.name)  # noqa: PTH122
-                    if suffix.lower() not in _FRAME_SUFFIXES or stem.startswith("."):
+                    if suffix.lower() not in FRAME_SUFFIXES or stem.startswith("."):
                         continue
                     if not entry.is_file():  # opening a pipe would wait for ever
                         raise BadVideoError(self.path, f"{entry.name} is no file that can be read")
