@@ -50,7 +50,7 @@ def text(report: CheckReport) -> str:
 def test_a_sound_data_set(data: Path, frames: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(replace(options(data), frames=frames)) == 0  # type: ignore[arg-type]
     out = capsys.readouterr().out
-    assert "train: 2 videos, 1 to 1 (median 1) a class of 2" in out
+    assert "train: 2 videos, 1 to 1 (median 1) in each of 2 classes" in out
     assert "frames: 19 to 24 (median 22); sizes: 64x48 (6); rates: 25 (6)" in out
     assert "WARNING" not in out
     assert out.splitlines()[-1] == "fit for training"

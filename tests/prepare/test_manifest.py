@@ -177,7 +177,7 @@ def test_wrong_tables(tmp_path: Path) -> None:
     table = tmp_path / "t.txt"
     options = ManifestOptions("lists", videos, tmp_path / "m.csv", train_list=table)
     table.write_text("a.mp4 0\na 0\n")
-    with pytest.raises(UserError, match=r"t\.txt:2: .*a\.mp4 stands in .*t\.txt:1 already"):
+    with pytest.raises(UserError, match=r"t\.txt:2: .*a\.mp4 is listed in .*t\.txt:1 already"):
         prepare_manifest(options)
     table.write_text("a.mp4\n")
     with pytest.raises(UserError, match="should be `path label`"):

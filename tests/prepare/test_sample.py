@@ -18,6 +18,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from p3d.data.dataset import SPLITS
 from p3d.errors import UserError
 from p3d.model.network import create_model
 from p3d.prepare import motions
@@ -31,7 +32,7 @@ from p3d.prepare.motions import (
     render,
     render_video,
 )
-from p3d.prepare.sample import SPLITS, SampleSpec, encode, write_sample
+from p3d.prepare.sample import SampleSpec, encode, write_sample
 
 TINY = {
     "seed": 3,

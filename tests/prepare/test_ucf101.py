@@ -154,7 +154,7 @@ def test_missing_clips_are_refused_or_counted(source: Path, tmp_path: Path) -> N
     (source / "UCF-101" / "YoYo" / "v_YoYo_g01_c01.avi").unlink()
     (source / "UCF-101" / "YoYo" / "v_YoYo_g02_c01.avi").write_bytes(b"")
     out = tmp_path / "ucf101"
-    with pytest.raises(UserError, match=r"2 of 75 clips .* not there.*--allow-missing"):
+    with pytest.raises(UserError, match=r"2 of 75 listed clips are missing.*--allow-missing"):
         prepare_ucf101(Ucf101Options(source, out))
     assert not out.exists()
 
@@ -166,7 +166,7 @@ def test_missing_clips_are_refused_or_counted(source: Path, tmp_path: Path) -> N
 
 def test_a_source_without_any_clip_is_refused_even_so(source: Path, tmp_path: Path) -> None:
     shutil.rmtree(source / "UCF-101")
-    with pytest.raises(UserError, match="75 of 75 clips"):
+    with pytest.raises(UserError, match="75 of 75 listed clips"):
         prepare_ucf101(Ucf101Options(source, tmp_path / "ucf101", allow_missing=True))
 
 
@@ -221,7 +221,7 @@ def test_unlisted_and_repeated_files_are_counted(source: Path, tmp_path: Path) -
 
 def test_two_files_of_one_name_and_other_size_are_refused(source: Path, tmp_path: Path) -> None:
     (source / "v_YoYo_g01_c01.avi").write_bytes(b"something else")
-    with pytest.raises(UserError, match="remove the one that is wrong"):
+    with pytest.raises(UserError, match="remove the wrong one"):
         prepare_ucf101(Ucf101Options(source, tmp_path / "ucf101"))
 
 

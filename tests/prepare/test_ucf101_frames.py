@@ -108,7 +108,7 @@ def test_a_video_is_taken_before_its_frames(source: Path, tmp_path: Path) -> Non
 def test_folders_without_frames_are_missing(source: Path, tmp_path: Path) -> None:
     for frame in (source / "train" / CLIP).iterdir():
         frame.unlink()
-    with pytest.raises(UserError, match=f"1 of 75 clips .*{CLIP}"):
+    with pytest.raises(UserError, match=f"1 of 75 listed clips .*{CLIP}"):
         prepare_ucf101(Ucf101Options(source, tmp_path / "ucf101"))
 
 
@@ -125,7 +125,7 @@ def test_frames_that_are_there_twice(source: Path, tmp_path: Path) -> None:
     shutil.copytree(source / "train" / CLIP, source / "again" / CLIP)
     assert prepare_ucf101(Ucf101Options(source, tmp_path / "a", dry_run=True)).repeated == 1
     next((source / "again" / CLIP).iterdir()).unlink()
-    with pytest.raises(UserError, match="remove the one that is wrong"):
+    with pytest.raises(UserError, match="remove the wrong one"):
         prepare_ucf101(Ucf101Options(source, tmp_path / "a", dry_run=True))
 
 
@@ -134,6 +134,6 @@ def test_other_frames_in_the_way_stay(source: Path, tmp_path: Path) -> None:
     own = out / "test" / CLIP / "own.jpg"
     own.parent.mkdir(parents=True)
     own.write_bytes(b"own")
-    with pytest.raises(UserError, match="cannot be made from"):
+    with pytest.raises(UserError, match="cannot be created from"):
         prepare_ucf101(Ucf101Options(source, out))
     assert own.read_bytes() == b"own"

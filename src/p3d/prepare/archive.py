@@ -36,7 +36,7 @@ class Archive:
         clips: The files with the requested suffix by their name in lower case, without empty and
             hidden ones.
         repeated: Number of further files that are equal to one of the clips.
-        is_zip: Whether it is a zip, which allows skipping members; otherwise it is a RAR.
+        is_zip: Whether it is a zip, whose members can be skipped, or a RAR.
     """
 
     path: Path
@@ -45,13 +45,17 @@ class Archive:
     repeated: int
     is_zip: bool
 
-    def extract(self, targets: Mapping[str, Path]) -> None:
-        """Unpack clips. A target is complete or does not exist.
+    def is_same(self, key: str, target: Path) -> bool:
+        """Return whether a target has the size of a clip."""
+        return target.stat().st_size == self.clips[key].size
 
-        If one unpacker fails, the next installed one continues.
+    def extract(self, targets: Mapping[str, Path]) -> None:
+        """Unpack clips. A target is complete or absent.
+
+        If an unpacker fails, the next installed one continues.
 
         Args:
-            targets: Where to write which clip, by key of `clips`. The folders must exist.
+            targets: Paths of the wanted clips, by key of `clips`. The folders must exist.
 
         Raises:
             UserError: The disk has too little space, or the archive is damaged.
@@ -74,15 +78,10 @@ class Archive:
         )
 
     def extract_all(self, folder: Path) -> None:
-        """Unpack all clips under their own names, except those that are there with equal size.
-
-        Raises:
-            UserError: The disk has too little space, or the archive is damaged.
-        """
+        """Unpack all clips under their own names, except those that are there already."""
         folder.mkdir(parents=True, exist_ok=True)
         targets = {key: folder / clip.file_name for key, clip in self.clips.items()}
-        there = {key for key, path in targets.items() if path.is_file()}
-        kept = {key for key in there if targets[key].stat().st_size == self.clips[key].size}
+        kept = {key for key, path in targets.items() if path.is_file() and self.is_same(key, path)}
         self.extract({key: path for key, path in targets.items() if key not in kept})
 
     def _extract(self, wanted: dict[int, Path], opener: Opener) -> None:
