@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import stat
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -129,6 +130,17 @@ def open_archive(path: Path, suffix: str = ".avi") -> Archive:
     return Archive(path, members, clips, repeated, is_zip)
 
 
+@contextmanager
+def text_folder(source: Path) -> Iterator[Path]:
+    """Give a folder as it is, or one with the unpacked text files of an archive."""
+    if not source.is_file():
+        yield source
+        return
+    with tempfile.TemporaryDirectory(prefix="p3d-lists-") as folder:
+        open_archive(source, ".txt").extract_all(Path(folder))
+        yield Path(folder)
+
+
 def _write(member: Member, chunks: Iterator[bytes], target: Path, progress: Progress) -> None:
     crc = size = 0
     try:
@@ -175,7 +187,7 @@ def zip_members(path: Path) -> tuple[Member, ...]:
 
 @contextmanager
 def zip_contents(path: Path) -> Iterator[Reader]:
-    """Open a zip. Members can be read in any order and never yield more than their stated size."""
+    """Open a zip. Members never yield more than their stated size."""
     with zipfile.ZipFile(path) as archive:
 
         def read(member: Member) -> Iterator[bytes]:

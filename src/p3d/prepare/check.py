@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from p3d.data.dataset import SPLITS, MissingVideosError, Split, VideoDataset, VideoRecord
@@ -28,8 +28,7 @@ def check_dataset(options: CheckOptions) -> CheckReport:
     Raises:
         UserError: There is no data set, or a requested file cannot be written.
     """
-    splits = _read_splits(options.data)
-    datasets = splits.datasets
+    datasets, missing, faults = _read_splits(options.data)
     listed = [(split, record) for split, data in datasets.items() for record in data.records]
 
     def examine(item: tuple[Split, VideoRecord]) -> VideoFacts:
@@ -42,8 +41,8 @@ def check_dataset(options: CheckOptions) -> CheckReport:
         class_names=next(iter(datasets.values())).class_names,
         videos=videos,
         clip_frames=options.clip_frames,
-        faults=tuple(dict.fromkeys(splits.faults)),
-        missing=tuple(splits.missing),
+        faults=tuple(dict.fromkeys(faults)),
+        missing=tuple(missing),
         allow_missing=options.data.allow_missing,
         duplicates=_find_duplicates(videos, options.workers),
         unlisted=_find_unlisted(options.data.data, [record.path for _, record in listed]),
@@ -62,33 +61,30 @@ def run(options: CheckOptions) -> int:
     return 0 if report.fit else 1
 
 
-@dataclass
-class _Splits:
-    datasets: dict[Split, VideoDataset] = field(default_factory=dict)
-    missing: list[tuple[Split, str]] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
-
-
-def _read_splits(options: DataOptions) -> _Splits:
-    """Read the splits that can be read, and collect the errors of the others."""
-    splits = _Splits()
+def _read_splits(
+    options: DataOptions,
+) -> tuple[dict[Split, VideoDataset], list[tuple[Split, str]], list[str]]:
+    """Return the splits that can be read, the missing videos, and the errors of other splits."""
+    datasets: dict[Split, VideoDataset] = {}
+    missing: list[tuple[Split, str]] = []
+    faults: list[str] = []
     errors: list[UserError] = []
     for split in SPLITS:
         try:
-            splits.datasets[split] = read_dataset(replace(options, allow_missing=True), split)
-            if splits.datasets[split].missing:
+            datasets[split] = read_dataset(replace(options, allow_missing=True), split)
+            if datasets[split].missing:
                 read_dataset(replace(options, allow_missing=False), split)
         except MissingVideosError as error:
-            splits.missing += [(split, name) for name in error.names]
-            if split not in splits.datasets and options.allow_missing:
-                splits.faults.append(str(error))
+            missing += [(split, name) for name in error.names]
+            if split not in datasets and options.allow_missing:
+                faults.append(str(error))
             errors.append(error)
         except UserError as error:
-            splits.faults.append(str(error))
+            faults.append(str(error))
             errors.append(error)
-    if not splits.datasets:
+    if not datasets:
         raise errors[0]
-    return splits
+    return datasets, missing, faults
 
 
 def _examine(split: Split, record: VideoRecord, *, all_frames: bool) -> VideoFacts:

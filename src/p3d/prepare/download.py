@@ -30,7 +30,6 @@ STALL_SECONDS = 60
 _CANNOT_RESUME = {33, 36}
 _BAD_CERTIFICATE = {51, 60}
 _BAD_ADDRESS = {1, 3, 47}
-_HTTP_ERROR = 22
 
 
 def fetch_ucf101(remote: Remote, folder: Path) -> tuple[Path, Path]:
@@ -116,27 +115,18 @@ def _curl_command(url: str, part: Path, remote: Remote) -> list[str]:
             f"{url}: downloading needs curl, which is not on PATH; install it, or download the "
             f"file with `{line}`, and run the same command again"
         )
-    # Without --retry, which starts again where this run of curl started, and without ~/.curlrc.
-    limits = f"--connect-timeout {STALL_SECONDS} --speed-limit 1 --speed-time {STALL_SECONDS}"
+    # Without ~/.curlrc, and without --retry, which would drop what the attempt received.
     allowed = "=https" if urlsplit(url).scheme == "https" else "=http,https"
-    return [
-        *(program, "--disable", "--silent", "--show-error", "--no-buffer"),
-        *("--fail", "--globoff", "--location", "--proto", allowed, "--proto-redir", allowed),
-        *limits.split(),
-        *(["--insecure"] if remote.insecure else []),
-        url,
-    ]
+    options = (
+        "--disable --silent --show-error --no-buffer --fail --globoff --location "
+        f"--proto {allowed} --proto-redir {allowed} --connect-timeout {STALL_SECONDS} "
+        f"--speed-limit 1 --speed-time {STALL_SECONDS} {'--insecure' if remote.insecure else ''}"
+    )
+    return [program, *options.split(), url]
 
 
 def _receive(command: list[str], url: str, part: Path, progress: Progress) -> str:
-    """Run curl once and append what it receives.
-
-    Returns:
-        Why the file is incomplete; "" if it is complete.
-
-    Raises:
-        UserError: Another attempt would fail too.
-    """
+    """Run curl once and append what it receives; return why the file is incomplete, or ""."""
     # The last byte is requested again. So a complete file resumes like any other, and the server
     # has no bytes left to send (HTTP 416) only if its file is shorter than this one.
     start = max(_size(part) - 1, 0)
@@ -149,14 +139,20 @@ def _receive(command: list[str], url: str, part: Path, progress: Progress) -> st
                 progress.advance(len(chunk))
                 received += len(chunk)
         code, message = curl.finish()
-    status = re.search(r"error: (\d{3})", message) if code == _HTTP_ERROR else None
-    http_error = int(status[1]) if status else 0
-    if start and not received and (code == 0 or code in _CANNOT_RESUME or http_error == 416):
+    if code == 0 and (received or not start):
+        return ""
+    if start and not received and (code in (0, *_CANNOT_RESUME) or _http_error(message) == 416):
         part.unlink()
         return _receive(command, url, part, progress)
-    if code and not _size(part):
+    if not _size(part):
         part.unlink()
     reason = re.sub(r"^curl: \(\d+\) ", "", message) or f"curl ended with exit code {code}"
+    _raise_if_final(url, code, reason)
+    return reason
+
+
+def _raise_if_final(url: str, code: int | None, reason: str) -> None:
+    """Raise a `UserError` if another attempt would fail too."""
     if code in _BAD_CERTIFICATE:
         raise UserError(
             f"{url}: the server's certificate is not valid ({reason}); if you trust the network, "
@@ -164,27 +160,30 @@ def _receive(command: list[str], url: str, part: Path, progress: Progress) -> st
         )
     if code in _BAD_ADDRESS:
         raise UserError(f"{url}: curl refuses this address or where it redirects to ({reason})")
-    if 400 <= http_error < 500 and http_error not in (408, 429):
-        raise UserError(f"{url}: the server answers with HTTP error {http_error}; fix the address")
-    return "" if code == 0 else reason
+    status = _http_error(reason)
+    if 400 <= status < 500 and status not in (408, 429):
+        raise UserError(f"{url}: the server answers with HTTP error {status}; fix the address")
+
+
+def _http_error(message: str) -> int:
+    """Return the HTTP status in a message of curl, 0 if there is none."""
+    found = re.search(r"returned error: (\d{3})", message)
+    return int(found[1]) if found else 0
 
 
 def _check(path: Path, url: str, sha256: str) -> None:
     """Remove a file with the wrong size or SHA-256, and raise a UserError."""
-    size, name = path.stat().st_size, Path(urlsplit(url).path).name
-    official = urlsplit(url).hostname == urlsplit(Remote.archive_url).hostname
-    if official and size != KNOWN_BYTES.get(name, size):
+    size, address = path.stat().st_size, urlsplit(url)
+    official = address.hostname == urlsplit(Remote.archive_url).hostname
+    known = KNOWN_BYTES.get(Path(address.path).name, size) if official else size
+    fault = ""
+    if size != known:
+        fault = f"has {size:,} bytes, but the official file has {known:,}"
+    elif sha256 and (found := file_sha256(path)) != sha256.lower():
+        fault = f"has SHA-256 {found}, not {sha256}"
+    if fault:
         path.unlink()
-        raise UserError(
-            f"{url}: has {size:,} bytes, but the official file has {KNOWN_BYTES[name]:,}; the file "
-            "was removed, run the same command again"
-        )
-    if sha256 and (found := file_sha256(path)) != sha256.lower():
-        path.unlink()
-        raise UserError(
-            f"{url}: has SHA-256 {found}, not {sha256}; the file was removed, run the same command "
-            "again"
-        )
+        raise UserError(f"{url}: {fault}; the file was removed, run the same command again")
 
 
 def _size(path: Path) -> int:

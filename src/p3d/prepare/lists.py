@@ -12,17 +12,18 @@ import re
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from p3d.data.dataset import Split
 from p3d.data.ucf101 import LISTS, Key, parse_classes, parse_list
 from p3d.errors import UserError
+from p3d.prepare.archive import text_folder
 from p3d.prepare.options import Validation
 from p3d.system.files import write_text
 
 OFFICIAL_CLIPS = 13_320
 VALIDATION_GROUPS: Mapping[int, range] = {1: range(8, 11), 2: range(1, 4), 3: range(22, 25)}
-LARGEST_LIST_BYTES = 16 * 2**20
 
 _GROUP = re.compile(r"_g(\d+)_c\d+\.\w+$", re.IGNORECASE)
 
@@ -44,8 +45,8 @@ class Ucf101Lists:
 
     def clips(self) -> tuple[str, ...]:
         """Return all listed clips, sorted."""
-        parts = (clips for fold in self.folds.values() for clips in fold.values())
-        return tuple(sorted({clip for part in parts for clip in part}))
+        lists = (clips for fold in self.folds.values() for clips in fold.values())
+        return tuple(sorted(set(chain.from_iterable(lists))))
 
 
 def clip_group(clip: str) -> int:
@@ -67,13 +68,13 @@ def read_lists(source: Path, validation: Validation) -> Ucf101Lists:
     depend on earlier preparation.
 
     Args:
-        source: A folder with `classInd.txt`, or a zip with it at any depth.
+        source: A folder with `classInd.txt`, or an archive with it at any depth.
         validation: `"public"` takes groups 8-10, 1-3 and 22-24; `"none"` none.
 
     Raises:
         UserError: Lists are missing, contradict each other or name an unknown class.
     """
-    texts = _zip_texts(source) if source.is_file() else _folder_texts(source)
+    texts = _read_texts(source)
     if "classind.txt" not in texts:
         raise UserError(f"{source}: holds no classInd.txt; give the official lists by --lists")
     class_names = parse_classes(texts["classind.txt"], f"{source}/classInd.txt")
@@ -148,29 +149,13 @@ def _make_fold(number: int, parts: Mapping[str, tuple[str, ...]], validation: Va
     }
 
 
-def _folder_texts(folder: Path) -> dict[str, str]:
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder or zip; give the official lists by --lists")
-    files = (path for path in sorted(folder.glob("*.txt")) if path.is_file())
-    return {path.name.lower(): path.read_text("utf-8-sig", "replace") for path in files}
-
-
-def _zip_texts(path: Path) -> dict[str, str]:
-    texts: dict[str, str] = {}
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for info in archive.infolist():
-                name = PurePosixPath(info.filename.replace("\\", "/"))
-                if name.suffix.lower() != ".txt" or "__MACOSX" in name.parts:
-                    continue
-                if info.file_size > LARGEST_LIST_BYTES:
-                    raise UserError(
-                        f"{path}: {name} unpacks to {info.file_size:,} bytes; not a list"
-                    )
-                texts[name.name.lower()] = archive.read(info).decode("utf-8-sig", "replace")
-    except (zipfile.BadZipFile, OSError, RuntimeError) as error:
-        raise UserError(f"{path}: not a readable zip ({error}); download it again") from error
-    return texts
+def _read_texts(source: Path) -> dict[str, str]:
+    """Return the texts of a folder or an archive by file name in lower case."""
+    if not source.exists():
+        raise UserError(f"{source}: no such folder or zip; give the official lists by --lists")
+    with text_folder(source) as folder:
+        files = (path for path in sorted(folder.glob("*.txt")) if path.is_file())
+        return {path.name.lower(): path.read_text("utf-8-sig", "replace") for path in files}
 
 
 def find_lists(source: Path) -> Path:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,11 +17,9 @@ from p3d.data.listing import read_lines, stem_of
 from p3d.data.manifest import write_manifest
 from p3d.errors import UserError, printable
 from p3d.prepare import tables
-from p3d.prepare.archive import open_archive
+from p3d.prepare.archive import open_archive, text_folder
 from p3d.prepare.tables import Row
 from p3d.system.files import TEMPORARY
-
-ARCHIVES = frozenset({".rar", ".zip"})
 
 
 @dataclass(frozen=True)
@@ -148,7 +145,7 @@ def _read_rows(options: ManifestOptions, class_names: tuple[str, ...]) -> Iterat
         raise UserError(f"--kind {options.kind} needs --tables, the lists of the data set")
     for path in options.tables:
         if options.kind == "hmdb51":
-            with _list_folder(path) as folder:
+            with text_folder(path) as folder:
                 yield from tables.hmdb51(folder, options.fold)
         elif options.kind == "ucf101":
             yield from tables.ucf101(path, options.fold, class_names)
@@ -175,17 +172,6 @@ def _order_classes(names: set[str], kind: str) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-@contextmanager
-def _list_folder(path: Path) -> Iterator[Path]:
-    """Give the folder of the lists, which are unpacked if they are an archive."""
-    if path.suffix.lower() not in ARCHIVES:
-        yield path
-        return
-    with tempfile.TemporaryDirectory(prefix="p3d-lists-") as folder:
-        open_archive(path, ".txt").extract_all(Path(folder))
-        yield Path(folder)
-
-
 def _unpack_videos(options: ManifestOptions) -> Path:
     """Return the folder of the videos, which are unpacked if they are archives."""
     source = options.videos
@@ -194,7 +180,7 @@ def _unpack_videos(options: ManifestOptions) -> Path:
     if options.kind != "hmdb51":
         return source
     target = options.out.parent / "videos"
-    if source.suffix.lower() in ARCHIVES:
+    if source.is_file():
         target.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=target) as folder:
             open_archive(source, ".rar").extract_all(Path(folder))

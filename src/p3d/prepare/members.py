@@ -1,7 +1,6 @@
 """Members of archives, and checks that refuse dangerous archives.
 
-Names inside an archive are never used as paths. Archives with names that lead outside, or that
-would fill the disk, are refused nonetheless.
+Names in an archive are never used as paths, but those that lead outside are refused nonetheless.
 """
 
 from __future__ import annotations
@@ -58,11 +57,7 @@ class DamagedError(UserError):
 
 
 def check_name(path: Path, name: str, *, link: bool) -> None:
-    """Refuse links and names that lead out of the folder that the archive is unpacked into.
-
-    Raises:
-        UserError: The entry is one of these.
-    """
+    """Raise a `UserError` if an entry is a link or leads out of the archive's folder."""
     parts = PurePosixPath(name.replace("\\", "/")).parts
     if link or ".." in parts or name[:1] in ("/", "\\") or (parts and ":" in parts[0]):
         kind = "is a link" if link else "leads out of the archive's folder"
@@ -70,11 +65,7 @@ def check_name(path: Path, name: str, *, link: bool) -> None:
 
 
 def check_sizes(path: Path, members: Sequence[Member]) -> None:
-    """Refuse archives far larger than any data set of clips.
-
-    Raises:
-        UserError: There are too many members, or they are too large.
-    """
+    """Raise a `UserError` if an archive is far larger than any data set of clips."""
     total = sum(member.size for member in members)
     largest = max(members, key=lambda member: member.size, default=Member("", 0, None))
     for fact, size, limit in (

@@ -1,7 +1,6 @@
 """RAR archives: headers are read by `rarfile`, contents by an unpacker installed on the machine.
 
-The unpacker runs once and writes the contents of all members into a pipe, where the headers tell
-them apart. So reading 13,320 clips starts one process, not 13,320.
+The unpacker runs once and writes the contents of all members to a pipe, one after the other.
 """
 
 from __future__ import annotations
@@ -51,8 +50,8 @@ def rar_members(path: Path) -> tuple[Member, ...]:
         import rarfile  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except ImportError as error:
         raise UserError(
-            f"{path}: reading RAR needs the rarfile package; pip install 'p3d[ucf101]', or unpack "
-            "the archive and give the folder"
+            f"{path}: is not a zip, and reading RAR needs the rarfile package; pip install "
+            "'p3d[ucf101]', or unpack the archive and give the folder"
         ) from error
     if not rarfile.is_rarfile(path):
         raise UserError(f"{path}: neither a RAR nor a zip archive; download it again")

@@ -1,4 +1,7 @@
-"""Lists and tables of videos in several formats, read into rows of class, split and file."""
+"""Lists and tables of videos in several formats, read into rows of class, split and file.
+
+All functions raise a `UserError` with the line at fault if a table is missing or malformed.
+"""
 
 from __future__ import annotations
 
@@ -47,11 +50,7 @@ class Row(NamedTuple):
 
 
 def hmdb51(folder: Path, fold: int) -> Iterator[Row]:
-    """Read the lists `<class>_test_split<fold>.txt`: a clip and 1 (train), 2 (test) or 0 (unused).
-
-    Raises:
-        UserError: There are no such lists, or a line is malformed.
-    """
+    """Read the lists `<class>_test_split<fold>.txt`: a clip, and 1 (train), 2 (test) or 0."""
     ending = f"_test_split{fold}.txt"
     lists = sorted(folder.rglob(f"*{ending}"))
     if not lists:
@@ -78,9 +77,6 @@ def kinetics(table: Path, default: Split | None) -> Iterator[Row]:
     Clips are called `<id>_<start>_<end>.mp4`, with times of six digits, or `<id>.mp4`. They are in
     a folder of the class (with spaces or underscores), of the split, or in the main folder. Clips
     of one film form a group.
-
-    Raises:
-        UserError: The table is malformed, or a row has no label.
     """
     for line, row in _csv_rows(table, ("label", "youtube_id", "time_start", "time_end")):
         label, film = row["label"], row["youtube_id"]
@@ -99,11 +95,7 @@ def kinetics(table: Path, default: Split | None) -> Iterator[Row]:
 
 
 def ucf101_classes(folder: Path) -> tuple[str, ...]:
-    """Return the class names of `classInd.txt` in the order of their labels.
-
-    Raises:
-        UserError: The file is missing or malformed.
-    """
+    """Return the class names of `classInd.txt` in the order of their labels."""
     path = folder / "classInd.txt"
     return parse_classes(read_text(path), str(path))
 
@@ -113,9 +105,6 @@ def ucf101(folder: Path, fold: int, class_names: tuple[str, ...]) -> Iterator[Ro
 
     P3D's ports have MERL and Breakfast in this form. Labels start at 1 and are redundant. Videos,
     or folders of their frames, are in a folder of their split, in `videos/`, or in the main folder.
-
-    Raises:
-        UserError: There is no training list, or a line is malformed.
     """
     for split in SPLITS:
         path = folder / f"{split}list{fold:02d}.txt"
@@ -135,9 +124,6 @@ def lists(paths: Sequence[tuple[Split, Path]], class_names: Sequence[str]) -> It
 
     A label is a name or a number from 0. Numbers are indices into `class_names`; without class
     names they are names themselves.
-
-    Raises:
-        UserError: A line is malformed, or a label has no class.
     """
     for split, path in paths:
         for number, text in read_lines(path):
@@ -155,11 +141,7 @@ def lists(paths: Sequence[tuple[Split, Path]], class_names: Sequence[str]) -> It
 
 
 def table(path: Path, columns: Sequence[str], default: Split | None) -> Iterator[Row]:
-    """Read any CSV with a header; `columns` names those of path, class, split and group.
-
-    Raises:
-        UserError: A column is missing, or a cell is empty.
-    """
+    """Read any CSV with a header; `columns` names those of path, class, split and group."""
     path_column, class_column, split_column, group_column = columns
     for line, row in _csv_rows(path, (path_column, class_column)):
         name, label = row[path_column], row[class_column]
