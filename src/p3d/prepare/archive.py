@@ -14,13 +14,13 @@ from pathlib import Path
 
 from p3d.errors import UserError
 from p3d.prepare.members import (
-    CHUNK_BYTES,
     DamagedError,
     Member,
     Opener,
     Reader,
-    check_name,
+    check_entry,
     check_sizes,
+    read_member,
 )
 from p3d.prepare.parallel import Progress
 from p3d.prepare.rar import rar_members, rar_openers
@@ -175,9 +175,8 @@ def zip_members(path: Path) -> tuple[Member, ...]:
     try:
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():
-                check_name(path, info.filename, link=stat.S_ISLNK(info.external_attr >> 16))
-                if info.flag_bits & 1:
-                    raise UserError(f"{path}: is encrypted; unpack it and give the folder")
+                link = stat.S_ISLNK(info.external_attr >> 16)
+                check_entry(path, info.filename, link=link, encrypted=bool(info.flag_bits & 1))
                 if not info.is_dir():
                     members.append(Member(info.filename, info.file_size, info.CRC))
     except (zipfile.BadZipFile, OSError) as error:
@@ -187,16 +186,13 @@ def zip_members(path: Path) -> tuple[Member, ...]:
 
 @contextmanager
 def zip_contents(path: Path) -> Iterator[Reader]:
-    """Open a zip. Members never yield more than their stated size."""
+    """Open a zip for reading contents."""
     with zipfile.ZipFile(path) as archive:
 
         def read(member: Member) -> Iterator[bytes]:
-            left = member.size
             try:
                 with archive.open(member.name) as file:
-                    while left > 0 and (chunk := file.read(min(CHUNK_BYTES, left))):
-                        left -= len(chunk)
-                        yield chunk
+                    yield from read_member(file, member)
             except (zipfile.BadZipFile, NotImplementedError, zlib.error, EOFError) as error:
                 raise DamagedError(f"{member.name} is damaged ({error})") from error
 

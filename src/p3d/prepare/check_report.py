@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, groupby
+from itertools import groupby
 from pathlib import Path
 from statistics import median
 from typing import Literal, NamedTuple
@@ -199,5 +199,5 @@ def _range(values: Sequence[int]) -> str:
 
 
 def _most(counter: Counter[str]) -> str:
-    shown = [f"{value} ({count:,})" for value, count in counter.most_common(5)]
-    return ", ".join(chain(shown, ["..."] if len(counter) > 5 else []))
+    shown = ", ".join(f"{value} ({count:,})" for value, count in counter.most_common(5))
+    return shown + (", ..." if len(counter) > 5 else "")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
-from p3d.data.dataset import SPLITS, Split, VideoRecord
+from p3d.data.dataset import SPLITS, Split, VideoDataset, VideoRecord
 from p3d.data.layouts import DataOptions, read_dataset
 from p3d.data.listing import stem_of
 from p3d.data.manifest import write_manifest
@@ -97,19 +97,18 @@ def derive(
             occupied by something else.
     """
     splits = {split: read_dataset(data, split) for split in SPLITS}
-    class_names = splits["train"].class_names
-    work: dict[Path, tuple[Split, VideoRecord]] = {}
-    for split, dataset in splits.items():
+    work = _plan(splits, out, what, suffix)
+    for split in SPLITS:
         remove_partial(out / split)
-        for record in dataset.records:
-            name = stem_of(record.path.name) + suffix
-            target = out / split / class_names[record.label] / name
-            _check_target(work, target, record, what)
-            work[target] = (split, record)
 
     def attempt(item: tuple[Path, tuple[Split, VideoRecord]]) -> _Outcome:
         target, (split, record) = item
-        return _attempt(make, target, split, record)
+        try:
+            return split, make(target, record)
+        except BadVideoError as error:
+            return split, error
+        except OSError as error:
+            raise UserError(f"{target}: cannot be written ({error.strerror or error})") from error
 
     outcomes = tuple(
         parallel_map(
@@ -121,30 +120,28 @@ def derive(
             stopping=stopping,
         )
     )
-    _write_lists(data, out, class_names, outcomes)
+    _write_lists(data, out, splits["train"].class_names, outcomes)
     return _summarize(out, what, outcomes)
 
 
-def _check_target(
-    work: Mapping[Path, tuple[Split, VideoRecord]], target: Path, record: VideoRecord, what: str
-) -> None:
-    if target in work:
-        raise UserError(
-            f"{record.path} and {work[target][1].path}: both would become {target}; rename one"
-        )
-    if target.exists() and target.samefile(record.path):
-        raise UserError(f"{target}: has been converted to {what} already; choose another --out")
-
-
-def _attempt(
-    make: Callable[[Path, VideoRecord], Derived], target: Path, split: Split, record: VideoRecord
-) -> _Outcome:
-    try:
-        return split, make(target, record)
-    except BadVideoError as error:
-        return split, error
-    except OSError as error:
-        raise UserError(f"{target}: cannot be written ({error.strerror or error})") from error
+def _plan(
+    splits: Mapping[Split, VideoDataset], out: Path, what: str, suffix: str
+) -> dict[Path, tuple[Split, VideoRecord]]:
+    """Return split and record of each original by the path of the new video."""
+    work: dict[Path, tuple[Split, VideoRecord]] = {}
+    for split, dataset in splits.items():
+        for record in dataset.records:
+            name = stem_of(record.path.name) + suffix
+            target = out / split / dataset.class_names[record.label] / name
+            if target in work:
+                raise UserError(
+                    f"{record.path} and {work[target][1].path}: both would become {target}; "
+                    "rename one"
+                )
+            if target.exists() and target.samefile(record.path):
+                raise UserError(f"{target}: is converted to {what} already; choose another --out")
+            work[target] = (split, record)
+    return work
 
 
 def _write_lists(

@@ -33,18 +33,7 @@ _BAD_ADDRESS = {1, 3, 47}
 
 
 def fetch_ucf101(remote: Remote, folder: Path) -> tuple[Path, Path]:
-    """Download the archive and the lists of UCF101, unless they are in the folder.
-
-    Args:
-        remote: Addresses and settings.
-        folder: Download folder, created if missing.
-
-    Returns:
-        Paths of the archive and of the zip of lists.
-
-    Raises:
-        UserError: A download fails or a file is not the expected one.
-    """
+    """Download the archive and the lists of UCF101, as `fetch` does, and return their paths."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file; with --download, --source is the download folder")
     lists = fetch(remote.lists_url, folder, remote, sha256=remote.lists_sha256)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from p3d.errors import UserError
 
@@ -56,12 +57,22 @@ class DamagedError(UserError):
     """The contents of a member differ from its size or checksum, or cannot be read."""
 
 
-def check_name(path: Path, name: str, *, link: bool) -> None:
-    """Raise a `UserError` if an entry is a link or leads out of the archive's folder."""
+def read_member(file: IO[bytes], member: Member) -> Iterator[bytes]:
+    """Yield the contents of a member from an open file, never more than its size."""
+    left = member.size
+    while left > 0 and (chunk := file.read(min(CHUNK_BYTES, left))):
+        left -= len(chunk)
+        yield chunk
+
+
+def check_entry(path: Path, name: str, *, link: bool, encrypted: bool) -> None:
+    """Raise a `UserError` if an entry is a link, leads out of the archive or is encrypted."""
     parts = PurePosixPath(name.replace("\\", "/")).parts
     if link or ".." in parts or name[:1] in ("/", "\\") or (parts and ":" in parts[0]):
         kind = "is a link" if link else "leads out of the archive's folder"
         raise UserError(f"{path}: entry {name!r} {kind}; refused, get the archive elsewhere")
+    if encrypted:
+        raise UserError(f"{path}: is encrypted; unpack it and give the folder")
 
 
 def check_sizes(path: Path, members: Sequence[Member]) -> None:

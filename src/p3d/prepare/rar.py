@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from p3d.errors import UserError
-from p3d.prepare.members import CHUNK_BYTES, DamagedError, Member, Opener, Reader, check_name
+from p3d.prepare.members import DamagedError, Member, Opener, Reader, check_entry, read_member
 from p3d.prepare.programs import running
 
 UNPACKERS: Mapping[str, tuple[str, ...]] = {
@@ -59,9 +59,8 @@ def rar_members(path: Path) -> tuple[Member, ...]:
     try:
         with rarfile.RarFile(path) as archive:
             for info in archive.infolist():
-                check_name(path, info.filename, link=info.is_symlink() or bool(info.file_redir))
-                if info.needs_password():
-                    raise UserError(f"{path}: is encrypted; unpack it and give the folder")
+                link = info.is_symlink() or bool(info.file_redir)
+                check_entry(path, info.filename, link=link, encrypted=info.needs_password())
                 if info.is_file():
                     members.append(Member(info.filename, info.file_size, info.CRC))
     except (rarfile.Error, OSError) as error:
@@ -106,15 +105,8 @@ def _open_with(program: str, path: Path) -> Iterator[Reader]:
     """Read a RAR by a program, and add the program's own message to a `DamagedError`."""
     name = Path(program).stem
     with running([program, *UNPACKERS[name], str(path.resolve())]) as unpacker:
-
-        def read(member: Member) -> Iterator[bytes]:
-            left = member.size
-            while left > 0 and (chunk := unpacker.output.read(min(CHUNK_BYTES, left))):
-                left -= len(chunk)
-                yield chunk
-
         try:
-            yield read
+            yield partial(read_member, unpacker.output)
         except DamagedError as error:
             _, message = unpacker.finish()
             source = f"{name}: {message}" if message else name
