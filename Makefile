@@ -1,6 +1,9 @@
-# Two commands: `make demo` shows the whole thing, `make test` checks it.
+# `make demo` shows the whole workflow, `make test` runs all checks.
 PYTHON ?= python3
 VENV ?= .venv
+# Versions of the dependencies. Use another file with a VENV of its own:
+# make unit VENV=.venv-lowest CONSTRAINTS=lowest.txt
+CONSTRAINTS ?= constraints.txt
 DEMO ?= demo
 P3D := $(VENV)/bin/p3d
 INSTALLED := $(VENV)/.installed
@@ -8,16 +11,16 @@ INSTALLED := $(VENV)/.installed
 .DELETE_ON_ERROR:
 .PHONY: demo demo-2d test lint types layers unit format clean
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml $(CONSTRAINTS)
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[dev]'
 	touch $@
 
-# Writes the sample set, trains on it, evaluates on its test list, predicts a few clips.
+# Write the sample set, train on it, evaluate on its test list, classify two clips.
 demo: $(INSTALLED)
 	P3D=$(P3D) DEMO=$(DEMO) bash run_scripts/demo.sh
 
-# The same recipe without temporal convolutions: it cannot tell a motion from its reverse.
+# The same recipe without temporal convolutions, which cannot tell a motion from its reverse.
 demo-2d: $(INSTALLED)
 	P3D=$(P3D) DEMO=$(DEMO) VARIANT=2d bash run_scripts/demo.sh
 

@@ -1,9 +1,10 @@
-"""Kill a training run at random moments, let it go on, and compare its weights bit for bit.
+"""Kill a training run at random moments, resume it, and compare its weights bit for bit.
 
     python benchmarks/kills.py --kills 20 --processes 1
 
-Trains on 16 made-up videos with tiny clips, saving after every step, once undisturbed and once with
-SIGKILLs to all its processes at random times after the first step or while a checkpoint is written.
+Trains on 16 synthetic videos with tiny clips and a checkpoint after every step: once without
+interruption, and once with SIGKILLs to all its processes, at random times after a step or while a
+checkpoint is written.
 """
 
 from __future__ import annotations
@@ -59,18 +60,18 @@ def steps_done(out: Path) -> int:
     return max((line["step"] for line in read_log(out) if line["event"] == "step"), default=0)
 
 
-def disturb(process: subprocess.Popen[bytes], out: Path, rng: random.Random) -> str | None:
-    """Kill a run; returns in the midst of what, or None where it was over before."""
-    begun = steps_done(out)
-    in_writing = rng.random() < 0.5
+def kill(process: subprocess.Popen[bytes], out: Path, rng: random.Random) -> str | None:
+    """Kill a run; return what it was doing, or None if it had already ended."""
+    first_step = steps_done(out)
+    while_writing = rng.random() < 0.5
     delay = rng.uniform(0, 1.5)
     while process.poll() is None:
-        ready = steps_done(out) > begun
-        halves = [path for path in out.glob(".checkpoint-*.tmp") if path.stat().st_size > 1e6]
-        if halves if in_writing else ready:
+        has_step = steps_done(out) > first_step
+        is_writing = any(path.stat().st_size > 1e6 for path in out.glob(".checkpoint-*.tmp"))
+        if is_writing if while_writing else has_step:
             break
         time.sleep(0.001)
-    if not in_writing:
+    if not while_writing:
         time.sleep(delay)
     if process.poll() is not None:
         return None
@@ -79,7 +80,7 @@ def disturb(process: subprocess.Popen[bytes], out: Path, rng: random.Random) -> 
             os.kill(number, signal.SIGKILL)
     process.wait()
     time.sleep(0.2)
-    return "writing" if any(out.glob(".checkpoint-*.tmp")) else "a step"
+    return "writing" if any(out.glob(".checkpoint-*.tmp")) else "training"
 
 
 def main() -> None:
@@ -88,38 +89,38 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
-    rng = random.Random(asked.seed)
+    options = parser.parse_args()
+    rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as folder:
         data, whole, killed = (Path(folder) / name for name in ("set", "whole", "killed"))
         write_sample(
             data, train_groups=2, validation_groups=1, test_groups=1, clips_per_group=1, workers=0
         )
-        assert start(data, whole, asked.epochs, asked.processes).wait() == 0
-        midst: list[str] = []
-        while len(midst) < asked.kills:
-            process = start(data, killed, asked.epochs, asked.processes)
-            found = disturb(process, killed, rng)
-            if found is None:
+        assert start(data, whole, options.epochs, options.processes).wait() == 0
+        kills: list[str] = []
+        while len(kills) < options.kills:
+            process = start(data, killed, options.epochs, options.processes)
+            activity = kill(process, killed, rng)
+            if activity is None:
                 break
-            midst.append(found)
-            print(f"kill {len(midst)}: in {found}, at step {steps_done(killed)}", flush=True)
-        assert start(data, killed, asked.epochs, asked.processes).wait() == 0
-        print(json.dumps({"processes": asked.processes} | compare(killed, whole, midst)))
+            kills.append(activity)
+            print(f"kill {len(kills)}: while {activity}, step {steps_done(killed)}", flush=True)
+        assert start(data, killed, options.epochs, options.processes).wait() == 0
+        print(json.dumps({"processes": options.processes} | compare(killed, whole, kills)))
 
 
-def compare(killed: Path, whole: Path, midst: list[str]) -> dict[str, object]:
+def compare(killed: Path, whole: Path, kills: list[str]) -> dict[str, object]:
     ours, theirs = read_newest(killed)[0], read_newest(whole)[0]
     assert ours is not None
     assert theirs is not None
     tensors = ours["model"].items()
     return {
-        "kills": len(midst),
-        "in writing": midst.count("writing"),
+        "kills": len(kills),
+        "while writing": kills.count("writing"),
         "steps": ours["progress"]["step"],
         "equal bit for bit": all(torch.equal(t, theirs["model"][name]) for name, t in tensors),
         "checkpoints": [path.name for path in find_checkpoints(killed)],
-        "halves left": len(list(killed.glob(".checkpoint-*.tmp"))),
+        "unfinished files": len(list(killed.glob(".checkpoint-*.tmp"))),
     }
 
 

@@ -1,9 +1,9 @@
-"""Does loading leak? Memory of the parent and its workers, epoch by epoch.
+"""Print the memory of the main process and its loader workers after each epoch, to find leaks.
 
     python benchmarks/rss.py [--files 4000] [--epochs 3] [--workers 2]
 
-Links to a few small videos stand for many files, each of which has a path of its own, and so an
-index of its own in each worker's cache. Reads /proc, so it needs Linux.
+The files are links to a few small videos. Each has its own path, and therefore its own index in
+each worker's cache. Needs Linux, since it reads /proc.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def write_video(path: Path, frames: int) -> None:
 
 
 def private_mib(process: int) -> float:
-    """Memory that belongs to this process alone; the rest is shared with others."""
+    """Return the memory of a process that it shares with no other, in MiB."""
     lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
     kib = [int(line.split()[1]) for line in lines if line.startswith("Private_")]
     return sum(kib) / 1024
@@ -72,7 +72,7 @@ def main() -> None:
                 assert not batch.bad
             own = private_mib(os.getpid())
             workers = [f"{private_mib(child):.1f}" for child in children(os.getpid())]
-            print(f"epoch {epoch}: parent {own:.1f} MiB, workers {', '.join(workers)} MiB")
+            print(f"epoch {epoch}: main {own:.1f} MiB, workers {', '.join(workers)} MiB")
 
 
 if __name__ == "__main__":

@@ -4,21 +4,21 @@
 #     docker/run_docker.sh cuda P3D_AMP_60E_8GPUs_Train.sh
 #     docker/run_docker.sh mlu  P3D_AMP_60E_8MLUs_Train.sh --seed 7
 #
-# Paths are the same inside as outside. Mounted are RUNS (runs/ beside this folder by default), where
-# runs go, and read-only the current folder, the paths in PYTORCH_TRAIN_DATASET,
-# PYTORCH_TRAIN_CHECKPOINT and PYTORCH_INFER_CHECKPOINT (env.sh), and those in MOUNTS (A:B:...): what
-# links in the data set point to, for instance.
-# More: IMAGE (p3d:cpu, p3d:cuda, p3d:mlu), ENGINE (docker; podman), SHM_SIZE (16g), MLU_DEVICES (a
-# pattern; /dev/cambricon_*), and what the one-click scripts know: NPROC, EPOCHS and so on.
+# Paths are the same inside and outside. RUNS (runs/ in the project by default) is mounted for writing.
+# Mounted read-only are the current folder, the paths in PYTORCH_TRAIN_DATASET, PYTORCH_TRAIN_CHECKPOINT
+# and PYTORCH_INFER_CHECKPOINT (env.sh), and the paths in MOUNTS (A:B:...), such as the target of links
+# in the data set.
+# Other variables: IMAGE (p3d:cpu, p3d:cuda, p3d:mlu), ENGINE (docker; or podman), SHM_SIZE (16g),
+# MLU_DEVICES (a pattern; /dev/cambricon_*), and those of the one-click scripts: NPROC, EPOCHS and so on.
 set -euo pipefail
 
-# A mistake of the caller's: one line, exit code 2.
+# Print a user error in one line and exit with code 2.
 die() {
     printf '%s: error: %s\n' "${0##*/}" "$1" >&2
     exit 2
 }
 
-# Add to `flags` what lets the container see the accelerators of kind $1.
+# Add to `flags` the options that give the container access to devices of kind $1.
 add_devices() {
     local device pattern=${MLU_DEVICES:-/dev/cambricon_*}
     case $1 in
@@ -26,26 +26,26 @@ add_devices() {
         cuda) flags+=(--gpus all) ;;
         mlu)
             for device in $pattern; do # unquoted: a pattern
-                [[ -e $device ]] || die "no $pattern is here; is the Cambricon driver loaded?"
+                [[ -e $device ]] || die "no device matches $pattern; check that the Cambricon driver is loaded"
                 flags+=(--device "$device")
             done
             ;;
-        *) die "the device is '$1'; choose cpu, cuda or mlu" ;;
+        *) die "the device is '$1'; use cpu, cuda or mlu" ;;
     esac
 }
 
-# Mount the path $1, which $2 names, at the same place; read-only if $3 says so.
+# Mount path $1 at the same path, with the mount option $3 if given. $2 names its source in messages.
 add_mount() {
-    [[ -e $1 ]] || die "$2 names '$1', and there is no such file or folder"
+    [[ -e $1 ]] || die "$2 is '$1', but there is no such file or folder"
     local path
     path=$(realpath -- "$1")
-    [[ $path != *[,:]* ]] || die "$2 names '$path', and a path with a comma or a colon cannot be mounted"
+    [[ $path != *[,:]* ]] || die "$2 is '$path', but a path with a comma or a colon cannot be mounted; rename it"
     [[ $mounted != *:"$path":* ]] || return 0
     mounted+=$path:
     flags+=(--mount "type=bind,source=$path,target=$path${3:+,$3}")
 }
 
-# Mount the folder of runs, the current one, the data and the weights.
+# Mount the runs folder, the current folder, the data and the weights.
 add_folders() {
     local name path mounted=:
     mkdir -p -- "$RUNS"
@@ -64,7 +64,7 @@ add_folders() {
     done <<<"${MOUNTS:-}:"
 }
 
-# Hand on what the one-click scripts read, where it is set here.
+# Pass on the variables of the one-click scripts that are set.
 add_settings() {
     local name
     for name in DEVICE NPROC PRECISION EPOCHS BATCH_SIZE FOLD WORKERS CLIPS OUT MAX_RESTARTS \
@@ -74,19 +74,19 @@ add_settings() {
     done
 }
 
-[[ $# -ge 2 ]] || die "say where and what: ${0##*/} cpu|cuda|mlu COMMAND..., where COMMAND is one of p3d's or a script of run_scripts/"
+[[ $# -ge 2 ]] || die "the device or the command is missing; use ${0##*/} cpu|cuda|mlu COMMAND..., where COMMAND is a p3d command or a script in run_scripts/"
 kind=$1 command=$2
 shift 2
 ENGINE=${ENGINE:-docker}
 command -v -- "$ENGINE" >/dev/null || die "there is no command '$ENGINE'; install Docker, or set ENGINE=podman"
 RUNS=${RUNS:-$(dirname -- "${BASH_SOURCE[0]}")/../runs}
 
-# As the caller, so that runs belong to whoever started them; no home folder is needed. P3D: the
-# image's p3d, even where a project with an environment of its own is mounted over it.
+# Run as the caller, so that the caller owns the runs. P3D selects the image's p3d even if the mounted
+# project has its own .venv.
 flags=(--rm --init --user "$(id -u):$(id -g)" --env HOME=/tmp --env USER=p3d --env P3D=p3d)
-# Loading processes hand clips over in shared memory, of which containers have 64 MiB by default.
+# Worker processes pass clips through shared memory; Docker's default of 64 MiB is too little.
 flags+=(--shm-size "${SHM_SIZE:-16g}")
-# `docker stop` waits as long for a checkpoint as torchrun does.
+# Let `docker stop` wait for a checkpoint as long as torchrun does.
 flags+=(--stop-timeout "${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-120}")
 [[ ${NNODES:-1} == 1 ]] || flags+=(--network host)
 [[ ! -t 0 || ! -t 1 ]] || flags+=(--interactive --tty)

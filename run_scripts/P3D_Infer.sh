@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Measure trained weights on UCF101's test list (20 clips a video), or name the classes of videos:
+# Evaluate trained weights on the UCF101 test list (20 clips per video), or classify videos:
 #     run_scripts/P3D_Infer.sh [fp32|fp16]                       # the test list
 #     run_scripts/P3D_Infer.sh fp16 walk.avi run.avi             # these videos
-# Needs PYTORCH_INFER_CHECKPOINT, and PYTORCH_TRAIN_DATASET for the test list (env.sh). Whatever is
-# set below can be set by the caller; flags of `p3d eval` or `p3d predict` may follow.
+# Requires PYTORCH_INFER_CHECKPOINT, and PYTORCH_TRAIN_DATASET for the test list (env.sh). Every variable
+# set below can be overridden, and options of `p3d eval` or `p3d predict` can be appended.
 set -euo pipefail
 # shellcheck source=run_scripts/common.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
 DEVICE=${DEVICE:-mlu}
-NPROC=${NPROC:-1} # processes that share the test list, one a device
+NPROC=${NPROC:-1} # processes that share the test list, one per device
 PRECISION=${PRECISION:-fp32}
 case ${1:-} in
     fp32 | fp16 | bf16 | tf32)

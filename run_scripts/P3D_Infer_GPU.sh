@@ -1,4 +1,4 @@
 #!/usr/bin/env bash
-# P3D_Infer.sh on the GPU.
+# Run P3D_Infer.sh on a GPU.
 set -euo pipefail
 DEVICE=${DEVICE:-cuda} exec "$(dirname -- "${BASH_SOURCE[0]}")/P3D_Infer.sh" "$@"

@@ -1,25 +1,25 @@
 # shellcheck shell=bash
-# What the one-click scripts share. A script sets its defaults and calls `train` or `infer`.
+# Functions shared by the one-click scripts. A script sets its defaults and calls `train` or `infer`.
 #
 # From env.sh: PYTORCH_TRAIN_DATASET, PYTORCH_TRAIN_CHECKPOINT, PYTORCH_INFER_CHECKPOINT.
-# From the script, or from whoever calls it: DEVICE NPROC PRECISION, for training EPOCHS BATCH_SIZE.
-# Optional: OUT RUNS FOLD WORKERS CLIPS MAX_RESTARTS NNODES RDZV_ENDPOINT RDZV_ID P3D, and what
-# PyTorch reads itself: OMP_NUM_THREADS MLU_VISIBLE_DEVICES TORCH_ELASTIC_SHUTDOWN_TIMEOUT.
-# docs/training.md has them in a table.
+# Set by the script or its caller: DEVICE NPROC PRECISION, and for training EPOCHS BATCH_SIZE.
+# Optional: OUT RUNS FOLD WORKERS CLIPS MAX_RESTARTS NNODES RDZV_ENDPOINT RDZV_ID P3D, and the variables
+# that PyTorch reads: OMP_NUM_THREADS MLU_VISIBLE_DEVICES TORCH_ELASTIC_SHUTDOWN_TIMEOUT.
+# docs/training.md documents all of them.
 
 ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 
-# A mistake of the caller's: one line, and the exit code that p3d has for it.
+# Print a user error in one line and exit with code 2, as p3d does.
 die() {
     printf '%s: error: %s\n' "${0##*/}" "$1" >&2
     exit 2
 }
 
-# The command p3d: $P3D, else the project's own environment, else PATH.
+# Print the path of p3d: $P3D, else the project's .venv, else PATH.
 find_p3d() {
     local path=${P3D:-}
     if [[ -n $path ]]; then
-        path=$(command -v -- "$path") || die "P3D is '$P3D', which is no command; name the p3d to run, or unset P3D"
+        path=$(command -v -- "$path") || die "P3D is '$P3D', which is not a command; set it to the path of p3d, or unset it"
     elif [[ -x $ROOT/.venv/bin/p3d ]]; then
         path=$ROOT/.venv/bin/p3d
     else
@@ -28,19 +28,19 @@ find_p3d() {
     printf '%s\n' "$path"
 }
 
-# The torchrun that belongs to the p3d at path $1.
+# Print the path of the torchrun next to p3d at path $1, else of the one on PATH.
 find_torchrun() {
     local path=${1%/*}/torchrun
     [[ -x $path ]] || path=$(command -v torchrun) ||
-        die "torchrun is neither beside $1 nor on PATH; it comes with PyTorch: activate the environment that has it"
+        die "torchrun is neither next to $1 nor on PATH; it is part of PyTorch: activate the environment with PyTorch"
     printf '%s\n' "$path"
 }
 
-# The folder that PYTORCH_TRAIN_DATASET means: the one with the lists in it.
+# Print the UCF101 folder: PYTORCH_TRAIN_DATASET, or ucf101/ in it.
 dataset_folder() {
     local base=${PYTORCH_TRAIN_DATASET:-}
-    [[ -n $base ]] || die "PYTORCH_TRAIN_DATASET is not set; it names the folder with ucf101/ in it: write it into $ROOT/env.sh, then \`source '$ROOT/env.sh'\`"
-    [[ -d $base ]] || die "PYTORCH_TRAIN_DATASET is '$base', and there is no such folder; name the one with ucf101/ in it"
+    [[ -n $base ]] || die "PYTORCH_TRAIN_DATASET is not set; set it in $ROOT/env.sh to the folder that contains ucf101/, then run \`source '$ROOT/env.sh'\`"
+    [[ -d $base ]] || die "PYTORCH_TRAIN_DATASET is '$base', but there is no such folder; set it to the folder that contains ucf101/"
     local folder
     for folder in "$base/ucf101" "$base"; do
         if [[ -d $folder/ucfTrainTestlist ]]; then
@@ -48,56 +48,57 @@ dataset_folder() {
             return
         fi
     done
-    die "PYTORCH_TRAIN_DATASET is '$base', and neither it nor ucf101/ in it has the lists ucfTrainTestlist/; make them with \`p3d prepare ucf101 --source UCF101.rar --out '$base/ucf101'\`"
+    die "PYTORCH_TRAIN_DATASET is '$base', but neither it nor its subfolder ucf101/ contains ucfTrainTestlist/; create the lists with \`p3d prepare ucf101 --source UCF101.rar --out '$base/ucf101'\`"
 }
 
-# The weight file that the variable $1 names; of a folder, its file $2, or the only weight file.
+# Print the weight file in the variable named $1. If it is a folder: its file $2, else its only weight
+# file. $3 describes the file in error messages.
 weight_file() {
-    local name=$1 usual=$2 what=$3 path=${!1:-} file
-    [[ -n $path ]] || die "$name is not set; it names $what: write it into $ROOT/env.sh, then \`source '$ROOT/env.sh'\`"
-    [[ -e $path ]] || die "$name is '$path', and there is no such file; name $what"
+    local name=$1 default=$2 what=$3 path=${!1:-} file
+    [[ -n $path ]] || die "$name is not set; set it in $ROOT/env.sh to $what, then run \`source '$ROOT/env.sh'\`"
+    [[ -e $path ]] || die "$name is '$path', but there is no such file or folder; set it to $what"
     if [[ -f $path ]]; then
         printf '%s\n' "$path"
         return
     fi
-    local found=0 only=
-    for file in "$path/$usual" "$path"/*.pth.tar "$path"/*.pth "$path"/*.safetensors "$path"/*.caffemodel; do
+    local count=0 found=
+    for file in "$path/$default" "$path"/*.pth.tar "$path"/*.pth "$path"/*.safetensors "$path"/*.caffemodel; do
         [[ -f $file ]] || continue
-        only=$file
-        found=$((found + 1))
-        [[ $file != "$path/$usual" ]] || break
+        found=$file
+        count=$((count + 1))
+        [[ $file != "$path/$default" ]] || break
     done
-    [[ $found != 0 ]] || die "$name is '$path', and no weights are in that folder; name $what"
-    [[ $found == 1 ]] || die "$name is '$path', and $found weight files are in that folder, none of them $usual; name the file"
-    printf '%s\n' "$only"
+    [[ $count != 0 ]] || die "$name is '$path', a folder without weight files; set it to $what"
+    [[ $count == 1 ]] || die "$name is '$path', a folder with $count weight files, none named $default; set it to one file"
+    printf '%s\n' "$found"
 }
 
-# Refuse a variable that is no whole number of at least $2.
+# Require the variable named $1 to be a whole number of at least $2.
 check_number() {
     local value=${!1}
     if ! [[ $value =~ ^(0|[1-9][0-9]{0,5})$ ]] || ((value < $2)); then
-        die "$1 is '$value'; give a whole number, $2 or more"
+        die "$1 is '$value'; use a whole number, $2 or more"
     fi
 }
 
-# Cores for each of the processes of this machine, at least one.
+# Print the number of cores for each process on this machine, at least 1.
 cores_per_process() {
     local cores
     cores=$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
     printf '%s\n' "$((cores > NPROC ? cores / NPROC : 1))"
 }
 
-# Defaults of what every script understands, and the checks of what is computed with here.
-settle() {
+# Set the defaults that all scripts share and check the values used here.
+set_defaults() {
     NPROC=${NPROC:-1} NNODES=${NNODES:-1} MAX_RESTARTS=${MAX_RESTARTS:-} RUNS=${RUNS:-$ROOT/runs}
     check_number NPROC 1
-    # With several machines, one that fails ends the group: without restarts that would be the end.
+    # On several machines, a failed machine ends the group: without restarts the run would end too.
     [[ -n $MAX_RESTARTS ]] || MAX_RESTARTS=$([[ $NNODES == 1 ]] && echo 0 || echo 3)
     check_number MAX_RESTARTS 0
     [[ $NNODES =~ ^[1-9][0-9]*(:[1-9][0-9]*)?$ ]] ||
-        die "NNODES is '$NNODES'; give the number of machines, or the least and the most: 4, 1:4"
+        die "NNODES is '$NNODES'; use a number of machines or MIN:MAX, such as 4 or 1:4"
     [[ $NNODES == 1 || -n ${RDZV_ENDPOINT:-} ]] ||
-        die "NNODES is $NNODES, and RDZV_ENDPOINT is not set; give HOST:PORT of one of the machines, the same on all of them"
+        die "NNODES is $NNODES, but RDZV_ENDPOINT is not set; set it to HOST:PORT of one of the machines, the same on all of them"
     local cores
     cores=$(cores_per_process)
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$cores}
@@ -107,11 +108,11 @@ settle() {
     fi
 }
 
-# Become the command given, in NPROC processes on NNODES machines. `exec` leaves no shell between
-# whoever sends a signal and the one that must save.
+# Replace this shell by the given command, in NPROC processes on NNODES machines. `exec` makes signals
+# reach the process that must save a checkpoint.
 launch() {
     if [[ $NPROC == 1 && $NNODES == 1 && $MAX_RESTARTS == 0 ]]; then
-        unset RANK WORLD_SIZE LOCAL_RANK # left over from another launcher, they would be believed
+        unset RANK WORLD_SIZE LOCAL_RANK # p3d would trust values left over from another launcher
         exec "$@"
     fi
     local torchrun group=(--nproc-per-node "$NPROC" --max-restarts "$MAX_RESTARTS")
@@ -121,20 +122,21 @@ launch() {
     else
         group+=(--nnodes "$NNODES" --rdzv-backend c10d --rdzv-endpoint "$RDZV_ENDPOINT" --rdzv-id "${RDZV_ID:-p3d}")
     fi
-    # A new meeting point for each restart: in the old one torchrun leaves the addresses of processes
-    # that are gone, and those that take them for their partners' wait for half an hour.
+    # Use a new store after each restart. In a shared store torchrun keeps the addresses of processes
+    # that have exited, and new processes that connect to them wait for half an hour.
     export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=${TORCH_DISABLE_SHARE_RDZV_TCP_STORE:-1}
-    # How long torchrun waits for a checkpoint after SIGTERM before it kills; its own 30 s are little.
+    # Seconds that torchrun waits after SIGTERM before SIGKILL. Its default of 30 can be too short to
+    # finish a step and write a checkpoint.
     export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-120}
     exec "$torchrun" "${group[@]}" --no-python "$@"
 }
 
-# Fine-tune P3D-199 as the model zoo does: `train NAME FLAGS...`. The recipe has lr 1e-3, dropout
-# 0.9 and the cyclic schedule, p3d has seed 42. The same command goes on with a run that was stopped.
+# Fine-tune P3D-199 with the model zoo's settings: `train NAME OPTIONS...`. The recipe sets lr 1e-3,
+# dropout 0.9 and the cyclic schedule; the seed is p3d's default, 42. The same command resumes a run.
 train() {
     local name=$1 p3d data weights
     shift
-    settle
+    set_defaults
     p3d=$(find_p3d)
     data=$(dataset_folder)
     weights=$(weight_file PYTORCH_TRAIN_CHECKPOINT p3d_rgb_199.checkpoint.pth.tar "the pretrained P3D-199, such as p3d_rgb_199.checkpoint.pth.tar")
@@ -143,18 +145,18 @@ train() {
         --workers "$WORKERS" --out "${OUT:-$RUNS/$name}" --resume "$@"
 }
 
-# Measure on the test list, `infer FLAGS...`, or name the classes of videos, `infer VIDEO... FLAGS...`.
+# Evaluate on the test list (`infer OPTIONS...`) or classify videos (`infer VIDEO... OPTIONS...`).
 infer() {
     local p3d data weights
-    settle
+    set_defaults
     p3d=$(find_p3d)
     weights=$(weight_file PYTORCH_INFER_CHECKPOINT best.safetensors "the trained weights, such as best.safetensors of a run")
-    local with=(--weights "$weights" --device "$DEVICE" --precision "$PRECISION" --clips "${CLIPS:-20}")
+    local options=(--weights "$weights" --device "$DEVICE" --precision "$PRECISION" --clips "${CLIPS:-20}")
     if [[ ${1:--} != -* ]]; then
-        NPROC=1 NNODES=1 MAX_RESTARTS=0 # videos are named one after the other
-        launch "$p3d" predict "${with[@]}" "$@"
+        NPROC=1 NNODES=1 MAX_RESTARTS=0 # `p3d predict` uses one process
+        launch "$p3d" predict "${options[@]}" "$@"
     fi
     data=$(dataset_folder)
-    launch "$p3d" eval "${with[@]}" --data "$data" --fold "${FOLD:-1}" --split test \
+    launch "$p3d" eval "${options[@]}" --data "$data" --fold "${FOLD:-1}" --split test \
         --workers "$WORKERS" --out "${OUT:-$RUNS/P3D_Infer_$PRECISION}" "$@"
 }

@@ -190,7 +190,7 @@ def test_weights_for_other_classes(
 ) -> None:
     data = listed(tmp_path)
     code = call("eval --data", data, "--weights", weights)
-    assert_one_line(capsys, code, "tells 8 classes apart, the data set has 2")
+    assert_one_line(capsys, code, "has 8 classes, the data set has 2")
 
 
 def test_evaluates_a_list(

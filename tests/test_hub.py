@@ -1,4 +1,4 @@
-"""Networks as folders; nothing here touches a network."""
+"""Networks as folders; no test needs a connection."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from p3d.hub import from_pretrained, push_to_hub, save_pretrained
 from p3d.model.network import create_model
 
 
-def test_a_folder_holds_a_network_and_its_card(tmp_path: Path) -> None:
+def test_saves_and_loads_a_folder(tmp_path: Path) -> None:
     model = create_model("p3d63", num_classes=2, wiring="port")
     model.class_names = ("up", "down")
     folder = tmp_path / "deep" / "folder"
@@ -39,7 +39,7 @@ def test_a_folder_holds_a_network_and_its_card(tmp_path: Path) -> None:
     assert from_pretrained(folder, wiring="author").config.wiring == "author"
 
 
-def test_what_is_no_folder_and_no_repository_is_refused(tmp_path: Path) -> None:
+def test_rejects_bad_folders_and_repositories(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="neither a folder nor a repository"):
         from_pretrained(tmp_path / "none")
     with pytest.raises(UserError, match=r"model\.safetensors: cannot be read"):
@@ -49,7 +49,7 @@ def test_what_is_no_folder_and_no_repository_is_refused(tmp_path: Path) -> None:
         save_pretrained(create_model("p3d63", num_classes=2), tmp_path / "file")
 
 
-def test_without_the_extra_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_the_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(UserError, match=r"pip install 'p3d\[hub\]'"):
         from_pretrained("someone/p3d63")
@@ -57,7 +57,7 @@ def test_without_the_extra_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch
         push_to_hub(create_model("p3d63", num_classes=2), "someone/p3d63")
 
 
-def test_a_hub_out_of_reach_is_one_line(tmp_path: Path) -> None:
+def test_an_unreachable_hub_gives_a_one_line_error(tmp_path: Path) -> None:
     pytest.importorskip("huggingface_hub", reason="needs the extra: p3d[hub]")
     code = (
         "from p3d.errors import UserError\n"
@@ -69,5 +69,5 @@ def test_a_hub_out_of_reach_is_one_line(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
-    assert done.stdout.startswith("someone/p3d63: not a folder here")
+    assert done.stdout.startswith("someone/p3d63: not a local folder")
     assert done.stdout.count("\n") == 1

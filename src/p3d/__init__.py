@@ -1,6 +1,6 @@
 """Pseudo-3D residual networks for video action recognition in PyTorch.
 
-Names are imported when first used, so that `import p3d` costs nothing.
+Public names are imported on first use, which keeps `import p3d` fast.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOMES = {
+_MODULES = {
     "BadVideoError": "errors",
     "DataOptions": "data.layouts",
     "P3D": "model.network",
@@ -51,13 +51,13 @@ _HOMES = {
     "save_model": "weights.metadata",
 }
 
-__all__ = sorted([*_HOMES, "__version__"])
+__all__ = sorted([*_MODULES, "__version__"])
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'p3d' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"p3d.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(f"p3d.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

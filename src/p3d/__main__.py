@@ -1,4 +1,4 @@
-"""`python -m p3d` and `torchrun -m p3d` are the command `p3d`."""
+"""Run the command `p3d` as `python -m p3d` or `torchrun -m p3d`."""
 
 import sys
 

@@ -1,7 +1,7 @@
-"""The command `p3d`: finds the subcommand, reads its options, and turns mistakes into one line.
+"""The command `p3d`: find the subcommand, parse its options, report errors in one line.
 
-The only reader of argv. A subcommand's module is imported when it is called, so that `p3d --help`
-answers at once.
+Only this module reads `sys.argv`. The module of a subcommand is imported when it is called, so that
+`p3d --help` is fast.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from p3d import __version__
@@ -19,86 +20,107 @@ from p3d.errors import UserError
 
 
 class Command(NamedTuple):
-    """Where a subcommand's options and its function `run(options)` are."""
+    """A subcommand: its summary, and the module with its options and `run(options)`.
+
+    Attributes:
+        summary: One line for the overview.
+        module: Full name of the module.
+        options: Name of the dataclass of its options in that module.
+        takes_recipe: Whether `--recipe` chooses the defaults of its options.
+        takes_config: Whether `--config` reads options from a run's `config.json`.
+    """
 
     summary: str
     module: str
     options: str
+    takes_recipe: bool = False
+    takes_config: bool = False
 
 
 COMMANDS = {
     "prepare sample": Command(
-        "write a small synthetic set of eight motions", "p3d.prepare.sample", "SampleOptions"
+        "write a small synthetic data set of eight motions", "p3d.prepare.sample", "SampleOptions"
     ),
     "prepare ucf101": Command(
-        "lay out UCF101 from its archive or a folder", "p3d.prepare.ucf101", "Ucf101Options"
+        "prepare UCF101 from its archive or a folder", "p3d.prepare.ucf101", "Ucf101Options"
     ),
     "prepare manifest": Command(
-        "list HMDB51, Kinetics or any other set in a manifest",
+        "write a manifest of HMDB51, Kinetics or any other set",
         "p3d.prepare.manifest",
         "ManifestOptions",
     ),
     "prepare check": Command(
-        "look a data set over before training", "p3d.prepare.check", "CheckOptions"
+        "check a data set before training", "p3d.prepare.check", "CheckOptions"
     ),
     "prepare frames": Command(
-        "turn videos into folders of JPEG frames", "p3d.prepare.frames", "FramesOptions"
+        "convert videos to folders of JPEG frames", "p3d.prepare.frames", "FramesOptions"
     ),
     "prepare flow": Command(
         "compute the optical flow of videos", "p3d.prepare.flow", "FlowOptions"
     ),
-    "train": Command("train a network", "p3d.training.train", "TrainOptions"),
-    "eval": Command(
-        "measure a network on a list of videos", "p3d.evaluation.evaluate", "EvalOptions"
+    "train": Command(
+        "train a network",
+        "p3d.training.train",
+        "TrainOptions",
+        takes_recipe=True,
+        takes_config=True,
     ),
+    "eval": Command("measure the accuracy of a network", "p3d.evaluation.evaluate", "EvalOptions"),
     "report": Command("write a page about a training run", "p3d.report.page", "ReportOptions"),
-    "predict": Command("name the classes of videos", "p3d.inference.predictor", "PredictOptions"),
-    "convert": Command("turn any weight file into ours", "p3d.weights.convert", "ConvertOptions"),
+    "predict": Command(
+        "predict the classes of videos", "p3d.inference.predictor", "PredictOptions"
+    ),
+    "convert": Command(
+        "convert a weight file to safetensors", "p3d.weights.convert", "ConvertOptions"
+    ),
     "info": Command("describe a network or a weight file", "p3d.weights.info", "InfoOptions"),
     "bench model": Command(
         "time the network on this machine", "p3d.bench.model", "ModelBenchOptions"
     ),
     "bench train": Command(
-        "time training steps on made-up clips", "p3d.bench.train", "TrainBenchOptions"
-    ),
-    "bench data": Command(
-        "time the loading of clips on this machine", "p3d.bench.data", "DataBenchOptions"
+        "time training steps on random clips",
+        "p3d.bench.train",
+        "TrainBenchOptions",
+        takes_recipe=True,
     ),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `p3d` with these arguments (the process's own by default); returns the exit code.
+    """Run `p3d` with these arguments (by default `sys.argv`) and return the exit code.
 
-    0: done; 2: the input is at fault, said in one line; 128 + n: stopped by signal n.
+    The code is 0 on success, 2 for an error in the input, and 128 + n if signal n stopped it.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
         name, rest = _find_command(arguments)
-        return _call(name, rest) if name else 0
+        if name is None:
+            return 0
+        options = parse_options(name, rest)
+        return importlib.import_module(COMMANDS[name].module).run(options) or 0
     except UserError as error:
         print(f"p3d: error: {error}", file=sys.stderr)
         return 2
     except RuntimeError as error:
-        # Loading processes are forked by the command: if one died, its module is there.
+        # If a worker process of a loader died, its module has been imported.
         workers = sys.modules.get("p3d.data.workers")
-        told = workers.explain_death(error) if workers else None
-        if told is None:
+        explained = workers.explain_death(error) if workers else None
+        if explained is None:
             raise
-        print(f"p3d: error: {told}", file=sys.stderr)
+        print(f"p3d: error: {explained}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("p3d: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader of our output is gone; nothing may be written at exit either.
+        # The reader of stdout has exited; keep Python from flushing to it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
 
 
 def _find_command(arguments: list[str]) -> tuple[str | None, list[str]]:
-    """The subcommand's full name and what follows it; None where help or version was asked for.
+    """Return the subcommand's name and its arguments; None after printing help or the version.
 
     Raises:
         UserError: There is no such subcommand.
@@ -111,12 +133,12 @@ def _find_command(arguments: list[str]) -> tuple[str | None, list[str]]:
         if name in COMMANDS:
             return name, arguments[words:]
     family = arguments[:1] if any(key.split()[:1] == arguments[:1] for key in COMMANDS) else []
-    asked = arguments[len(family) :]
-    if not asked or asked[0] in ("--help", "-h"):
+    rest = arguments[len(family) :]
+    if not rest or rest[0] in ("--help", "-h"):
         print(_overview(*family))
         return None, []
     names = [key for key in COMMANDS if key.split()[:1] == family] or list(COMMANDS)
-    unknown = " ".join([*family, asked[0]])
+    unknown = " ".join([*family, rest[0]])
     raise UserError(f"there is no command {unknown!r}; choose one of: {', '.join(names)}")
 
 
@@ -132,32 +154,44 @@ def _overview(family: str = "") -> str:
             "",
             *lines,
             "",
-            "Each explains itself: p3d COMMAND --help",
+            "For the options of a command: p3d COMMAND --help",
         ]
     )
 
 
-def _call(name: str, arguments: list[str]) -> int:
+def parse_options(name: str, arguments: list[str]) -> Any:
+    """Return the options of a command from its arguments.
+
+    Raises:
+        UserError: An argument is wrong.
+        SystemExit: An argument cannot be parsed, or help was asked for.
+    """
     import tyro
 
     command = COMMANDS[name]
-    module = importlib.import_module(command.module)
-    options_type = getattr(module, command.options)
-    settings: dict[str, Any] = {}
+    options_type = getattr(importlib.import_module(command.module), command.options)
     description = options_type.__doc__.splitlines()[0]
-    if name in ("train", "bench train"):
-        recipe, arguments = _take_recipe(arguments)
-        settings["default"] = _with_recipe(options_type, recipe)
-        description += f" Recipes: --recipe {{{','.join(_recipe_names())}}}, now {recipe}."
-    options = tyro.cli(
+    settings: dict[str, Any] = {}
+    config, recipe = "", ""
+    if command.takes_config:
+        config, arguments = _take_option(arguments, "--config")
+        description += " --config RUN/config.json takes the options of an earlier run as defaults."
+    if command.takes_recipe:
+        recipe, arguments = _take_option(arguments, "--recipe")
+        settings["default"] = _default_options(options_type, recipe or "ucf101")
+        description += (
+            f" Recipes: --recipe {{{','.join(_recipe_names())}}}, now {recipe or 'ucf101'}."
+        )
+    if config and recipe:
+        raise UserError("--config contains a recipe; give --config or --recipe, not both")
+    return tyro.cli(
         options_type,
         prog=f"p3d {name}",
         description=description,
-        args=arguments,
+        args=[*(_read_config(config) if config else ()), *arguments],
         config=(tyro.conf.OmitArgPrefixes,),
         **settings,
     )
-    return module.run(options) or 0
 
 
 def _recipe_names() -> list[str]:
@@ -166,31 +200,40 @@ def _recipe_names() -> list[str]:
     return list(RECIPES)
 
 
-def _take_recipe(arguments: list[str]) -> tuple[str, list[str]]:
-    """Split `--recipe NAME` off, since it decides the defaults of all other options."""
-    name, rest = "ucf101", []
+def _read_config(path: str) -> list[str]:
+    from p3d.training.options import config_arguments
+
+    return config_arguments(Path(path))
+
+
+def _take_option(arguments: list[str], flag: str) -> tuple[str, list[str]]:
+    """Remove an option that decides the defaults of the others; return its value and the rest."""
+    value, rest = "", []
     words = iter(arguments)
     for word in words:
-        if word == "--recipe":
-            name = next(words, "")
-        elif word.startswith("--recipe="):
-            name = word.removeprefix("--recipe=")
+        if word == flag:
+            value = next(words, "")
+        elif word.startswith(f"{flag}="):
+            value = word.removeprefix(f"{flag}=")
         else:
             rest.append(word)
-    return name, rest
+            continue
+        if not value:
+            raise UserError(f"{flag} needs a value")
+    return value, rest
 
 
-def _with_recipe(options_type: Any, recipe: str) -> Any:
-    """Options that have their defaults, with a recipe's values in place."""
+def _default_options(options_type: Any, recipe: str) -> Any:
+    """Return the default options of a command with the values of a recipe."""
     import tyro
 
     from p3d.data.layouts import DataOptions
     from p3d.training.recipes import find_recipe
 
-    needed = {}
+    required = {}
     if any(item.name == "data" for item in fields(options_type)):
-        needed["data"] = DataOptions(data=tyro.MISSING)
-    return options_type(recipe=find_recipe(recipe), **needed)
+        required["data"] = DataOptions(data=tyro.MISSING)
+    return options_type(recipe=find_recipe(recipe), **required)
 
 
 if __name__ == "__main__":

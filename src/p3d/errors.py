@@ -1,4 +1,4 @@
-"""The two ways in which p3d says that the input, not the program, is at fault."""
+"""Errors that are caused by the user's input."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from pathlib import Path
 
 
 def printable(text: object) -> str:
-    """Text that takes one line and that any terminal takes: file names may hold any bytes."""
+    """Return text with non-printable characters escaped; file names can contain any bytes."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
 
 
 class UserError(Exception):
-    """A mistake that the user can mend.
+    """A mistake that the user can fix.
 
-    The message is one line: the value, the rule it breaks, the remedy. The command line prints it
-    without a traceback and ends with exit code 2.
+    The message is one line: the value, the rule that it breaks, and the remedy. The command line
+    prints it without a traceback and exits with code 2.
     """
 
 
 class BadVideoError(UserError):
-    """A video that cannot be read as asked.
+    """A video that cannot be read.
 
     Args:
-        path: The file or frame folder at fault.
-        reason: Why, as a short phrase without the path.
+        path: The video file or frame folder.
+        reason: A short phrase without the path.
     """
 
     def __init__(self, path: Path | str, reason: str) -> None:
@@ -32,5 +32,5 @@ class BadVideoError(UserError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[type[BadVideoError], tuple[Path, str]]:
-        """Survive the trip out of a loader's worker process."""
+        """Support pickling, for errors in worker processes."""
         return (BadVideoError, (self.path, self.reason))

@@ -1,8 +1,7 @@
-"""Networks as folders, on the local disk or on the Hugging Face Hub.
+"""Saving and loading networks as folders, locally or on the Hugging Face Hub.
 
-A folder holds `model.safetensors` (which alone suffices to load the network), `config.json` (the
-same record, readable) and `README.md` (a model card written from it). Local folders need nothing
-but p3d; the Hub needs the extra `p3d[hub]`.
+A folder contains `model.safetensors` (sufficient to load the network), `config.json` (its metadata
+in readable form) and `README.md` (a model card). The Hub needs the extra `p3d[hub]`.
 """
 
 from __future__ import annotations
@@ -29,15 +28,12 @@ CARD_FILE = "README.md"
 def model_card(
     model: P3D, *, source: str | None = None, recipe: Mapping[str, Any] | None = None
 ) -> str:
-    """Write a model card in Markdown from what the model knows of itself.
+    """Return a model card: YAML front matter for the Hub, then Markdown.
 
     Args:
         model: The network.
-        source: Where its weights come from, in words.
+        source: Where its weights come from, as text.
         recipe: How they were trained.
-
-    Returns:
-        YAML front matter as the Hub reads it, then Markdown.
     """
     config, prep = model.config, model.preprocessing
     lines = [
@@ -81,16 +77,16 @@ def save_pretrained(
     source: str | None = None,
     recipe: Mapping[str, Any] | None = None,
 ) -> None:
-    """Save a network as a folder of weights, configuration and model card.
+    """Save a network as a folder with weights, configuration and model card.
 
     Args:
         model: The network.
-        folder: Where to; made if need be, files of the same names in it are replaced.
-        source: Where the weights come from, in words.
-        recipe: How they were trained; anything that JSON can hold.
+        folder: The folder, created if missing. Files of the same names are replaced.
+        source: Where the weights come from, as text.
+        recipe: How they were trained; any JSON-serializable values.
 
     Raises:
-        UserError: The folder cannot be made or written.
+        UserError: The folder cannot be created or written.
     """
     folder = Path(folder)
     config = asdict(model.config) | {
@@ -114,7 +110,6 @@ def save_pretrained(
 
 
 def _huggingface_hub() -> ModuleType:
-    """The optional dependency, or the remedy."""
     try:
         import huggingface_hub
     except ImportError as error:
@@ -125,37 +120,42 @@ def _huggingface_hub() -> ModuleType:
     return huggingface_hub
 
 
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def from_pretrained(
     folder_or_repo_id: Path | str, *, revision: str | None = None, **overrides: Any
 ) -> P3D:
-    """Load a network that `save_pretrained` or `push_to_hub` stored.
+    """Load a network that `save_pretrained` or `push_to_hub` saved.
 
     Args:
         folder_or_repo_id: A local folder, or a repository on the Hub ("owner/name").
-        revision: Branch, tag or commit of the repository; by default its main branch.
-        overrides: As for `p3d.load_model`.
+        revision: Branch, tag or commit of the repository, by default its main branch.
+        overrides: Keyword arguments of `p3d.load_model`.
 
     Returns:
         The network, float32, on the CPU, in evaluation mode.
 
     Raises:
-        UserError: There is no such folder or repository, it holds no network, the Hub cannot be
-            reached, or `huggingface_hub` is needed and not installed.
+        UserError: The folder or repository does not exist or contains no network, the Hub cannot be
+            reached, or `huggingface_hub` is not installed.
     """
     folder = Path(folder_or_repo_id)
     if folder.is_dir():
         return load_model(folder / WEIGHTS_FILE, **overrides)
     repo_id = str(folder_or_repo_id)
     if repo_id.count("/") != 1 or repo_id.startswith((".", "~", "/")) or repo_id.endswith("/"):
-        raise UserError(f"{repo_id}: neither a folder nor a repository; give one or 'owner/name'")
+        raise UserError(
+            f"{repo_id}: neither a folder nor a repository; give a folder or 'owner/name'"
+        )
     hub = _huggingface_hub()
     try:
         path = hub.hf_hub_download(repo_id, WEIGHTS_FILE, revision=revision)
     except (OSError, ValueError, hub.errors.EntryNotFoundError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{repo_id}: not a folder here, and not to be had from the Hub ({reason}); "
-            "check the name, the revision and the connection"
+            f"{repo_id}: not a local folder, and cannot be downloaded from the Hub "
+            f"({_first_line(error)}); check the name, the revision and the connection"
         ) from error
     return load_model(path, **overrides)
 
@@ -169,20 +169,20 @@ def push_to_hub(
     source: str | None = None,
     recipe: Mapping[str, Any] | None = None,
 ) -> str:
-    """Store a network in a repository on the Hub, which is made if need be.
+    """Save a network in a repository on the Hub, created if missing.
 
-    Who is allowed to is up to `huggingface_hub` (run `hf auth login` once).
+    Log in with `hf auth login` first.
 
     Args:
         model: The network.
         repo_id: "owner/name".
-        revision: Branch to write to; by default the main one.
+        revision: Branch to write to, by default the main branch.
         private: Whether a new repository is private.
-        source: Where the weights come from, in words.
-        recipe: How they were trained.
+        source: Where the weights come from, as text.
+        recipe: How they were trained; any JSON-serializable values.
 
     Returns:
-        The address of the repository.
+        The URL of the repository.
 
     Raises:
         UserError: `huggingface_hub` is not installed, or the Hub refuses or cannot be reached.
@@ -192,12 +192,11 @@ def push_to_hub(
         save_pretrained(model, folder, source=source, recipe=recipe)
         try:
             api = hub.HfApi()
-            address = api.create_repo(repo_id, private=private, exist_ok=True)
+            url = api.create_repo(repo_id, private=private, exist_ok=True)
             api.upload_folder(repo_id=repo_id, folder_path=folder, revision=revision)
         except (OSError, ValueError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(
-                f"{repo_id}: cannot be stored on the Hub ({reason}); "
+                f"{repo_id}: cannot be saved on the Hub ({_first_line(error)}); "
                 "check the name and the connection, and log in with: hf auth login"
             ) from error
-    return str(address)
+    return str(url)

@@ -1,4 +1,4 @@
-"""The names of a run's files, and its log."""
+"""Names of the files in a run's folder, and how to read its log."""
 
 from __future__ import annotations
 
@@ -8,51 +8,55 @@ from pathlib import Path
 from typing import Any
 
 BEST = "best.safetensors"
+"""Weights of the best epoch on the validation list, or of the last epoch without such a list."""
+LOG_FILE = "log.jsonl"
+CONFIG_FILE = "config.json"
+ENVIRONMENT_FILE = "environment.json"
+VALIDATION_FILE = "validation.csv"
+"""Scores of the best weights on the validation list."""
+REPORT_FILE = "report.html"
 
-_NAME = re.compile(r"checkpoint-(\d{7,})\.pt")
+_CHECKPOINT = re.compile(r"checkpoint-(\d{7,})\.pt")
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
-    """Where the checkpoint after a step stands."""
+    """Return the path of the checkpoint written after a step."""
     return folder / f"checkpoint-{step:07d}.pt"
 
 
 def find_checkpoints(folder: Path) -> list[Path]:
-    """A run's checkpoints, the newest first."""
+    """Return the checkpoints in a run's folder, newest first."""
     if not folder.is_dir():
         return []
-    found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name) and path.is_file()]
-    return sorted(found, key=step_of, reverse=True)
+    paths = [p for p in folder.iterdir() if _CHECKPOINT.fullmatch(p.name) and p.is_file()]
+    return sorted(paths, key=step_of, reverse=True)
 
 
 def step_of(path: Path) -> int:
-    """The step after which a checkpoint was written, by its name."""
-    match = _NAME.fullmatch(path.name)
+    """Return the step in a checkpoint's name."""
+    match = _CHECKPOINT.fullmatch(path.name)
     assert match is not None
     return int(match[1])
 
 
-FILE = "log.jsonl"
-
-
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's log, each with its "event" and "step".
+    """Return the entries of a run's log, each with its "event" and "step".
 
-    What is no such line is left out: one that was cut off in the writing, or damaged on the disk.
+    Lines that are incomplete or damaged are skipped.
     """
-    path = folder / FILE
+    path = folder / LOG_FILE
     if not path.exists():
         return []
-    # Not splitlines: it takes characters that a damaged text may hold for ends of lines.
+    # Not splitlines(), which also splits at characters that may occur inside a damaged line.
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    return [line for line in map(_parse, lines) if line is not None]
+    return [entry for entry in map(_parse, lines) if entry is not None]
 
 
-def _parse(text: str) -> dict[str, Any] | None:
+def _parse(line: str) -> dict[str, Any] | None:
     try:
-        line = json.loads(text)
+        entry = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(line, dict) or not isinstance(line.get("event"), str):
+    if not isinstance(entry, dict) or not isinstance(entry.get("event"), str):
         return None
-    return line if type(line.get("step")) is int else None
+    return entry if type(entry.get("step")) is int else None

@@ -1,4 +1,4 @@
-"""The benchmark measures what it says: the same network in both forms, in turns."""
+"""`p3d bench model` times the same network in both forms, in turns."""
 
 from __future__ import annotations
 

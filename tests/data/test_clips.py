@@ -21,7 +21,7 @@ from torch import Tensor
 
 from helpers.videos import write_frames, write_video
 from p3d.data import transforms
-from p3d.data.clips import read_test_clips, read_train_clip
+from p3d.data.clips import read_eval_clips, read_train_clip
 from p3d.data.sampling import clip_rng, random_window, uniform_windows
 from p3d.data.transforms import Augmentation, train_transform
 from p3d.preprocessing import IMAGENET
@@ -133,7 +133,7 @@ def test_test_clips_are_what_whole_frames_would_give(
     whole = torch.from_numpy(np.ascontiguousarray(frames))
     expected = transforms.test_transform(PREP)(whole)[torch.from_numpy(windows)]
     with open_video(path) as opened:
-        assert torch.equal(read_test_clips(opened, PREP, clips), expected)
+        assert torch.equal(read_eval_clips(opened, PREP, clips), expected)
 
 
 def test_frame_folders_are_read_in_pieces_too(
@@ -225,7 +225,7 @@ def test_only_what_is_far_is_sought(
 
 MEMORY = """
 import resource, sys
-from p3d.data.clips import read_test_clips
+from p3d.data.clips import read_eval_clips
 from p3d.video.decode import open_video
 from p3d.preprocessing import IMAGENET
 
@@ -235,7 +235,7 @@ def peak():
 with open_video(sys.argv[1]) as video:
     video.read([0])
     before = peak()
-    clips = read_test_clips(video, IMAGENET, 20)
+    clips = read_eval_clips(video, IMAGENET, 20)
 print(tuple(clips.shape), peak() - before)
 """
 

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +16,13 @@ import pytest
 import torch
 
 from helpers.videos import number_of, write_video
-from p3d.data import clips, loader
+from p3d.data import clips
 from p3d.data.dataset import VideoDataset, VideoRecord
-from p3d.data.loader import Batch, TrainLoader
+from p3d.data.loader import Batch, EvalLoader, TrainLoader
 from p3d.data.sampling import uniform_windows
 from p3d.errors import BadVideoError, UserError
 from p3d.preprocessing import IMAGENET
+from p3d.system.distributed import Group
 
 PREP = replace(IMAGENET, num_frames=4, frame_stride=2, resize=(64, 80), crop=64)
 SMALL = replace(IMAGENET, num_frames=4, resize=(18, 24), crop=16)
@@ -51,6 +54,11 @@ def train(dataset, prep=SMALL, **options) -> TrainLoader:
     return TrainLoader(dataset, prep, **{"batch_size": 2, "seed": 5} | options)
 
 
+def batches_of(loader: TrainLoader, epoch: int = 0, start_step: int = 0) -> Iterator[Batch]:
+    """The batches of an epoch, whatever their steps."""
+    return itertools.chain.from_iterable(loader.steps(epoch, start_step))
+
+
 def assert_same(actual: list[Batch], expected: list[Batch]) -> None:
     assert len(actual) == len(expected)
     for one, other in zip(actual, expected, strict=True):
@@ -73,7 +81,7 @@ def seen(number: int) -> int:
 
 
 def test_training_batches_have_the_stated_form(dataset):
-    batches = list(train(dataset).epoch(0))
+    batches = list(batches_of(train(dataset), 0))
     assert len(batches) == train(dataset).steps_per_epoch == 3
     for batch in batches:
         assert batch.clips.shape == (2, 4, 16, 16, 3)
@@ -93,32 +101,32 @@ def test_workers_change_nothing(dataset, workers):
         train(dataset, clips_per_video=2, workers=workers),
     )
     for epoch in range(2):
-        assert_same(list(many.epoch(epoch)), list(alone.epoch(epoch)))
+        assert_same(list(batches_of(many, epoch)), list(batches_of(alone, epoch)))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_epoch_can_start_at_any_batch_and_be_left(dataset, workers):
-    whole = list(train(dataset, clips_per_video=3).epoch(1))
+    whole = list(batches_of(train(dataset, clips_per_video=3), 1))
     assert len(whole) == 10
     one = train(dataset, clips_per_video=3, workers=workers)
-    for _, batch in zip(range(2), one.epoch(0), strict=False):
+    for _, batch in zip(range(2), batches_of(one, 0), strict=False):
         assert len(batch.labels) == 2
     for start in (4, 9, 10):
-        assert_same(list(one.epoch(1, start)), whole[start:])
+        assert_same(list(batches_of(one, 1, start)), whole[start:])
 
 
 def test_skipped_batches_are_not_decoded(dataset, monkeypatch):
     opened = count_opened(monkeypatch)
-    list(train(dataset).epoch(0, start_step=2))
+    list(batches_of(train(dataset), 0, start_step=2))
     assert sum(opened.values()) == 2
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_processes_share_the_batches_of_one(dataset, world_size):
     options = {"clips_per_video": 4, "seed": 1}
-    whole = list(train(dataset, batch_size=2 * world_size, **options).epoch(3))
+    whole = list(batches_of(train(dataset, batch_size=2 * world_size, **options), 3))
     ranks = [
-        list(train(dataset, rank=rank, world_size=world_size, **options).epoch(3))
+        list(batches_of(train(dataset, group=Group(rank, world_size), **options), 3))
         for rank in range(world_size)
     ]
     assert {len(batches) for batches in ranks} == {len(whole)}
@@ -129,8 +137,8 @@ def test_processes_share_the_batches_of_one(dataset, world_size):
 
 
 def test_epochs_and_seeds_differ(dataset):
-    first, second = (list(train(dataset).epoch(epoch)) for epoch in (0, 1))
-    other = list(train(dataset, seed=6).epoch(0))
+    first, second = (list(batches_of(train(dataset), epoch)) for epoch in (0, 1))
+    other = list(batches_of(train(dataset, seed=6), 0))
     for batches in (second, other):
         assert any(not torch.equal(a.clips, b.clips) for a, b in zip(first, batches, strict=True))
 
@@ -138,7 +146,7 @@ def test_epochs_and_seeds_differ(dataset):
 def test_training_clips_are_windows_of_neighbouring_frames(dataset):
     prep = replace(PREP, resize=(64, 64), num_frames=4)
     loader_ = train(dataset, prep, augmentation="random-crop", flip_probability=0.0, batch_size=1)
-    for batch in loader_.epoch(0):
+    for batch in batches_of(loader_, 0):
         last = LENGTHS[int(batch.indices)] - 1
         found = [number_of(frame) for frame in batch.clips[0]]
         assert found == [min(found[0] + 2 * step, last) for step in range(4)]
@@ -148,30 +156,30 @@ def test_several_clips_of_a_video_show_different_windows(dataset):
     prep = replace(PREP, resize=(64, 64), num_frames=1)
     options = {"augmentation": "random-crop", "flip_probability": 0.0, "clips_per_video": 12}
     windows: dict[int, list[int]] = {}
-    for batch in train(dataset, prep, batch_size=1, **options).epoch(0):
+    for batch in batches_of(train(dataset, prep, batch_size=1, **options), 0):
         windows.setdefault(int(batch.indices), []).append(number_of(batch.clips[0, 0]))
     assert {len(starts) for starts in windows.values()} == {12}
     assert all(len(set(starts)) > 1 for starts in windows.values())
 
 
 def test_fewer_clips_than_a_batch_are_one_batch(dataset):
-    (batch,) = train(dataset, batch_size=100).epoch(0)
+    (batch,) = batches_of(train(dataset, batch_size=100), 0)
     assert sorted(batch.indices.tolist()) == list(range(7))
-    parts = [next(train(dataset, batch_size=100, rank=r, world_size=2).epoch(0)) for r in (0, 1)]
+    parts = [next(batches_of(train(dataset, batch_size=100, group=Group(r, 2)), 0)) for r in (0, 1)]
     assert [len(part.labels) for part in parts] == [4, 3]
     with pytest.raises(UserError, match="7 training clips are too few for 8 processes"):
-        train(dataset, world_size=8)
+        train(dataset, group=Group(0, 8))
 
 
 def test_loading_leaves_the_global_generator_alone(dataset):
     before = torch.random.get_rng_state()
-    list(train(dataset).epoch(0))
+    list(batches_of(train(dataset), 0))
     list(evaluate(dataset, workers=1))
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def evaluate(dataset, prep=SMALL, **options):
-    return loader.test_loader(dataset, prep, **{"clips": 3, "batch_size": 2} | options)
+    return EvalLoader(dataset, prep, **{"num_clips": 3, "batch_size": 2} | options)
 
 
 def count_opened(monkeypatch) -> Counter[Path]:
@@ -191,7 +199,7 @@ def count_opened(monkeypatch) -> Counter[Path]:
 def test_evaluation_shows_the_uniform_windows_opening_each_video_once(dataset, monkeypatch):
     opened = count_opened(monkeypatch)
     videos = 0
-    for batch in evaluate(dataset, PREP, clips=5):
+    for batch in evaluate(dataset, PREP, num_clips=5):
         assert batch.clips.shape == (len(batch.labels), 5, 4, 64, 64, 3)
         assert batch.clips.is_contiguous()
         for shown, index in zip(batch.clips, batch.indices.tolist(), strict=True):
@@ -207,9 +215,9 @@ def test_evaluation_shows_the_uniform_windows_opening_each_video_once(dataset, m
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 9])
 def test_evaluation_sees_every_video_once_over_all_processes(dataset, world_size):
-    whole = [evaluate(dataset, rank=rank, world_size=world_size) for rank in range(world_size)]
+    whole = [evaluate(dataset, group=Group(rank, world_size)) for rank in range(world_size)]
     batches = [batch for one in whole for batch in one]
-    assert [len(list(one)) for one in whole] == [len(one) for one in whole]
+    assert sum(one.num_videos for one in whole) == len(dataset.records)
     indices = torch.cat([batch.indices for batch in batches]).tolist()
     assert sorted(indices) == list(range(7))
     alone = torch.cat([batch.clips for batch in evaluate(dataset)])
@@ -225,14 +233,17 @@ def test_workers_change_nothing_in_evaluation(dataset, workers):
 
 def test_an_empty_split_has_no_batches(dataset):
     empty = evaluate(VideoDataset(dataset.class_names, ()), workers=2)
-    assert len(empty) == 0
+    assert empty.num_videos == 0
     assert list(empty) == []
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_bad_video_is_an_error_of_one_line(with_bad, workers):
     path = with_bad.records[2].path
-    for batches in (train(with_bad, workers=workers).epoch(0), evaluate(with_bad, workers=workers)):
+    for batches in (
+        batches_of(train(with_bad, workers=workers), 0),
+        evaluate(with_bad, workers=workers),
+    ):
         with pytest.raises(BadVideoError) as caught:
             list(batches)
         assert caught.value.path == path
@@ -243,7 +254,7 @@ def test_a_bad_video_is_an_error_of_one_line(with_bad, workers):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_bad_video_can_be_skipped(with_bad, workers):
     for whole in (
-        train(with_bad, workers=workers, on_bad_video="skip", batch_size=5).epoch(0),
+        batches_of(train(with_bad, workers=workers, on_bad_video="skip", batch_size=5), 0),
         evaluate(with_bad, workers=workers, on_bad_video="skip", batch_size=5),
     ):
         (batch,) = whole
@@ -255,7 +266,7 @@ def test_a_bad_video_can_be_skipped(with_bad, workers):
 
 def test_a_batch_of_bad_videos_comes_out_empty(with_bad):
     bad = replace(with_bad, records=with_bad.records[2:3])
-    (batch,) = train(bad, on_bad_video="skip").epoch(0)
+    (batch,) = batches_of(train(bad, on_bad_video="skip"), 0)
     assert batch.clips.shape == (0, 4, 16, 16, 3)
     (batch,) = evaluate(bad, on_bad_video="skip")
     assert batch.clips.shape == (0, 3, 4, 16, 16, 3)
@@ -278,7 +289,6 @@ def test_loaders_can_be_sent_to_workers_that_are_started_afresh(dataset):
     [
         ({"batch_size": 0}, "batch_size 0 must be at least 1"),
         ({"workers": -1}, "workers -1 at least 0"),
-        ({"rank": 2, "world_size": 2}, "rank 2 must be from 0 to below world_size 2"),
     ],
 )
 def test_numbers_out_of_range_are_refused(dataset, options, message):
@@ -293,7 +303,7 @@ def test_training_and_evaluation_check_their_own_numbers(dataset):
         with pytest.raises(UserError, match=r"clips_per_video .* at least 1, seed .* from 0 to 1"):
             train(dataset, **options)
     with pytest.raises(UserError, match="clips 0 must be at least 1"):
-        evaluate(dataset, clips=0)
+        evaluate(dataset, num_clips=0)
 
 
 SCRIPT = """
@@ -302,7 +312,7 @@ from p3d.data.loader import TrainLoader
 
 dataset, prep = pickle.load(open(sys.argv[1], "rb"))
 loader = TrainLoader(dataset, prep, batch_size=1, seed=0, clips_per_video=6, workers=2)
-batches = loader.epoch(0)
+batches = loader.steps(0)
 next(batches), next(batches)  # one from each worker: both have started
 received = []
 for number in (signal.SIGINT, signal.SIGTERM):

@@ -1,4 +1,4 @@
-"""What two processes check of each other; run under torchrun by `test_distributed.py`."""
+"""Checks of two processes that work together; run under torchrun by `test_distributed.py`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from p3d.model.sync_batchnorm import SyncNorm, synchronize_norms
 from p3d.system.distributed import Group, join, read_launch
 from p3d.training.optim import freeze
 from p3d.training.recipes import SCRATCH, Recipe
-from p3d.training.state import Run, build_run
+from p3d.training.state import TrainState, build_state
 from p3d.training.step import train_step
 
 CPU = torch.device("cpu")
@@ -34,7 +34,7 @@ def check_exchange(group: Group) -> None:
 
 
 def check_sync_norm(group: Group) -> None:
-    """Each process's share comes out as it does of the whole batch, with its gradients."""
+    """Outputs, gradients and statistics equal those of batch normalization over the whole batch."""
     torch.manual_seed(0)
     whole = torch.randn(5, 3, 4, 4, dtype=torch.float32) * 3 + 100
     norm = torch.nn.BatchNorm2d(3)
@@ -43,26 +43,26 @@ def check_sync_norm(group: Group) -> None:
     ours = SyncNorm(3)
     ours.load_state_dict(norm.state_dict())
     weights = torch.randn_like(whole)
-    for parts in (slice(0, 2), slice(2, 5)), (slice(0, 5), slice(5, 5)):  # the last one is empty
-        share = parts[group.rank]
+    for shards in (slice(0, 2), slice(2, 5)), (slice(0, 5), slice(5, 5)):  # the last one is empty
+        shard = shards[group.rank]
         alone = whole.clone().requires_grad_()
-        mine = whole[share].clone().requires_grad_()
+        mine = whole[shard].clone().requires_grad_()
         expected, out = norm(alone), ours(mine)
-        torch.testing.assert_close(out, expected[share], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(out, expected[shard], rtol=1e-4, atol=1e-5)
         norm.zero_grad()
         ours.zero_grad()
         (expected * weights).sum().backward()
-        (out * weights[share]).sum().backward()
-        torch.testing.assert_close(mine.grad, alone.grad[share], rtol=1e-3, atol=1e-5)
-        of_weight = group.gather(ours.weight.grad)
-        torch.testing.assert_close(sum(of_weight), norm.weight.grad, rtol=1e-3, atol=1e-4)
+        (out * weights[shard]).sum().backward()
+        torch.testing.assert_close(mine.grad, alone.grad[shard], rtol=1e-3, atol=1e-5)
+        gradients = group.gather(ours.weight.grad)
+        torch.testing.assert_close(sum(gradients), norm.weight.grad, rtol=1e-3, atol=1e-4)
         torch.testing.assert_close(ours.running_mean, norm.running_mean)
         torch.testing.assert_close(ours.running_var, norm.running_var)
         assert ours.num_batches_tracked == norm.num_batches_tracked
 
 
 def batch(videos: list[int]) -> Batch:
-    """Clips that depend on their videos' numbers alone."""
+    """Return a batch of one clip a video, drawn from the video's index alone."""
     clips = [
         torch.randint(
             0, 256, (4, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(n)
@@ -74,7 +74,7 @@ def batch(videos: list[int]) -> Batch:
     return Batch(stacked, labels, torch.tensor(videos, dtype=torch.int64), ())
 
 
-def build(recipe: Recipe, group: Group, *, sync: bool = False) -> Run:
+def build(recipe: Recipe, group: Group, *, sync: bool = False) -> TrainState:
     torch.manual_seed(1)
     model = create_model("p3d63", num_classes=2, dropout=recipe.dropout)
     if recipe.zero_init_residuals:
@@ -83,7 +83,7 @@ def build(recipe: Recipe, group: Group, *, sync: bool = False) -> Run:
         synchronize_norms(model)
     freeze(model, recipe)
     model.train()
-    return build_run(
+    return build_state(
         recipe,
         model,
         DATASET,
@@ -96,14 +96,21 @@ def build(recipe: Recipe, group: Group, *, sync: bool = False) -> Run:
     )
 
 
-def check_steps(group: Group, recipe: Recipe, shares: list[list[list[int]]], *, sync: bool) -> None:
-    """Steps on divided clips end where those on all clips in one process do."""
+def check_steps(group: Group, recipe: Recipe, shards: list[list[list[int]]], *, sync: bool) -> None:
+    """Steps of two processes give the weights of one process that has all the clips.
+
+    Args:
+        group: The two processes.
+        recipe: How to train.
+        shards: The videos of each batch of a step, by rank.
+        sync: Whether batch statistics are synchronized.
+    """
     together, alone = build(recipe, group, sync=sync), build(recipe, Group())
-    everything = [n for share in shares for part in share for n in part]
+    all_videos = [n for batches in shards for videos in batches for n in videos]
     for _ in range(2):
-        ours = train_step(together, [batch(part) for part in shares[group.rank]])
-        theirs = train_step(alone, [batch(everything)])
-        assert ours.clips == theirs.clips == len(everything)
+        ours = train_step(together, [batch(videos) for videos in shards[group.rank]])
+        theirs = train_step(alone, [batch(all_videos)])
+        assert ours.clips == theirs.clips == len(all_videos)
         assert abs(ours.loss - theirs.loss) < 1e-4 * theirs.loss
         assert abs(ours.gradient_norm - theirs.gradient_norm) < 1e-3 * theirs.gradient_norm
     assert together.progress == replace(alone.progress, loss=together.progress.loss)
@@ -114,8 +121,8 @@ def check_steps(group: Group, recipe: Recipe, shares: list[list[list[int]]], *, 
         )
 
 
-def check_lone_frames(group: Group) -> None:
-    """A process whose videos are all broken neither hangs nor spoils its normalisations."""
+def check_empty_batch(group: Group) -> None:
+    """A process with only broken videos does not block the step or change its batch statistics."""
     run = build(RECIPE, group)
     before = copy.deepcopy(run.model.state_dict())
     mine = batch([0, 1, 2] if group.rank == 0 else [])
@@ -142,11 +149,11 @@ def main() -> None:
         frozen = replace(RECIPE, norms="freeze-all")
         check_steps(group, frozen, [[[0, 1, 2]], [[3, 4, 5]]], sync=False)
         check_steps(group, frozen, [[[0, 1], [2, 3]], [[4], []]], sync=False)
-        # Deep normalisations over a handful of values amplify rounding unless opened gently.
-        gentle = replace(RECIPE, zero_init_residuals=True)
-        check_steps(group, gentle, [[[0, 1, 2, 3]], [[4, 5]]], sync=True)
-        check_lone_frames(group)
-        print(f"process {group.rank} is content", flush=True)
+        # Without it, deep batch normalization over few values amplifies rounding errors.
+        zero_init = replace(RECIPE, zero_init_residuals=True)
+        check_steps(group, zero_init, [[[0, 1, 2, 3]], [[4, 5]]], sync=True)
+        check_empty_batch(group)
+        print(f"process {group.rank}: all checks passed", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Whether the simulated card can be built here."""
+"""Whether the simulated MLU can be built on this machine."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pathlib import Path
 import torch
 
 
-def obstacle() -> str | None:
-    """Why the simulated card cannot be built here."""
+def missing_requirement() -> str | None:
+    """Return why the simulated MLU cannot be built, or None if it can."""
     compiler = os.environ.get("CXX", "c++")
     if not sys.platform.startswith("linux"):
-        return "the simulated MLU is for Linux"
+        return "the simulated MLU needs Linux"
     if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 13):
-        return "the simulated MLU is written for the headers of PyTorch 2.13"
+        return "the simulated MLU needs the headers of PyTorch 2.13 or newer"
     if shutil.which(compiler) is None:
-        return f"the simulated MLU needs a C++ compiler, and there is no {compiler}"
+        return f"the simulated MLU needs a C++ compiler, and {compiler} was not found"
     if not Path(sysconfig.get_path("include"), "Python.h").exists():
-        return "the simulated MLU needs Python's headers (such as the package python3-dev)"
+        return "the simulated MLU needs Python's headers (package python3-dev)"
     return None

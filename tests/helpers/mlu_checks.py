@@ -1,6 +1,6 @@
-"""What one process finds of the simulated card; run with it by `test_mlu.py`.
+"""Checks of the simulated card in one process; run by `test_mlu.py`.
 
-Prints, as JSON, the traceback of each check that failed and null for the others.
+Prints JSON: the traceback of each failed check by name, and null for each that passed.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from p3d.system.device import (
 )
 
 
-def refusal(call: Any, kind: type[Exception] = RuntimeError) -> str:
-    """What an operation that must fail says."""
+def message_of(call: Any, kind: type[Exception] = RuntimeError) -> str:
+    """Return the message of the error that a call must raise."""
     try:
         call()
     except kind as error:
         return str(error)
-    raise AssertionError("nothing was refused")
+    raise AssertionError(f"no {kind.__name__} was raised")
 
 
-def check_operands_left_on_the_host_are_refused() -> None:
+def check_operands_must_be_on_the_same_device() -> None:
     card = torch.ones(2, 3, 4, 4, device="mlu")
     weight, labels = torch.ones(3, 3, 1, 1), torch.zeros(2, dtype=torch.int64)
     for call in (
@@ -48,9 +48,9 @@ def check_operands_left_on_the_host_are_refused() -> None:
         lambda: F.batch_norm(card, torch.zeros(3), torch.ones(3)),
         lambda: card + card.to("mlu:1"),
     ):
-        assert "on the same device" in refusal(call)
-    assert (card * torch.tensor(2.0)).sum() == 2 * card.numel()  # a number is no operand
-    assert torch.equal(card[torch.tensor([1])], card[:1])  # indices come from anywhere
+        assert "on the same device" in message_of(call)
+    assert (card * torch.tensor(2.0)).sum() == 2 * card.numel()  # scalars may be anywhere
+    assert torch.equal(card[torch.tensor([1])], card[:1])  # so may indices
 
 
 def check_autocast_casts() -> None:
@@ -68,7 +68,7 @@ def check_autocast_casts() -> None:
     assert images.grad.dtype == weight.grad.dtype == torch.float32
 
 
-def check_the_seed_determines_what_is_dropped() -> None:
+def check_dropout_depends_on_the_seed_alone() -> None:
     kept = []
     for device in ("cpu", "mlu", "mlu"):
         torch.manual_seed(7)
@@ -81,23 +81,23 @@ def check_the_seed_determines_what_is_dropped() -> None:
     assert torch.equal(torch.randn(3, device="mlu"), first)
 
 
-def check_the_card_draws_for_itself() -> None:
+def check_the_card_has_its_own_random_numbers() -> None:
     before = torch.get_rng_state()
     torch.randn(3, device="mlu")
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def check_an_overflow_costs_a_step_and_half_the_scale() -> None:
+def check_an_overflow_skips_a_step_and_halves_the_scale() -> None:
     weight = nn.Parameter(torch.ones(2, device="mlu"))
     optimizer = torch.optim.SGD([weight], 0.1)
     scaler = grad_scaler(torch.device("mlu"), "fp16")
     before = scaler.get_scale()
-    for factor, moved in ((float("inf"), False), (1.0, True)):
+    for factor, changed in ((float("inf"), False), (1.0, True)):
         scaler.scale((weight * factor).sum()).backward()
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad()
-        assert (weight.tolist() != [1.0, 1.0]) == moved
+        assert (weight.tolist() != [1.0, 1.0]) == changed
     assert scaler.get_scale() == before / 2
 
 
@@ -105,8 +105,8 @@ def check_memory_is_counted() -> None:
     device = resolve_device("mlu", 1)
     before = torch.mlu.memory_allocated()
     kept = torch.ones(1000, device=device)
-    passing = torch.ones(3000, device=device)
-    del passing
+    freed = torch.ones(3000, device=device)
+    del freed
     assert torch.mlu.memory_allocated(device) == before + kept.nbytes
     assert peak_memory(device) >= before + 4 * kept.nbytes
     torch.mlu.reset_peak_memory_stats(device)
@@ -118,14 +118,14 @@ def check_tensors_are_saved_and_loaded() -> None:
     tensor = torch.randn(3, 4, device="mlu:2")
     file = io.BytesIO()
     torch.save({"of a view": tensor[1:]}, file)
-    for place, expected in ((None, "mlu:2"), ("cpu", "cpu"), ("mlu:0", "mlu:0")):
+    for target, expected in ((None, "mlu:2"), ("cpu", "cpu"), ("mlu:0", "mlu:0")):
         file.seek(0)
-        loaded = torch.load(file, map_location=place, weights_only=True)["of a view"]
+        loaded = torch.load(file, map_location=target, weights_only=True)["of a view"]
         assert loaded.device == torch.device(expected)
         assert torch.equal(loaded.cpu(), tensor[1:].cpu())
 
 
-def check_results_and_views_lie_on_the_card() -> None:
+def check_results_and_views_are_on_the_card() -> None:
     x = torch.randn(4, 6, device="mlu:3")
     view = x.view(2, 12).t()[2:]
     view.zero_()
@@ -136,32 +136,32 @@ def check_results_and_views_lie_on_the_card() -> None:
     assert torch.equal(torch.mm(x, x.t(), out=target), x @ x.t())
 
 
-def check_a_forked_process_is_refused() -> None:
+def check_a_forked_process_cannot_use_the_card() -> None:
     torch.ones(1, device="mlu")
     child = os.fork()
     if child == 0:
-        said = refusal(lambda: torch.ones(1, device="mlu"))
-        torch.manual_seed(0)  # as a loading process does; it must leave the card alone
-        os._exit(0 if "Cannot re-initialize MLU in forked subprocess" in said else 1)
+        message = message_of(lambda: torch.ones(1, device="mlu"))
+        torch.manual_seed(0)  # as loader workers do; it must not use the card
+        os._exit(0 if "Cannot re-initialize MLU in forked subprocess" in message else 1)
     assert os.waitpid(child, 0)[1] == 0
     torch.ones(1, device="mlu")
 
 
-def check_p3d_finds_its_card() -> None:
+def check_p3d_finds_the_card() -> None:
     assert resolve_device("auto") == torch.device("mlu:0")
     device = resolve_device("mlu", 5)
     assert (device, torch.mlu.current_device()) == (torch.device("mlu:5"), 5)
     assert torch.ones(1, device="mlu").device == device
     assert describe_device(device) == "mlu:5 (Simulated MLU, 24 GiB)"
     assert collective_backend(device) == "cpu:gloo,mlu:cncl"
-    said = refusal(lambda: resolve_device("mlu", 8), UserError)
-    assert "there are 8" in said
-    assert "MLU_VISIBLE_DEVICES" in said
+    message = message_of(lambda: resolve_device("mlu", 8), UserError)
+    assert "there are 8" in message
+    assert "MLU_VISIBLE_DEVICES" in message
     resolve_device("mlu", 0)
 
 
-def check_fp32_switches_tf32_off() -> None:
-    """On a card convolutions use TF32 unless they are told not to."""
+def check_fp32_disables_tf32() -> None:
+    """As on a real card, TF32 is on for convolutions by default."""
     convolutions, products = torch.backends.cnnl, torch.backends.mlu.matmul
     assert convolutions.allow_tf32
     set_precision(torch.device("mlu"), "fp32")

@@ -1,4 +1,4 @@
-"""Commands of p3d, one after the other in one process, as most of a short one is its start.
+"""Run p3d commands one after another in one process, which saves their start-up time.
 
 Reads a JSON list of argument lists; prints, as JSON, the exit code and the output of each.
 """

@@ -1,4 +1,4 @@
-"""What two processes with a simulated card each find; run under torchrun by `test_mlu.py`."""
+"""Checks of two processes, each with a simulated card; run under torchrun by `test_mlu.py`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from p3d.model.network import create_model
 from p3d.model.sync_batchnorm import synchronize_norms
 from p3d.system.device import resolve_device
 from p3d.system.distributed import Group, join, read_launch
-from p3d.training.state import Run, build_run
+from p3d.training.state import TrainState, build_state
 from p3d.training.step import train_step
 
 
 def check_collectives(group: Group, card: torch.device) -> None:
-    """Tensors travel by cncl and arrive in the cards' own memory; those of the host by gloo."""
+    """Collectives on the card's tensors run by cncl, those on the CPU's by gloo."""
     rank = group.rank
     mine = torch.tensor([1.0 + rank, 10.0], device=card)
     total = mine.clone()
@@ -34,7 +34,7 @@ def check_collectives(group: Group, card: torch.device) -> None:
     assert [part[0].item() for part in parts] == [1.0, 2.0]
     together = torch.zeros(4, device=card)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # renamed in the newest PyTorch
+        warnings.simplefilter("ignore", FutureWarning)  # the newest PyTorch renamed it
         dist.all_gather_into_tensor(together, mine)
     assert together.tolist() == [1.0, 10.0, 2.0, 10.0]
     at_zero = mine.clone()
@@ -46,12 +46,12 @@ def check_collectives(group: Group, card: torch.device) -> None:
     assert host.tolist() == [2.0, 2.0]
 
 
-def build(device: torch.device, group: Group) -> Run:
-    torch.manual_seed(group.rank)  # the main process's weights are what all start from
+def build(device: torch.device, group: Group) -> TrainState:
+    torch.manual_seed(group.rank)  # all start with the weights of rank 0
     model = create_model("p3d63", num_classes=2, dropout=RECIPE.dropout)
     synchronize_norms(model)
     model.train()
-    return build_run(
+    return build_state(
         RECIPE,
         model,
         DATASET,
@@ -65,14 +65,14 @@ def build(device: torch.device, group: Group) -> Run:
 
 
 def check_step(group: Group, card: torch.device) -> None:
-    """A step on two cards is a step on two hosts, to the last bit."""
-    shares = [[[0, 1], [2]], [[3, 4], []]]  # one batch is empty, as where a video is broken
-    ends = []
+    """A step on two cards equals one on two CPUs bit for bit."""
+    shards = [[[0, 1], [2]], [[3, 4], []]]  # one batch is empty, as if its videos were broken
+    results = []
     for device in (card, torch.device("cpu")):
         run = build(device, group)
-        step = train_step(run, [batch(part) for part in shares[group.rank]])
-        ends.append((step, run.model.state_dict()))
-    (step, ours), (other_step, theirs) = ends
+        step = train_step(run, [batch(videos) for videos in shards[group.rank]])
+        results.append((step, run.model.state_dict()))
+    (step, ours), (other_step, theirs) = results
     assert step == other_step
     assert step.clips == 5
     assert all(torch.equal(ours[name].cpu(), theirs[name]) for name in theirs)
@@ -88,7 +88,7 @@ def main() -> None:
         assert [str(device) for device in group.gather(card)] == ["mlu:0", "mlu:1"]
         check_collectives(group, card)
         check_step(group, card)
-        print(f"process {group.rank} is content", flush=True)
+        print(f"process {group.rank}: all checks passed", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Running the command on several processes, as a user would."""
+"""Run commands in other processes, also several under torchrun."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 
 
 def launch(
-    processes: int, *command: object, env: dict[str, str] | None = None, module: bool = True
+    num_processes: int, *command: object, env: dict[str, str] | None = None, module: bool = True
 ) -> subprocess.Popen[str]:
-    """Start `p3d` (or a script) under torchrun; its output comes by `communicate`."""
-    started = ["-m", "p3d"] if module else []
+    """Start `p3d`, or a script, under torchrun; `finish` returns its output."""
+    program = ["-m", "p3d"] if module else []
     return subprocess.Popen(
-        [*LAUNCHER, str(processes), *started, *map(str, command)],
+        [*LAUNCHER, str(num_processes), *program, *map(str, command)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        # Libraries that wait for a busy core by spinning would starve their partners here.
+        # With more threads than cores, spinning threads starve the other process.
         env=os.environ | {"OMP_NUM_THREADS": "1"} | (env or {}),
         start_new_session=True,
     )
@@ -34,7 +34,7 @@ def finish(process: subprocess.Popen[str], code: int = 0, timeout: float = 240) 
 
 
 def train_flags(data: Path, out: Path, **changes: object) -> list[str]:
-    """`train` on a tiny set with tiny clips; changes are flags by name."""
+    """Return the arguments of a tiny training run; `changes` are options by name."""
     flags: dict[str, object] = {
         "recipe": "scratch",
         "data": data,
@@ -49,9 +49,9 @@ def train_flags(data: Path, out: Path, **changes: object) -> list[str]:
         "crop": 16,
         "flip_probability": 0,
     }
-    words = ["train"]
+    arguments = ["train"]
     for name, value in (flags | changes).items():
-        words.append(f"--{name.replace('_', '-')}")
+        arguments.append(f"--{name.replace('_', '-')}")
         if value is not True:
-            words += str(value).split() if name == "resize" else [str(value)]
-    return words
+            arguments += str(value).split() if name == "resize" else [str(value)]
+    return arguments

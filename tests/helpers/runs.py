@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from p3d.data.layouts import DataOptions, read_dataset
 from p3d.data.loader import Batch
-from p3d.training.checkpoint import read_newest
+from p3d.system.device import Precision
+from p3d.system.distributed import ALONE
+from p3d.system.options import DeviceOptions
+from p3d.training.checkpoint import CheckpointState, read_newest
+from p3d.training.network import prepare_for_training
 from p3d.training.options import TrainOptions
 from p3d.training.recipes import SCRATCH, Recipe
-from p3d.training.state import Run, build_run
-from p3d.training.train import build_loader, build_model
+from p3d.training.state import TrainState, build_state
+from p3d.training.train import build_loader, start_network
 
 TINY = replace(
     SCRATCH,
@@ -28,13 +31,25 @@ TINY = replace(
 )
 
 
-def options(sample: Path, out: Path, recipe: Recipe = TINY, **changes: object) -> TrainOptions:
+def options(
+    sample: Path,
+    out: Path,
+    recipe: Recipe = TINY,
+    precision: Precision = "fp32",
+    **changes: object,
+) -> TrainOptions:
+    """Options of a run on the CPU, without worker processes."""
     return TrainOptions(
-        data=DataOptions(sample), recipe=recipe, out=out, device="cpu", workers=0, **changes
+        data=DataOptions(sample),
+        recipe=recipe,
+        out=out,
+        compute=DeviceOptions(device="cpu", precision=precision),
+        workers=0,
+        **changes,
     )
 
 
-def newest(folder: Path) -> dict[str, Any]:
+def newest(folder: Path) -> CheckpointState:
     """The newest checkpoint of a run."""
     state, problems = read_newest(folder)
     assert state is not None
@@ -43,7 +58,7 @@ def newest(folder: Path) -> dict[str, Any]:
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return newest(folder)["model"]
+    return newest(folder).model
 
 
 def assert_equal_weights(first: Path, second: Path) -> None:
@@ -52,24 +67,25 @@ def assert_equal_weights(first: Path, second: Path) -> None:
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
-def tiny_run(sample: Path, recipe: Recipe) -> tuple[Run, list[Batch]]:
-    """A run and the batches of its first epoch."""
+def tiny_run(sample: Path, recipe: Recipe) -> tuple[TrainState, list[Batch]]:
+    """The state of a run, and the batches of its first epoch."""
     wanted = options(sample, Path("unused"), recipe)
     dataset = read_dataset(wanted.data, "train")
-    model, _ = build_model(wanted, dataset.class_names)
-    loader = build_loader(wanted, model, dataset)
-    built = build_run(
+    model, _ = start_network(wanted, dataset)
+    prepare_for_training(model, recipe, sync_norms=False, checkpoint_activations=False)
+    device = torch.device("cpu")
+    loader = build_loader(wanted, model, dataset, None, ALONE, device)
+    state = build_state(
         recipe,
         model,
         dataset,
-        torch.device("cpu"),
+        device,
         clips_per_step=loader.clips_per_step,
         steps_per_epoch=loader.steps_per_epoch,
         seed=1,
         precision="fp32",
     )
-    model.train()
-    return built, list(loader.epoch(0))
+    return state, [batch for step in loader.steps(0) for batch in step]
 
 
 def copy_set(source: Path, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""Weight files of every foreign kind, made small and from nothing, and the networks behind them."""
+"""Random weights, `.caffemodel` files, the authors' graph and 2-D ResNets for tests."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ FACTS = Path(__file__).parents[1] / "facts"
 RESNET_BLOCKS = {"p3d63": (3, 4, 6, 3), "p3d131": (3, 4, 23, 3), "p3d199": (3, 8, 36, 3)}
 
 
-def randomise(state: dict[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
-    """Non-trivial values for every tensor, by its name's last part; float32."""
+def randomize(state: dict[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
+    """Return random, non-trivial float32 values for every tensor, scaled by its kind."""
     generator = torch.Generator().manual_seed(seed)
     filled = {}
     for key, tensor in state.items():
@@ -28,15 +28,15 @@ def randomise(state: dict[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
         elif key.endswith(("bias", "running_mean")):
             x = 0.1 * x
         elif key.endswith("weight"):
-            closing = ("expand", "shortcut", "bn4", "bn3", "downsample")
-            x = (0.3 if any(part in key for part in closing) else 1.0) * (1 + 0.1 * x)
+            last = ("expand", "shortcut", "bn4", "bn3", "downsample")
+            x = (0.3 if any(part in key for part in last) else 1.0) * (1 + 0.1 * x)
         else:
             x = torch.zeros_like(tensor)
         filled[key] = x
     return filled
 
 
-# ------------------------------------------------------------------ protobuf, by hand
+# ------------------------------------------------------------------ protobuf encoding
 
 
 def _varint(value: int) -> bytes:
@@ -48,12 +48,12 @@ def _varint(value: int) -> bytes:
 
 
 def field(number: int, payload: bytes) -> bytes:
-    """A length-delimited protobuf field."""
+    """Encode a length-delimited protobuf field."""
     return _varint(number << 3 | 2) + _varint(len(payload)) + payload
 
 
 def blob(values: Tensor, *, shape: list[int] | None = None, legacy: bool = False) -> bytes:
-    """A BlobProto; `legacy` writes the four old dimensions instead of a shape."""
+    """Encode a BlobProto; `legacy` writes the four old dimensions instead of a shape."""
     dims = list(values.shape) if shape is None else shape
     if legacy:
         dims = [1] * (4 - len(dims)) + dims
@@ -64,7 +64,7 @@ def blob(values: Tensor, *, shape: list[int] | None = None, legacy: bool = False
 
 
 def layer(name: str, kind: str, blobs: list[bytes]) -> bytes:
-    """A LayerParameter as a field of NetParameter."""
+    """Encode a LayerParameter as a field of NetParameter."""
     fields = [field(1, name.encode()), field(2, kind.encode()), *(field(7, b) for b in blobs)]
     return field(100, b"".join(fields))
 
@@ -73,7 +73,7 @@ KINDS = {"conv": "Convolution", "bn": "BN", "linear": "InnerProduct"}
 
 
 def write_caffemodel(path: Path, table: list[list[Any]], blobs: dict[str, list[Tensor]]) -> None:
-    """Write the blobs of a layer table, BN's as Caffe does: `(1, C, 1, 1, 1)`."""
+    """Write the blobs of a layer table; those of BN are `(1, C, 1, 1, 1)`, as in Caffe."""
     chunks = [field(1, b"P3D"), layer("data", "Input", [])]
     for op, name, *_ in table:
         kind = KINDS.get(op, op)
@@ -88,7 +88,7 @@ def write_caffemodel(path: Path, table: list[list[Any]], blobs: dict[str, list[T
 
 
 def authors_table() -> list[list[Any]]:
-    """Rows of operation, layer, inputs, output, sizes."""
+    """Return the rows of the authors' P3D-199: operation, layer, inputs, output, sizes."""
     rows: list[list[Any]] = json.loads((FACTS / "authors_p3d199.json").read_text())["layers"]
     return rows
 
@@ -96,7 +96,7 @@ def authors_table() -> list[list[Any]]:
 def random_blobs(
     table: list[list[Any]], *, channels: int, classes: int, seed: int = 0
 ) -> dict[str, list[Tensor]]:
-    """Caffe blobs for every layer that has some, float32."""
+    """Return random float32 Caffe blobs for every layer that has any."""
     widths, shapes = {"data": channels}, {}
     for op, name, bottoms, top, sizes in table:
         width = widths[bottoms[0]]
@@ -113,20 +113,20 @@ def random_blobs(
             shapes[f"{name}/bias"] = torch.empty(classes)
         widths[top] = width
     blobs: dict[str, list[Tensor]] = {}
-    for key, value in randomise(shapes, seed).items():
+    for key, value in randomize(shapes, seed).items():
         blobs.setdefault(key.split("/")[0], []).append(value)
     return blobs
 
 
 def _caffe_pool(x: Tensor, sizes: dict[str, list[int]]) -> Tensor:
-    """Caffe rounds the number of windows up."""
+    # Caffe rounds the number of windows up.
     return F.max_pool3d(x, sizes["k"], sizes["s"], sizes["p"], ceil_mode=True)
 
 
 def interpret(
     table: list[list[Any]], blobs: dict[str, list[Tensor]], clip: Tensor
 ) -> dict[str, Tensor]:
-    """Run the authors' graph, layer by layer; return what every layer put out, by layer name."""
+    """Run the authors' graph; return the output of every layer by its name."""
     values, outputs = {"data": clip}, {}
     for op, name, bottoms, top, sizes in table:
         x = values[bottoms[0]]
@@ -180,12 +180,12 @@ class _ImageBlock(nn.Module):
 
 
 class ImageResNet(nn.Module):
-    """A 2-D bottleneck ResNet that strides in its first 1x1 convolutions, as Caffe's did.
+    """A 2-D bottleneck ResNet that strides in its first 1x1 convolutions, as Caffe's.
 
     Args:
-        blocks: Blocks a stage.
-        classes: Length of the logits.
-        caffe_pool: Pool the stem as Caffe does (no padding, rounded up) or as PyTorch does.
+        blocks: Blocks per stage.
+        classes: Number of logits.
+        caffe_pool: Pool in the stem as Caffe (no padding, rounding up) or as PyTorch.
     """
 
     def __init__(self, blocks: tuple[int, ...], classes: int, *, caffe_pool: bool) -> None:
@@ -215,7 +215,7 @@ class ImageResNet(nn.Module):
 
 
 def image_resnet(name: str, classes: int = 10, *, caffe_pool: bool = True) -> ImageResNet:
-    """The 2-D network that corresponds to a P3D, random in all its parts, in evaluation mode."""
+    """Return the 2-D network that corresponds to a P3D, with random weights, in evaluation mode."""
     net = ImageResNet(RESNET_BLOCKS[name], classes, caffe_pool=caffe_pool)
-    net.load_state_dict(randomise(net.state_dict()))
+    net.load_state_dict(randomize(net.state_dict()))
     return net.eval()

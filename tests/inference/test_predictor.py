@@ -14,7 +14,7 @@ from PIL import Image
 from torch import nn
 
 from helpers.videos import picture, write_video
-from helpers.weight_files import randomise
+from helpers.weight_files import randomize
 from p3d.errors import UserError
 from p3d.inference.predictor import Predictor
 from p3d.model.network import P3D, create_model
@@ -33,7 +33,7 @@ def network(preprocessing: Preprocessing) -> P3D:
     normalisations get the statistics of two such clips, and its classifier sets the two apart.
     """
     model = create_model("p3d63", num_classes=5)
-    model.load_state_dict(randomise(model.state_dict()))
+    model.load_state_dict(randomize(model.state_dict()))
     model.preprocessing = preprocessing
     steps = np.arange(preprocessing.num_frames)
     size = preprocessing.crop

@@ -1,4 +1,4 @@
-"""The network against a plain Conv3d one, and its promise that frames never move."""
+"""The network against a plain Conv3d version, and its use of memory without copies."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ VARIANTS = ("ABC", "A", "B", "C", "2d")
 SHAPES = {1: (19, 23), 4: (33, 18), 5: (21, 20), 16: (23, 18), 32: (17, 18)}
 
 
-def twins(wiring: str, variant: str, **options) -> tuple[P3D, PlainP3D]:
-    """Our network and the plain one with the same float64 weights, in evaluation mode."""
+def make_pair(wiring: str, variant: str, **options) -> tuple[P3D, PlainP3D]:
+    """Return our network and the plain one with the same float64 weights, in evaluation mode."""
     config = P3DConfig("p3d63", 5, wiring=wiring, variant=variant, dropout=0.0, **options)
     plain = plain_twin(config).double().eval()
     model = P3D(config).double().eval()
@@ -37,12 +37,11 @@ def twins(wiring: str, variant: str, **options) -> tuple[P3D, PlainP3D]:
 
 
 def gradients(net: nn.Module, clips: Tensor) -> dict[str, Tensor]:
-    """Gradients of a fixed function of the logits, in our names."""
+    """Return the gradients of a weighted sum of the logits, by our parameter names."""
     net.zero_grad()
     logits = net(clips)
-    (
-        logits * torch.linspace(-1, 1, logits.numel(), dtype=logits.dtype).view_as(logits)
-    ).sum().backward()
+    factors = torch.linspace(-1, 1, logits.numel(), dtype=logits.dtype).view_as(logits)
+    (logits * factors).sum().backward()
     found = {name: p.grad for name, p in net.named_parameters()}
     return convert_state_dict(found) if isinstance(net, PlainP3D) else found
 
@@ -60,7 +59,7 @@ def assert_same_gradients(model: P3D, plain: PlainP3D, clips: Tensor, tolerance:
 @pytest.mark.parametrize("wiring", WIRINGS)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_equals_the_plain_network(wiring: str, variant: str) -> None:
-    model, plain = twins(wiring, variant)
+    model, plain = make_pair(wiring, variant)
     for frames, (height, width) in SHAPES.items():
         clips = torch.randn(1, 3, frames, height, width, dtype=torch.float64)
         with torch.inference_mode():
@@ -70,15 +69,15 @@ def test_equals_the_plain_network(wiring: str, variant: str) -> None:
 @pytest.mark.parametrize("wiring", WIRINGS)
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("frames", [5, 16])
-def test_has_the_plain_networks_gradients(wiring: str, variant: str, frames: int) -> None:
-    model, plain = twins(wiring, variant)
+def test_gradients_equal_the_plain_networks(wiring: str, variant: str, frames: int) -> None:
+    model, plain = make_pair(wiring, variant)
     clips = torch.randn(1, 3, frames, 24, 21, dtype=torch.float64)
     assert_same_gradients(model, plain, clips, 1e-8)
 
 
 @pytest.mark.parametrize("wiring", WIRINGS)
 def test_equals_the_plain_network_in_training_mode(wiring: str) -> None:
-    model, plain = twins(wiring, "ABC")
+    model, plain = make_pair(wiring, "ABC")
     clips = torch.randn(3, 3, 4, 56, 56, dtype=torch.float64)
     torch.testing.assert_close(model.train()(clips), plain.train()(clips), rtol=1e-8, atol=1e-8)
     running = convert_state_dict(plain.state_dict())
@@ -87,46 +86,46 @@ def test_equals_the_plain_network_in_training_mode(wiring: str) -> None:
 
 
 def test_flow_networks_take_two_channels() -> None:
-    model, plain = twins("author", "ABC", modality="flow")
+    model, plain = make_pair("author", "ABC", modality="flow")
     clips = torch.randn(1, 2, 16, 32, 32, dtype=torch.float64)
     torch.testing.assert_close(model(clips), plain(clips), rtol=1e-10, atol=1e-10)
 
 
-class CountCopies(TorchDispatchMode):
-    """Counts the operators that move a tensor's elements without computing anything."""
+class CopyCounter(TorchDispatchMode):
+    """Counts calls of operators that only copy a tensor's elements."""
 
-    MOVES = ("clone", "copy_", "_to_copy", "contiguous", "_reshape_copy")
+    COPIES = ("clone", "copy_", "_to_copy", "contiguous", "_reshape_copy")
 
     def __init__(self) -> None:
         super().__init__()
-        self.seen: Counter[str] = Counter()
+        self.calls: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func._schema.name.removeprefix("aten::") in self.MOVES:
-            self.seen[str(func)] += 1
+        if func._schema.name.removeprefix("aten::") in self.COPIES:
+            self.calls[str(func)] += 1
         return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("wiring", WIRINGS)
 @pytest.mark.parametrize("frames", [1, 5, 16])
 @pytest.mark.parametrize("training", [False, True])
-def test_frames_stay_where_the_decoder_put_them(wiring: str, frames: int, training: bool) -> None:
+def test_makes_no_copies(wiring: str, frames: int, training: bool) -> None:
     model = create_model("p3d63", num_classes=3, wiring=wiring).train(training)
-    strides: list[str] = []
+    not_channels_last: list[str] = []
 
     def check(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         for tensor in (inputs[0], output):
             if not tensor.is_contiguous(memory_format=torch.channels_last):
-                strides.append(f"{module}: {tuple(tensor.shape)} {tensor.stride()}")
+                not_channels_last.append(f"{module}: {tuple(tensor.shape)} {tensor.stride()}")
 
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
             module.register_forward_hook(check)
     clips = torch.randn(2, frames, 48, 40, 3).permute(0, 4, 1, 2, 3)
-    with torch.set_grad_enabled(training), CountCopies() as copies:
+    with torch.set_grad_enabled(training), CopyCounter() as counter:
         model(clips)
-    assert not strides
-    assert not copies.seen
+    assert not not_channels_last
+    assert not counter.calls
 
 
 def test_takes_any_memory_format() -> None:
@@ -152,7 +151,7 @@ def test_has_the_published_number_of_parameters(name: str, options: dict, parame
     assert sum(p.numel() for p in model.parameters()) == parameters
 
 
-def test_kinds_of_block_take_turns_over_the_whole_network() -> None:
+def test_kinds_of_block_alternate_over_the_whole_network() -> None:
     with torch.device("meta"):
         model = create_model("p3d199", num_classes=2)
     names = [
@@ -160,12 +159,11 @@ def test_kinds_of_block_take_turns_over_the_whole_network() -> None:
         for stage in (model.res2, model.res3, model.res4, model.res5)
         for block in stage
     ]
-    turns = [f"_mix_{'abc'[i % 3]}" for i in range(47)]
-    turns = [t if t == "_mix_a" else f"{t}_author" for t in turns]
-    assert names == turns + ["_mix_2d"] * 3
+    mixed = [("_mix_a", "_mix_b_author", "_mix_c_author")[i % 3] for i in range(47)]
+    assert names == mixed + ["_mix_2d"] * 3
 
 
-def test_starts_with_he_variances() -> None:
+def test_initializes_with_he_variances() -> None:
     torch.manual_seed(0)
     model = create_model("p3d63", num_classes=10)
     for name, module in model.named_modules():
@@ -175,7 +173,7 @@ def test_starts_with_he_variances() -> None:
     assert model.fc.weight.std().item() == pytest.approx(0.01, rel=0.05)
 
 
-def test_zeroed_residuals_leave_each_block_its_shortcut() -> None:
+def test_zero_init_makes_each_block_its_shortcut() -> None:
     model = create_model("p3d63", num_classes=2).eval()
     zero_init_residuals(model)
     block = model.res2[1]
@@ -185,7 +183,7 @@ def test_zeroed_residuals_leave_each_block_its_shortcut() -> None:
 
 
 def test_folding_the_norms_keeps_the_logits() -> None:
-    model, _ = twins("author", "ABC")
+    model, _ = make_pair("author", "ABC")
     clips = torch.randn(1, 3, 16, 32, 32, dtype=torch.float64)
     expected = model(clips)
     folded = fold_norms(model)
@@ -212,7 +210,7 @@ def test_exports_without_a_graph_break() -> None:
 
 @pytest.mark.parametrize("training", [False, True])
 def test_compiles_without_a_graph_break(training: bool) -> None:
-    """The whole forward pass traces as one graph (the compiler behind it has its own tests)."""
+    # One graph for the whole forward pass; the backend compilers have their own tests.
     torch._dynamo.reset()
     model = create_model("p3d63", num_classes=4, dropout=0.0).train(training)
     clips = torch.randn(2, 3, 4, 32, 32)
@@ -233,7 +231,7 @@ def test_compiles_without_a_graph_break(training: bool) -> None:
         ({"dropout": 1.0}, "dropout is 1.0"),
     ],
 )
-def test_refuses_what_it_cannot_build(arguments: dict, message: str) -> None:
+def test_rejects_invalid_arguments(arguments: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         create_model(**{"name": "p3d63", "num_classes": 2, **arguments})
 
@@ -241,18 +239,17 @@ def test_refuses_what_it_cannot_build(arguments: dict, message: str) -> None:
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ((1, 3, 16, 2, 40), "do not survive the network's strides"),
+        ((1, 3, 16, 2, 40), "are too small for the network.s strides"),
         ((1, 2, 16, 32, 32), r"takes clips \(N, 3, T, H, W\)"),
         ((3, 16, 32, 32), r"takes clips \(N, 3, T, H, W\)"),
     ],
 )
-def test_refuses_clips_it_cannot_take(shape: tuple[int, ...], message: str) -> None:
+def test_rejects_unusable_clips(shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(UserError, match=message):
         create_model("p3d63", num_classes=2)(torch.zeros(shape))
 
 
 @pytest.mark.parametrize("wiring", WIRINGS)
 def test_takes_the_smallest_clip(wiring: str) -> None:
-    assert create_model("p3d63", num_classes=2, wiring=wiring).eval()(
-        torch.zeros(1, 3, 1, 3, 3)
-    ).shape == (1, 2)
+    model = create_model("p3d63", num_classes=2, wiring=wiring).eval()
+    assert model(torch.zeros(1, 3, 1, 3, 3)).shape == (1, 2)

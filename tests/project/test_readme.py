@@ -1,7 +1,7 @@
-"""The pages: the README says the same in both languages, and what any page names is there.
+"""Test the pages: both READMEs say the same, and everything that a page names exists.
 
-Who changes `README.md` changes `README.zh-CN.md` too. Links, commands, options, files and make
-targets in the pages are looked up in the project itself.
+A change to `README.md` needs the same change in `README.zh-CN.md`. Links, commands, options, files,
+make targets and Python names are looked up in the project itself.
 """
 
 from __future__ import annotations
@@ -24,27 +24,31 @@ from p3d.cli import COMMANDS, main
 ROOT = Path(__file__).parents[2]
 ENGLISH = ROOT / "README.md"
 CHINESE = ROOT / "README.zh-CN.md"
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
+PACKAGE = ROOT / "src" / "p3d"
 PAGES = [
-    *(ENGLISH, CHINESE, ROOT / "CONTRIBUTING.md"),
+    *(ENGLISH, CHINESE, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"),
     *sorted(ROOT.glob("docs/*.md")),
     *sorted(ROOT.glob("benchmarks/*.md")),
 ]
 LANGUAGE_LINE = re.compile(r"^\[(?:English|简体中文)\]\((README[\w.-]*\.md)\).*$", re.MULTILINE)
-OTHERS_FLAGS = {"--max_restarts", "--nnodes", "--privileged"}
-"""Options in the prose that are torchrun's and Docker's."""
+FOREIGN_OPTIONS = {"--max_restarts", "--nnodes", "--privileged"}
+"""Options in the text that belong to torchrun and Docker."""
+FILE_SUFFIXES = {"csv", "html", "json", "jsonl", "md", "pt", "safetensors", "toml"}
+"""Names that end in these are files that p3d writes or the project's own, not Python names."""
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
 class Block(NamedTuple):
-    """A fenced block of code."""
+    """A fenced code block."""
 
     language: str
     lines: list[str]
 
 
 class Section(NamedTuple):
-    """A heading (none in the first section), and what follows it up to the next one."""
+    """A heading (level 0 for the text before the first one) and the text up to the next heading."""
 
     level: int
     title: str
@@ -66,7 +70,7 @@ def sections(page: Path) -> list[Section]:
             found.append(Section(len(heading[1]), heading[2].strip(), [], []))
         else:
             found[-1].prose.append(line)
-    assert not inside, f"{page.name}: a fence is not closed"
+    assert not inside, f"{page.name}: a code block is not closed"
     return found
 
 
@@ -75,7 +79,7 @@ def prose(page: Path) -> str:
 
 
 def code_spans(text: str) -> list[str]:
-    """Inline code, on one line each, without the escapes of tables."""
+    """Return the inline code, each on one line and without table escapes."""
     return [" ".join(span.split()).replace("\\|", "|") for span in re.findall(r"`([^`]+)`", text)]
 
 
@@ -95,28 +99,28 @@ def table_rows(section: Section) -> list[str]:
     return [line for line in section.prose if line.startswith("|")]
 
 
-# The README in two languages
+# Both READMEs
 
 
 def assert_same(what: str, measure: Callable[[Section], object]) -> None:
-    """What is measured is the same in every section of both READMEs."""
+    """Check that `measure` gives the same for each pair of sections of both READMEs."""
     for ours, theirs in zip(sections(ENGLISH), sections(CHINESE), strict=True):
         where = f"{what}: README.zh-CN.md, {theirs.title!r}; README.md, {ours.title!r}"
         assert measure(theirs) == measure(ours), where
 
 
-def test_each_readme_leads_to_the_other() -> None:
+def test_readmes_link_to_each_other() -> None:
     for page, other in ((ENGLISH, CHINESE), (CHINESE, ENGLISH)):
         top = "\n".join(page.read_text(encoding="utf-8").splitlines()[:5])
         assert LANGUAGE_LINE.findall(top) == [other.name], page.name
 
 
-def test_headings_are_at_the_same_levels() -> None:
+def test_headings_have_the_same_levels() -> None:
     levels = [[section.level for section in sections(page)] for page in (CHINESE, ENGLISH)]
     assert levels[0] == levels[1], "the headings of the READMEs differ"
 
 
-def test_code_is_the_same_but_for_comments() -> None:
+def test_code_is_the_same_except_comments() -> None:
     def code(section: Section) -> list[tuple[str, list[str]]]:
         blocks = section.blocks
         return [(block.language, list(map(without_comment, block.lines))) for block in blocks]
@@ -132,13 +136,13 @@ def test_tables_have_the_same_rows_and_numbers() -> None:
     assert_same("table", lambda section: [numbers(row) for row in table_rows(section)])
 
 
-def test_lists_are_equally_long() -> None:
+def test_lists_have_the_same_length() -> None:
     bullet = re.compile(r"\s*(?:[*+-]|\d+\.) ")
     assert_same("bullets", lambda section: sum(bool(bullet.match(line)) for line in section.prose))
 
 
 def test_sections_have_the_same_numbers() -> None:
-    """Those of two digits and more: smaller ones may be words."""
+    """Compare numbers of two digits and more; smaller ones may be written as words."""
 
     def larger(section: Section) -> list[str]:
         lines = [*section.prose, *(line for block in section.blocks for line in block.lines)]
@@ -147,43 +151,43 @@ def test_sections_have_the_same_numbers() -> None:
     assert_same("numbers", larger)
 
 
-def test_sections_name_the_same_things() -> None:
-    """What is set as code in the text: options, files, recipes."""
+def test_sections_have_the_same_inline_code() -> None:
+    """Compare the inline code: options, files, recipes."""
     assert_same("inline code", lambda section: sorted(code_spans("\n".join(section.prose))))
 
 
-# What the pages name
+# Names in all pages
 
 
 def anchors(page: Path) -> set[str]:
-    """The names under which GitHub lets a link reach the page's headings."""
+    """Return the anchors that GitHub gives to a page's headings."""
     titles = [section.title for section in sections(page)]
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 @each_page
-def test_links_lead_somewhere(page: Path) -> None:
+def test_link_targets_exist(page: Path) -> None:
     for target in links(page.read_text(encoding="utf-8")):
         if re.match(r"[a-z]+:", target):
             continue
         path, _, anchor = target.partition("#")
         there = page.parent / path if path else page
-        assert there.exists(), f"{page.name}: {target} is not there"
+        assert there.exists(), f"{page.name}: {target} does not exist"
         assert not anchor or anchor in anchors(there), f"{page.name}: {target}: no such heading"
 
 
 @each_page
-def test_files_of_the_project_that_are_named_exist(page: Path) -> None:
+def test_named_files_exist(page: Path) -> None:
     text = re.sub(r"\]\([^)]*\)", "]", page.read_text(encoding="utf-8"))
     own = r"(?<![\w./-])(?:run_scripts|docker|docs|benchmarks|tests)/[\w./-]*"
     paths = [path.rstrip(".") for path in re.findall(own, text)]
     paths += [f"run_scripts/{name}" for name in re.findall(r"(?<![\w./-])P3D_\w+\.sh", text)]
     for path in paths:
-        assert (ROOT / path).exists(), f"{page.name}: {path} is not there"
+        assert (ROOT / path).exists(), f"{page.name}: {path} does not exist"
 
 
 def shell_commands(page: Path) -> Iterator[list[str]]:
-    """The words of each command in fenced `sh` blocks and in blocks set in by four spaces."""
+    """Yield the words of each command in `sh` blocks and in blocks indented by four spaces."""
     for section in sections(page):
         shell = [block.lines for block in section.blocks if block.language == "sh"]
         indented = [line for line in section.prose if line.startswith("    ")]
@@ -194,23 +198,23 @@ def shell_commands(page: Path) -> Iterator[list[str]]:
 
 
 def p3d_commands(page: Path) -> list[list[str]]:
-    """What follows `p3d` in the commands that call it, by torchrun and the like too."""
+    """Return what follows `p3d` in each command that calls it, also through torchrun."""
     return [words[words.index("p3d") + 1 :] for words in shell_commands(page) if "p3d" in words]
 
 
 def mentioned_commands(page: Path) -> list[list[str]]:
-    """The same for inline code, where a command need not be complete."""
+    """Return the same for inline code, where a command may be incomplete."""
     return [span.split()[1:] for span in code_spans(prose(page)) if span.startswith("p3d ")]
 
 
 def command_name(words: list[str]) -> str:
-    """The subcommand that is called: the one with most words, as the command line finds it."""
+    """Return the subcommand that the command line would run, or ""."""
     return next((name for n in (2, 1) if (name := " ".join(words[:n])) in COMMANDS), "")
 
 
 @cache
 def flags_of(name: str) -> frozenset[str]:
-    """The options that a subcommand's help lists."""
+    """Return the options in a subcommand's help."""
     text = io.StringIO()
     with redirect_stdout(text), pytest.raises(SystemExit):
         main([*name.split(), "--help"])
@@ -225,8 +229,8 @@ def flags_in(words: list[str]) -> set[str]:
 
 
 @each_page
-def test_commands_are_understood(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command line reads every whole command of a page; nothing is run."""
+def test_commands_parse(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parse every complete command of a page, without running it."""
     for words in p3d_commands(page):
         if "..." in words:
             continue
@@ -242,7 +246,7 @@ def test_commands_are_understood(page: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @each_page
-def test_commands_have_the_options_that_are_named(page: Path) -> None:
+def test_named_options_belong_to_their_commands(page: Path) -> None:
     families = [[name.split()[0]] for name in COMMANDS if " " in name]
     for words in [*p3d_commands(page), *mentioned_commands(page)]:
         name = command_name(words)
@@ -253,9 +257,9 @@ def test_commands_have_the_options_that_are_named(page: Path) -> None:
 
 @each_page
 def test_options_in_the_text_exist(page: Path) -> None:
-    """Options that stand by themselves, such as `--plan`, are some command's."""
+    """Check that an option without a command, such as `--plan`, belongs to some command."""
     named = [span.split() for span in code_spans(prose(page)) if span.startswith("--")]
-    known = OTHERS_FLAGS.union(*map(flags_of, COMMANDS))
+    known = FOREIGN_OPTIONS.union(*map(flags_of, COMMANDS))
     for words in named:
         assert flags_in(words) <= known, f"{page.name}: no command has {' '.join(words)}"
 
@@ -270,8 +274,8 @@ def test_make_targets_exist(page: Path) -> None:
 
 
 @each_page
-def test_python_names_exist(page: Path) -> None:
-    """Python blocks parse, and what they take from p3d is there."""
+def test_names_in_python_code_exist(page: Path) -> None:
+    """Parse Python blocks, and look up what they use of p3d."""
     blocks = [block for section in sections(page) for block in section.blocks]
     for block in blocks:
         if block.language != "python":
@@ -286,3 +290,67 @@ def test_python_names_exist(page: Path) -> None:
                 continue
             for name in names:
                 assert hasattr(module, name), f"{page.name}: {module.__name__} has no {name}"
+
+
+# The architecture page
+
+
+def dotted_names(page: Path) -> list[str]:
+    """Return the inline code that looks like `module.name`, without file names."""
+    spans = [span for span in code_spans(prose(page)) if re.fullmatch(r"[A-Za-z]\w*(\.\w+)+", span)]
+    return [span for span in spans if span.rpartition(".")[2] not in {*FILE_SUFFIXES, "py"}]
+
+
+def resolves(name: str) -> bool:
+    """Whether a dotted name can be imported, either from p3d or from the top."""
+    parts = name.split(".")
+    for root in ([], ["p3d"]):
+        for length in range(len(parts), 0, -1):
+            try:
+                target: object = importlib.import_module(".".join([*root, *parts[:length]]))
+            except ModuleNotFoundError:
+                continue
+            for part in parts[length:]:
+                target = getattr(target, part, None)
+            if target is not None:
+                return True
+            break
+    return False
+
+
+def test_dotted_names_are_looked_up() -> None:
+    assert resolves("video.decode.open_video")
+    assert resolves("data.sampler.StepSampler.steps_per_epoch")
+    assert resolves("p3d.create_model")
+    assert resolves("torch.compile")
+    assert not resolves("video.decode.absent")
+    assert not resolves("video.absent.open_video")
+    assert not resolves("video.decode.open_video.absent")
+
+
+def test_names_in_the_architecture_exist() -> None:
+    names = dotted_names(ARCHITECTURE)
+    assert len(names) > 50
+    for name in names:
+        assert resolves(name), f"architecture.md: {name} does not exist"
+
+
+def test_paths_in_the_architecture_exist() -> None:
+    spans = code_spans(prose(ARCHITECTURE))
+    paths = [span for span in spans if re.fullmatch(r"[\w.-]+(/[\w.-]*)+|\w+\.(py|toml)", span)]
+    assert len(paths) > 10
+    for path in paths:
+        found = (PACKAGE / path).exists() or (ROOT / path).exists()
+        assert found, f"architecture.md: {path} does not exist"
+
+
+def test_the_map_has_every_room_in_the_order_of_the_contract() -> None:
+    sections_by_title = {section.title: section for section in sections(ARCHITECTURE)}
+    rows = table_rows(sections_by_title["Map"])[2:]
+    shown = [code_spans(row)[0].rstrip("/").removesuffix(".py") for row in rows]
+    contract = re.search(r"(?s)\nlayers = \[(.*?)\]", (ROOT / "pyproject.toml").read_text())
+    assert contract is not None
+    layers = [set(layer.split(" | ")) for layer in re.findall(r'"([^"]+)"', contract[1])]
+    positions = [next(at for at, layer in enumerate(layers) if room in layer) for room in shown]
+    assert positions == sorted(positions)
+    assert {*shown, "__main__"} == set[str]().union(*layers)

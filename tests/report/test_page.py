@@ -1,4 +1,4 @@
-"""The page about a run: it stands for itself, says what the log says, and takes any run."""
+"""The page about a run: self-contained, complete, and written for any run folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from p3d.cli import main
 from p3d.errors import UserError
 from p3d.prepare.flow import write_flow
 from p3d.report.page import write_run_report
-from p3d.report.record import read_answers, read_run
+from p3d.report.record import read_predictions, read_run
 from p3d.video.flow_file import FlowNote
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install 'p3d[report]'")
@@ -45,7 +45,7 @@ VOID = {"meta", "img", "br", "link", "input", "hr"}
 
 
 class Page(HTMLParser):
-    """A page's elements, its text, and what is within each element of interest."""
+    """A parsed page: its elements, its text, and the text inside each kind of element."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -91,16 +91,16 @@ class Page(HTMLParser):
         return [Image.open(io.BytesIO(base64.b64decode(s.removeprefix(head)))) for s in sources]
 
 
-def lines_of(epochs: int = 3, steps: int = 20, **changes: Any) -> list[dict[str, Any]]:
-    """A log that has everything; `changes` replace values of every line that has them."""
+def make_log(epochs: int = 3, steps: int = 20, **changes: Any) -> list[dict[str, Any]]:
+    """Return a log with every key; `changes` replace values of all lines that have the key."""
     lines: list[dict[str, Any]] = []
     for epoch in range(1, epochs + 1):
         for step in range((epoch - 1) * steps + 1, epoch * steps + 1):
-            part = step / (epochs * steps)
+            progress = step / (epochs * steps)
             step_values = {
-                "loss": 2 - 1.5 * part,
-                "lr": 0.01 * (1 - part) + 1e-6,
-                "gradient_norm": 5.0 - part,
+                "loss": 2 - 1.5 * progress,
+                "lr": 0.01 * (1 - progress) + 1e-6,
+                "gradient_norm": 5.0 - progress,
                 "clips_per_second": 100.0 + step % 3,
                 "data_wait": 0.05,
                 "memory_mib": 2048,
@@ -153,26 +153,26 @@ def report(folder: Path) -> Page:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with everything in its folder."""
-    folder = tmp_path_factory.mktemp("runs") / "whole"
+def complete_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a run with every file."""
+    folder = tmp_path_factory.mktemp("runs") / "complete"
     videos = [
-        (write_video(folder.parent / "sure.avi"), "jump", (0.98, 0.01, 0.01)),
+        (write_video(folder.parent / "confident.avi"), "jump", (0.98, 0.01, 0.01)),
         (write_frames(folder.parent / "frames"), "run", (0.1, 0.8, 0.1)),
         (write_video(folder.parent / "wrong.avi", 3), "run", (0.9, 0.06, 0.04)),
-        (folder.parent / "gone.avi", "walk", (0.2, 0.7, 0.1)),
+        (folder.parent / "missing.avi", "walk", (0.2, 0.7, 0.1)),
     ]
     environment = {"torch": "2.13.0", "command": "p3d train <data> & more"}
-    lines = [*lines_of(), {"event": "checkpoint-failed", "step": 7, "reason": "disk <full>"}]
+    lines = [*make_log(), {"event": "checkpoint-failed", "step": 7, "reason": "disk <full>"}]
     return write_run(folder, lines, environment=environment, videos=videos)
 
 
 @pytest.fixture(scope="module")
-def page(whole: Path) -> Page:
-    return report(whole)
+def page(complete_run: Path) -> Page:
+    return report(complete_run)
 
 
-def test_the_page_stands_for_itself(page: Page) -> None:
+def test_page_is_self_contained(page: Page) -> None:
     for tag, attributes in page.tags:
         assert tag not in {"script", "link", "iframe", "object", "base"}
         assert not any(name.startswith("on") for name in attributes)
@@ -187,7 +187,7 @@ def test_the_page_stands_for_itself(page: Page) -> None:
     assert len(page.source) < 500_000
 
 
-def test_every_picture_has_words(page: Page) -> None:
+def test_every_figure_and_image_has_a_text_alternative(page: Page) -> None:
     titles = ["Loss", "Accuracy", "Learning rate", "Throughput", "Waiting for data"]
     titles += ["Gradient norm", "Loss scale", "Memory", "Confusion matrix"]
     assert page.inside["title"][1:] == titles
@@ -202,8 +202,8 @@ def test_every_picture_has_words(page: Page) -> None:
 def test_numbers_are_those_of_the_log(page: Page) -> None:
     assert page.inside["h1"] == ["p3d131 on ucf101"]
     assert page.inside["dt"][0] == "Best validation top-1"
-    figures = ["63.7%epoch 2", "81.2%loss 1.000", "3 of 360 steps", "3 min 3 s1 min 1 s an epoch"]
-    assert page.inside["dd"] == [*figures, "98.85.5% waiting for data"]
+    values = ["63.7%epoch 2", "81.2%loss 1.000", "3 of 360 steps", "3 min 3 s1 min 1 s per epoch"]
+    assert page.inside["dd"] == [*values, "98.85.5% waiting for data"]
     for words in ("RGB · fp16 · 3 classes · from kinetics.pth · fold 2", "finished"):
         assert words in page.text
     assert page.inside["tr"][2] == "20.95060.0%64.0%1.00063.7%81.2%1 min 1 s98.85.5%0"
@@ -214,21 +214,21 @@ def test_numbers_are_those_of_the_log(page: Page) -> None:
 
 
 def test_classes_and_mistakes_are_counted(page: Page) -> None:
-    assert "4 videos of the validation list, by the network of epoch 2: top-1 50.0%" in page.text
-    assert "mean of the classes 50.0%" in page.text
+    assert "4 validation videos, network of epoch 2: top-1 50.0%" in page.text
+    assert "mean class accuracy 50.0%" in page.text
     assert "3 walk 1 0.0% 2 run 2 50.0% 1 jump 1 100.0%" in page.text
     assert "run jump 1 of 2 50.0% walk run 1 of 1 100.0%" in page.text
 
 
-def test_surest_answers_are_shown_by_frames_of_their_videos(page: Page) -> None:
+def test_most_confident_predictions_are_shown_with_thumbnails(page: Page) -> None:
     captions = page.inside["figcaption"][-4:]
     assert [" ".join(caption.split()) for caption in captions] == [
-        "jump 98.0%sure.avi",
-        "run 80.0%frames",
-        "run (6.0%) taken for jump 90.0%wrong.avi",
-        "walk (10.0%) taken for run 70.0%gone.avi",
+        "jump 98.0% confident.avi",
+        "run 80.0% frames",
+        "run (6.0%) predicted as jump 90.0% wrong.avi",
+        "walk (10.0%) predicted as run 70.0% missing.avi",
     ]
-    assert "No picture: no such file or folder" in page.text
+    assert "No thumbnail: no such file or folder" in page.text
     shown = []
     for strip in page.pictures:
         frames = np.array_split(np.asarray(strip), 4, axis=1)
@@ -238,7 +238,7 @@ def test_surest_answers_are_shown_by_frames_of_their_videos(page: Page) -> None:
 
 
 class Drift:
-    """Optical flow that goes to the right everywhere."""
+    """Optical flow to the right at every pixel."""
 
     num_frames, height, width, fps = 6, 30, 40, 25.0
     flow = FlowNote(30, (30, 40))
@@ -249,10 +249,10 @@ class Drift:
         return flow
 
 
-def test_flow_is_shown_in_colour(tmp_path: Path) -> None:
+def test_flow_is_shown_in_color(tmp_path: Path) -> None:
     write_flow(tmp_path / "drift.mkv", Drift())
     page = report(
-        write_run(tmp_path, lines_of(), videos=[(tmp_path / "drift.mkv", "run", (0.1, 0.8, 0.1))])
+        write_run(tmp_path, make_log(), videos=[(tmp_path / "drift.mkv", "run", (0.1, 0.8, 0.1))])
     )
     [strip] = page.pictures
     assert (strip.width, strip.height) == (4 * 148 + 3 * 2, 111)
@@ -264,35 +264,35 @@ def test_flow_is_shown_in_colour(tmp_path: Path) -> None:
 NASTY = ["<b>&\"'", "$x_1$ {%s}", "走る", "مشي", "two\nlines", "<script>alert(1)</script>"]
 
 
-def test_names_of_any_kind_are_text(tmp_path: Path) -> None:
+def test_names_with_markup_or_any_script_are_shown_as_text(tmp_path: Path) -> None:
     videos = [(f"/no/<i>{name}</i>.avi", name, [1 / len(NASTY)] * len(NASTY)) for name in NASTY]
-    lines = [*lines_of(), {"event": "<u>odd</u>", "step": 1, "<k>": "</td>"}]
+    lines = [*make_log(), {"event": "<u>odd</u>", "step": 1, "<k>": "</td>"}]
     config = CONFIG | {"out": "</table><script>", "recipe": {"network": "<net>"}}
     folder = tmp_path / "<run>&"
     page = report(write_run(folder, lines, config=config, class_names=NASTY, videos=videos))
     assert not {"b ", "i", "u", "script", "k", "net", "run"} & {tag for tag, _ in page.tags}
     for name in NASTY:
         shown = name.replace("\n", "\\n")
-        assert page.text.count(shown) >= 3  # in the matrix, in the table, under a video
+        assert page.text.count(shown) >= 3  # in the matrix, in a table and below a video
     for words in ("<u>odd</u>", "<k> </td>", "</table><script>", "<net> on ucf101", "<run>&"):
         assert words in page.text
 
 
 @pytest.mark.parametrize(
-    ("lines", "state"),
+    ("lines", "outcome"),
     [
-        (lines_of(3), "finished"),
-        (lines_of(2), "stopped at step 40"),
-        (lines_of(3)[:-5], "stopped at step 56"),
+        (make_log(3), "finished"),
+        (make_log(2), "stopped at step 40"),
+        (make_log(3)[:-5], "stopped at step 56"),
         ([], "no step yet"),
     ],
 )
-def test_the_state_of_the_run(lines: list[dict[str, Any]], state: str, tmp_path: Path) -> None:
-    assert read_run(write_run(tmp_path, lines)).outcome == state
+def test_outcome_of_a_run(lines: list[dict[str, Any]], outcome: str, tmp_path: Path) -> None:
+    assert read_run(write_run(tmp_path, lines)).outcome == outcome
 
 
 @pytest.mark.parametrize(
-    ("changes", "state"),
+    ("changes", "outcome"),
     [
         ({"patience": 2}, "stopped at step 60"),
         ({"patience": 1}, "finished early: no better epoch in 1"),
@@ -301,24 +301,24 @@ def test_the_state_of_the_run(lines: list[dict[str, Any]], state: str, tmp_path:
         ({"recipe": None, "data": None}, "stopped at step 60"),
     ],
 )
-def test_the_end_of_the_run_depends_on_its_options(
-    changes: dict[str, Any], state: str, tmp_path: Path
+def test_outcome_depends_on_the_options(
+    changes: dict[str, Any], outcome: str, tmp_path: Path
 ) -> None:
     config = CONFIG | {"recipe": {"network": "p3d63", "epochs": 9}} | changes
-    assert read_run(write_run(tmp_path, lines_of(), config=config)).outcome == state
+    assert read_run(write_run(tmp_path, make_log(), config=config)).outcome == outcome
 
 
-def test_a_run_that_has_just_begun(tmp_path: Path) -> None:
+def test_run_without_steps(tmp_path: Path) -> None:
     page = report(write_run(tmp_path, config=None))
     assert page.all("svg") == []
-    for words in ("no step yet", "no numbers to draw yet", "config.json is not there"):
+    for words in ("no step yet", "no numbers to draw yet", "config.json is missing or damaged"):
         assert words in page.text
 
 
-def test_a_run_without_a_validation_list(tmp_path: Path) -> None:
+def test_run_without_a_validation_list(tmp_path: Path) -> None:
     lines = [
         {name: value for name, value in line.items() if not name.startswith("validation")}
-        for line in lines_of()
+        for line in make_log()
     ]
     page = report(write_run(tmp_path, lines))
     assert "Training top-1 90.0%" in page.text
@@ -326,64 +326,65 @@ def test_a_run_without_a_validation_list(tmp_path: Path) -> None:
     assert "validation" not in page.inside["desc"][0]
 
 
-def test_answers_that_are_gone_and_files_that_are_damaged(tmp_path: Path) -> None:
-    write_run(tmp_path, lines_of(), config='{"recipe": ', environment="[1, 2]")
+def test_missing_and_damaged_files(tmp_path: Path) -> None:
+    write_run(tmp_path, make_log(), config='{"recipe": ', environment="[1, 2]")
     page = report(tmp_path)
-    for words in ("config.json is not there or damaged", "validation.csv is not there"):
+    for words in ("config.json is missing or damaged", "validation.csv is missing"):
         assert words in page.text
     path = tmp_path / "validation.csv"
     path.write_text(
         "path,class,a,b\nx,a,0.9,0.1\ny,c,0.9,0.1\nz,b,0.9\nw,b,many,0\n\nv,b,nan,0.4\n"
     )
-    answers = read_answers(path)
-    assert answers is not None
-    assert (answers.unread, answers.paths, answers.surest) == (4, ("x", "v"), ([0, 1], []))
+    predictions = read_predictions(path)
+    assert predictions is not None
+    assert (predictions.num_damaged, predictions.paths) == (4, ("x", "v"))
+    assert predictions.most_confident == ([0, 1], [])
     for damage in (b"", b"\xff\x00,,\n\x00", b"path,class\n", b'"' + b"x" * 200_000):
         path.write_bytes(damage)
-        assert read_answers(path) is None
+        assert read_predictions(path) is None
 
 
-def test_values_that_are_no_numbers(tmp_path: Path) -> None:
-    lines = lines_of()
+def test_values_that_are_not_finite_numbers(tmp_path: Path) -> None:
+    lines = make_log()
     values = itertools.cycle([math.nan, math.inf, None, "text", -math.inf, [1], {"a": 1}])
     for line in lines:
         line |= {name: next(values) for name in line if name not in ("event", "step")}
     page = report(write_run(tmp_path, lines))
     assert page.all("svg") == []
-    assert "The loss is no number at 60 of the steps, the first of them 1." in page.text
+    assert "The loss is not a finite number at 60 of the steps, the first is 1." in page.text
 
 
-def test_a_gap_in_the_curves(tmp_path: Path) -> None:
-    lines = lines_of()
+def test_gaps_in_the_curves(tmp_path: Path) -> None:
+    lines = make_log()
     lines[30]["loss"] = lines[20]["validation_top1"] = math.nan
     lines[5]["gradient_norm"] = lines[20]["seconds"] = None
     page = report(write_run(tmp_path, lines))
-    assert "no number at 1 of the steps, the first of them 30" in page.text
+    assert "not a finite number at 1 of the steps, the first is 30" in page.text
     assert page.inside["desc"][0].startswith("training: 1.975 at 1, 0.5 at 60")
     assert "validation top-1: 0.637 at 2, 0.5 at 3" in page.inside["desc"][1]
 
 
-def test_one_epoch_of_one_step(tmp_path: Path) -> None:
-    page = report(write_run(tmp_path, lines_of(1, 1), videos=[("x", "run", (0.1, 0.8, 0.1))]))
+def test_run_of_one_step(tmp_path: Path) -> None:
+    page = report(write_run(tmp_path, make_log(1, 1), videos=[("x", "run", (0.1, 0.8, 0.1))]))
     assert page.inside["desc"][0].startswith("training: 0.5 at 1, 0.5 at 1")
-    assert "No video was taken for one of another class." in page.text
-    assert "No answer is wrong." in page.text
+    assert "Every video is classified correctly." in page.text
+    assert "No prediction is wrong." in page.text
 
 
-def test_the_oldest_logs_have_less(tmp_path: Path) -> None:
+def test_old_logs_have_fewer_keys(tmp_path: Path) -> None:
     known = {"event", "step", "epoch", "loss", "lr", "train_loss", "validation_top1"}
-    lines = [{k: v for k, v in line.items() if k in known} for line in lines_of()]
+    lines = [{k: v for k, v in line.items() if k in known} for line in make_log()]
     page = report(write_run(tmp_path, lines))
     assert page.inside["title"][1:] == ["Loss", "Accuracy", "Learning rate"]
-    assert page.inside["dd"][3:] == ["0 s0 s an epoch", "—"]
+    assert page.inside["dd"][3:] == ["0 s0 s per epoch", "—"]
 
 
-def test_many_classes_and_many_steps_stay_small(tmp_path: Path) -> None:
+def test_page_of_many_classes_and_steps_stays_small(tmp_path: Path) -> None:
     names = [f"class number {number}" for number in range(400)]
     scores = np.random.default_rng(0).dirichlet(np.full(400, 0.02), 800).round(5)
     videos = [(f"/no/{n}.avi", names[n % 400], tuple(row)) for n, row in enumerate(scores)]
-    lines = lines_of(60, 100, validation_loss=1.0)
-    lines[2000]["loss"] = 1e6  # must not flatten the curve
+    lines = make_log(60, 100, validation_loss=1.0)
+    lines[2000]["loss"] = 1e6  # a spike, which must not flatten the curve
     folder = write_run(tmp_path, lines, class_names=names, videos=videos)
     page = report(folder)
     assert len(page.source) < 1_000_000
@@ -398,65 +399,67 @@ def test_many_classes_and_many_steps_stay_small(tmp_path: Path) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
-def test_accuracy_is_what_the_file_says(
+def test_predictions_match_the_file(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     classes, videos = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 20))
     rng = np.random.default_rng(data.draw(st.integers(0, 999)))
     labels, scores = rng.integers(classes, size=videos), rng.random((videos, classes)).round(5)
-    path = tmp_path_factory.mktemp("answers") / "validation.csv"
+    path = tmp_path_factory.mktemp("predictions") / "validation.csv"
     names = [f"c{number}" for number in range(classes)]
     with path.open("w", newline="") as file:
         csv.writer(file).writerows(
             [("path", "class", *names)]
             + [(f"v{n}", names[labels[n]], *scores[n]) for n in range(videos)]
         )
-    answers = read_answers(path)
-    assert answers is not None
-    given_ = scores.argmax(1)
-    assert answers.accuracy.top1 == pytest.approx((given_ == labels).mean())
-    right, wrong = answers.surest
-    assert sorted(right + wrong) == list(range(videos))
-    assert {n for n in range(videos) if given_[n] == labels[n]} == set(right)
-    for order in (right, wrong):
+    predictions = read_predictions(path)
+    assert predictions is not None
+    predicted = scores.argmax(1)
+    assert predictions.accuracy.top1 == pytest.approx((predicted == labels).mean())
+    correct, wrong = predictions.most_confident
+    assert sorted(correct + wrong) == list(range(videos))
+    assert {n for n in range(videos) if predicted[n] == labels[n]} == set(correct)
+    for order in (correct, wrong):
         best = scores[order].max(1, initial=0).tolist()
         assert best == sorted(best, reverse=True)
-    mistakes = answers.mistakes(99)
+    mistakes = predictions.mistakes(99)
     assert sum(times for _, _, times, _ in mistakes) == len(wrong)
     assert all((labels == names.index(name)).sum() == total for name, _, _, total in mistakes)
 
 
-def test_the_command_writes_the_same_page_again(
-    whole: Path, page: Page, capsys: pytest.CaptureFixture[str]
+def test_command_rewrites_the_same_page(
+    complete_run: Path, page: Page, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (whole / "report.html").write_text("old")
-    assert main(["report", str(whole)]) == 0
-    assert capsys.readouterr().out == f"written to {whole / 'report.html'}\n"
-    assert Page(whole / "report.html").source == page.source
-    assert not list(whole.glob(".*"))
+    (complete_run / "report.html").write_text("old")
+    assert main(["report", str(complete_run)]) == 0
+    assert capsys.readouterr().out == f"written to {complete_run / 'report.html'}\n"
+    assert Page(complete_run / "report.html").source == page.source
+    assert not list(complete_run.glob(".*"))
 
 
-def test_what_is_no_run_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_folder_without_a_run_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for folder in (tmp_path, tmp_path / "absent"):
         assert main(["report", str(folder)]) == 2
         error = capsys.readouterr().err
-        assert error.startswith(f"p3d: error: {folder} holds no log.jsonl, so it is no training")
+        assert error.startswith(f"p3d: error: {folder} has no log.jsonl, so it is not a training")
         assert error.count("\n") == 1
 
 
-def test_a_page_that_cannot_be_written_is_told(tmp_path: Path) -> None:
-    write_run(tmp_path, lines_of(1, 2))
+def test_page_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    write_run(tmp_path, make_log(1, 2))
     (tmp_path / "report.html").mkdir()
     with pytest.raises(UserError, match=r"report\.html: cannot be written"):
         write_run_report(tmp_path)
 
 
-def test_without_matplotlib_it_says_what_to_install(
-    whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_without_matplotlib_the_message_says_what_to_install(
+    complete_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert write_run_report(whole) is None
+    assert write_run_report(complete_run) is None
     assert capsys.readouterr().out == (
         "no report.html: it needs matplotlib: pip install 'p3d[report]'\n"
     )
-    assert main(["report", str(whole)]) == 2
+    assert main(["report", str(complete_run)]) == 2

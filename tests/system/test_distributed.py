@@ -1,4 +1,4 @@
-"""Several processes do what one would: steps, evaluation, stopping, failing."""
+"""Several processes give the results of one: training, evaluation, stopping, failing."""
 
 from __future__ import annotations
 
@@ -20,30 +20,31 @@ from p3d.system.distributed import Launch, read_launch
 from p3d.training.checkpoint import read_newest
 from p3d.training.train import run
 
-AGREEING = {"norms": "freeze-all", "dropout": 0.5, "lr": 1e-3}
+# Settings under which one and two processes give the same weights.
+SAME_ON_ALL = {"norms": "freeze-all", "dropout": 0.5, "lr": 1e-3}
 
 
-def test_two_processes_check_each_other() -> None:
+def test_steps_and_exchanges_of_two_processes() -> None:
     script = Path(__file__).parents[1] / "helpers" / "distributed_checks.py"
     output = finish(launch(2, script, module=False))
-    assert output.count("is content") == 2
+    assert output.count("all checks passed") == 2
 
 
 @pytest.fixture(scope="module")
 def pair(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a whole run of two processes, with 8 clips a step."""
+    """The folder of a complete run of two processes, with 8 clips a step."""
     out = tmp_path_factory.mktemp("pair") / "run"
-    output = finish(launch(2, *train_flags(sample, out, batch_size=4, **AGREEING)))
-    assert output.count("p3d63 (rgb") == 1, "only the main process speaks"
+    output = finish(launch(2, *train_flags(sample, out, batch_size=4, **SAME_ON_ALL)))
+    assert output.count("p3d63 (rgb") == 1, "only the main process prints"
     assert "4 steps of 8 clips, 4 at a time on each of 2 processes" in output
     assert "learning rate 0.001 (one-cycle)" in output
     return out
 
 
 def test_one_and_two_processes_agree(pair: Path, sample: Path, tmp_path: Path) -> None:
-    recipe = replace(TINY, **AGREEING)
+    recipe = replace(TINY, **SAME_ON_ALL)
     assert run(options(sample, tmp_path, recipe)) == 0
-    ours, theirs = newest(pair)["model"], newest(tmp_path)["model"]
+    ours, theirs = newest(pair).model, newest(tmp_path).model
     for name, tensor in ours.items():
         torch.testing.assert_close(tensor, theirs[name], rtol=1e-4, atol=1e-6, msg=name)
     together, alone = read_log(pair), read_log(tmp_path)
@@ -70,23 +71,21 @@ def test_two_processes_evaluate_every_video_once(pair: Path, sample: Path, tmp_p
     assert [row.split(",")[0] for row in rows[0]] == [row.split(",")[0] for row in rows[1]]
 
 
-def test_a_stopped_pair_is_finished_by_one_process(
-    pair: Path, sample: Path, tmp_path: Path
-) -> None:
-    flags = train_flags(sample, tmp_path, batch_size=4, resume=True, **AGREEING)
+def test_one_process_resumes_a_stopped_run_of_two(pair: Path, sample: Path, tmp_path: Path) -> None:
+    flags = train_flags(sample, tmp_path, batch_size=4, resume=True, **SAME_ON_ALL)
     process = launch(2, *flags)
     wait_for_step(process, tmp_path, 1)
     process.send_signal(signal.SIGTERM)
     output = process.communicate(timeout=240)[0]
     assert process.returncode != 0
     assert "stopped by SIGTERM in epoch 1 after step" in output
-    stopped = newest(tmp_path)["progress"]["step"]
+    stopped = newest(tmp_path).progress.step
     assert 1 <= stopped < 4
-    recipe = replace(TINY, batch_size=4, **AGREEING)
+    recipe = replace(TINY, batch_size=4, **SAME_ON_ALL)
     assert run(options(sample, tmp_path, recipe, resume=True)) == 0
     start = [line for line in read_log(tmp_path) if line["event"] == "start"][-1]
     assert (start["processes"], start["clips_per_step"]) == (1, 8)
-    ours, theirs = newest(tmp_path)["model"], newest(pair)["model"]
+    ours, theirs = newest(tmp_path).model, newest(pair).model
     for name, tensor in ours.items():
         torch.testing.assert_close(tensor, theirs[name], rtol=1e-4, atol=1e-6, msg=name)
 
@@ -99,7 +98,7 @@ def wait_for_step(process: object, out: Path, step: int) -> None:
         time.sleep(0.01)
 
 
-def test_one_process_that_fails_ends_all(sample: Path, tmp_path: Path) -> None:
+def test_a_failed_process_ends_all(sample: Path, tmp_path: Path) -> None:
     data = tmp_path / "set"
     copy_set(sample, data)
     broken = next(data.glob("train/*/*.avi"))
@@ -110,21 +109,27 @@ def test_one_process_that_fails_ends_all(sample: Path, tmp_path: Path) -> None:
     assert f"p3d: error: {broken}: " in output
 
 
-def test_torchruns_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_variables_of_torchrun_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR")
     for name in names:
         monkeypatch.delenv(name, raising=False)
     assert read_launch() == Launch(0, 1, 0)
-    monkeypatch.setenv("WORLD_SIZE", "4")  # some schedulers set it alone
+    monkeypatch.setenv("WORLD_SIZE", "4")  # some schedulers set only this one
     assert read_launch() == Launch(0, 1, 0)
     for name, value in zip(names, ("3", "4", "1", "localhost"), strict=True):
         monkeypatch.setenv(name, value)
     assert read_launch() == Launch(3, 4, 1, launched=True)
 
 
-def test_tf32_is_refused_where_there_is_none(sample: Path, tmp_path: Path) -> None:
+def test_tf32_is_an_error_on_a_cpu(sample: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--precision tf32 is for cuda and mlu"):
         run(options(sample, tmp_path, precision="tf32"))
+
+
+def test_processes_share_a_cpu() -> None:
     assert resolve_device("cpu", 3) == torch.device("cpu")
+
+
+def test_a_folder_without_checkpoints(tmp_path: Path) -> None:
     assert read_newest(tmp_path) == (None, ())
     assert find_checkpoints(tmp_path / "absent") == []

@@ -1,8 +1,10 @@
-"""Files appear whole, readable to those who may, and leave nothing behind."""
+"""Files are written completely or not at all, and folders are locked."""
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -11,8 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from p3d.errors import UserError
 from p3d.model.network import create_model
-from p3d.system.files import replacing
+from p3d.system.files import TEMPORARY, lock_folder, replacing
 from p3d.weights.metadata import save_model
 
 
@@ -20,7 +23,7 @@ def names(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir()]
 
 
-def test_the_file_appears_at_the_end(tmp_path: Path) -> None:
+def test_a_file_is_replaced_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
     path.write_text("old")
     with replacing(path) as temporary:
@@ -36,7 +39,7 @@ def write_half(path: Path) -> None:
         raise OSError("the disk is full")
 
 
-def test_a_block_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
+def test_a_failed_block_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
     path.write_text("old")
     with pytest.raises(OSError, match="the disk is full"):
@@ -45,7 +48,7 @@ def test_a_block_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
     assert names(tmp_path) == ["figures.json"]
 
 
-def test_a_killed_write_is_taken_over_by_the_next(tmp_path: Path) -> None:
+def test_the_next_write_overwrites_what_a_killed_one_left(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     script = (
         "import os, signal; from pathlib import Path; from p3d.system.files import replacing\n"
@@ -64,9 +67,45 @@ def test_a_killed_write_is_taken_over_by_the_next(tmp_path: Path) -> None:
     assert path.read_text() == "whole"
 
 
-@pytest.mark.skipif(os.name == "nt", reason="permissions are Unix's")
+@pytest.mark.parametrize("kind", ["file", "folder", "link", "second hard link"])
+def test_without_flush_a_file_folder_or_link_is_renamed(kind: str, tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_text("text")
+    if kind == "second hard link":
+        target.hardlink_to(source)
+    with replacing(target, flush=False) as temporary:
+        assert temporary.name.startswith(TEMPORARY)
+        assert not temporary.exists()
+        match kind:
+            case "file":
+                temporary.write_text("text")
+            case "folder":
+                temporary.mkdir()
+                (temporary / "frame.jpg").touch()
+            case "link":
+                temporary.symlink_to(source)
+            case "second hard link":
+                temporary.hardlink_to(source)
+    assert sorted(names(tmp_path)) == ["source", "target"]
+    assert names(target) == ["frame.jpg"] if kind == "folder" else target.read_text() == "text"
+
+
+def write_half_a_folder(path: Path) -> None:
+    with replacing(path, flush=False) as temporary:
+        temporary.mkdir()
+        (temporary / "frame.jpg").touch()
+        raise OSError("the disk is full")
+
+
+def test_a_failed_folder_is_deleted(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="the disk is full"):
+        write_half_a_folder(tmp_path / "frames")
+    assert names(tmp_path) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
 @pytest.mark.parametrize("umask", [0o022, 0o027])
-def test_saved_weights_have_the_permissions_of_any_new_file(tmp_path: Path, umask: int) -> None:
+def test_saved_weights_have_the_permissions_of_a_new_file(tmp_path: Path, umask: int) -> None:
     model = create_model("p3d63", num_classes=2)
     before = os.umask(umask)
     try:
@@ -77,3 +116,57 @@ def test_saved_weights_have_the_permissions_of_any_new_file(tmp_path: Path, umas
         os.umask(before)
     for path in tmp_path.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
+
+
+def lock_in_another_process(folder: Path) -> subprocess.Popen[str]:
+    script = (
+        "from pathlib import Path; from p3d.system.files import lock_folder\n"
+        f"with lock_folder(Path({str(folder)!r})):\n"
+        "    print('locked', flush=True); input()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "locked\n"
+    return process
+
+
+@pytest.mark.parametrize("end", ["exit", "SIGKILL"])
+def test_a_folder_is_locked_until_its_process_ends(tmp_path: Path, end: str) -> None:
+    process = lock_in_another_process(tmp_path)
+    assert names(tmp_path) == [".lock"]
+    with pytest.raises(UserError, match=f"{tmp_path}: another process is using this folder"):
+        lock(tmp_path)
+    if end == "SIGKILL":
+        process.kill()
+    process.communicate("\n")
+    assert process.returncode == (-signal.SIGKILL if end == "SIGKILL" else 0)
+    lock(tmp_path)
+
+
+def lock(folder: Path) -> None:
+    with lock_folder(folder):
+        pass
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK])
+def test_a_file_system_without_locks_gets_a_warning(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    lock(tmp_path)
+    warning = capsys.readouterr().err
+    assert warning.startswith(f"p3d: warning: {tmp_path}: this file system has no locks")
+    assert warning.count("\n") == 1
+
+
+def test_a_lock_file_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / ".lock").mkdir()
+    with pytest.raises(UserError, match="cannot be locked"):
+        lock(tmp_path)

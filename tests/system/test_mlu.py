@@ -1,4 +1,4 @@
-"""The path `--device mlu`, run whole on a simulated card: see `simulated_mlu/torch_mlu`."""
+"""`--device mlu` on a simulated card, see `helpers/simulated_mlu/torch_mlu`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from helpers import mlu_checks
-from helpers.mlu import obstacle
+from helpers.mlu import missing_requirement
 from helpers.processes import finish, launch, train_flags
 from p3d.cli import main
 from p3d.run_folder import BEST, find_checkpoints, read_log
@@ -27,8 +27,8 @@ HELPERS = ROOT / "tests" / "helpers"
 
 @pytest.fixture(scope="module")
 def env() -> dict[str, str]:
-    """The environment of a process that finds torch_mlu."""
-    reason = obstacle()
+    """Environment variables of a process that finds torch_mlu."""
+    reason = missing_requirement()
     if reason is not None:
         pytest.skip(reason)
     paths = [str(HELPERS / "simulated_mlu"), str(HELPERS), os.environ.get("PYTHONPATH", "")]
@@ -38,7 +38,7 @@ def env() -> dict[str, str]:
     }
 
 
-# ---- The card itself ----
+# The simulated card
 
 
 @pytest.fixture(scope="module")
@@ -59,16 +59,16 @@ def test_the_simulated_card(name: str, checks: dict[str, str | None]) -> None:
     assert checks[name] is None, checks[name]
 
 
-# ---- One process: the commands ----
+# Commands in one process
 
-SHORT = {"epochs": 1, "batch_size": 4}  # four steps and one validation
+SHORT = {"epochs": 1, "batch_size": 4}  # 4 steps and one validation
 
 
 class Done(NamedTuple):
-    """Where the commands have written, and what each said, by its name."""
+    """The folder that the commands wrote to, and the output of each command by name."""
 
     folder: Path
-    said: dict[str, str]
+    output: dict[str, str]
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def on_cpu(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def stopped(env: dict[str, str], sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the same run on the card, stopped on its way."""
+    """The folder of the same run on the card, stopped after a step."""
     out = tmp_path_factory.mktemp("mlu") / "run"
     process = subprocess.Popen(
         [sys.executable, "-m", "p3d", *train_flags(sample, out, device="mlu", workers=1, **SHORT)],
@@ -104,7 +104,7 @@ def stopped(env: dict[str, str], sample: Path, tmp_path_factory: pytest.TempPath
 
 @pytest.fixture(scope="module")
 def done(env: dict[str, str], sample: Path, stopped: Path, on_cpu: Path) -> Done:
-    """Every command on the card."""
+    """Results of every command on the card."""
     folder = stopped.parent
     weights = on_cpu / BEST
     video = next((sample / "test").glob("*/*"))
@@ -138,11 +138,11 @@ def done(env: dict[str, str], sample: Path, stopped: Path, on_cpu: Path) -> Done
         check=False,
     )
     assert child.returncode == 0, child.stderr
-    said = {}
+    outputs = {}
     for name, (code, output) in zip(commands, json.loads(child.stdout), strict=True):
         assert code == 0, output
-        said[name] = output
-    return Done(folder, said)
+        outputs[name] = output
+    return Done(folder, outputs)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -154,7 +154,7 @@ def assert_equal(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor])
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_a_stopped_run_goes_on_to_the_weights_of_the_cpu(done: Done, on_cpu: Path) -> None:
+def test_a_resumed_run_ends_with_the_weights_of_the_cpu(done: Done, on_cpu: Path) -> None:
     out = done.folder / "run"
     assert_equal(weights(out), weights(on_cpu))
     log = read_log(out)
@@ -162,14 +162,14 @@ def test_a_stopped_run_goes_on_to_the_weights_of_the_cpu(done: Done, on_cpu: Pat
     assert (out / "validation.csv").read_text() == (on_cpu / "validation.csv").read_text()
 
 
-def test_a_run_records_its_card(done: Done) -> None:
+def test_a_run_records_the_card_and_its_memory(done: Done) -> None:
     record = json.loads((done.folder / "run" / "environment.json").read_text())
     assert record["device"] == "mlu:0 (Simulated MLU, 24 GiB)"
     assert record["torch_mlu"] == "0.0+simulated"
-    held = [line["memory_mib"] for line in read_log(done.folder / "run") if "memory_mib" in line]
-    assert held
+    peaks = [line["memory_mib"] for line in read_log(done.folder / "run") if "memory_mib" in line]
+    assert peaks
     parameters = sum(tensor.nbytes for tensor in weights(done.folder / "run").values()) / 2**20
-    assert all(parameters < mib for mib in held)
+    assert all(parameters < mib for mib in peaks)
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
@@ -183,25 +183,27 @@ def test_trains_in_mixed_precision(precision: str, done: Done) -> None:
     assert all(tensor.isfinite().all() for tensor in kept.values())
 
 
-def test_measures_and_predicts_as_on_the_cpu(
+def test_evaluates_and_predicts_as_on_the_cpu(
     done: Done, sample: Path, on_cpu: Path, tmp_path: Path
 ) -> None:
     scoring = ["--weights", str(on_cpu / BEST), "--clips", "2", "--device", "cpu"]
     assert main(["eval", "--data", str(sample), "--out", str(tmp_path), *scoring]) == 0
     ours, theirs = (
-        (place / "scores.csv").read_text() for place in (done.folder / "eval", tmp_path)
+        (folder / "scores.csv").read_text() for folder in (done.folder / "eval", tmp_path)
     )
     assert ours == theirs
-    assert "mlu" in done.said["eval"]  # --device auto
-    full, half = (json.loads(done.said[name]) for name in ("predict", "predict fp16"))
+    assert "mlu" in done.output["eval"]  # --device auto
+    full, half = (json.loads(done.output[name]) for name in ("predict", "predict fp16"))
     assert full.keys() == half.keys()
 
 
-def test_times_training_on_the_card(done: Done) -> None:
-    assert "Simulated MLU" in done.said["bench"]
+def test_benchmarks_training_on_the_card(done: Done) -> None:
+    assert "Simulated MLU" in done.output["bench"]
 
 
-def test_without_a_card_one_line_says_so(env: dict[str, str], sample: Path, tmp_path: Path) -> None:
+def test_a_missing_card_is_a_one_line_error(
+    env: dict[str, str], sample: Path, tmp_path: Path
+) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "p3d", *train_flags(sample, tmp_path / "run", device="mlu")],
         env=env | {"MLU_VISIBLE_DEVICES": ""},
@@ -214,20 +216,20 @@ def test_without_a_card_one_line_says_so(env: dict[str, str], sample: Path, tmp_
     assert len(done.stderr.splitlines()) == 1
 
 
-# ---- Two processes, a card each ----
+# Two processes with a card each
 
 
-def test_two_cards_add_up_their_gradients(env: dict[str, str]) -> None:
+def test_two_cards_train_together(env: dict[str, str]) -> None:
     output = finish(launch(2, HELPERS / "mlu_pair.py", env=env, module=False))
-    assert output.count("is content") == 2
+    assert output.count("all checks passed") == 2
 
 
-def test_the_model_zoos_script_trains_on_two_cards(
+def test_the_model_zoo_script_trains_on_two_cards(
     env: dict[str, str], sample: Path, on_cpu: Path, tmp_path: Path
 ) -> None:
     command = Path(sys.executable).parent / "p3d"
     if not command.exists():
-        pytest.skip(f"p3d is not installed beside {sys.executable}")
+        pytest.skip(f"p3d is not installed next to {sys.executable}")
     tiny = "--network p3d63 --num-frames 4 --resize 20 20 --crop 16 --max-steps 1 --wiring author"
     done = subprocess.run(
         ["bash", ROOT / "run_scripts" / "P3D_AMP_60E_8MLUs_Train.sh", *tiny.split()],

@@ -20,9 +20,10 @@ from helpers.processes import finish, launch, train_flags
 from helpers.runs import assert_equal_weights, newest, options
 from p3d.errors import UserError
 from p3d.run_folder import BEST, find_checkpoints, read_log
-from p3d.system.files import held
-from p3d.training.checkpoint import Saver, check_room
+from p3d.system.files import lock_folder
+from p3d.training.checkpoint import CheckpointState, Saver, check_room
 from p3d.training.log import RunLog
+from p3d.training.progress import Progress
 from p3d.training.train import run
 
 
@@ -131,29 +132,32 @@ def test_a_full_disk_costs_a_message_not_the_run(whole: Path, sample: Path, tmp_
     assert all(torch.equal(kept[name], expected[name]) for name in expected)
 
 
+def checkpoint_of(step: int) -> CheckpointState:
+    return CheckpointState({}, {}, {}, {}, {}, 1, Progress(step=step), {})
+
+
 def test_a_failed_save_leaves_the_checkpoints_before_it(tmp_path: Path, capsys) -> None:
     with RunLog(tmp_path, 0) as log:
         saver = Saver(tmp_path, log, minutes=10, steps=3, keep=1)
-        saver.save(3, {"value": 3})
+        saver.save(checkpoint_of(3))
         (tmp_path / "checkpoint-0000006.pt").mkdir()  # nothing can be written there
         (tmp_path / "checkpoint-0000006.pt" / "in the way").touch()
-        saver.save(6, {"value": 6})
+        saver.save(checkpoint_of(6))
         assert saver.failed
         assert "NOT SAVED: " in capsys.readouterr().err
         assert (tmp_path / "checkpoint-0000003.pt").exists()
-        saver.save(9, {"value": 9})
+        saver.save(checkpoint_of(9))
         assert not saver.failed
-    assert newest(tmp_path)["value"] == 9
+    assert newest(tmp_path).progress.step == 9
     assert [step for step in range(1, 8) if saver.is_due(step)] == [3, 6]
 
 
 def test_a_run_has_one_writer(sample: Path, tmp_path: Path) -> None:
-    with held(tmp_path) as is_ours:
-        assert is_ours
-        with pytest.raises(UserError, match=r"another process is at work in .*; let it end"):
-            run(options(sample, tmp_path))
-    with held(tmp_path) as is_ours:
-        assert is_ours
+    words = "another process is using this folder; wait for it to end"
+    with lock_folder(tmp_path), pytest.raises(UserError, match=words):
+        run(options(sample, tmp_path))
+    with lock_folder(tmp_path):
+        pass
 
 
 def test_there_must_be_room_for_a_checkpoint(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from p3d.run_folder import FILE, read_log
+from p3d.run_folder import LOG_FILE, read_log
 from p3d.training.log import RunLog
 from p3d.video.flow_file import quantise
 from p3d.video.thumbnails import flow_colours
@@ -71,14 +71,14 @@ def test_damaged_lines_hide_no_others(
 ) -> None:
     lines = [json.dumps(line).encode() for line in LINES]
     folder = tmp_path_factory.mktemp("log")
-    (folder / FILE).write_bytes(b"\n".join([*lines[:place], damage, *lines[place:]]))
+    (folder / LOG_FILE).write_bytes(b"\n".join([*lines[:place], damage, *lines[place:]]))
     assert read_log(folder) == LINES
 
 
 def test_a_full_disk_costs_lines_and_one_warning(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    full, path = Path("/dev/full"), tmp_path / FILE
+    full, path = Path("/dev/full"), tmp_path / LOG_FILE
     if not full.exists():
         pytest.skip("this system has no /dev/full")
     with RunLog(tmp_path, 0) as log:
@@ -134,7 +134,7 @@ def test_a_line_that_no_longer_fits_is_taken_back(tmp_path: Path) -> None:
     fitted = written.index(21)
     assert written == [*range(1, fitted + 1), *range(21, 31), 41]
     assert 5 < fitted < 20
-    text = (tmp_path / FILE).read_text()
+    text = (tmp_path / LOG_FILE).read_text()
     assert all(json.loads(line) for line in text.split("\n") if line)
 
 
@@ -200,7 +200,7 @@ def test_tensorboard_gets_clips_as_moving_pictures(tmp_path: Path) -> None:
 def test_clips_are_nothing_without_tensorboard(tmp_path: Path) -> None:
     with RunLog(tmp_path, 0) as log:
         log.write_clips("training", clip_of([(1, 2, 3)])[None], 1, ["one"])
-    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+    assert [path.name for path in tmp_path.iterdir()] == [LOG_FILE]
 
 
 def test_flow_clips_are_shown_in_colour(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def test_every_parameter_is_in_one_group_or_frozen(recipe: Recipe) -> None:
 
 def test_groups_have_the_authors_multipliers_and_decays(shared: P3D) -> None:
     found = {
-        group.name: (group.rate, group.weight_decay, len(group.parameters))
+        group.name: (group.lr_mult, group.weight_decay, len(group.parameters))
         for group in parameter_groups(shared, MULTIPLIED)
     }
     assert found == {

@@ -18,7 +18,7 @@ from p3d.system.device import Precision, autocast
 from p3d.training.checkpoint import write_checkpoint
 from p3d.training.memory import activation_bytes
 from p3d.training.optim import build_optimizer, build_schedule, freeze, parameter_groups
-from p3d.training.plan import Plan, disk_bytes, make_plan, rate_points, render
+from p3d.training.plan import Plan, disk_bytes, lr_points, make_plan, render
 from p3d.training.recipes import UCF101, UCF101_PAPER, Recipe, Schedule
 from p3d.training.step import train_step
 from p3d.training.train import run
@@ -44,9 +44,7 @@ def test_the_papers_recipe_on_the_released_network() -> None:
     model = skeleton(P3DConfig("p3d199", 101))
     freeze(model, UCF101_PAPER)
     plan = plan_of(model, UCF101_PAPER, 61, 7500)
-    rates = {
-        group.name: (group.rate, group.multiplier, group.weight_decay) for group in plan.groups
-    }
+    rates = {group.name: (group.lr, group.lr_mult, group.weight_decay) for group in plan.groups}
     assert rates == {
         "stem weights": (1e-3, 1.0, 1e-4),
         "stem BN": (1e-3, 1.0, 0.0),
@@ -58,7 +56,7 @@ def test_the_papers_recipe_on_the_released_network() -> None:
     assert trained + plan.frozen_parameters == 65_879_589
     assert plan.memory.gradients == 4 * trained
     assert plan.clips_per_step == "128 clips, 16 at a time"
-    assert [point.rate for point in plan.points] == pytest.approx(
+    assert [point.lr for point in plan.points] == pytest.approx(
         [1e-3] * 4 + [1e-4] * 4 + [1e-5] * 2
     )
     text = render(plan)
@@ -78,12 +76,12 @@ def test_the_rates_are_those_that_training_steps_through(schedule: Schedule, ste
         group = next(g for g in optimizer.param_groups if g["name"] == "convolutions")
         rates.append(group["lr"])
         scheduler.step()
-    points = rate_points(recipe, 8, steps)
+    points = lr_points(recipe, 8, steps)
     assert len(points) == min(10, steps)
     assert (points[0].step, points[-1].step) == (1, steps)
     for point, following in zip(points, [*(p.step for p in points[1:]), steps + 1], strict=True):
         stretch = rates[point.step - 1 : following - 1]
-        assert point.rate == stretch[0]
+        assert point.lr == stretch[0]
         assert (point.lowest, point.highest) == (min(stretch), max(stretch))
         assert point.epoch == (point.step - 1) // 8 + 1
 
@@ -138,7 +136,7 @@ def test_activations_are_counted_as_autograd_keeps_them(
 def test_recomputed_blocks_keep_their_inputs_and_one_block_whole() -> None:
     model = skeleton(P3DConfig("p3d63", 4))
     whole = activation_bytes(model, UCF101, "fp32")
-    model.recomputes = True
+    model.checkpoint_activations = True
     few = activation_bytes(model, UCF101, "fp32")
     assert 0.4 * whole < few < 0.7 * whole
     one, two = (activation_bytes(model, replace(UCF101, batch_size=n), "fp32") for n in (1, 2))
@@ -156,7 +154,7 @@ def test_the_files_have_the_sizes_foretold(sample: Path, tmp_path: Path) -> None
     built, batches = tiny_run(sample, TINY)
     best, checkpoint = disk_bytes(built.model, TINY)
     train_step(built, (batches[0],))
-    write_checkpoint(tmp_path / "checkpoint", built.state())
+    write_checkpoint(tmp_path / "checkpoint", built.checkpoint({}))
     save_model(built.model, tmp_path / "best.safetensors")
     assert checkpoint == pytest.approx((tmp_path / "checkpoint").stat().st_size, rel=0.01)
     assert best == pytest.approx((tmp_path / "best.safetensors").stat().st_size, rel=0.01)
@@ -176,7 +174,7 @@ def test_what_is_concluded_of_the_weights_is_said(sample: Path, tmp_path: Path, 
     save_model(model, tmp_path / "three.safetensors")
     planned = options(sample, tmp_path / "run", plan=True, weights=tmp_path / "three.safetensors")
     assert run(planned) == 0
-    assert "classifier of 3 classes is left out" in capsys.readouterr().out
+    assert "classifier of 3 classes is skipped" in capsys.readouterr().out
     assert not (tmp_path / "run").exists()
 
 

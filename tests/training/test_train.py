@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,19 @@ import pytest
 import torch
 
 from helpers.runs import TINY, assert_equal_weights, copy_set, newest, options, tiny_run, weights
+from p3d.cli import main, parse_options
 from p3d.data.layouts import DataOptions, read_dataset
 from p3d.data.loader import Batch
+from p3d.data.splits import SplitRule
 from p3d.errors import BadVideoError, UserError
 from p3d.run_folder import BEST, find_checkpoints, read_log
+from p3d.system.files import write_json
+from p3d.system.options import DeviceOptions, plain_options
 from p3d.training import loop as train_loop
-from p3d.training.console import summarise
-from p3d.training.state import Run
+from p3d.training.checkpoint import read_checkpoint
+from p3d.training.console import print_summary
+from p3d.training.options import TrainOptions
+from p3d.training.state import TrainState
 from p3d.training.step import train_step
 from p3d.training.train import run
 from p3d.weights.loading import load_model
@@ -107,9 +114,9 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
     process.send_signal(number)
     output = process.communicate(timeout=120)[0]
     assert process.returncode == 128 + number, output
-    assert "the same command with --resume goes on" in output
+    assert "the same command with --resume continues" in output
     assert "Traceback" not in output
-    stopped = newest(tmp_path)["progress"]["step"]
+    stopped = newest(tmp_path).progress.step
     assert 1 <= stopped < 4
     assert run(options(sample, tmp_path, resume=True)) == 0
     assert_equal_weights(tmp_path, finished)
@@ -127,7 +134,7 @@ def test_resuming_a_finished_run_changes_nothing(finished: Path, sample: Path, c
 def test_resuming_starts_where_there_is_no_run(sample: Path, tmp_path: Path) -> None:
     recipe = replace(TINY, max_steps=1)
     assert run(options(sample, tmp_path, recipe, resume=True)) == 0
-    assert newest(tmp_path)["progress"]["step"] == 1
+    assert newest(tmp_path).progress.step == 1
 
 
 def test_a_run_is_not_overwritten(finished: Path, sample: Path) -> None:
@@ -176,7 +183,7 @@ def test_accumulated_batches_step_like_one_large_batch(sample: Path) -> None:
 def test_recomputed_activations_change_nothing(sample: Path) -> None:
     kept, batches = tiny_run(sample, TINY)
     forgotten, _ = tiny_run(sample, TINY)
-    forgotten.model.recomputes = True
+    forgotten.model.checkpoint_activations = True
     for batch in batches:
         assert train_step(kept, (batch,)) == train_step(forgotten, (batch,))
     ours, theirs = forgotten.model.state_dict(), kept.model.state_dict()
@@ -229,8 +236,8 @@ def test_patience_ends_a_run_that_no_longer_improves(sample: Path, tmp_path: Pat
 
 
 def test_a_log_that_was_lost_is_no_error(tmp_path: Path, capsys) -> None:
-    summarise(tmp_path)
-    assert "has no whole epoch" in capsys.readouterr().out
+    print_summary(tmp_path)
+    assert "has no complete epoch" in capsys.readouterr().out
 
 
 def test_scores_that_are_no_numbers_do_not_end_a_run(
@@ -239,9 +246,9 @@ def test_scores_that_are_no_numbers_do_not_end_a_run(
     """Training itself goes well; in evaluation, with running statistics, the network overflows."""
     step = train_loop.train_step
 
-    def step_and_spoil(run: Run, batches: Any) -> Any:
-        run.model.stem.bn.running_var.fill_(torch.nan)
-        return step(run, batches)
+    def step_and_spoil(state: TrainState, batches: Any) -> Any:
+        state.model.stem.bn.running_var.fill_(torch.nan)
+        return step(state, batches)
 
     monkeypatch.setattr(train_loop, "train_step", step_and_spoil)
     assert run(options(sample, tmp_path, replace(TINY, epochs=1))) == 0
@@ -293,3 +300,106 @@ def test_tensorboard_gets_the_scalars(sample: Path, tmp_path: Path) -> None:
     assert "step/loss" in events.Tags()["scalars"]
     assert "epoch/validation_top1" in events.Tags()["scalars"]
     assert "train/clips/0" in events.Tags()["images"]
+
+
+def test_a_resume_needs_the_checkpoint_alone(
+    finished: Path, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The weights that the run started from may be moved or deleted."""
+    weights_file = tmp_path / "start.safetensors"
+    weights_file.write_bytes((finished / BEST).read_bytes())
+    recipe = replace(TINY, lr=1e-3)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert run(options(sample, whole, recipe, weights=weights_file)) == 0
+    assert run(options(sample, parts, recipe, weights=weights_file)) == 0
+    find_checkpoints(parts)[0].unlink()
+    weights_file.unlink()
+    capsys.readouterr()
+    assert run(options(sample, parts, recipe, weights=weights_file, resume=True)) == 0
+    assert "resuming in epoch 2 after step 2" in capsys.readouterr().out
+    assert_equal_weights(parts, whole)
+
+
+def test_resumes_from_a_checkpoint_of_the_first_version(
+    finished: Path, sample: Path, tmp_path: Path
+) -> None:
+    before = find_checkpoints(finished)[1]
+    contents = torch.load(before, weights_only=True)
+    del contents["version"]
+    for group in contents["optimizer"]["param_groups"]:
+        group["rate"] = group.pop("lr_mult")
+    torch.save(contents, tmp_path / before.name)
+    assert run(options(sample, tmp_path, resume=True)) == 0
+    assert_equal_weights(tmp_path, finished)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda contents: contents.update(version=3), "version 3 is newer than 2; upgrade p3d"),
+        (lambda contents: contents.pop("optimizer"), "entry 'optimizer' is missing or damaged"),
+        (lambda contents: contents.update(clips_per_step="8"), "entry 'clips_per_step' is missing"),
+        (lambda contents: contents["progress"].pop("step"), "entry 'progress' is damaged"),
+    ],
+)
+def test_a_checkpoint_with_other_contents_is_refused_in_one_line(
+    change: Callable[[dict[str, Any]], Any], reason: str, finished: Path, tmp_path: Path
+) -> None:
+    contents = torch.load(find_checkpoints(finished)[0], weights_only=True)
+    change(contents)
+    path = tmp_path / "checkpoint-0000004.pt"
+    torch.save(contents, path)
+    with pytest.raises(UserError) as caught:
+        read_checkpoint(path)
+    assert str(caught.value).startswith(f"{path}: the checkpoint cannot be used (")
+    assert reason in str(caught.value)
+
+
+def test_starts_from_a_saved_configuration(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = finished / "config.json"
+    out = tmp_path / "run"
+    command = ["train", "--config", str(config), "--out", str(out), "--max-steps", "1"]
+    assert main(command) == 0
+    before, now = (json.loads(path.read_text()) for path in (config, out / "config.json"))
+    assert now == before | {
+        "resume": False,
+        "out": str(out),
+        "recipe": before["recipe"] | {"max_steps": 1},
+    }
+    assert newest(out).progress.step == 1
+    capsys.readouterr()
+    assert main(["train", "--config", str(config)]) == 2
+    assert "already holds a run; add --resume" in capsys.readouterr().err
+    assert main([*command, "--recipe", "sample"]) == 2
+    assert "give --config or --recipe, not both" in capsys.readouterr().err
+
+
+def test_every_kind_of_option_survives_a_saved_configuration(tmp_path: Path) -> None:
+    wanted = TrainOptions(
+        data=DataOptions(
+            tmp_path / "my videos",
+            fold=2,
+            allow_missing=True,
+            splits=SplitRule(group_pattern="-([^_]+)_", test_groups=("daria", "moshe")),
+        ),
+        recipe=replace(TINY, milestones=(), nesterov=False, clip_gradients=None, lr=1e-9),
+        weights=tmp_path / "--odd name.pth",
+        compute=DeviceOptions("cpu", "bf16", compile=True),
+        save_steps=5,
+        tensorboard=True,
+    )
+    path = tmp_path / "config.json"
+    write_json(path, plain_options(wanted))
+    assert parse_options("train", [f"--config={path}"]) == wanted
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"recipe": 1}', "{"])
+def test_a_file_that_is_not_a_configuration_is_one_line(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    assert main(["train", "--config", str(path)]) == 2
+    assert capsys.readouterr().err.startswith(f"p3d: error: --config {path}: ")

@@ -1,4 +1,4 @@
-"""P3D-199 against an interpreter of the graph that the paper's authors released, in float64."""
+"""P3D-199 against the graph that the paper's authors released, interpreted in float64."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from helpers.weight_files import authors_table, interpret, random_blobs, write_caffemodel
 from p3d.model.network import P3D
 from p3d.weights.loading import load_model
-from p3d.weights.port import to_port as to_port_state_dict
+from p3d.weights.port import to_port
 
 CLASSES = 7
-# Our stage, and the layer of the graph that puts out the same.
+# Our stages and the layers of the graph with the same output.
 STAGES = {"stem": "pool1", "res2": "res2c_relu", "res3": "res3b7_relu", "res4": "res4b35_relu"}
 
 
 def stage_outputs(model: P3D, clip: Tensor) -> dict[str, Tensor]:
-    """Outputs of stem and stages as `(N, C, T, H, W)`, and the logits."""
+    """Return the outputs of stem and stages as `(N, C, T, H, W)`, and the logits."""
     outputs: dict[str, Tensor] = {}
 
     def keep(name: str):
@@ -65,7 +65,7 @@ def flow(tmp_path_factory: pytest.TempPathFactory) -> tuple[Blobs, Path]:
 @pytest.mark.parametrize(
     ("modality", "channels", "shape"), [("rgb", 3, (16, 64, 64)), ("flow", 2, (16, 52, 44))]
 )
-def test_every_stage_computes_what_the_authors_graph_does(
+def test_every_stage_equals_the_authors_graph(
     request: pytest.FixtureRequest, modality: str, channels: int, shape: tuple[int, int, int]
 ) -> None:
     blobs, path = request.getfixturevalue(modality)
@@ -88,7 +88,7 @@ def test_caffe_and_port_files_of_the_same_weights_give_the_same_network(
     tmp_path: Path, rgb: tuple[Blobs, Path]
 ) -> None:
     from_caffe = load_model(rgb[1])
-    port = {f"module.{k}": v for k, v in to_port_state_dict(from_caffe.state_dict()).items()}
+    port = {f"module.{k}": v for k, v in to_port(from_caffe.state_dict()).items()}
     torch.save({"state_dict": port, "epoch": 1, "best_prec1": 0.5}, tmp_path / "p3d.pth.tar")
 
     from_port = load_model(tmp_path / "p3d.pth.tar", wiring="author", preprocessing="authors")

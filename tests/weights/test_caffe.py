@@ -1,4 +1,4 @@
-"""The details of `.caffemodel` files: names, shapes, packing, and what is refused."""
+"""Reading `.caffemodel` files: names, shapes, packing and errors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from helpers.weight_files import blob, field, layer, randomise
+from helpers.weight_files import blob, field, layer, randomize
 from p3d.errors import UserError
 from p3d.model.network import create_model
 from p3d.preprocessing import AUTHORS, AUTHORS_FLOW
@@ -32,7 +32,7 @@ from p3d.weights.loading import load_model
         ("pool5", None),
     ],
 )
-def test_layers_have_our_names(name: str, ours: str | None) -> None:
+def test_layers_get_our_names(name: str, ours: str | None) -> None:
     assert our_layer(name) == ours
 
 
@@ -41,7 +41,7 @@ LEAVES = ("weight", "bias", "running_mean", "running_var")
 
 
 def caffe_name(module: str, *, letters: bool) -> str:
-    """Caffe's name of one of our modules, such as "res2.1.temporal.bn"."""
+    """Return Caffe's name of one of our modules, such as "res2.1.temporal.bn"."""
     kind = module.rpartition(".")[2].replace("conv", "res")
     if module.startswith("stem"):
         return "conv1" if kind == "res" else "bn_conv1"
@@ -54,7 +54,7 @@ def caffe_name(module: str, *, letters: bool) -> str:
 def caffemodel(
     state: dict[str, Tensor], *, letters: bool = True, legacy: bool = False, head: str = "fc_x"
 ) -> bytes:
-    """A `.caffemodel` of our tensors, with the blobs in the shapes that Caffe gives them."""
+    """Encode our tensors as a `.caffemodel`, in the shapes that Caffe gives to blobs."""
     chunks = []
     for key, value in state.items():
         module, _, leaf = key.rpartition(".")
@@ -73,11 +73,11 @@ def caffemodel(
 
 @pytest.fixture(scope="module")
 def flow_state() -> dict[str, Tensor]:
-    return randomise(create_model("p3d63", num_classes=4, modality="flow").state_dict())
+    return randomize(create_model("p3d63", num_classes=4, modality="flow").state_dict())
 
 
 @pytest.mark.parametrize(("letters", "legacy"), [(True, False), (False, True)])
-def test_any_depth_naming_and_input_is_read(
+def test_reads_both_namings_and_both_shapes(
     flow_state: dict[str, Tensor], tmp_path: Path, letters: bool, legacy: bool
 ) -> None:
     path = tmp_path / "flow.caffemodel"
@@ -89,13 +89,13 @@ def test_any_depth_naming_and_input_is_read(
         assert torch.equal(value, flow_state[key].to(value.dtype)), key
 
 
-def test_rgb_files_take_the_authors_pixels(tmp_path: Path) -> None:
-    state = randomise(create_model("p3d63", num_classes=2).state_dict())
+def test_rgb_files_get_the_authors_preprocessing(tmp_path: Path) -> None:
+    state = randomize(create_model("p3d63", num_classes=2).state_dict())
     (tmp_path / "rgb.caffemodel").write_bytes(caffemodel(state))
     assert describe_file(tmp_path / "rgb.caffemodel").preprocessing == AUTHORS
 
 
-def test_values_may_come_in_several_runs_or_as_doubles(tmp_path: Path) -> None:
+def test_values_can_be_split_or_doubles(tmp_path: Path) -> None:
     values = torch.randn(3, 4)
     data = values.numpy().astype("<f4").tobytes()
     shape = field(7, field(1, bytes([3, 4])))
@@ -113,7 +113,7 @@ ONE = blob(torch.ones(2, 3, 1, 1, 1))
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         (layer("inception_3a", "Convolution", [ONE]), "layer inception_3a .* another network"),
         (layer("conv1", "Convolution", [ONE, ONE]), "layer conv1 has 2 blobs"),
@@ -121,19 +121,19 @@ ONE = blob(torch.ones(2, 3, 1, 1, 1))
         (layer("fc", "InnerProduct", [ONE]), "layer fc has 1 blobs"),
         (layer("conv1", "Convolution", [ONE]) * 2, "a second time"),
         (layer("conv1", "Convolution", [field(7, field(1, b"\x02"))]), "0 packed values"),
-        (field(1, b"some network"), "holds no layers"),
-        (layer("conv1", "Convolution", [ONE])[:-4], "nor a whole .caffemodel"),
+        (field(1, b"some network"), "has no layers"),
+        (layer("conv1", "Convolution", [ONE])[:-4], "nor a complete .caffemodel"),
     ],
 )
-def test_what_is_no_p3d_is_refused(tmp_path: Path, data: bytes, said: str) -> None:
+def test_rejects_other_files(tmp_path: Path, data: bytes, message: str) -> None:
     path = tmp_path / "x.caffemodel"
     path.write_bytes(data)
-    with pytest.raises(UserError, match=said) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         load_model(path)
     assert str(caught.value).startswith(f"{path}: ")
 
 
-def test_an_incomplete_network_is_refused(flow_state: dict[str, Tensor], tmp_path: Path) -> None:
+def test_rejects_an_incomplete_network(flow_state: dict[str, Tensor], tmp_path: Path) -> None:
     state = dict(flow_state)
     del state["res3.2.expand.conv.weight"]
     (tmp_path / "x.caffemodel").write_bytes(caffemodel(state))

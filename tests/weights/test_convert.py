@@ -1,4 +1,4 @@
-"""`p3d convert`, from foreign files to ours."""
+"""`p3d convert`."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ import torch
 from p3d.errors import UserError
 from p3d.model.network import create_model
 from p3d.preprocessing import AUTHORS
-from p3d.weights.convert import ConvertOptions, convert, run
+from p3d.weights.convert import ConvertOptions, run
 from p3d.weights.describe import describe_file
 from p3d.weights.loading import load_model
-from p3d.weights.port import to_port as to_port_state_dict
+from p3d.weights.port import to_port
 
 
 @pytest.fixture
 def port_file(tmp_path: Path) -> Path:
     model = create_model("p3d63", num_classes=2)
     path = tmp_path / "in.pth.tar"
-    torch.save({"state_dict": to_port_state_dict(model.state_dict())}, path)
+    torch.save({"state_dict": to_port(model.state_dict())}, path)
     return path
 
 
-def test_a_port_file_becomes_ours(
+def test_converts_a_port_file(
     port_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = tmp_path / "names.txt"
     names.write_text("stand up\nsit down\n\n")
     out = tmp_path / "out.safetensors"
     run(ConvertOptions(port_file, out, wiring="author", preprocessing="authors", class_names=names))
-    said = capsys.readouterr().out
-    assert "port file whose stem saw" in said
-    assert f"wrote {out}" in said
+    output = capsys.readouterr().out
+    assert "port file whose stem saw" in output
+    assert f"wrote {out}" in output
     file = describe_file(out)
     assert (file.format, file.config.wiring, file.preprocessing) == ("p3d", "author", AUTHORS)
     assert file.class_names == ("stand up", "sit down")
@@ -42,19 +42,19 @@ def test_a_port_file_becomes_ours(
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
-def test_nothing_is_overwritten_unasked(port_file: Path, tmp_path: Path) -> None:
+def test_overwrites_only_on_request(port_file: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is the input itself"):
-        convert(port_file, port_file, overwrite=True)
+        run(ConvertOptions(port_file, port_file, force=True))
     out = tmp_path / "out.safetensors"
     out.write_text("precious")
     with pytest.raises(UserError, match="exists already"):
-        convert(port_file, out)
+        run(ConvertOptions(port_file, out))
     assert out.read_text() == "precious"
-    convert(port_file, out, overwrite=True)
+    run(ConvertOptions(port_file, out, force=True))
     assert load_model(out).config.num_classes == 2
 
 
-def test_bad_names_are_refused(port_file: Path, tmp_path: Path) -> None:
+def test_rejects_unreadable_class_names(port_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.safetensors"
     with pytest.raises(UserError, match="class names cannot be read"):
         run(ConvertOptions(port_file, out, class_names=tmp_path / "none.txt"))

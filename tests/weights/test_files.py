@@ -1,4 +1,4 @@
-"""Our own files: complete, atomic, strict; and every kind of bad file, each with its one line."""
+"""Saving and loading our own files, and the error for every kind of bad file."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
 
 
-def test_a_saved_model_comes_back_whole(model: P3D, saved: Path) -> None:
+def test_saves_and_loads_a_model(model: P3D, saved: Path) -> None:
     loaded = load_model(saved)
     assert not loaded.training
     assert (loaded.config, loaded.preprocessing) == (model.config, model.preprocessing)
@@ -55,7 +55,7 @@ def test_a_saved_model_comes_back_whole(model: P3D, saved: Path) -> None:
     assert {key: value.stride() for key, value in loaded.state_dict().items()} == strides
 
 
-def test_a_file_says_what_it_is(model: P3D, saved: Path) -> None:
+def test_describes_a_file(model: P3D, saved: Path) -> None:
     file = describe_file(saved)
     assert (file.format, file.config, file.class_names) == ("p3d", model.config, NAMES)
     assert (file.source, file.recipe, file.notes) == ("made up", {"epochs": 3}, ())
@@ -78,7 +78,7 @@ def test_a_training_checkpoint_is_a_weight_file(model: P3D, tmp_path: Path) -> N
     assert same(loaded.state_dict(), model.state_dict())
 
 
-def test_a_bare_state_dict_of_ours_takes_the_defaults(model: P3D, tmp_path: Path) -> None:
+def test_a_bare_state_dict_gets_the_defaults(model: P3D, tmp_path: Path) -> None:
     save_file(
         {k: v.contiguous() for k, v in model.state_dict().items()}, tmp_path / "bare.safetensors"
     )
@@ -87,23 +87,23 @@ def test_a_bare_state_dict_of_ours_takes_the_defaults(model: P3D, tmp_path: Path
     assert "bare p3d state dict" in file.notes[0]
 
 
-def test_overrides_are_obeyed_and_noted(saved: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_overrides_apply_and_are_logged(saved: Path, caplog: pytest.LogCaptureFixture) -> None:
     loaded = load_model(
         saved, wiring="author", num_classes=5, class_names=list("abcde"), preprocessing="authors"
     )
     assert (loaded.config.wiring, loaded.config.num_classes) == ("author", 5)
     assert loaded.class_names == tuple("abcde")
     assert loaded.preprocessing == AUTHORS
-    assert "wiring is author as asked; the file's is port" in caplog.text
-    assert "classifier of 3 classes is dropped" in caplog.text
+    assert "wiring is author as requested; the file's is port" in caplog.text
+    assert "classifier of 3 classes is replaced" in caplog.text
     assert load_model(saved, num_classes=4).class_names is None
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "message"),
     [
         ({"class_names": ["a"]}, "1 class names were given for 3 classes"),
-        ({"modality": "flow"}, "leave modality out"),
+        ({"modality": "flow"}, "omit the modality"),
         ({"preprocessing": "inception"}, "no preprocessing is called 'inception'"),
         ({"wiring": "caffe"}, "no wiring is called 'caffe'"),
         ({"variant": "2d"}, "13 unexpected|78 unexpected"),
@@ -114,15 +114,15 @@ def test_overrides_are_obeyed_and_noted(saved: Path, caplog: pytest.LogCaptureFi
         ),
     ],
 )
-def test_overrides_that_cannot_be_are_refused(saved: Path, overrides: dict, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_rejects_invalid_overrides(saved: Path, overrides: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         load_model(saved, **overrides)
 
 
-# ------------------------------------------------------------------ filling a model
+# ------------------------------------------------------------------ loading into a model
 
 
-def test_pretrained_weights_fill_a_model_of_other_classes(model: P3D, saved: Path) -> None:
+def test_pretrained_weights_of_other_classes_keep_the_classifier(model: P3D, saved: Path) -> None:
     mine = create_model("p3d63", num_classes=4, wiring="port", variant="C")
     head = mine.fc.weight.detach().clone()
     mine.preprocessing = Preprocessing(num_frames=32)
@@ -130,10 +130,10 @@ def test_pretrained_weights_fill_a_model_of_other_classes(model: P3D, saved: Pat
     assert torch.equal(mine.fc.weight, head)
     assert torch.equal(mine.res4[1].reduce.conv.weight, model.res4[1].reduce.conv.weight)
     assert mine.preprocessing.num_frames == 32
-    assert "classifier of 3 classes is left out" in notes[0]
+    assert "classifier of 3 classes is skipped" in notes[0]
 
 
-def test_pretrained_weights_bring_their_pixels(model: P3D, tmp_path: Path) -> None:
+def test_pretrained_weights_bring_their_normalization(model: P3D, tmp_path: Path) -> None:
     source = model_from(model.state_dict(), metadata_of(model))
     source.preprocessing = AUTHORS
     save_model(source, tmp_path / "m.safetensors")
@@ -145,25 +145,27 @@ def test_pretrained_weights_bring_their_pixels(model: P3D, tmp_path: Path) -> No
     assert mine.class_names == NAMES
 
 
-def test_a_head_for_the_same_number_of_other_classes_is_left_out(saved: Path) -> None:
+def test_a_classifier_of_other_class_names_is_skipped(saved: Path) -> None:
     mine = create_model("p3d63", num_classes=3, wiring="port", variant="C")
     mine.class_names = ("run", "jump", "sit down")
-    assert "left out" in load_pretrained(mine, saved)[0]
+    assert "is skipped" in load_pretrained(mine, saved)[0]
     assert mine.class_names == ("run", "jump", "sit down")
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"wiring": "author", "variant": "C"}, "wiring is port in the file and author in the"),
         ({"wiring": "port"}, "variant is C in the file and ABC in the model"),
         ({"modality": "flow", "wiring": "port", "variant": "C"}, "modality is rgb in the file"),
     ],
 )
-def test_another_network_is_not_filled(saved: Path, options: dict, said: str) -> None:
+def test_pretrained_weights_must_be_of_the_same_network(
+    saved: Path, options: dict, message: str
+) -> None:
     mine = create_model("p3d63", num_classes=3, **options)
     before = {key: value.clone() for key, value in mine.state_dict().items()}
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         load_pretrained(mine, saved)
     assert same(before, mine.state_dict())
 
@@ -171,24 +173,24 @@ def test_another_network_is_not_filled(saved: Path, options: dict, said: str) ->
 # ------------------------------------------------------------------ writing
 
 
-def test_names_must_match_the_classes(model: P3D, tmp_path: Path) -> None:
+def test_class_names_must_match_the_classes(model: P3D, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="2 class names were given for 3 classes"):
         save_model(model, tmp_path / "m.safetensors", class_names=["a", "b"])
     assert list(tmp_path.iterdir()) == []
 
 
-def test_where_nothing_can_be_written_it_says_so(model: P3D, tmp_path: Path) -> None:
+def test_reports_an_unwritable_path(model: P3D, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be written"):
         save_model(model, tmp_path / "no" / "such" / "m.safetensors")
     with pytest.raises(UserError, match="is a folder"):
         save_model(model, tmp_path)
 
 
-def test_a_write_that_fails_leaves_the_old_file(model: P3D, tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_old_file(model: P3D, tmp_path: Path) -> None:
     resource = pytest.importorskip("resource", reason="limits on file size are Unix's")
     path = tmp_path / "m.safetensors"
-    path.write_bytes(b"what stood there")
-    # A limit on the size of files fails in the middle of writing, as a full disk does.
+    path.write_bytes(b"old content")
+    # A file size limit fails in the middle of writing, as a full disk does.
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
@@ -198,7 +200,7 @@ def test_a_write_that_fails_leaves_the_old_file(model: P3D, tmp_path: Path) -> N
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)
-    assert path.read_bytes() == b"what stood there"
+    assert path.read_bytes() == b"old content"
     assert [file.name for file in tmp_path.iterdir()] == ["m.safetensors"]
 
 
@@ -247,7 +249,7 @@ def _write_bad(kind: str, path: Path, saved: Path) -> None:
             torch.save({"format": CHECKPOINT_FORMAT}, path)
         case "newer":
             save_file({"x": tensor}, path, {"p3d_format": "99"})
-        case "broken record":
+        case "broken metadata":
             save_file({"x": tensor}, path, {"p3d_format": "1", "name": "p3d63"})
 
 
@@ -257,24 +259,24 @@ BAD = {
     "folder": "is a folder",
     "web page": "web page",
     "text": "neither a PyTorch file, nor safetensors",
-    "cut safetensors": "damaged or cut short",
-    "cut header": "damaged or cut short",
-    "cut zip": "damaged or cut short",
-    "cut pickle": "damaged or cut short",
-    "bomb": "Python objects besides tensors",
-    "bare bomb": "damaged or cut short|Python objects besides tensors",
-    "list": "holds a list, not a state dict",
+    "cut safetensors": "damaged or incomplete",
+    "cut header": "damaged or incomplete",
+    "cut zip": "damaged or incomplete",
+    "cut pickle": "damaged or incomplete",
+    "bomb": "Python objects other than tensors",
+    "bare bomb": "damaged or incomplete|Python objects other than tensors",
+    "list": "contains a list; give a file with a state dict",
     "other network": "features.0.weight",
     "other safetensors": "features.0.weight",
-    "no tensors": "none at all",
+    "no tensors": r"tensors \(none\)",
     "checkpoint without model": "without a network",
     "newer": "upgrade p3d",
-    "broken record": "metadata is damaged",
+    "broken metadata": "metadata is damaged",
 }
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_a_bad_file_gets_one_line(
+def test_a_bad_file_gives_a_one_line_error(
     kind: str, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -287,7 +289,7 @@ def test_a_bad_file_gets_one_line(
     assert not (tmp_path / "exploded").exists()
 
 
-def test_names_of_files_do_not_matter(model: P3D, saved: Path, tmp_path: Path) -> None:
+def test_the_file_name_does_not_matter(model: P3D, saved: Path, tmp_path: Path) -> None:
     path = tmp_path / "weights.caffemodel"
     path.write_bytes(saved.read_bytes())
     assert describe_file(path).config == model.config

@@ -1,4 +1,4 @@
-"""What networks cost, against the published numbers."""
+"""`p3d info`, against published sizes and costs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from p3d.weights.metadata import save_model
         ("p3d199", 400, "flow", 66_489_104),
     ],
 )
-def test_networks_have_the_published_sizes(
+def test_networks_have_the_published_numbers_of_parameters(
     name: str, classes: int, modality: str, parameters: int
 ) -> None:
     info = gather(InfoOptions(name, num_classes=classes, modality=modality))  # type: ignore[arg-type]
@@ -33,13 +33,13 @@ def test_networks_have_the_published_sizes(
 
 
 @pytest.mark.parametrize(("name", "gmacs"), [("p3d63", 8.44), ("p3d131", 12.90), ("p3d199", 18.40)])
-def test_networks_cost_what_they_are_known_to(name: str, gmacs: float) -> None:
+def test_networks_have_the_known_costs(name: str, gmacs: float) -> None:
     info = gather(InfoOptions(name))
     assert round(info.macs / 1e9, 2) == gmacs
     assert (info.frames, info.size) == (16, 160)
 
 
-def test_the_parts_are_those_of_the_paper() -> None:
+def test_the_stages_are_the_papers() -> None:
     info = gather(InfoOptions("p3d63"))
     assert {part.name: part.output for part in info.stages} == {
         "stem": (64, 8, 40, 40),
@@ -53,12 +53,12 @@ def test_the_parts_are_those_of_the_paper() -> None:
     assert info.stages[-1].macs == 2048 * 101
 
 
-def test_cost_follows_the_clip() -> None:
+def test_costs_depend_on_the_clip() -> None:
     small = gather(InfoOptions("p3d63", size=80, frames=8))
     assert small.macs < gather(InfoOptions("p3d63")).macs / 7
 
 
-def test_a_file_is_described(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_describes_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = create_model("p3d63", num_classes=2, variant="2d")
     path = tmp_path / "m.safetensors"
     save_model(model, path, class_names=["yes", "no"], source="a test", recipe={"epochs": 1})
@@ -67,12 +67,12 @@ def test_a_file_is_described(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     for expected in ("p3d63, author wiring, 2d, rgb", "yes, no", "a test", '{"epochs": 1}', "res5"):
         assert expected in text
     run(InfoOptions(str(path), json=True))
-    told = json.loads(capsys.readouterr().out)
-    assert told["file_bytes"] == path.stat().st_size
-    assert told["parameters"] == sum(p.numel() for p in model.parameters())
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["file_bytes"] == path.stat().st_size
+    assert printed["parameters"] == sum(p.numel() for p in model.parameters())
 
 
-def test_what_is_neither_a_network_nor_a_file_is_refused() -> None:
+def test_rejects_unknown_networks_and_empty_clips() -> None:
     with pytest.raises(UserError, match="p3d64: neither a network"):
         gather(InfoOptions("p3d64"))
     with pytest.raises(UserError, match="16 frames of 0x0 px is empty"):

@@ -1,4 +1,4 @@
-"""The public port's names and shapes, there and back, and what its files betray of themselves."""
+"""Conversion to and from the public port, and what is inferred from its files."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ import pytest
 import torch
 from torch import Tensor
 
-from helpers.weight_files import randomise
+from helpers.weight_files import randomize
 from p3d.errors import UserError
 from p3d.model.network import P3DConfig, create_model
 from p3d.model.plain import plain_twin
 from p3d.preprocessing import AUTHORS, AUTHORS_FLOW, IMAGENET
 from p3d.weights.describe import describe_file
-from p3d.weights.evidence import UNIT_FLOW, judge, stem_input_variance
+from p3d.weights.evidence import UNIT_FLOW, infer_origin, stem_input_variance
 from p3d.weights.loading import convert_state_dict, load_model
 from p3d.weights.metadata import skeleton
-from p3d.weights.port import to_port as to_port_state_dict
+from p3d.weights.port import to_port
 
 
 @cache
 def port_state(modality: str = "rgb") -> dict[str, Tensor]:
-    """Port tensors as old PyTorch saved them: 4-D in res5, no batch counters; not to be changed."""
+    """Return the port's tensors as old PyTorch saved them, without batch counters (read-only)."""
     model = create_model("p3d63", num_classes=5, modality=modality)
-    ported = to_port_state_dict(randomise(model.state_dict()))
+    ported = to_port(randomize(model.state_dict()))
     return {key: value for key, value in ported.items() if "num_batches" not in key}
 
 
 def scaled_stem(state: dict[str, Tensor], factor: float) -> dict[str, Tensor]:
-    """The same weights after training on input with `factor` times the variance."""
+    """Return the same weights as if trained on input with `factor` times the variance."""
     return state | {"bn1.running_var": state["bn1.running_var"] * factor}
 
 
-def test_a_round_trip_changes_no_bit() -> None:
+def test_a_round_trip_is_exact() -> None:
     state = port_state()
-    back = to_port_state_dict(convert_state_dict(state))
+    back = to_port(convert_state_dict(state))
     counters = [key for key in back if key.endswith("num_batches_tracked")]
     assert all(key.removesuffix("num_batches_tracked") + "weight" in state for key in counters)
     for key in counters:
@@ -65,12 +65,12 @@ def test_a_round_trip_changes_no_bit() -> None:
         ("fc.weight", (5, 2048)),
     ],
 )
-def test_the_port_has_these_tensors(key: str, shape: tuple[int, ...]) -> None:
+def test_port_shapes(key: str, shape: tuple[int, ...]) -> None:
     assert tuple(port_state()[key].shape) == shape
 
 
 @pytest.mark.parametrize("wiring", ["author", "port"])
-def test_converted_weights_compute_the_same(wiring: str) -> None:
+def test_converted_weights_give_the_same_logits(wiring: str) -> None:
     config = P3DConfig("p3d63", 5, "flow", wiring)  # type: ignore[arg-type]
     twin = plain_twin(config).double().eval()
     model = create_model("p3d63", num_classes=5, modality="flow", wiring=wiring).double().eval()
@@ -80,7 +80,7 @@ def test_converted_weights_compute_the_same(wiring: str) -> None:
         torch.testing.assert_close(model(clip), twin(clip), rtol=1e-10, atol=1e-10)
 
 
-def test_every_wrapping_of_the_file_is_read(tmp_path: Path) -> None:
+def test_reads_every_form_of_a_port_file(tmp_path: Path) -> None:
     state = port_state()
     prefixed = {f"module.{key}": value for key, value in state.items()}
     wrapped = {"state_dict": prefixed, "epoch": 7, "best_prec1": 71.2, "optimizer": {"state": {}}}
@@ -93,14 +93,14 @@ def test_every_wrapping_of_the_file_is_read(tmp_path: Path) -> None:
         assert all(torch.equal(value, first[key]) for key, value in model.state_dict().items())
 
 
-def test_unit_scale_stems_mean_a_network_trained_in_the_port(tmp_path: Path) -> None:
+def test_unit_variance_means_trained_in_the_port(tmp_path: Path) -> None:
     torch.save(port_state(), tmp_path / "own.pth")
     file = describe_file(tmp_path / "own.pth")
     assert (file.format, file.config.name, file.config.num_classes) == ("port", "p3d63", 5)
     assert (file.config.wiring, file.preprocessing) == ("port", IMAGENET)
 
 
-def test_pixel_scale_stems_mean_the_authors_weights(
+def test_pixel_variance_means_the_authors_weights(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     torch.save({"state_dict": scaled_stem(port_state(), 3600)}, tmp_path / "x.pth.tar")
@@ -112,7 +112,7 @@ def test_pixel_scale_stems_mean_the_authors_weights(
     assert (overridden.config.wiring, overridden.preprocessing) == ("port", IMAGENET)
 
 
-def test_flow_is_judged_on_its_own_scale(tmp_path: Path) -> None:
+def test_flow_has_its_own_threshold(tmp_path: Path) -> None:
     state = port_state(modality="flow")
     torch.save(scaled_stem(state, 0.05), tmp_path / "unit.pth")
     torch.save(scaled_stem(state, 150), tmp_path / "bytes.pth")
@@ -124,18 +124,16 @@ def test_flow_is_judged_on_its_own_scale(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("classes", "batches", "wiring"), [(400, 0, "author"), (400, 9, "port"), (101, 0, "port")]
 )
-def test_a_released_shape_decides_where_statistics_do_not(
-    classes: int, batches: int, wiring: str
-) -> None:
+def test_released_networks_are_recognized_by_shape(classes: int, batches: int, wiring: str) -> None:
     state = {
         "stem.conv.weight": torch.full((64, 3, 7, 7), 0.1),
         "stem.bn.running_var": torch.ones(64),
         "stem.bn.num_batches_tracked": torch.tensor(batches),
     }
-    assert judge(state, P3DConfig("p3d199", classes), port=True)[0] == wiring
+    assert infer_origin(state, P3DConfig("p3d199", classes), port=True)[0] == wiring
 
 
-def test_the_stem_tells_the_variance_of_its_input() -> None:
+def test_estimates_the_variance_of_the_input() -> None:
     torch.manual_seed(0)
     model = create_model("p3d63", num_classes=2)
     model.stem.bn.momentum = 1.0
@@ -145,7 +143,7 @@ def test_the_stem_tells_the_variance_of_its_input() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"layer1.0.conv1.weight": None}, r"1 missing \(res2\.0\.reduce\.conv\.weight\)"),
         ({"extra.weight": torch.ones(1)}, r"1 unexpected \(extra\.weight\)"),
@@ -156,13 +154,15 @@ def test_the_stem_tells_the_variance_of_its_input() -> None:
         ({"conv1_custom.weight": torch.ones(64, 1, 1, 7, 7)}, "takes 1 channels"),
     ],
 )
-def test_what_does_not_fit_is_named(tmp_path: Path, change: dict, said: str) -> None:
+def test_errors_name_the_tensors_that_do_not_fit(
+    tmp_path: Path, change: dict, message: str
+) -> None:
     state = {key: value for key, value in (port_state() | change).items() if value is not None}
     path = tmp_path / "x.pth"
     torch.save(state, path)
-    for look in (describe_file, load_model):
-        with pytest.raises(UserError, match=said) as caught:
-            look(path)
+    for read in (describe_file, load_model):
+        with pytest.raises(UserError, match=message) as caught:
+            read(path)
         assert str(caught.value).startswith(f"{path}: ")
         assert "\n" not in str(caught.value)
 
@@ -175,7 +175,7 @@ def test_a_skeleton_has_the_shapes_of_the_network() -> None:
 
 
 @pytest.mark.parametrize("module", [b"numpy._core.multiarray", b"numpy.core.multiarray"])
-def test_an_accuracy_saved_by_numpy_does_not_matter(module: bytes, tmp_path: Path) -> None:
+def test_ignores_numpy_scalars(module: bytes, tmp_path: Path) -> None:
     path = tmp_path / "best.pth.tar"
     wrapped = {
         "epoch": np.int64(3),
@@ -185,7 +185,7 @@ def test_an_accuracy_saved_by_numpy_does_not_matter(module: bytes, tmp_path: Pat
         "state_dict": port_state(),
     }
     torch.save(wrapped, path, _use_new_zipfile_serialization=False)
-    # As NumPy 1 and NumPy 2 call the maker of scalars.
+    # NumPy 1 and NumPy 2 have different names for this module.
     written = re.sub(rb"numpy\._?core\.multiarray(?=\nscalar\n)", module, path.read_bytes())
     assert module + b"\nscalar\n" in written
     path.write_bytes(written)
@@ -197,21 +197,19 @@ def test_an_accuracy_saved_by_numpy_does_not_matter(module: bytes, tmp_path: Pat
 
 
 class Arbitrary:
-    """Anything that is neither a tensor, nor a plain value, nor a NumPy scalar."""
+    """Neither a tensor, nor a plain value, nor a NumPy scalar."""
 
 
 @pytest.mark.parametrize("held", [np.zeros(2), Arbitrary()], ids=["array", "object"])
-def test_other_objects_are_refused_in_one_line(held: object, tmp_path: Path) -> None:
+def test_rejects_other_objects_in_one_line(held: object, tmp_path: Path) -> None:
     path = tmp_path / "best.pth.tar"
     torch.save({"state_dict": {"conv1_custom.weight": torch.ones(2)}, "held": held}, path)
-    with pytest.raises(UserError, match="Python objects besides tensors") as caught:
+    with pytest.raises(UserError, match="Python objects other than tensors") as caught:
         load_model(path)
     assert "\n" not in str(caught.value)
 
 
-def test_a_wiring_that_is_asked_for_is_said(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_logs_an_overridden_wiring(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     torch.save({"state_dict": port_state()}, tmp_path / "best.pth.tar")
     assert load_model(tmp_path / "best.pth.tar", wiring="author").config.wiring == "author"
-    assert "wiring is author as asked; the file's is port" in caplog.text
+    assert "wiring is author as requested; the file's is port" in caplog.text

@@ -1,4 +1,4 @@
-"""Logits of published weights formulas, from outside: set P3D_REFERENCE to their folder."""
+"""Reference logits from an independent implementation, in the folder P3D_REFERENCE."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from p3d.model.network import create_model
 from p3d.weights.caffe import our_layer
 from p3d.weights.loading import convert_state_dict, load_model
 from p3d.weights.metadata import save_model
-from p3d.weights.port import to_port as to_port_state_dict
+from p3d.weights.port import to_port
 
 FOLDER = Path(os.environ.get("P3D_REFERENCE", ""))
 pytestmark = pytest.mark.skipif(
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def fixture_value(key: str, shape: tuple[int, ...]) -> Tensor:
-    """A tensor of the port by the fixtures' formula, which depends on its name alone."""
+    """Return a tensor of the port by the fixtures' formula, which depends on its name and shape."""
     x = np.random.RandomState(zlib.crc32(key.encode())).standard_normal(shape).astype(np.float32)
     if key.endswith("running_var"):
         x = 1 + 0.2 * np.abs(x)
@@ -49,7 +49,7 @@ def port_state(fixture: dict[str, Any]) -> dict[str, Tensor]:
     )
     shapes = {
         key: tuple(value.shape)
-        for key, value in to_port_state_dict(model.state_dict()).items()
+        for key, value in to_port(model.state_dict()).items()
         if "num_batches" not in key
     }
     if "state_dict" in fixture:
@@ -73,11 +73,11 @@ def test_logits_agree_through_every_format(name: str, tmp_path: Path) -> None:
         assert error < 1e-5
 
 
-def test_caffe_layers_are_the_ports_modules() -> None:
+def test_caffe_layers_map_to_the_ports_modules() -> None:
     table = json.loads((FOLDER / "caffe_layer_to_port_prefix.json").read_text())
     model = create_model("p3d199", num_classes=400)
-    ours = convert_state_dict(to_port_state_dict(model.state_dict()))
-    ported = dict(zip(to_port_state_dict(ours), ours, strict=True))
+    ours = convert_state_dict(to_port(model.state_dict()))
+    ported = dict(zip(to_port(ours), ours, strict=True))
     assert len(table) == 404
     for layer, prefix in table.items():
         assert ported[f"{prefix}.weight"] == f"{our_layer(layer)}.weight"

@@ -1,4 +1,4 @@
-"""Inflated 2-D ResNets against the 2-D networks themselves, in float64."""
+"""Inflated 2-D ResNets against the original 2-D networks, in float64."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from helpers.weight_files import image_resnet
 from p3d.errors import UserError
-from p3d.model.network import create_model
+from p3d.model.network import P3DConfig, create_model
 from p3d.preprocessing import IMAGENET
 from p3d.weights.evidence import UNIT_FLOW
 from p3d.weights.loading import convert_state_dict, load_model, load_pretrained
@@ -24,12 +24,13 @@ VARIANTS = ("ABC", "A", "B", "C", "2d")
     ("name", "variant"),
     [("p3d63", variant) for variant in VARIANTS] + [("p3d131", "ABC"), ("p3d199", "ABC")],
 )
-def test_a_still_clip_gives_the_2d_networks_features(name: str, variant: str, wiring: str) -> None:
+def test_a_repeated_frame_gives_the_2d_networks_features(
+    name: str, variant: str, wiring: str
+) -> None:
     image_net = image_resnet(name, caffe_pool=wiring == "author").double()
     model = create_model(name, num_classes=10, wiring=wiring, variant=variant).double().eval()
-    model.load_state_dict(
-        convert_state_dict(image_net.state_dict(), wiring=wiring, variant=variant)
-    )
+    inflated = convert_state_dict(image_net.state_dict(), wiring=wiring, variant=variant)
+    model.load_state_dict(inflated)
     images = torch.randn(1, 3, 37, 34, dtype=torch.float64)
     clips = images.unsqueeze(2).expand(-1, -1, 3, -1, -1)
     with torch.no_grad():
@@ -54,16 +55,16 @@ def test_every_temporal_kernel_learns(wiring: str, frozen: bool) -> None:
         assert 0.01 * twin < grad.norm() < 100 * twin, key
 
 
-def test_a_branch_of_zero_grows_gently_under_trained_norms() -> None:
+def test_a_zero_branch_grows_slowly_with_trained_norms() -> None:
     torch.manual_seed(0)
     model = create_model("p3d63", num_classes=10, variant="B")
     model.load_state_dict(convert_state_dict(image_resnet("p3d63").state_dict(), variant="B"))
     clips = torch.randn(2, 3, 8, 48, 48)
-    optimiser = torch.optim.SGD(
+    optimizer = torch.optim.SGD(
         [p for key, p in model.named_parameters() if "temporal.conv" in key], lr=1e-3
     )
     torch.nn.functional.cross_entropy(model(clips), torch.tensor([0, 1])).backward()
-    optimiser.step()
+    optimizer.step()
     spread: dict[str, float] = {}
     for name, module in model.named_modules():
         if name.endswith((".temporal.bn", ".spatial.bn")):
@@ -75,7 +76,7 @@ def test_a_branch_of_zero_grows_gently_under_trained_norms() -> None:
         assert 0 < spread[name] < 0.02 * spread[name.replace("temporal", "spatial")]
 
 
-def test_flow_starts_from_the_mean_over_the_colours() -> None:
+def test_flow_starts_from_the_mean_over_colors() -> None:
     state = image_resnet("p3d63").state_dict()
     kernel = convert_state_dict(state, modality="flow")["stem.conv.weight"]
     assert kernel.shape == (64, 2, 7, 7)
@@ -83,24 +84,20 @@ def test_flow_starts_from_the_mean_over_the_colours() -> None:
     torch.testing.assert_close(kernel, torch.stack([mean, mean], 1))
 
 
-def test_files_load_with_their_head_or_a_new_one(tmp_path: Path) -> None:
+def test_loads_with_the_files_classifier_or_a_new_one(tmp_path: Path) -> None:
     state = image_resnet("p3d63").state_dict()
     torch.save(state, tmp_path / "resnet50.pth")
     save_file(state, tmp_path / "resnet50.safetensors")
     kept = load_model(tmp_path / "resnet50.pth")
     fresh = load_model(tmp_path / "resnet50.safetensors", num_classes=4, class_names=list("abcd"))
-    assert (kept.config.name, kept.config.num_classes, kept.config.wiring) == (
-        "p3d63",
-        10,
-        "author",
-    )
+    assert kept.config == P3DConfig("p3d63", 10, wiring="author")
     assert torch.equal(kept.fc.weight, state["fc.weight"])
     assert fresh.fc.weight.shape == (4, 2048)
     assert float(fresh.fc.bias.detach().abs().max()) == 0
     assert kept.preprocessing == fresh.preprocessing == IMAGENET
 
 
-def test_flow_networks_start_from_a_file_too(tmp_path: Path) -> None:
+def test_loads_a_flow_network(tmp_path: Path) -> None:
     torch.save(image_resnet("p3d63").state_dict(), tmp_path / "r.pth")
     model = load_model(tmp_path / "r.pth", modality="flow", wiring="port", variant="2d")
     assert (model.config.modality, model.config.wiring) == ("flow", "port")
@@ -108,13 +105,13 @@ def test_flow_networks_start_from_a_file_too(tmp_path: Path) -> None:
     assert model.preprocessing == UNIT_FLOW
 
 
-def test_a_model_of_its_own_wiring_is_filled_and_keeps_its_head(tmp_path: Path) -> None:
+def test_pretrained_weights_follow_the_models_wiring(tmp_path: Path) -> None:
     torch.save(image_resnet("p3d63").state_dict(), tmp_path / "r.pth")
     model = create_model("p3d63", num_classes=10, wiring="port", variant="C")
     head = model.fc.weight.detach().clone()
     notes = load_pretrained(model, tmp_path / "r.pth")
     assert torch.equal(model.fc.weight, head)
-    assert any("classifier of 10 classes is left out" in note for note in notes)
+    assert any("classifier of 10 classes is skipped" in note for note in notes)
     expected = convert_state_dict(image_resnet("p3d63").state_dict(), wiring="port", variant="C")
     key = "res3.1.temporal.conv.weight"
     assert torch.equal(model.state_dict()[key], expected[key])
@@ -122,16 +119,16 @@ def test_a_model_of_its_own_wiring_is_filled_and_keeps_its_head(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"layer3.6.conv1.weight": torch.ones(1)}, "which fits no P3D"),
         ({"layer1.0.conv2.weight": torch.ones(128, 4, 3, 3)}, "misshapen"),
-        ({"layer1.0.bn2.weight": None}, "second batch normalisation"),
+        ({"layer1.0.bn2.weight": None}, "second batch normalization"),
     ],
     ids=["depth", "resnext", "preact"],
 )
-def test_other_resnets_are_refused(tmp_path: Path, change: dict, said: str) -> None:
+def test_rejects_other_resnets(tmp_path: Path, change: dict, message: str) -> None:
     state = image_resnet("p3d63").state_dict() | change
     torch.save({k: v for k, v in state.items() if v is not None}, tmp_path / "r.pth")
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         load_model(tmp_path / "r.pth")

@@ -1,1 +1,1 @@
-"""What `p3d bench` times."""
+"""`p3d bench`: timings of the network and of training steps."""

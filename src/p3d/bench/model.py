@@ -1,13 +1,12 @@
-"""`p3d bench`: how fast the network is on this machine, as ratios from one run.
+"""`p3d bench model`: time the network against its plain `nn.Conv3d` form on this machine.
 
-The yardstick is the network as everybody else writes it, `nn.Conv3d` over `(N, C, T, H, W)` with
-autocast for lower precisions (`p3d.model.plain`). Candidates are timed in turns, round after round,
-so that a machine that slows down slows all of them; the median round counts.
+The baseline is the usual formulation, `nn.Conv3d` over `(N, C, T, H, W)` with autocast for lower
+precisions (`p3d.model.plain`). Candidates are timed in turns, round after round, so that a machine
+that slows down slows all of them; the median round counts.
 """
 
 from __future__ import annotations
 
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -34,41 +33,42 @@ from p3d.system.device import (
     synchronize,
 )
 from p3d.system.files import write_json
+from p3d.system.machine import describe_processor
 from p3d.system.text import format_table
 from p3d.weights.loading import convert_state_dict
 
 
 @dataclass(frozen=True)
 class ModelBenchOptions:
-    """Time inference and training against the plain Conv3d network, in one run."""
+    """Time inference and training against the plain Conv3d network."""
 
     network: Name = "p3d63"
-    """Depth of the network."""
+    """Network to time."""
     precisions: tuple[Precision, ...] = ("fp32", "bf16")
-    """Which to time."""
+    """Precisions to time."""
     compile: bool = False
-    """Time the compiled network too."""
+    """Also time the compiled network."""
     training: bool = True
-    """Time training steps too."""
+    """Also time training steps."""
     frames: int = 16
     """Frames in a clip."""
     size: int = 160
     """Height and width of a clip, in pixels."""
     batch_size: int = 1
-    """Clips in a batch of inference."""
+    """Clips in an inference batch."""
     training_batch_size: int = 2
-    """Clips in a batch of training."""
+    """Clips in a training batch."""
     rounds: int = 5
-    """Timed calls of each candidate; the median counts."""
+    """Timed calls of each candidate, of which the median counts."""
     device: DeviceName = "auto"
-    """Where to compute."""
+    """Device to run on."""
     out: Path | None = None
     """JSON file for the figures."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """Something to time: a name, its precision, and a call that works on one batch."""
+    """A network to time; `call` processes one batch."""
 
     name: str
     precision: Precision
@@ -77,7 +77,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Timing:
-    """The median seconds that a candidate takes for a clip."""
+    """Median time of a candidate for one clip, in seconds."""
 
     task: str
     name: str
@@ -88,7 +88,7 @@ class Timing:
 def time_in_turns(
     candidates: list[Candidate], rounds: int, device: torch.device
 ) -> dict[tuple[str, Precision], float]:
-    """Median seconds of each candidate's calls, by name and precision, after one warm-up each."""
+    """Return the median seconds of a call by name and precision, after one warm-up call each."""
     for candidate in candidates:
         set_precision(device, candidate.precision)
         candidate.call()
@@ -106,7 +106,7 @@ def time_in_turns(
 
 
 def _inference(options: ModelBenchOptions, device: torch.device) -> list[Candidate]:
-    """Plain, ours as `Predictor` runs it, and ours compiled, with the same weights."""
+    """Return plain, p3d as `Predictor` runs it, and p3d compiled, all with the same weights."""
     config = P3DConfig(options.network, 101, dropout=0.0)
     plain = plain_twin(config).eval().requires_grad_(False)
     weights = convert_state_dict(plain.state_dict())
@@ -117,13 +117,12 @@ def _inference(options: ModelBenchOptions, device: torch.device) -> list[Candida
         ours = P3D(config)
         ours.load_state_dict(weights)
         folded = fold_norms(ours.requires_grad_(False)).to(device, DTYPES[precision])
-        views = _channels_last(clips).to(DTYPES[precision])
+        frames = _channels_last(clips).to(DTYPES[precision])
         candidates.append(Candidate("plain", precision, _forward(plain, clips, precision)))
-        candidates.append(Candidate("p3d", precision, _forward(folded, views, "fp32")))
+        candidates.append(Candidate("p3d", precision, _forward(folded, frames, "fp32")))
         if options.compile:
-            compiled = torch.compile(folded)
-            name = "p3d compiled"
-            candidates.append(Candidate(name, precision, _forward(compiled, views, "fp32")))
+            call = _forward(torch.compile(folded), frames, "fp32")
+            candidates.append(Candidate("p3d compiled", precision, call))
     return candidates
 
 
@@ -138,17 +137,17 @@ def _forward(
 
 
 def _training(options: ModelBenchOptions, device: torch.device) -> list[Candidate]:
-    """A step of plain and of ours: forward, backward, no optimiser (it is the same for both)."""
+    """Return training steps without the optimizer, which is the same for all."""
     config = P3DConfig(options.network, 101, dropout=0.0)
     clips = _clips(options, options.training_batch_size, device)
     labels = torch.arange(options.training_batch_size, device=device)
-    views = _channels_last(clips)
+    frames = _channels_last(clips)
     plain, ours = plain_twin(config).to(device), P3D(config).to(device)
     candidates = []
     for precision in options.precisions:
-        nets: dict[str, tuple[nn.Module, Tensor]] = {"plain": (plain, clips), "p3d": (ours, views)}
+        nets: dict[str, tuple[nn.Module, Tensor]] = {"plain": (plain, clips), "p3d": (ours, frames)}
         if options.compile:
-            nets["p3d compiled"] = (cast(nn.Module, torch.compile(ours)), views)
+            nets["p3d compiled"] = (cast(nn.Module, torch.compile(ours)), frames)
         for name, (net, batch) in nets.items():
             candidates.append(Candidate(name, precision, _step(net, batch, labels, precision)))
     return candidates
@@ -174,15 +173,15 @@ def _clips(options: ModelBenchOptions, batch: int, device: torch.device) -> Tens
 
 
 def _channels_last(clips: Tensor) -> Tensor:
-    """The same clips in the memory order of a decoder's frames, as `normalize` puts them out."""
+    """Copy clips to the memory order of `normalize`, which is that of decoded frames."""
     return clips.permute(0, 2, 3, 4, 1).contiguous().permute(0, 4, 1, 2, 3)
 
 
 def bench_model(options: ModelBenchOptions) -> list[Timing]:
-    """Time what the options name.
+    """Time the networks.
 
     Raises:
-        UserError: A number is below 1, or the device is not there.
+        UserError: A number is below 1, or the device is not available.
     """
     if min(options.rounds, options.batch_size, options.training_batch_size) < 1:
         raise UserError("--rounds and the batch sizes must be 1 or more")
@@ -201,35 +200,34 @@ def bench_model(options: ModelBenchOptions) -> list[Timing]:
 
 
 def run(options: ModelBenchOptions) -> None:
-    """Carry out `p3d bench model`: time, print, and write what `--out` asks for."""
+    """Time the networks, print a table, and write the figures to `--out`."""
     timings = bench_model(options)
-    base = {
-        timing.task: timing.seconds_per_clip
-        for timing in timings
-        if timing.name == "plain" and timing.precision == options.precisions[0]
-    }
-    own = {(t.task, t.precision): t.seconds_per_clip for t in timings if t.name == "plain"}
     device = describe_device(resolve_device(options.device))
-    print(f"{options.network}, {options.frames}x{options.size}x{options.size}, {device}, ", end="")
-    print(f"torch {torch.__version__}, {date.today()}")
-    header = ("", "ms a clip", f"times plain {options.precisions[0]}", "times plain alike")
-    rows = [
-        (
-            f"{t.task} {t.precision} {t.name}",
-            f"{1000 * t.seconds_per_clip:.1f}",
-            f"{base[t.task] / t.seconds_per_clip:.2f}",
-            f"{own[t.task, t.precision] / t.seconds_per_clip:.2f}",
-        )
-        for t in timings
-    ]
-    print(format_table(header, rows))
+    clip = f"{options.frames}x{options.size}x{options.size}"
+    print(f"{options.network}, {clip}, {device}, torch {torch.__version__}, {date.today()}")
+    print(_table(timings, options.precisions[0]))
     if options.out is not None:
         figures = {
             "date": str(date.today()),
             "device": device,
-            "processor": platform.processor() or platform.machine(),
+            "processor": describe_processor(),
             "torch": torch.__version__,
             "options": asdict(options),
             "timings": [asdict(timing) for timing in timings],
         }
         write_json(options.out, figures)
+
+
+def _table(timings: list[Timing], base: Precision) -> str:
+    plain = {(t.task, t.precision): t.seconds_per_clip for t in timings if t.name == "plain"}
+    header = ("", "ms/clip", f"speed-up over plain {base}", "over plain of same precision")
+    rows = [
+        (
+            f"{t.task} {t.precision} {t.name}",
+            f"{1000 * t.seconds_per_clip:.1f}",
+            f"{plain[t.task, base] / t.seconds_per_clip:.2f}",
+            f"{plain[t.task, t.precision] / t.seconds_per_clip:.2f}",
+        )
+        for t in timings
+    ]
+    return format_table(header, rows)

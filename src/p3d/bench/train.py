@@ -1,15 +1,14 @@
-"""`p3d bench train`: training steps on made-up clips, on one device or, under torchrun, on many.
+"""`p3d bench train`: training steps on random clips, on one device or, under torchrun, on many.
 
-What it times is training's own step, with its gradients added up over the processes, but no data
-set: the rate that loading has to keep up with, and a check of a machine before anything is copied
-to it.
+It times the step of `p3d train`, with gradients summed over the ranks, but without a data set: the
+rate that data loading has to reach, and a check of a machine before copying data to it.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -17,157 +16,134 @@ import torch
 from p3d.data.dataset import VideoDataset, VideoRecord
 from p3d.data.loader import Batch
 from p3d.errors import UserError
-from p3d.model.network import CHANNELS, Modality, create_model, zero_init_residuals
-from p3d.model.sync_batchnorm import synchronize_norms
-from p3d.system.device import (
-    DeviceName,
-    Precision,
-    describe_device,
-    peak_memory,
-    resolve_device,
-    synchronize,
-)
+from p3d.model.network import CHANNELS, Modality
+from p3d.system.device import describe_device, peak_memory, resolve_device, synchronize
 from p3d.system.distributed import Group, join, read_launch
 from p3d.system.files import write_json
 from p3d.system.machine import describe_machine
+from p3d.system.options import DeviceOptions, plain_options
 from p3d.system.text import format_table
-from p3d.training.optim import freeze
+from p3d.training.network import build_network, prepare_for_training
 from p3d.training.recipes import UCF101, Recipe
-from p3d.training.state import Run, build_run
+from p3d.training.state import TrainState, build_state
 from p3d.training.step import train_step
 
 WARM_UP = 2
-"""Steps before the timed ones."""
+"""Untimed steps before the timed ones."""
 
 
 @dataclass(frozen=True)
 class TrainBenchOptions:
-    """Time training steps on made-up clips. Every field of the recipe is an option of its own."""
+    """Time training steps on random clips. Every field of the recipe is an option."""
 
     recipe: Recipe = UCF101
     classes: int = 101
-    """Classes of the network."""
+    """Number of classes."""
     modality: Modality = "rgb"
-    """Frames, or optical flow."""
+    """RGB frames or optical flow."""
     steps: int = 10
-    """Timed steps, after two to warm up."""
-    device: DeviceName = "auto"
-    """Where to compute."""
-    precision: Precision = "fp32"
-    """Arithmetic: fp32 (IEEE, no TF32), tf32, or mixed precision with bf16 or fp16."""
-    compile: bool = False
-    """Compile the network first."""
+    """Timed steps, after two warm-up steps."""
+    compute: DeviceOptions = field(default_factory=DeviceOptions)
     checkpoint_activations: bool = False
-    """Keep only each block's input for the gradient and compute the rest twice."""
+    """Save only the input of each block for the backward pass and recompute the rest."""
     sync_norms: bool = False
-    """Take batch normalisation's statistics over all processes."""
+    """Compute batch normalization's statistics over all processes."""
     out: Path | None = None
-    """JSON file for the figures."""
+    """JSON file to write the figures to."""
 
 
 def run(options: TrainBenchOptions) -> None:
-    """Carry out `p3d bench train`.
+    """Run `p3d bench train`.
 
     Raises:
-        UserError: The options do not fit, or the device is not there.
+        UserError: An option is out of range, or the device is not available.
     """
     if options.steps < 1:
         raise UserError(f"--steps is {options.steps}; give 1 or more")
     launch = read_launch()
-    device = resolve_device(options.device, launch.local_rank)
+    device = resolve_device(options.compute.device, launch.local_rank)
     with join(device, launch) as group:
-        job = _build(options, device, group)
-        seconds = _time(job, options)
+        state = _build_state(options, device, group)
+        seconds = _time_steps(state, options)
         memory = max(group.gather(peak_memory(device)))
         if group.is_main:
-            _tell(options, job, seconds, memory)
+            _report(options, state, seconds, memory)
 
 
-def _build(options: TrainBenchOptions, device: torch.device, group: Group) -> Run:
-    recipe = options.recipe
-    model = create_model(
-        recipe.network,
-        num_classes=options.classes,
-        modality=options.modality,
-        dropout=recipe.dropout,
+def _build_state(options: TrainBenchOptions, device: torch.device, group: Group) -> TrainState:
+    # Without it, random clips may grow to infinity in a network that has not been trained.
+    recipe = replace(options.recipe, zero_init_residuals=True)
+    class_names = tuple(map(str, range(options.classes)))
+    model = build_network(recipe, class_names, modality=options.modality)
+    prepare_for_training(
+        model,
+        recipe,
+        sync_norms=options.sync_norms,
+        checkpoint_activations=options.checkpoint_activations,
     )
-    zero_init_residuals(model)  # noise that a fresh network amplifies could end in infinities
-    if options.sync_norms:
-        synchronize_norms(model)
-    freeze(model, recipe)
-    model.recomputes = options.checkpoint_activations
-    model.train()
-    clips = _share(recipe, group) * group.world_size
-    names = tuple(map(str, range(options.classes)))
-    made_up = VideoDataset(names, tuple(VideoRecord(Path(f"{n}"), 0) for n in range(clips)))
-    return build_run(
+    clips = _clips_per_rank(recipe, group) * group.world_size
+    records = tuple(VideoRecord(Path(f"{index}"), 0) for index in range(clips))
+    return build_state(
         recipe,
         model,
-        made_up,
+        VideoDataset(class_names, records),
         device,
         clips_per_step=clips,
         steps_per_epoch=options.steps + WARM_UP,
         seed=0,
-        precision=options.precision,
-        compiled=options.compile,
+        precision=options.compute.precision,
+        compiled=options.compute.compile,
         group=group,
     )
 
 
-def _share(recipe: Recipe, group: Group) -> int:
-    """Clips of a step on each process."""
+def _clips_per_rank(recipe: Recipe, group: Group) -> int:
+    """Return the clips of a step on each rank."""
     return -(-recipe.clips_of_step(group.world_size) // group.world_size)
 
 
-def _time(job: Run, options: TrainBenchOptions) -> list[float]:
-    """Seconds of each timed step."""
-    recipe, device = options.recipe, job.device
-    clips = torch.randint(
-        0,
-        256,
-        (
-            recipe.batch_size,
-            recipe.num_frames,
-            recipe.crop,
-            recipe.crop,
-            CHANNELS[options.modality],
-        ),
-        dtype=torch.uint8,
-    )
-    places = torch.arange(recipe.batch_size)
-    labels = places % options.classes
-    share = _share(recipe, job.group)
-    sizes = [min(recipe.batch_size, share - done) for done in range(0, share, recipe.batch_size)]
-    batches = [Batch(clips[:size], labels[:size], places[:size], ()) for size in sizes]
+def _time_steps(state: TrainState, options: TrainBenchOptions) -> list[float]:
+    """Return the seconds of each timed step."""
+    recipe, device, size = state.recipe, state.device, state.recipe.batch_size
+    shape = (size, recipe.num_frames, recipe.crop, recipe.crop, CHANNELS[options.modality])
+    clips = torch.randint(0, 256, shape, dtype=torch.uint8)
+    indices = torch.arange(size)
+    labels = indices % options.classes
+    total = _clips_per_rank(recipe, state.group)
+    sizes = [min(size, total - done) for done in range(0, total, size)]
+    batches = [Batch(clips[:count], labels[:count], indices[:count], ()) for count in sizes]
     seconds = []
     for step in range(WARM_UP + options.steps):
         synchronize(device)
-        started = time.perf_counter()
-        train_step(job, batches)
+        start = time.perf_counter()
+        train_step(state, batches)
         synchronize(device)
         if step >= WARM_UP:
-            seconds.append(time.perf_counter() - started)
+            seconds.append(time.perf_counter() - start)
     return seconds
 
 
-def _tell(options: TrainBenchOptions, job: Run, seconds: list[float], memory: int) -> None:
-    median, processes = statistics.median(seconds), job.group.world_size
+def _report(
+    options: TrainBenchOptions, state: TrainState, seconds: list[float], memory: int
+) -> None:
+    median, processes = statistics.median(seconds), state.group.world_size
     figures = {
         "processes": processes,
-        "clips_per_step": job.clips_per_step,
+        "clips_per_step": state.clips_per_step,
         "seconds_per_step": median,
-        "clips_per_second": job.clips_per_step / median,
+        "clips_per_second": state.clips_per_step / median,
         "peak_memory_bytes": memory,
     }
     shape = f"{options.recipe.num_frames}x{options.recipe.crop}x{options.recipe.crop}"
     print(
-        f"{options.recipe.network}, clips of {shape}, {options.precision}"
-        f"{', compiled' if options.compile else ''}, {processes} x {describe_device(job.device)}"
+        f"{options.recipe.network}, clips of {shape}, {options.compute.precision}"
+        f"{', compiled' if options.compute.compile else ''}, "
+        f"{processes} x {describe_device(state.device)}"
     )
     header = ("clips a step", "ms a step", "clips/s", "clips/s a process", "peak memory, MiB")
-    rate = job.clips_per_step / median
+    rate = state.clips_per_step / median
     row = (
-        job.clips_per_step,
+        state.clips_per_step,
         f"{1000 * median:.1f}",
         f"{rate:.2f}",
         f"{rate / processes:.2f}",
@@ -180,7 +156,7 @@ def _tell(options: TrainBenchOptions, job: Run, seconds: list[float], memory: in
             {
                 "figures": figures,
                 "seconds": seconds,
-                "options": asdict(options),
-                "machine": describe_machine(job.device),
+                "options": plain_options(options),
+                "machine": describe_machine(state.device),
             },
         )

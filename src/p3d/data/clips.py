@@ -1,4 +1,4 @@
-"""The clips of a data set, one by one: decoded, cut and scaled to what the network takes."""
+"""The clips of a data set: decoded, cropped and scaled to the size that a network takes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from p3d.video.sources import FrameSource, gather
 
 
 class Sample(NamedTuple):
-    """One video's share of a batch: its clip or clips, its label and its place in the data set."""
+    """One video's part of a batch: its clip or clips, its label, and the index of the video."""
 
     clips: Tensor
     label: int
@@ -39,7 +39,7 @@ def read_train_clip(
 ) -> Tensor:
     """Read a window of a video and augment it, see `draw_train_transform`.
 
-    The box is drawn first, so that no pixel outside it is turned into RGB.
+    The crop is drawn before decoding, so that no pixel outside it is converted to RGB.
 
     Returns:
         uint8 `(len(window), prep.crop, prep.crop, C)`, contiguous.
@@ -58,29 +58,58 @@ def read_train_clip(
     return gather(video, window, transform.read, transform)
 
 
-def read_test_clips(video: FrameSource, prep: Preprocessing, clips: int) -> Tensor:
-    """Read the uniformly spaced clips of a video, see `uniform_windows`, and test-transform them.
+def read_eval_clips(video: FrameSource, prep: Preprocessing, num_clips: int) -> Tensor:
+    """Read the uniformly spaced clips of a video, see `uniform_windows`, resized and cropped.
 
-    Windows overlap in most videos: each frame is decoded and resized once, then put wherever it
-    belongs. Frames are resized as they are decoded, so that few lie in memory at full size.
+    Windows overlap in most videos: each frame is decoded and resized once, then copied to every
+    clip that shows it. Frames are resized as they are decoded, so that only a few are in memory at
+    full size.
 
     Returns:
-        uint8 `(clips, prep.num_frames, prep.crop, prep.crop, C)`, contiguous.
+        uint8 `(num_clips, prep.num_frames, prep.crop, prep.crop, C)`, contiguous.
 
     Raises:
         BadVideoError: A frame cannot be decoded.
     """
-    windows = uniform_windows(video.num_frames, prep.num_frames, prep.frame_stride, clips)
+    windows = uniform_windows(video.num_frames, prep.num_frames, prep.frame_stride, num_clips)
     transform = test_transform(prep)
     frames = gather(video, windows, transform.read, transform)
     return frames.reshape(*windows.shape, *frames.shape[1:])
 
 
+def check_source(path: Path | str, video: FrameSource, prep: Preprocessing) -> None:
+    """Refuse a video whose kind of content the network does not take.
+
+    Raises:
+        BadVideoError: It holds pictures in place of flow, flow in place of pictures, or flow of
+            another scale.
+    """
+    if prep.channels != "flow":
+        if video.flow is not None:
+            raise BadVideoError(
+                path,
+                "holds optical flow, but the network takes pictures; give the videos themselves, "
+                "or use a flow network (p3d train --modality flow)",
+            )
+    elif video.flow is None:
+        raise BadVideoError(
+            path,
+            "holds pictures, but the network takes optical flow; prepare flow first (p3d prepare "
+            "flow --data DATA --out FLOW), then give --data FLOW",
+        )
+    elif not video.flow.fits(prep.flow_short_side):
+        raise BadVideoError(
+            path,
+            f"its flow was computed at a short side of {video.flow.short_side} px, the network "
+            f"takes {prep.flow_short_side}; prepare it with --short-side {prep.flow_short_side}",
+        )
+
+
 @dataclass(frozen=True)
 class TrainClips(Dataset["Sample | BadVideoError"]):
-    """Clip number `n` of an epoch is draw `n // len(videos)` from video `n % len(videos)`.
+    """Training clips, indexed by `(epoch, n)`; the error of a bad video is returned, not raised.
 
-    Clips are asked for by `(epoch, n)`. What is wrong with a video is returned.
+    Clip n of an epoch is draw `n // len(videos)` from video `n % len(videos)`.
     """
 
     videos: Videos
@@ -95,7 +124,7 @@ class TrainClips(Dataset["Sample | BadVideoError"]):
         rng = clip_rng(self.seed, epoch, number)
         prep = self.prep
         try:
-            path = self.videos.take(index)
+            path = self.videos.claim(index)
             with open_video(path) as video:
                 check_source(path, video, prep)
                 window = random_window(video.num_frames, prep.num_frames, prep.frame_stride, rng)
@@ -113,49 +142,19 @@ class TrainClips(Dataset["Sample | BadVideoError"]):
 
 
 @dataclass(frozen=True)
-class TestVideos(Dataset["Sample | BadVideoError"]):
-    """All clips of each video. What is wrong with a video is returned."""
-
-    __test__ = False  # for pytest: this is no test
+class EvalClips(Dataset["Sample | BadVideoError"]):
+    """All clips of each video; the error of a bad video is returned, not raised."""
 
     videos: Videos
     prep: Preprocessing
-    clips: int
+    num_clips: int
 
     def __getitem__(self, index: int) -> Sample | BadVideoError:
         try:
-            path = self.videos.take(index)
+            path = self.videos.claim(index)
             with open_video(path) as video:
                 check_source(path, video, self.prep)
-                clips = read_test_clips(video, self.prep, self.clips)
+                clips = read_eval_clips(video, self.prep, self.num_clips)
         except BadVideoError as error:
             return error
         return Sample(clips, int(self.videos.labels[index]), index)
-
-
-def check_source(path: Path | str, video: FrameSource, prep: Preprocessing) -> None:
-    """Refuse a video that does not hold what a network takes.
-
-    Raises:
-        BadVideoError: It holds pictures in place of flow, flow in place of pictures, or flow of
-            another scale.
-    """
-    if prep.channels != "flow":
-        if video.flow is not None:
-            raise BadVideoError(
-                path,
-                "holds optical flow, but the network takes pictures; name the videos themselves, "
-                "or take a flow network (p3d train --modality flow)",
-            )
-    elif video.flow is None:
-        raise BadVideoError(
-            path,
-            "holds pictures, but the network takes optical flow; prepare flow first (p3d prepare "
-            "flow --data DATA --out FLOW), then give --data FLOW",
-        )
-    elif not video.flow.fits(prep.flow_short_side):
-        raise BadVideoError(
-            path,
-            f"its flow was computed at a short side of {video.flow.short_side} px, the network's "
-            f"at {prep.flow_short_side}; prepare it with --short-side {prep.flow_short_side}",
-        )

@@ -1,8 +1,8 @@
-"""Which clips a process loads, step by step: shares of one global order.
+"""Order of the training clips: a rank's part of one global order, step by step.
 
-The order of an epoch, and the clips of each optimiser step, depend on the seed, the epoch and the
-number of clips a step alone. How many processes there are, and how many clips one takes at once,
-only decides who computes what: so the same run goes on with other numbers of them.
+The order of an epoch and the clips of each optimizer step depend only on the seed, the epoch and
+the number of clips in a step. The number of ranks and the batch size only decide which rank
+computes which clips, so a run can continue with other values of both.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from p3d.data.sampling import epoch_permutation
 
 
 class StepSampler:
-    """Yields one process's batches as lists of (epoch, clip number), `batches_per_step` a step.
+    """Batches of one rank as lists of (epoch, clip number), `batches_per_step` for each step.
 
-    The clips of an epoch that do not fill a step are left out (others in each epoch). A process
-    takes every `world_size`-th clip of a step and divides them evenly into batches; all processes
-    have the same number of batches, some of which may be smaller by one clip, or empty.
+    Clips of an epoch that do not fill a step are dropped (other ones in each epoch). A rank takes
+    every `world_size`-th clip of a step and divides them evenly into batches. All ranks have the
+    same number of batches; some batches may be smaller by one clip, or empty.
 
     Args:
-        clips: Clips of an epoch.
-        clips_per_step: Clips of an optimiser step over all processes; where there are fewer in an
-            epoch, those are the one step.
-        batch_size: The most clips a process takes at once.
-        seed: Determines the order.
-        rank: This process's number among `world_size`.
-        world_size: Processes that train together.
+        num_clips: Clips of an epoch.
+        clips_per_step: Clips of an optimizer step over all ranks; an epoch with fewer clips is a
+            single step.
+        batch_size: Largest number of clips in a batch.
+        seed: Seed of the order.
+        rank: This rank.
+        world_size: Number of ranks that train together.
 
     Attributes:
-        epoch: The epoch that the next iteration yields.
-        start_step: The step of it to begin with.
+        epoch: Epoch of the next iteration.
+        start_step: First step of the next iteration.
     """
 
     def __init__(
         self,
-        clips: int,
+        num_clips: int,
         *,
         clips_per_step: int,
         batch_size: int,
@@ -45,32 +45,32 @@ class StepSampler:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.clips = clips
-        self.clips_per_step = min(clips_per_step, clips)
+        self.num_clips = num_clips
+        self.clips_per_step = min(clips_per_step, num_clips)
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
         self.epoch = 0
         self.start_step = 0
-        largest_share = -(-self.clips_per_step // world_size)
-        self.batches_per_step = -(-largest_share // batch_size)
+        largest_shard = -(-self.clips_per_step // world_size)
+        self.batches_per_step = -(-largest_shard // batch_size)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole steps in an epoch; 1 or more."""
-        return self.clips // self.clips_per_step
+        """Whole steps in an epoch, at least 1."""
+        return self.num_clips // self.clips_per_step
 
     def __len__(self) -> int:
-        """Batches that the next iteration yields."""
+        """Return the number of batches of the next iteration."""
         return (self.steps_per_epoch - self.start_step) * self.batches_per_step
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         return self._batches(self.epoch, self.start_step)
 
     def _batches(self, epoch: int, start_step: int) -> Iterator[list[tuple[int, int]]]:
-        order = epoch_permutation(self.seed, epoch, self.clips)
+        order = epoch_permutation(self.seed, epoch, self.num_clips)
         for step in range(start_step, self.steps_per_epoch):
             start = step * self.clips_per_step
-            share = order[start : start + self.clips_per_step][self.rank :: self.world_size]
-            for batch in np.array_split(share, self.batches_per_step):
+            shard = order[start : start + self.clips_per_step][self.rank :: self.world_size]
+            for batch in np.array_split(shard, self.batches_per_step):
                 yield [(epoch, number) for number in batch.tolist()]

@@ -1,8 +1,7 @@
-"""Processes that load: how they start, whom they obey, and what to say when one dies.
+"""Worker processes of loaders: start-up, signals, and messages about crashes.
 
-A process that is killed from outside, as where memory runs out, or by a fault in a decoder, cannot
-say what it was reading. So each writes down the number of its video before it opens it, in memory
-that it shares with its parent.
+A worker that is killed (out of memory, a crash in a decoder) cannot report which video it was
+reading. So each worker writes the index of a video to shared memory before it opens the video.
 """
 
 from __future__ import annotations
@@ -25,20 +24,20 @@ from p3d.errors import UserError, printable
 
 
 class Videos:
-    """Paths and labels in two arrays, and which process reads which video.
+    """Paths and labels of videos in two arrays, and the video that each worker is reading.
 
-    Thousands of Python objects would be copied into every worker bit by bit, as counting references
-    to them touches their memory.
+    With a list of Python objects, reference counting would gradually copy all of them into every
+    worker.
 
     Args:
         dataset: The videos.
-        workers: Processes that will read them.
+        workers: Number of worker processes.
     """
 
     def __init__(self, dataset: VideoDataset, workers: int = 0) -> None:
         self.paths = np.array([os.fsencode(record.path) for record in dataset.records], dtype="S")
         self.labels = np.array([record.label for record in dataset.records], dtype=np.int64)
-        # For each worker its process and its video.
+        # For each worker: process id and index of its video.
         self.readers = torch.full((workers, 2), -1, dtype=torch.int64).share_memory_()
         _OPEN.add(self)
 
@@ -46,11 +45,11 @@ class Videos:
         return len(self.labels)
 
     def path(self, index: int) -> Path:
-        """Where a video is."""
+        """Return the path of a video."""
         return Path(os.fsdecode(bytes(self.paths[index])))
 
-    def take(self, index: int) -> Path:
-        """Where a video is that this process is about to read, which is written down."""
+    def claim(self, index: int) -> Path:
+        """Return the path of a video that this worker is about to read, and record the index."""
         worker = get_worker_info()
         if worker is not None:
             self.readers[worker.id, 0] = os.getpid()
@@ -58,7 +57,7 @@ class Videos:
         return self.path(index)
 
     def read_by(self, processes: Iterable[int]) -> list[Path]:
-        """The videos that these processes took last."""
+        """Return the last video that each of these processes claimed."""
         wanted = set(processes)
         return [self.path(index) for process, index in self.readers.tolist() if process in wanted]
 
@@ -67,20 +66,19 @@ _OPEN: weakref.WeakSet[Videos] = weakref.WeakSet()
 
 
 def explain_death(error: RuntimeError) -> UserError | None:
-    """What to say of an error by which torch reports that loading processes died; None of others.
+    """Return a message that names the video if torch reports a dead worker, and None otherwise.
 
-    Torch raises it wherever the parent happens to be, be that in the loader or not.
+    Torch raises this error from a signal handler, at any point of the parent's code.
     """
-    words = str(error)
-    found = re.match(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*)", words)
+    found = re.match(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*)", str(error))
     if found is None:
         return None
     processes = [int(number) for number in found[1].split(",")]
     paths = [path for videos in list(_OPEN) for path in videos.read_by(processes)]
     last = " or ".join(printable(path) for path in paths) or "before the first video"
-    how = found[2].partition(". ")[0].strip(" .").removeprefix("is ")
+    reason = found[2].partition(". ")[0].strip(" .").removeprefix("is ")
     return UserError(
-        f"{last}: the process that read it was lost ({how}); if memory ran out give fewer "
+        f"{last}: the worker process that read it died ({reason}); if memory ran out, use fewer "
         "--workers, otherwise remove that video"
     )
 
@@ -94,7 +92,7 @@ def make_loader(
     *,
     persistent: bool,
 ) -> DataLoader[Any]:
-    """A loader whose batches are given; `persistent` keeps its workers from epoch to epoch."""
+    """Return a loader of given batches; `persistent` keeps its workers between epochs."""
     return DataLoader(
         dataset,
         batch_sampler=batches,
@@ -103,8 +101,8 @@ def make_loader(
         worker_init_fn=_start_worker,
         persistent_workers=persistent and workers > 0,
         pin_memory=pin_memory,
-        # Without its own, a loader draws from the global generator, and a run that resumes in
-        # mid-epoch would drop out other units than one that never stopped.
+        # By default a loader draws from the global generator, which would then differ between a run
+        # that resumed in the middle of an epoch and one that was never stopped.
         generator=torch.Generator(),
     )
 
@@ -112,16 +110,16 @@ def make_loader(
 def _start_worker(worker: int) -> None:
     del worker
     torch.set_num_threads(1)
-    # The parent decides what Ctrl-C means. A scheduler, too, may signal all processes of a job at
-    # once; the parent then finishes its step. So a worker obeys nobody's SIGTERM but its parent's.
+    # Ctrl-C and a scheduler may signal all processes of a job at once, and the parent then finishes
+    # its step. So a worker ignores SIGINT, and SIGTERM unless the parent sent it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_obey_parent, args=(os.getppid(),), daemon=True).start()
+        threading.Thread(target=_exit_on_sigterm_of, args=(os.getppid(),), daemon=True).start()
 
 
-def _obey_parent(parent: int) -> None:
+def _exit_on_sigterm_of(parent: int) -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass
-    # Not by an exception: tidying up would wait for a parent that reads no more.
+    # An exception would run clean-up code that waits for the parent to read the queue.
     os._exit(0)

@@ -1,14 +1,14 @@
-"""Evaluation by the official protocol: every video once, several clips a video, mean of scores.
+"""Evaluation by the official protocol: every video once, the mean of several clips' scores.
 
-By default 20 clips at even distances, resized to 182x242, centre crop of 160, mean of their softmax
-scores (Qiu et al. 2017, sec. 4); the sizes are those of the weights' preprocessing.
+The default is 20 uniformly spaced clips, resized to 182x242 and center-cropped to 160, and the mean
+of their softmax scores (Qiu et al. 2017, sec. 4). The sizes come from the weights' preprocessing.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -22,9 +22,10 @@ from p3d.evaluation.output import write_accuracy
 from p3d.inference.scorer import Scorer
 from p3d.inference.scoring import VideoScores, score_videos, write_scores
 from p3d.model.network import P3D
-from p3d.system.device import DeviceName, Precision, describe_device, resolve_device
+from p3d.system.device import describe_device, resolve_device
 from p3d.system.distributed import Group, join, read_launch
 from p3d.system.files import make_folder, write_json
+from p3d.system.options import DeviceOptions, plain_options
 from p3d.system.text import format_share, format_table
 from p3d.weights.loading import load_model
 
@@ -35,36 +36,31 @@ class EvalOptions:
 
     data: DataOptions
     weights: Path
-    """Weight file, of any format that p3d reads."""
+    """Weight file, in any format that p3d reads."""
     split: Split = "test"
-    """Which list to measure on."""
+    """Split to measure on."""
     clips: int = 20
-    """Clips a video, at even distances."""
+    """Clips of each video, uniformly spaced."""
     out: Path | None = None
     """Folder for metrics.json, scores.csv, per_class.csv, confusion.csv and confusion.png."""
     batch_size: int = 16
     """Clips on the device at once."""
     workers: int = 2
-    """Processes that decode; 0 decodes in this one."""
-    device: DeviceName = "auto"
-    """Where to compute."""
-    precision: Precision = "fp32"
-    """Arithmetic: fp32 (IEEE, no TF32), tf32, bf16 or fp16."""
-    compile: bool = False
-    """Compile the network first."""
+    """Worker processes that decode; 0 decodes in the main process."""
+    compute: DeviceOptions = field(default_factory=DeviceOptions)
     on_bad_video: BadVideoPolicy = "error"
-    """A video that cannot be read ends the evaluation, or is left out and counted."""
+    """What to do with a video that cannot be read: stop, or skip it and report it."""
 
 
 def check_classes(model: P3D, class_names: Sequence[str], weights: Path) -> None:
-    """Refuse to measure a network on other classes than it was trained for.
+    """Refuse to measure a network on classes that it was not trained for.
 
     Raises:
-        UserError: The number of classes differs, or their names or order do.
+        UserError: The number of classes, their names or their order differ.
     """
     if model.config.num_classes != len(class_names):
         raise UserError(
-            f"{weights} tells {model.config.num_classes} classes apart, the data set has "
+            f"{weights} has {model.config.num_classes} classes, the data set has "
             f"{len(class_names)}; evaluate on the data it was trained for, or fine-tune it first"
         )
     for ours, theirs in zip(model.class_names or class_names, class_names, strict=True):
@@ -76,16 +72,16 @@ def check_classes(model: P3D, class_names: Sequence[str], weights: Path) -> None
 
 
 def run(options: EvalOptions) -> None:
-    """Carry out `p3d eval`: measure, print, and write what `--out` asks for.
+    """Run `p3d eval`: measure, print, and write the files that `--out` asks for.
 
     Raises:
-        UserError: The options, the data or the weights do not fit.
+        UserError: The options, the data or the weights do not fit together.
         BadVideoError: A video cannot be read and `--on-bad-video` is "error".
     """
     if min(options.clips, options.batch_size) < 1:
         raise UserError("--clips and --batch-size must be 1 or more")
     launch = read_launch()
-    device = resolve_device(options.device, launch.local_rank)
+    device = resolve_device(options.compute.device, launch.local_rank)
     with join(device, launch) as group:
         _evaluate(options, device, group)
 
@@ -96,29 +92,30 @@ def _evaluate(options: EvalOptions, device: torch.device, group: Group) -> None:
     check_classes(model, dataset.class_names, options.weights)
     if options.out is not None and group.is_main:
         make_folder(options.out)
+    precision = options.compute.precision
     scorer = Scorer(
         model,
         device,
-        options.precision,
-        compiled=options.compile,
+        precision,
+        compiled=options.compute.compile,
         batch_size=options.batch_size,
     )
-    started = time.perf_counter()
+    start = time.perf_counter()
     scored = score_videos(
         scorer,
         dataset,
-        clips=options.clips,
+        num_clips=options.clips,
         workers=options.workers,
         on_bad_video=options.on_bad_video,
         group=group,
     )
     if not group.is_main:
         return
-    accuracy = measure(scored.scores, scored.labels)
-    seconds = time.perf_counter() - started
-    where = f"{group.world_size} x " if group.world_size > 1 else ""
+    accuracy = measure(scored.probabilities, scored.labels)
+    seconds = time.perf_counter() - start
+    count = f"{group.world_size} x " if group.world_size > 1 else ""
     print(f"{options.weights} on the {options.split} list of {options.data.data}")
-    print(f"{where}{describe_device(device)}, {options.precision}, {options.clips} clips a video")
+    print(f"{count}{describe_device(device)}, {precision}, {options.clips} clips a video")
     print(_summary(accuracy, scored, dataset, seconds))
     if options.out is not None:
         _write(options, options.out, dataset, scored, accuracy)
@@ -141,7 +138,7 @@ def _summary(accuracy: Accuracy, scored: VideoScores, dataset: VideoDataset, sec
         )
     ]
     if dataset.missing:
-        lines.append(f"NOT MEASURED: {dataset.missing} listed videos that are not there")
+        lines.append(f"NOT MEASURED: {dataset.missing} listed videos that do not exist")
     if scored.bad:
         lines.append(f"NOT MEASURED: {len(scored.bad)} videos that cannot be read:")
         lines += [f"  {line}" for line in scored.bad]
@@ -163,7 +160,7 @@ def _write(
         "loss": accuracy.loss,
         "missing": dataset.missing,
         "bad": list(scored.bad),
-        "options": asdict(options),
+        "options": plain_options(options),
     }
     write_json(folder / "metrics.json", metrics)
     write_accuracy(folder, accuracy, dataset.class_names)

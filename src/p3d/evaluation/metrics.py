@@ -9,12 +9,17 @@ from torch import Tensor
 
 
 def correct_among_best(logits: Tensor, labels: Tensor, k: int) -> Tensor:
-    """How many rows of `(N, num_classes)` scores have their label among the k best.
+    """Count the rows whose label is among the k largest scores.
 
     With fewer than k classes every row counts.
 
+    Args:
+        logits: float `(N, num_classes)`, logits or probabilities.
+        labels: int64 `(N,)`.
+        k: Number of classes to look at.
+
     Returns:
-        int64 `()`, on the scores' device, which is not waited for.
+        int64 `()` on the device of the scores, without synchronizing it.
     """
     best = logits.topk(min(k, logits.shape[1]), dim=1).indices
     return (best == labels[:, None]).any(1).sum()
@@ -22,15 +27,15 @@ def correct_among_best(logits: Tensor, labels: Tensor, k: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """The outcome of an evaluation, over videos.
+    """Accuracy over the videos of a data set.
 
     Attributes:
-        videos: How many videos were scored.
-        top1: Share of videos whose best class is right, in [0, 1].
-        top5: Share with the right class among the five best.
-        mean_class: Mean over the classes that have videos of their top-1 accuracy.
-        loss: Mean of -log(score of the right class).
-        confusion: int64 `(num_classes, num_classes)`; row = truth, column = answer.
+        videos: Number of videos.
+        top1: Fraction of videos whose best class is right, in [0, 1].
+        top5: Fraction with the right class among the five best.
+        mean_class: Mean of the top-1 accuracies of the classes that have videos.
+        loss: Mean of -log(probability of the right class).
+        confusion: int64 `(num_classes, num_classes)`; row = true class, column = predicted class.
     """
 
     videos: int
@@ -42,7 +47,7 @@ class Accuracy:
 
     @property
     def per_class(self) -> list[float | None]:
-        """Top-1 accuracy a class; None where a class has no video."""
+        """Top-1 accuracy of each class; None for a class without videos."""
         totals = self.confusion.sum(1)
         return [
             float(self.confusion[i, i] / total) if total else None for i, total in enumerate(totals)
@@ -50,29 +55,30 @@ class Accuracy:
 
 
 def measure(scores: Tensor, labels: Tensor) -> Accuracy:
-    """Accuracy of class probabilities.
+    """Measure the accuracy of class probabilities.
 
     Args:
-        scores: float `(V, num_classes)`, one row of probabilities a video.
+        scores: float `(V, num_classes)`, class probabilities of each video.
         labels: int64 `(V,)`.
 
     Raises:
-        ValueError: There are no videos, or the shapes do not fit.
+        ValueError: There are no videos, or the shapes do not match.
     """
     if scores.dim() != 2 or scores.shape[:1] != labels.shape or not len(labels):
-        raise ValueError(f"cannot measure scores {tuple(scores.shape)} by {tuple(labels.shape)}")
+        raise ValueError(
+            f"scores {tuple(scores.shape)} and labels {tuple(labels.shape)} do not match"
+        )
     videos, classes = scores.shape
-    answers = scores.argmax(1)
-    confusion = torch.bincount(labels * classes + answers, minlength=classes * classes)
+    confusion = torch.bincount(labels * classes + scores.argmax(1), minlength=classes * classes)
     confusion = confusion.view(classes, classes)
     present = confusion.sum(1) > 0
-    of_class = confusion.diagonal()[present] / confusion.sum(1)[present]
+    per_class = confusion.diagonal()[present] / confusion.sum(1)[present]
     right = scores.double().gather(1, labels[:, None]).clamp_min(1e-12)
     return Accuracy(
         videos=videos,
         top1=int(correct_among_best(scores, labels, 1)) / videos,
         top5=int(correct_among_best(scores, labels, 5)) / videos,
-        mean_class=float(of_class.double().mean()),
+        mean_class=float(per_class.double().mean()),
         loss=float(-right.log().mean()),
         confusion=confusion,
     )

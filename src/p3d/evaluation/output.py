@@ -1,31 +1,36 @@
-"""What an evaluation leaves: CSV files and the picture of a confusion matrix."""
+"""Files of an evaluation: CSV tables and the confusion matrix."""
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from p3d.errors import printable
 from p3d.evaluation.metrics import Accuracy
 from p3d.system.files import replacing, write_csv
 from p3d.system.text import format_share
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 def write_accuracy(folder: Path, accuracy: Accuracy, class_names: Sequence[str]) -> None:
-    """Write `per_class.csv`, `confusion.csv` and, where matplotlib is installed, `confusion.png`.
+    """Write `per_class.csv`, `confusion.csv` and, if matplotlib is installed, `confusion.png`.
 
     Args:
-        folder: Where to; it exists.
-        accuracy: What was measured.
-        class_names: One name a class.
+        folder: Existing folder.
+        accuracy: Metrics of the evaluation.
+        class_names: Class names by index.
     """
     totals = accuracy.confusion.sum(1).tolist()
     write_csv(
         folder / "per_class.csv",
         ("class", "videos", "top1"),
         [
-            (name, total, "" if share is None else f"{share:.4f}")
-            for name, total, share in zip(class_names, totals, accuracy.per_class, strict=True)
+            (name, total, "" if top1 is None else f"{top1:.4f}")
+            for name, total, top1 in zip(class_names, totals, accuracy.per_class, strict=True)
         ],
     )
     write_csv(
@@ -34,39 +39,70 @@ def write_accuracy(folder: Path, accuracy: Accuracy, class_names: Sequence[str])
         [(name, *row) for name, row in zip(class_names, accuracy.confusion.tolist(), strict=True)],
     )
     if importlib.util.find_spec("matplotlib") is not None:
-        draw_confusion(folder / "confusion.png", accuracy, class_names)
+        _write_confusion_png(folder / "confusion.png", accuracy, class_names)
 
 
-def draw_confusion(path: Path, accuracy: Accuracy, class_names: Sequence[str]) -> None:
-    """Draw the confusion matrix, each row in shares of its class (needs matplotlib)."""
-    from matplotlib.figure import Figure
-
-    classes = len(class_names)
-    shares = accuracy.confusion / accuracy.confusion.sum(1, keepdim=True).clamp_min(1)
-    side = min(24.0, 3.0 + 0.38 * classes)
-    figure = Figure(figsize=(side + 1.2, side), layout="constrained")
-    axes = figure.add_subplot()
-    image = axes.imshow(shares.numpy(), vmin=0, vmax=1, cmap="Blues")
-    font = 9 if classes <= 30 else 5
-    axes.set_xticks(range(classes), class_names, rotation=90, fontsize=font)
-    axes.set_yticks(range(classes), class_names, fontsize=font)
-    axes.set_xlabel("answer")
-    axes.set_ylabel("truth")
+def _write_confusion_png(path: Path, accuracy: Accuracy, class_names: Sequence[str]) -> None:
+    side = min(24.0, 3.0 + 0.38 * len(class_names))
+    figure = draw_confusion(accuracy, class_names, side)
+    [axes] = figure.axes
     axes.set_title(f"top-1 {format_share(accuracy.top1)} of {accuracy.videos} videos")
-    if classes <= 30:
-        for row in range(classes):
-            for column in range(classes):
-                if count := int(accuracy.confusion[row, column]):
-                    dark = float(shares[row, column]) > 0.5
-                    axes.text(
-                        column,
-                        row,
-                        str(count),
-                        ha="center",
-                        va="center",
-                        fontsize=font,
-                        color="white" if dark else "black",
-                    )
-    figure.colorbar(image, ax=axes, shrink=0.8, label="share of the true class")
+    figure.set_size_inches(side + 1.2, side)
+    figure.colorbar(axes.images[0], ax=axes, shrink=0.8, label="fraction of the true class")
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=150, format="png")
+
+
+def draw_confusion(accuracy: Accuracy, class_names: Sequence[str], side: float) -> Figure:
+    """Draw the confusion matrix, each row as fractions of its class (needs matplotlib).
+
+    Many classes are labeled by number, from 1, instead of by name, and their cells hold no counts.
+
+    Args:
+        accuracy: Metrics of the evaluation.
+        class_names: Class names by index.
+        side: Width and height of the figure in inches.
+    """
+    from matplotlib.colors import PowerNorm
+    from matplotlib.figure import Figure
+
+    counts, classes = accuracy.confusion, len(class_names)
+    fractions = (counts / counts.sum(1, keepdim=True).clamp_min(1)).numpy()
+    cell = 72 * side / classes  # size in points, margins of the figure included
+    named = cell >= 12.9
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.add_subplot()
+    axes.grid(visible=False)
+    axes.imshow(
+        fractions,
+        # In small cells, the square root keeps rare mistakes visible.
+        norm=PowerNorm(1 if named else 0.5, vmin=0, vmax=1),
+        cmap="Blues",
+        # Cells smaller than a pixel have to be averaged: nearest-neighbor sampling drops some.
+        interpolation="none" if cell >= 1 else "antialiased",
+    )
+    step = 1 if named else 10 * max(1, classes // 100)
+    ticks = range(step - 1, classes, step)
+    labels = [_shorten(printable(class_names[i])) if named else f"{i + 1}" for i in ticks]
+    font = min(8.0, cell / 2) if named else None
+    # Without parse_math=False, a $ in a class name would start a formula.
+    rotation = 90 if named else 0
+    axes.set_xticks(ticks, labels, rotation=rotation, fontsize=font, parse_math=False)
+    axes.set_yticks(ticks, labels, fontsize=font, parse_math=False)
+    axes.set_xlabel("predicted class" if named else "predicted class (no.)")
+    axes.set_ylabel("true class" if named else "true class (no.)")
+    for row, column in counts.nonzero().tolist() if cell >= 19 else ():
+        axes.text(
+            column,
+            row,
+            str(int(counts[row, column])),
+            ha="center",
+            va="center",
+            fontsize=8,
+            color="white" if fractions[row, column] > 0.5 else "#1f2733",
+        )
+    return figure
+
+
+def _shorten(name: str, limit: int = 24) -> str:
+    return name if len(name) <= limit else f"{name[: limit - 1]}…"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -13,12 +13,13 @@ import tyro
 from torch import Tensor
 from tqdm import tqdm
 
-from p3d.data.clips import check_source, read_test_clips
+from p3d.data.clips import check_source, read_eval_clips
 from p3d.errors import BadVideoError, UserError
-from p3d.inference.scorer import Scorer
+from p3d.inference.scorer import Scorer, mean_probabilities
 from p3d.model.network import P3D
 from p3d.preprocessing import Preprocessing
 from p3d.system.device import DeviceName, Precision, resolve_device
+from p3d.system.options import DeviceOptions
 from p3d.system.text import format_share, format_table
 from p3d.video.decode import open_video
 from p3d.video.flow import ComputedFlow
@@ -28,12 +29,12 @@ from p3d.weights.loading import load_model
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network says of a video.
+    """The classes that a network predicts for a video.
 
     Attributes:
         path: The video.
         scores: float32 `(num_classes,)`, mean probabilities over the clips.
-        class_names: One name a class; their numbers where no names are known.
+        class_names: Name of each class; its number if no names are known.
     """
 
     path: Path
@@ -41,7 +42,7 @@ class Prediction:
     class_names: tuple[str, ...]
 
     def top(self, k: int = 5) -> list[tuple[str, float]]:
-        """The k most likely classes with their probabilities, best first."""
+        """Return the k most likely classes with their probabilities, best first."""
         best = self.scores.topk(min(k, len(self.class_names)))
         return [
             (self.class_names[index], score)
@@ -50,18 +51,18 @@ class Prediction:
 
 
 class Predictor:
-    """Maps videos to predictions, by the evaluation's protocol.
+    """Map videos to predictions, by the protocol of the evaluation.
 
     Args:
-        model_or_path: A network, or a weight file of any format that p3d reads.
+        model_or_path: A network, or a weight file in any format that p3d reads.
         device: "auto", "cpu", "cuda" or "mlu".
         precision: "fp32", "tf32", "bf16" or "fp16".
-        clips: Clips a video, at even distances; their probabilities are averaged.
+        clips: Uniformly spaced clips of each video; their probabilities are averaged.
         batch_size: Clips on the device at once.
         compiled: Compile the network: slow to start, then faster.
 
     Raises:
-        UserError: The weights cannot be read, or the device is not there.
+        UserError: The weights cannot be read, or the device is not available.
 
     Example:
         >>> predictor = Predictor("best.safetensors")  # doctest: +SKIP
@@ -91,23 +92,22 @@ class Predictor:
     def __call__(self, video: Path | str) -> Prediction:
         """Classify a video file or a folder of its frames.
 
-        A flow network also takes a file of optical flow (`p3d prepare flow`). Of other videos the
-        flow of the frames that the clips show is computed first, which takes far longer than the
-        network does.
+        A flow network also takes a file of optical flow (`p3d prepare flow`). For other videos it
+        first computes the flow of the frames in the clips, which takes far longer than the network.
 
         Raises:
-            BadVideoError: It cannot be read.
-            UserError: Flow is to be computed and OpenCV is not there.
+            BadVideoError: The video cannot be read.
+            UserError: Flow must be computed and OpenCV is not installed.
         """
         preprocessing = self._scorer.preprocessing
         with open_video(video) as opened:
-            source = _as_taken(opened, preprocessing, Path(video))
-            clips = read_test_clips(source, preprocessing, self.clips)
-        return Prediction(Path(video), self._scorer(clips).mean(0), self.class_names)
+            source = _network_input(opened, preprocessing, Path(video))
+            clips = read_eval_clips(source, preprocessing, self.clips)
+        return Prediction(Path(video), mean_probabilities(self._scorer(clips)), self.class_names)
 
 
-def _as_taken(source: FrameSource, preprocessing: Preprocessing, path: Path) -> FrameSource:
-    """The frames as the network takes them: flow is computed where the file holds pictures."""
+def _network_input(source: FrameSource, preprocessing: Preprocessing, path: Path) -> FrameSource:
+    """Return the frames that the network takes; compute flow if the file holds pictures."""
     if preprocessing.channels == "flow" and source.flow is None:
         bar = partial(tqdm, desc=f"flow of {path.name}", unit="frame", disable=None, leave=False)
         return ComputedFlow(source, preprocessing.flow_short_side, each=bar)
@@ -117,50 +117,45 @@ def _as_taken(source: FrameSource, preprocessing: Preprocessing, path: Path) -> 
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """Name the most likely classes of videos. Exit code 0: all were read; 2: some were not."""
+    """Print the most likely classes of videos. Exit code 0: all were read; 2: some were not."""
 
     videos: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Video files, or folders of frames; for a flow network, files of flow too."""
+    """Video files or folders of frames; a flow network also takes files of flow."""
     weights: Path
-    """Weight file, of any format that p3d reads."""
+    """Weight file, in any format that p3d reads."""
     top: int = 5
-    """Classes to name."""
+    """Number of classes to print."""
     json: bool = False
     """Print one JSON object a line instead of a table."""
     clips: int = 20
-    """Clips a video, at even distances."""
+    """Clips of each video, uniformly spaced."""
     batch_size: int = 16
     """Clips on the device at once."""
-    device: DeviceName = "auto"
-    """Where to compute."""
-    precision: Precision = "fp32"
-    """Arithmetic: fp32 (IEEE, no TF32), tf32, bf16 or fp16."""
-    compile: bool = False
-    """Compile the network first."""
+    compute: DeviceOptions = field(default_factory=DeviceOptions)
 
 
 def run(options: PredictOptions) -> int:
-    """Carry out `p3d predict`; returns the exit code.
+    """Run `p3d predict` and return the exit code.
 
     Raises:
-        UserError: The options or the weights do not fit.
+        UserError: An option is out of range, or the weights cannot be read.
     """
     if not options.videos:
-        raise UserError("no videos were given; name one or more files after the options")
+        raise UserError("no videos were given; give one or more files after the options")
     if options.top < 1:
         raise UserError(f"--top is {options.top}; give 1 or more")
     predictor = Predictor(
         options.weights,
-        device=options.device,
-        precision=options.precision,
+        device=options.compute.device,
+        precision=options.compute.precision,
         clips=options.clips,
         batch_size=options.batch_size,
-        compiled=options.compile,
+        compiled=options.compute.compile,
     )
     unread = 0
     for video in options.videos:
         try:
-            _show(predictor(video), options)
+            _print(predictor(video), options)
         except BadVideoError as error:
             unread += 1
             print(f"p3d: error: {error}", file=sys.stderr)
@@ -171,12 +166,12 @@ def run(options: PredictOptions) -> int:
     return 2 if unread else 0
 
 
-def _show(prediction: Prediction, options: PredictOptions) -> None:
+def _print(prediction: Prediction, options: PredictOptions) -> None:
     top = prediction.top(options.top)
     if options.json:
-        answer = [{"class": name, "score": round(score, 6)} for name, score in top]
-        print(json.dumps({"video": str(prediction.path), "top": answer}, ensure_ascii=False))
-        sys.stdout.flush()
+        classes = [{"class": name, "score": round(score, 6)} for name, score in top]
+        line = json.dumps({"video": str(prediction.path), "top": classes}, ensure_ascii=False)
+        print(line, flush=True)
         return
     rows = [(name, format_share(score)) for name, score in top]
     print(format_table((str(prediction.path), "score"), rows) + "\n", flush=True)

@@ -1,4 +1,4 @@
-"""A network made ready to score clips, for validation, evaluation and prediction alike."""
+"""A network ready for inference, as validation, evaluation and prediction use it."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from p3d.system.device import DTYPES, Precision, set_precision
 
 
 class Scorer:
-    """Maps uint8 clips to class probabilities.
+    """Map uint8 clips to logits.
 
-    The network is copied, its batch normalisations are folded into the convolutions and its weights
-    are cast once to the precision asked for. Probabilities are computed in float32.
+    The network is copied, its batch normalizations are folded into the convolutions and its weights
+    are cast once to the given precision.
 
     Args:
-        model: The network; it is left as it is.
+        model: The network; not modified.
         device: Where to compute.
         precision: "fp32", "tf32", "bf16" or "fp16".
         compiled: Compile the network with `torch.compile`: slow to start, then faster.
         batch_size: Clips on the device at once.
-        strict: Refuse scores that are not finite; else they come out as NaN.
+        strict: Raise if a logit is not finite; otherwise return it.
 
     Raises:
-        UserError: The device does not have the precision.
+        UserError: The device does not support the precision.
     """
 
     def __init__(
@@ -53,22 +53,37 @@ class Scorer:
 
     @torch.inference_mode()
     def __call__(self, clips: Tensor) -> Tensor:
-        """Score clips uint8 `(N, T, H, W, C)`; float32 `(N, num_classes)`, rows summing to 1.
+        """Return the logits of clips, float32 `(N, num_classes)`, on the CPU.
+
+        Args:
+            clips: uint8 `(N, T, H, W, C)`.
 
         Raises:
-            UserError: A score is not a number, as where fp16 overflows, and that is not allowed.
+            UserError: A logit is not finite (fp16 overflow, for example) and `strict` is set.
         """
-        logits = torch.cat([self._logits(part) for part in clips.split(self.batch_size)])
-        finite = logits.isfinite().all(1)
-        if self._strict and not finite.all():
+        outputs = torch.cat([self._forward(part) for part in clips.split(self.batch_size)])
+        if self._strict and not outputs.isfinite().all():
             remedy = "use --precision fp32 or bf16, or " if self.dtype == torch.float16 else ""
             raise UserError(
                 f"the network's scores are not finite in {str(self.dtype).removeprefix('torch.')}; "
                 f"{remedy}check the weights"
             )
-        return logits.softmax(1).where(finite[:, None], torch.nan)
+        return outputs
 
-    def _logits(self, clips: Tensor) -> Tensor:
+    def _forward(self, clips: Tensor) -> Tensor:
         pixels = normalize(clips.to(self.device, non_blocking=True), self.preprocessing)
-        logits: Tensor = self._network(pixels.to(self.dtype))
-        return logits.float().cpu()
+        outputs: Tensor = self._network(pixels.to(self.dtype))
+        return outputs.float().cpu()
+
+
+def mean_probabilities(logits: Tensor) -> Tensor:
+    """Return the class probabilities of videos: the mean of their clips' softmax scores.
+
+    Args:
+        logits: float `(..., num_clips, num_classes)`.
+
+    Returns:
+        float `(..., num_classes)`; NaN for a video with a logit that is not finite.
+    """
+    finite = logits.isfinite().all(-1, keepdim=True)
+    return logits.softmax(-1).where(finite, torch.nan).mean(-2)

@@ -1,1 +1,1 @@
-"""The network, its plain Conv3d twin, and what training adds to it."""
+"""The network, a plain Conv3d version of it, and what training adds to it."""

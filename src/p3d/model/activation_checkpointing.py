@@ -1,6 +1,6 @@
-"""Activation checkpointing: a block's activations are computed again when the gradient needs them.
+"""Activation checkpointing: the backward pass recomputes the activations inside each block.
 
-It costs a second forward pass of the blocks and saves what they keep, but for their inputs.
+This saves the memory of all activations except the blocks' inputs, and costs a second forward pass.
 """
 
 from __future__ import annotations
@@ -12,28 +12,22 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 
-def run_and_keep(block: nn.Module, x: Tensor, frames: int) -> Tensor:
-    """Run a block as usual."""
-    out: Tensor = block(x, frames)
-    return out
-
-
-def run_and_forget(block: nn.Module, x: Tensor, frames: int) -> Tensor:
-    """Run a block, keeping its input alone for the gradient."""
+def run_checkpointed(block: nn.Module, x: Tensor, frames: int) -> Tensor:
+    """Run a block and keep only its input for the backward pass."""
     out: Tensor = checkpoint(
         block,
         x,
         frames,
         use_reentrant=False,
         preserve_rng_state=False,  # nothing in a block is random
-        context_fn=lambda: (nullcontext(), _statistics_untouched(block)),
+        context_fn=lambda: (nullcontext(), _unchanged_statistics(block)),
     )
     return out
 
 
 @contextmanager
-def _statistics_untouched(block: nn.Module) -> Iterator[None]:
-    """The second time, batch normalisations must not count the same batch again."""
+def _unchanged_statistics(block: nn.Module) -> Iterator[None]:
+    """Keep the recomputation from counting the batch twice in the running statistics."""
     norms = [norm for norm in block.modules() if isinstance(norm, nn.BatchNorm2d) and norm.training]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:

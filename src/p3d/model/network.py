@@ -1,23 +1,30 @@
-"""The Pseudo-3D residual network, whole (Qiu, Yao, Mei: "Learning Spatio-Temporal Representation
-with Pseudo-3D Residual Networks", ICCV 2017).
+"""The Pseudo-3D residual network.
 
-A P3D network is a bottleneck ResNet over clips whose 3x3x3 convolutions are split into a spatial
-1x3x3 (S) and a temporal 3x1x1 (T) one. It needs nothing else that mixes space with time, and that
-is what this file rests on: frames stay where the decoder put them. A batch of clips stored as
-`(N, T, H, W, C)` *is* a channels-last batch of images `(N*T, C, H, W)`, over which S is an ordinary
-2-D convolution; and the same memory *is* a channels-last batch `(N, C, T, H*W)`, over which T is a
-2-D convolution with a (3, 1) kernel and temporal pooling a 2-D pooling. Activations therefore pass
-through the network as `(N*T, C, H, W)` and every change of view is free.
+Zhaofan Qiu, Ting Yao and Tao Mei, "Learning Spatio-Temporal Representation with Pseudo-3D Residual
+Networks", ICCV 2017.
 
-Two functions go by the name of P3D, with the same parameters:
+A P3D network is a bottleneck ResNet over clips. Its blocks replace the 3x3x3 convolution by a
+spatial 1x3x3 convolution (S) and a temporal 3x1x1 convolution (T). There are three kinds of block
+(fig. 3 of the paper), which alternate over the stages res2 to res4: in A, T follows S; in B, both
+have the same input and are added; in C, T follows S and is added to it. Blocks of res5 have S only,
+since a clip of 16 frames has a single frame left there.
 
-* wiring "author": the graphs that the authors released (Caffe). The default.
-* wiring "port": the public PyTorch port and its copies. It pads the stem's pooling differently and
-  adds the branches of B and C after their ReLUs, unscaled.
+Memory layout. All convolutions are 2-D, and no activation is copied to change its shape. A batch of
+clips stored as `(N, T, H, W, C)` is also a channels-last batch of images `(N*T, C, H, W)`, and S is
+a 3x3 convolution over it. The same memory is a channels-last batch `(N, C, T, H*W)`, and T is a
+(3, 1) convolution over that. Activations are passed between layers as `(N*T, C, H, W)`.
 
-Where the two published graphs would refuse an input, this implementation generalises: pooling in
-time takes what is there (the authors' rounding up, the port's rounding down, never below one
-frame), and the head averages over whatever time and space remain.
+Wirings. Two functions with the same parameters are published as P3D:
+
+* "author" (default): the Caffe graphs that the authors released. Pooling rounds output sizes up.
+* "port": the public PyTorch port and its copies. The stem's pooling is padded, temporal pooling
+  rounds down, and blocks B and C add S and T after their ReLUs, without a factor.
+
+Unlike the published graphs, this network takes clips of any length: temporal pooling keeps at least
+one frame, and the classifier's input is the average over all remaining frames and pixels.
+
+Parameters are named `stem.{conv,bn}`, `res2.0.{reduce,spatial,temporal,expand,shortcut}.{conv,bn}`
+and so on, and `fc`.
 """
 
 from __future__ import annotations
@@ -32,7 +39,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from p3d.errors import UserError
-from p3d.model.activation_checkpointing import run_and_forget, run_and_keep
+from p3d.model.activation_checkpointing import run_checkpointed
 from p3d.preprocessing import Preprocessing, default_preprocessing
 
 Name = Literal["p3d63", "p3d131", "p3d199"]
@@ -51,20 +58,20 @@ CHANNELS: dict[str, int] = {"rgb": 3, "flow": 2}
 PLANES = (64, 128, 256, 512)
 EXPANSION = 4
 FEATURES = PLANES[-1] * EXPANSION
-"""Length of the pooled feature vector ("pool5")."""
+"""Length of the pooled feature vector ("pool5" in the authors' graphs)."""
 
 
 @dataclass(frozen=True)
 class P3DConfig:
-    """What defines a network apart from its weights.
+    """The architecture of a network.
 
     Attributes:
         name: Depth: "p3d63", "p3d131" or "p3d199".
-        num_classes: Length of the logits.
-        modality: "rgb" (3 input channels) or "flow" (2: x and y displacement).
-        wiring: Which of the two published functions it computes, "author" or "port".
-        variant: Kinds of block that take turns over res2-res4: "ABC" (the mixed network), "A", "B"
-            or "C" (the paper's ablation), "2d" (no temporal convolution: its ResNet baseline).
+        num_classes: Number of logits, at least 1.
+        modality: "rgb" (3 input channels) or "flow" (2: horizontal and vertical displacement).
+        wiring: Published function to compute, "author" or "port" (see the module's docstring).
+        variant: Kinds of block that alternate over res2 to res4: "ABC" (the paper's P3D ResNet),
+            "A", "B" or "C" alone (its ablation), or "2d" (no T: a 2-D ResNet over frames).
         dropout: Probability of dropping a feature before the classifier, in [0, 1).
     """
 
@@ -76,7 +83,7 @@ class P3DConfig:
     dropout: float = 0.5
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be built, naming what can."""
+        """Raise UserError if a field has an invalid value."""
         _check_choice("network", self.name, tuple(BLOCKS))
         _check_choice("modality", self.modality, get_args(Modality))
         _check_choice("wiring", self.wiring, get_args(Wiring))
@@ -92,39 +99,39 @@ def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
         raise UserError(f"no {what} is called {value!r}; choose one of: {', '.join(choices)}")
 
 
-def _frames_first(x: Tensor, frames: int) -> Tensor:
-    """View `(N*T, C, H, W)` as `(N, C, T, H*W)`: the same memory, time as the image's height."""
+def _temporal_view(x: Tensor, frames: int) -> Tensor:
+    """View `(N*T, C, H, W)` as `(N, C, T, H*W)`."""
     rows, channels, height, width = x.shape
     flat = x.permute(0, 2, 3, 1).reshape(rows // frames, frames, height * width, channels)
     return flat.permute(0, 3, 1, 2)
 
 
-def _space_first(x: Tensor, height: int, width: int) -> Tensor:
-    """Undo `_frames_first`: view `(N, C, T, H*W)` as `(N*T, C, H, W)`."""
+def _spatial_view(x: Tensor, height: int, width: int) -> Tensor:
+    """View `(N, C, T, H*W)` as `(N*T, C, H, W)`."""
     batch, channels, frames, _ = x.shape
     rows = x.permute(0, 2, 3, 1).reshape(batch * frames, height, width, channels)
     return rows.permute(0, 3, 1, 2)
 
 
 def _pool_time(x: Tensor, frames: int, wiring: Wiring) -> tuple[Tensor, int]:
-    """Max-pool `(N*T, C, H, W)` over pairs of frames; return it with its new T.
+    """Max-pool `(N*T, C, H, W)` over pairs of frames; return the result and its T.
 
-    An odd frame at the end makes a window of its own in Caffe ("author") and is dropped in PyTorch
-    ("port"); a single frame always stays.
+    The last of an odd number of frames is kept by "author" (Caffe rounds up) and dropped by "port".
+    A single frame is always kept.
     """
     if frames == 1:
         return x, 1
     rows, channels, height, width = x.shape
     if frames % 2 == 0 and not x.requires_grad:
-        # Without a gradient, the maximum over a view costs a third of the pooling kernel.
+        # Without gradients, the maximum over a view takes a third of the pooling kernel's time.
         pairs = x.permute(0, 2, 3, 1).reshape(rows // 2, 2, height, width, channels)
         return pairs.amax(1).permute(0, 3, 1, 2), frames // 2
-    pooled = F.max_pool2d(_frames_first(x, frames), (2, 1), (2, 1), ceil_mode=wiring == "author")
-    return _space_first(pooled, height, width), pooled.shape[2]
+    pooled = F.max_pool2d(_temporal_view(x, frames), (2, 1), (2, 1), ceil_mode=wiring == "author")
+    return _spatial_view(pooled, height, width), pooled.shape[2]
 
 
 class ConvBN(nn.Module):
-    """A convolution without bias and its batch normalisation (eps 1e-5, momentum 0.1)."""
+    """A convolution without bias and its batch normalization (eps 1e-5, momentum 0.1)."""
 
     def __init__(
         self,
@@ -145,14 +152,14 @@ class ConvBN(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """A residual block: 1x1 reduce, S and T as its kind wires them, 1x1 expand, shortcut.
+    """A residual block: 1x1 convolution, S and T, 1x1 convolution, plus a shortcut.
 
     Args:
         in_channels: Channels of the input.
-        planes: Channels inside the block; it puts out four times as many.
+        planes: Channels of S and T; the output has `4 * planes`.
         stride: Spatial stride of the first convolution and of the shortcut.
-        kind: "A", "B" or "C", or "2d" for a block without a temporal convolution.
-        wiring: Whose A, B and C.
+        kind: "A", "B", "C", or "2d" for a block without T.
+        wiring: "author" or "port".
         project: Whether the shortcut is a convolution (first block of a stage) or the identity.
     """
 
@@ -177,22 +184,22 @@ class Bottleneck(nn.Module):
         self.shortcut = ConvBN(in_channels, out_channels, 1, stride) if project else None
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
-        """Map `(N*T, C, H, W)`, T = frames, to `(N*T, 4 planes, H', W')`."""
+        """Map `(N*T, C, H, W)`, where T is `frames`, to `(N*T, 4 * planes, H', W')`."""
         residual = x if self.shortcut is None else self.shortcut(x)
         mixed = self.mix(self, F.relu(self.reduce(x), inplace=True), frames)
         return F.relu(self.expand(mixed).add_(residual), inplace=True)
 
     def convolve_space(self, x: Tensor) -> Tensor:
-        """S with its normalisation and ReLU."""
+        """Apply S, its batch normalization and a ReLU."""
         return F.relu(self.spatial(x), inplace=True)
 
     def convolve_time(self, x: Tensor, frames: int) -> Tensor:
-        """T with its normalisation, before any ReLU."""
-        return _space_first(self.temporal(_frames_first(x, frames)), *x.shape[2:])
+        """Apply T and its batch normalization, without a ReLU."""
+        return _spatial_view(self.temporal(_temporal_view(x, frames)), *x.shape[2:])
 
 
-# How S and T combine (Qiu et al. 2017, fig. 3). Additions are made in place on the output of T's
-# batch normalisation, which no gradient needs.
+# The combinations of S and T (Qiu et al. 2017, fig. 3). Sums are computed in place on the output of
+# T's batch normalization, which the backward pass does not need.
 
 
 def _mix_2d(block: Bottleneck, x: Tensor, frames: int) -> Tensor:  # noqa: ARG001
@@ -229,10 +236,10 @@ MIXES: dict[str, dict[str, Mix]] = {
 
 
 class Stem(ConvBN):
-    """1x7x7 convolution, stride (1, 2, 2); BN; ReLU; 2x3x3 max-pooling, stride 2.
+    """1x7x7 convolution, stride (1, 2, 2); batch normalization; ReLU; 2x3x3 max-pooling, stride 2.
 
-    A maximum over windows of 2x3x3 is a maximum over pairs of frames and then over 3x3 windows, and
-    it commutes with ReLU: so time is pooled first, and ReLU sees an eighth of the pixels.
+    Max-pooling is separable and commutes with ReLU. So time is pooled before space, and ReLU comes
+    last, when an eighth of the values is left.
     """
 
     def __init__(self, in_channels: int, wiring: Wiring) -> None:
@@ -240,7 +247,7 @@ class Stem(ConvBN):
         self.wiring: Wiring = wiring
 
     def forward(self, x: Tensor, frames: int) -> tuple[Tensor, int]:  # type: ignore[override]
-        """Map `(N*T, C, H, W)` to `(N*T/2, 64, H/4, W/4)`, and T to T/2."""
+        """Map `(N*T, C, H, W)` to `(N*T/2, 64, H/4, W/4)`; return it and its T."""
         x, frames = _pool_time(super().forward(x), frames, self.wiring)
         if self.wiring == "author":
             x = F.max_pool2d(x, 3, 2, ceil_mode=True)
@@ -249,13 +256,21 @@ class Stem(ConvBN):
         return F.relu(x, inplace=True), frames
 
 
+def _run(block: nn.Module, x: Tensor, frames: int) -> Tensor:
+    out: Tensor = block(x, frames)
+    return out
+
+
 class P3D(nn.Module):
-    """A Pseudo-3D residual network; build one with `create_model` or `load_model`.
+    """A Pseudo-3D residual network. Build one with `create_model` or `load_model`.
 
     Attributes:
-        config: What defines it apart from its weights.
-        preprocessing: The pixels it expects; saved with its weights.
-        class_names: One name a logit, or None where unknown.
+        config: The architecture.
+        preprocessing: How its input is made from decoded frames; saved with its weights.
+        class_names: A name for each logit, or None if unknown.
+        frozen_norms: Batch normalizations that stay in evaluation mode during training.
+        checkpoint_activations: Whether training keeps only each block's input and recomputes the
+            other activations in the backward pass.
     """
 
     def __init__(self, config: P3DConfig) -> None:
@@ -264,9 +279,7 @@ class P3D(nn.Module):
         self.preprocessing: Preprocessing = default_preprocessing(config.modality)
         self.class_names: tuple[str, ...] | None = None
         self.frozen_norms: tuple[nn.Module, ...] = ()
-        """Batch normalisations that keep their running statistics in training too."""
-        self.recomputes = False
-        """Whether training keeps each block's input alone and computes the rest of it twice."""
+        self.checkpoint_activations = False
 
         self.stem = Stem(CHANNELS[config.modality], config.wiring)
         kinds = cycle([config.variant] if config.variant == "2d" else config.variant)
@@ -277,11 +290,11 @@ class P3D(nn.Module):
         self.res5 = self._stage(3, depths[3], cycle(["2d"]))
         self.dropout = nn.Dropout(config.dropout)
         self.fc = nn.Linear(FEATURES, config.num_classes)
-        self._initialise()
+        self._initialize()
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _stage(self, index: int, depth: int, kinds: Iterator[str]) -> nn.ModuleList:
-        """Blocks of one stage; the kinds go on from one stage to the next."""
+        """Build stage `res{index + 2}`; `kinds` continues from one stage to the next."""
         planes = PLANES[index]
         width_in = PLANES[0] if index == 0 else PLANES[index - 1] * EXPANSION
         return nn.ModuleList(
@@ -296,8 +309,8 @@ class P3D(nn.Module):
             for i in range(depth)
         )
 
-    def _initialise(self) -> None:
-        """He, fan-out (all kernel dimensions counted); a small Gaussian for the classifier."""
+    def _initialize(self) -> None:
+        """Draw He-normal convolutions (fan-out) and a small Gaussian classifier."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -308,15 +321,15 @@ class P3D(nn.Module):
         """Classify clips.
 
         Args:
-            clips: float `(N, C, T, H, W)`, normalised as `preprocessing` says; any memory format
-                (channels-last costs no copy), any T >= 1, and H, W of at least 3 pixels.
+            clips: Float `(N, C, T, H, W)` with T >= 1 and H, W >= 3, normalized as `preprocessing`
+                states. Any memory format; channels-last is used without a copy.
             dropout_mask: Factors `(N, 2048)` for the features, in place of dropout.
 
         Returns:
             Logits `(N, num_classes)`.
 
         Raises:
-            UserError: The clip has another number of dimensions or channels, or is too small.
+            UserError: The clips have the wrong number of dimensions or channels, or are too small.
         """
         features = self.features(clips)
         kept = self.dropout(features) if dropout_mask is None else features * dropout_mask
@@ -324,9 +337,9 @@ class P3D(nn.Module):
         return logits
 
     def features(self, clips: Tensor) -> Tensor:
-        """Pooled features ("pool5") of clips `(N, C, T, H, W)`: float `(N, 2048)`."""
+        """Return the pooled features ("pool5") `(N, 2048)` of clips `(N, C, T, H, W)`."""
         self._check(clips)
-        run = run_and_forget if self.recomputes else run_and_keep
+        run = run_checkpointed if self.checkpoint_activations else _run
         batch, channels, frames, height, width = clips.shape
         rows = clips.permute(0, 2, 3, 4, 1).reshape(batch * frames, height, width, channels)
         x, frames = self.stem(rows.permute(0, 3, 1, 2), frames)
@@ -336,8 +349,8 @@ class P3D(nn.Module):
             x, frames = _pool_time(x, frames, self.config.wiring)
         for block in self.res5:
             x = run(block, x, frames)
-        places = frames * x.shape[2] * x.shape[3]
-        pooled: Tensor = x.permute(0, 2, 3, 1).reshape(batch, places, FEATURES).mean(1)
+        positions = frames * x.shape[2] * x.shape[3]
+        pooled: Tensor = x.permute(0, 2, 3, 1).reshape(batch, positions, FEATURES).mean(1)
         return pooled
 
     def _check(self, clips: Tensor) -> None:
@@ -349,12 +362,12 @@ class P3D(nn.Module):
             )
         if min(clips.shape[3:]) < 3 or clips.shape[2] < 1:
             raise UserError(
-                f"clips of {clips.shape[2]} frames of {clips.shape[3]}x{clips.shape[4]} px do not "
-                "survive the network's strides; give at least 1 frame of 3x3 px"
+                f"clips of {clips.shape[2]} frames of {clips.shape[3]}x{clips.shape[4]} px are too "
+                "small for the network's strides; give at least 1 frame of 3x3 px"
             )
 
     def train(self, mode: bool = True) -> P3D:
-        """Switch to training (or back), leaving `frozen_norms` in evaluation."""
+        """Set training or evaluation mode; `frozen_norms` stay in evaluation mode."""
         super().train(mode)
         for norm in self.frozen_norms:
             norm.eval()
@@ -370,21 +383,21 @@ def create_model(
     variant: str = "ABC",
     dropout: float = 0.5,
 ) -> P3D:
-    """Build a network with fresh weights (He initialisation, fan-out).
+    """Build a network with random weights (He initialization, fan-out).
 
     Args:
         name: "p3d63", "p3d131" or "p3d199".
-        num_classes: Length of the logits.
+        num_classes: Number of logits, at least 1.
         modality: "rgb" or "flow".
         wiring: "author" (the released Caffe graphs) or "port" (the public PyTorch port).
-        variant: "ABC" (the mixed network), "A", "B", "C", or "2d" (no temporal convolution).
-        dropout: Probability of dropping a feature before the classifier.
+        variant: Kinds of block: "ABC" (mixed), "A", "B", "C", or "2d" (no temporal convolution).
+        dropout: Probability of dropping a feature before the classifier, in [0, 1).
 
     Returns:
         The network in training mode, float32, on the CPU.
 
     Raises:
-        UserError: A name that does not exist, or a number out of range.
+        UserError: An argument has an invalid value.
 
     Example:
         >>> model = create_model("p3d63", num_classes=101).eval()
@@ -395,7 +408,10 @@ def create_model(
 
 
 def zero_init_residuals(model: P3D) -> None:
-    """Start the last BN of every block at zero, so that each block starts as its shortcut."""
+    """Set the weight of every block's last batch normalization to zero, in place.
+
+    Every block then starts as its shortcut.
+    """
     for module in model.modules():
         if isinstance(module, Bottleneck):
             norm = module.expand.bn
@@ -404,9 +420,9 @@ def zero_init_residuals(model: P3D) -> None:
 
 
 def fold_norms(model: P3D) -> P3D:
-    """Fold every batch normalisation into its convolution, in place, for inference.
+    """Fold every batch normalization into its convolution, in place, for inference.
 
-    The logits stay the same to rounding; the network can no longer be trained or saved.
+    Logits change by rounding errors only. The network can no longer be trained or saved.
     """
     model.eval()
     for module in model.modules():

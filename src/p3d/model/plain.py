@@ -1,12 +1,13 @@
-"""P3D as everybody else writes it: `nn.Conv3d` over `(N, C, T, H, W)`, for checks and benchmarks.
+"""A plain P3D: `nn.Conv3d` over `(N, C, T, H, W)`, as a reference for tests and benchmarks.
 
-Written straight from the published layer tables, block by block, without views, folding or
-in-place arithmetic, and named as the public PyTorch port names its parameters, so that it is
-an oracle for `p3d.model.network` and for the reading of the port's files, and the yardstick that
-`p3d bench` measures against. Not meant for use.
+It follows the published layer tables without views, folding or in-place operations, and names its
+parameters as the public PyTorch port does. Tests compare `p3d.model.network` and the reading of
+port files with it; `p3d bench` measures against it.
 """
 
 from __future__ import annotations
+
+from itertools import cycle
 
 import torch
 from torch import Tensor, nn
@@ -16,25 +17,15 @@ from p3d.model.network import BLOCKS, CHANNELS, EXPANSION, FEATURES, PLANES, P3D
 
 
 def _conv(
-    in_channels: int,
-    out_channels: int,
-    kernel: tuple[int, int, int],
-    stride: int = 1,
+    in_channels: int, out_channels: int, kernel: tuple[int, int, int], stride: int = 1
 ) -> nn.Conv3d:
-    """A convolution that keeps the size but for its spatial stride."""
-    padding = tuple(k // 2 for k in kernel)
-    return nn.Conv3d(
-        in_channels,
-        out_channels,
-        kernel,
-        (1, stride, stride),
-        padding,  # type: ignore[arg-type]
-        bias=False,
-    )
+    """Return a convolution of spatial stride `stride`, padded to keep the size otherwise."""
+    strides, padding = (1, stride, stride), tuple(k // 2 for k in kernel)
+    return nn.Conv3d(in_channels, out_channels, kernel, strides, padding, bias=False)  # type: ignore[arg-type]
 
 
 class _Block(nn.Module):
-    """A bottleneck whose middle is 1x3x3 and 3x1x1 (kinds A, B, C) or 1x3x3 alone ("2d")."""
+    """A bottleneck around 1x3x3 and 3x1x1 (kinds A, B, C) or around 1x3x3 alone ("2d")."""
 
     def __init__(
         self, in_channels: int, planes: int, stride: int, kind: str, wiring: str, res5: bool
@@ -82,20 +73,20 @@ class _Block(nn.Module):
 
 
 class PlainP3D(nn.Module):
-    """The network of `P3DConfig`, plainly; maps `(N, C, T, H, W)` to `(N, num_classes)`."""
+    """The network that a `P3DConfig` describes."""
 
     def __init__(self, config: P3DConfig) -> None:
         super().__init__()
         self.config = config
         self.conv1_custom = _conv(CHANNELS[config.modality], 64, (1, 7, 7), 2)
         self.bn1 = nn.BatchNorm3d(64)
-        width, count = PLANES[0], 0
+        kinds = cycle([config.variant] if config.variant == "2d" else config.variant)
+        width = PLANES[0]
         for stage, (planes, depth) in enumerate(zip(PLANES, BLOCKS[config.name], strict=True)):
             blocks = []
             for i in range(depth):
                 res5 = stage == 3
-                kinds = "2d" if config.variant == "2d" or res5 else config.variant
-                kind = "2d" if kinds == "2d" else kinds[count % len(kinds)]
+                kind = "2d" if res5 else next(kinds)
                 stride = 2 if i == 0 and stage > 0 else 1
                 block = _Block(width, planes, stride, kind, config.wiring, res5)
                 if i == 0:
@@ -104,37 +95,32 @@ class PlainP3D(nn.Module):
                         nn.BatchNorm3d(planes * EXPANSION),
                     )
                 blocks.append(block)
-                width, count = planes * EXPANSION, count + 1
+                width = planes * EXPANSION
             setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
         self.dropout = nn.Dropout(config.dropout)
         self.fc = nn.Linear(FEATURES, config.num_classes)
 
-    def _stem_pool(self, x: Tensor) -> Tensor:
+    def _pool(self, x: Tensor, space: int) -> Tensor:
+        """Max-pool over two frames (or a single one) and `space` x `space` pixels."""
+        kernel = (min(2, x.shape[2]), space, space)
+        stride = (kernel[0], min(2, space), min(2, space))
         if self.config.wiring == "author":
-            kernel = (min(2, x.shape[2]), 3, 3)
-            return F.max_pool3d(x, kernel, 2, ceil_mode=True)
-        if x.shape[2] == 1:
-            return F.max_pool3d(x, (1, 3, 3), 2, (0, 1, 1))
-        return F.max_pool3d(x, (2, 3, 3), 2, (0, 1, 1))
-
-    def _time_pool(self, x: Tensor) -> Tensor:
-        if x.shape[2] == 1:
-            return x
-        return F.max_pool3d(x, (2, 1, 1), (2, 1, 1), ceil_mode=self.config.wiring == "author")
+            return F.max_pool3d(x, kernel, stride, ceil_mode=True)
+        return F.max_pool3d(x, kernel, stride, (0, space // 2, space // 2))
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Classify clips float `(N, C, T, H, W)`; logits `(N, num_classes)`."""
-        x = self._stem_pool(F.relu(self.bn1(self.conv1_custom(clips))))
+        """Map clips, float `(N, C, T, H, W)`, to logits `(N, num_classes)`."""
+        x = self._pool(F.relu(self.bn1(self.conv1_custom(clips))), 3)
         for stage in (1, 2, 3, 4):
             x = getattr(self, f"layer{stage}")(x)
-            x = x if stage == 4 else self._time_pool(x)
+            x = x if stage == 4 else self._pool(x, 1)
         pooled = F.adaptive_avg_pool3d(x, 1).flatten(1)
         logits: Tensor = self.fc(self.dropout(pooled))
         return logits
 
 
 def plain_twin(config: P3DConfig, seed: int = 0) -> PlainP3D:
-    """A plain network whose weights and statistics are all random and none is trivial."""
+    """Return a plain network with random, non-trivial values in all weights and statistics."""
     generator = torch.Generator().manual_seed(seed)
     net = PlainP3D(config)
     for name, tensor in net.state_dict().items():

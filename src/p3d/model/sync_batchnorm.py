@@ -1,8 +1,7 @@
-"""Batch normalisation over the clips of all processes.
+"""Batch normalization over the clips of all processes.
 
-PyTorch's own SyncBatchNorm does not run on CPUs and asks each accelerator for kernels of its own.
-This one needs nothing but a sum over processes, so it runs wherever they can meet, and a process
-whose batch is empty takes part like any other.
+PyTorch's SyncBatchNorm does not run on CPUs and needs kernels of its own on every accelerator. This
+one needs only all-reduce, so it runs on every device that has it. An empty batch is allowed.
 """
 
 from __future__ import annotations
@@ -20,18 +19,18 @@ _ALL_BUT_CHANNEL = (0, 2, 3)
 
 
 class SyncNorm(nn.BatchNorm2d):
-    """`nn.BatchNorm2d` whose statistics in training are those of all processes together.
+    """`nn.BatchNorm2d` that in training computes its statistics over all processes.
 
-    Its parameters and buffers, and what it does in evaluation, are those of `nn.BatchNorm2d`.
+    Parameters, buffers and evaluation mode are those of `nn.BatchNorm2d`.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map `(N, C, H, W)`, N >= 0, to the same shape."""
+        """Normalize `(N, C, H, W)`, N >= 0."""
         if not self.training or not dist.is_initialized():
             return super().forward(x)
         out: Tensor
-        normalise: Any = _Normalise.apply
-        out, mean, variance, count = normalise(x, self.weight, self.bias, self.eps)
+        normalize: Any = _Normalize.apply
+        out, mean, variance, count = normalize(x, self.weight, self.bias, self.eps)
         self._track(mean, variance, count)
         return out
 
@@ -42,20 +41,20 @@ class SyncNorm(nn.BatchNorm2d):
         assert self.num_batches_tracked is not None
         assert self.momentum is not None
         self.num_batches_tracked.add_(1)
-        # Nothing is learnt from a batch that is empty on all processes.
-        share = self.momentum * (count > 0)
+        # A batch that is empty on all processes changes nothing.
+        momentum = self.momentum * (count > 0)
         unbiased = variance * (count / (count - 1).clamp_min(1))
-        self.running_mean.lerp_(mean, share)
-        self.running_var.lerp_(unbiased, share)
+        self.running_mean.lerp_(mean, momentum)
+        self.running_var.lerp_(unbiased, momentum)
 
 
 def _precise(x: Tensor) -> Tensor:
-    """The same numbers in float32 at least."""
+    """Convert to float32, unless the dtype is wider."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-class _Normalise(torch.autograd.Function):
-    """Normalise over all processes; statistics and their gradients in float32 at least."""
+class _Normalize(torch.autograd.Function):
+    """Batch normalization over all processes, with statistics in float32 or wider."""
 
     @staticmethod
     def forward(
@@ -66,11 +65,11 @@ class _Normalise(torch.autograd.Function):
             [values.sum(_ALL_BUT_CHANNEL), values.new_tensor([values.numel() / values.shape[1]])]
         )
         dist.all_reduce(sums)
-        # Nothing here waits for the device: the number of values stays a tensor.
+        # The number of values stays a tensor, so that nothing waits for the device.
         count = sums[-1]
         divisor = count.clamp_min(1)
         mean = sums[:-1] / divisor
-        # In a second pass, as the difference of two large sums would lose digits.
+        # In a second pass, since the difference of two large sums would lose precision.
         squares = (values - mean.view(_CHANNEL)).square().sum(_ALL_BUT_CHANNEL)
         dist.all_reduce(squares)
         variance = squares / divisor
@@ -85,25 +84,21 @@ class _Normalise(torch.autograd.Function):
         x, weight, mean, scale, divisor = ctx.saved_tensors
         gradient = _precise(gradients[0])
         normal = (_precise(x) - mean.view(_CHANNEL)) * scale.view(_CHANNEL)
-        of_bias = gradient.sum(_ALL_BUT_CHANNEL)
-        of_weight = (gradient * normal).sum(_ALL_BUT_CHANNEL)
-        sums = torch.stack([of_bias, of_weight])
+        grad_bias = gradient.sum(_ALL_BUT_CHANNEL)
+        grad_weight = (gradient * normal).sum(_ALL_BUT_CHANNEL)
+        sums = torch.stack([grad_bias, grad_weight])
         dist.all_reduce(sums)
-        of_mean, of_variance = (sums / divisor).unbind()
-        rest = gradient - of_mean.view(_CHANNEL) - normal * of_variance.view(_CHANNEL)
-        of_x = rest * (scale * weight).view(_CHANNEL)
-        return of_x.to(x.dtype), of_weight, of_bias, None
+        mean_bias, mean_weight = (sums / divisor).unbind()
+        rest = gradient - mean_bias.view(_CHANNEL) - normal * mean_weight.view(_CHANNEL)
+        grad_x = rest * (scale * weight).view(_CHANNEL)
+        return grad_x.to(x.dtype), grad_weight, grad_bias, None
 
 
 def synchronize_norms(model: P3D) -> None:
-    """Make every batch normalisation of a network one over all processes, in place."""
+    """Replace every batch normalization of a network by a `SyncNorm`, in place."""
     for module in model.modules():
         if isinstance(module, ConvBN) and isinstance(module.bn, nn.BatchNorm2d):
-            module.bn = _synchronized(module.bn)
-
-
-def _synchronized(norm: nn.BatchNorm2d) -> SyncNorm:
-    assert norm.momentum is not None
-    ours = SyncNorm(norm.num_features, norm.eps, norm.momentum)
-    ours.load_state_dict(norm.state_dict())
-    return ours.to(norm.weight.device)
+            norm = module.bn
+            assert norm.momentum is not None
+            module.bn = SyncNorm(norm.num_features, norm.eps, norm.momentum).to(norm.weight.device)
+            module.bn.load_state_dict(norm.state_dict())

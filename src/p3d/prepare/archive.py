@@ -24,7 +24,7 @@ from p3d.prepare.members import (
 )
 from p3d.prepare.parallel import Progress
 from p3d.prepare.rar import rar_members, rar_openers
-from p3d.system.files import appearing
+from p3d.system.files import replacing
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def text_folder(source: Path) -> Iterator[Path]:
 def _write(member: Member, chunks: Iterator[bytes], target: Path, progress: Progress) -> None:
     crc = size = 0
     try:
-        with appearing(target) as temporary:
+        with replacing(target, flush=False) as temporary:
             with temporary.open("xb") as file:
                 for chunk in chunks:
                     file.write(chunk)

@@ -20,7 +20,7 @@ from p3d.data.dataset import VideoRecord
 from p3d.errors import BadVideoError, UserError
 from p3d.prepare.derive import Derived, Summary, derive
 from p3d.prepare.options import FlowOptions
-from p3d.system.files import appearing
+from p3d.system.files import replacing
 from p3d.video.decode import open_video
 from p3d.video.flow import ComputedFlow, load_opencv
 from p3d.video.flow_file import PIXEL_FORMAT
@@ -85,7 +85,7 @@ def _compute(target: Path, record: VideoRecord, flow: ComputedFlow) -> Derived:
     if target.exists() and _is_finished(target, flow):
         return Derived(new, written=False)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with appearing(target) as temporary:
+    with replacing(target, flush=False) as temporary:
         try:
             write_flow(temporary, flow)
         except av.FFmpegError as error:

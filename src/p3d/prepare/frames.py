@@ -18,7 +18,7 @@ from p3d.data.dataset import VideoRecord
 from p3d.errors import BadVideoError, UserError
 from p3d.prepare.derive import Derived, Summary, derive
 from p3d.prepare.options import FramesOptions
-from p3d.system.files import TEMPORARY, appearing
+from p3d.system.files import TEMPORARY, replacing
 from p3d.video.decode import open_video
 from p3d.video.sources import FrameSource, chunks, limited_size, resize
 
@@ -56,7 +56,7 @@ def _extract(options: FramesOptions, target: Path, record: VideoRecord) -> Deriv
             return Derived(new, written=False)
         _check_replaceable(target)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with appearing(target) as temporary:
+        with replacing(target, flush=False) as temporary:
             temporary.mkdir()
             _write_frames(video, temporary, target.name, size, options.quality)
             _remove_unfinished(target)

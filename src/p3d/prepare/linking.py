@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from p3d.system.files import TEMPORARY, appearing
+from p3d.system.files import TEMPORARY, replacing
 
 if TYPE_CHECKING:  # its DataOptions import PyTorch, which `prepare sample` does not need
     from p3d.prepare.options import LinkMode
@@ -28,7 +28,7 @@ def link_video(source: Path, target: Path, mode: LinkMode) -> LinkMode:
     Returns:
         `mode`, or `"copy"` if it was impossible.
     """
-    with appearing(target) as temporary:
+    with replacing(target, flush=False) as temporary:
         if mode == "symbolic":
             temporary.symlink_to(source.resolve())
             return mode

@@ -33,7 +33,7 @@ from p3d.errors import UserError
 from p3d.prepare.linking import remove_partial
 from p3d.prepare.motions import CLASSES, render_video
 from p3d.prepare.parallel import Progress, num_cores
-from p3d.system.files import appearing, write_json, write_text
+from p3d.system.files import replacing, write_json, write_text
 
 FPS = 12
 MARKER = "sample.json"
@@ -237,7 +237,7 @@ def _end_with_parent() -> None:
 def _write_batch(out: Path, videos: Sequence[SampleVideo], seed: int) -> int:
     for video in videos:
         frames = render_video(video.class_name, video.group, video.clip, seed)
-        with appearing(out / video.path) as temporary:
+        with replacing(out / video.path, flush=False) as temporary:
             temporary.write_bytes(encode(frames))
     return len(videos)
 

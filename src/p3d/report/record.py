@@ -1,4 +1,4 @@
-"""What the folder of a training run holds, read for people: as much of it as is there."""
+"""Read what the folder of a training run holds, with missing and damaged files allowed."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from torch import Tensor
 
 from p3d.errors import UserError
 from p3d.evaluation.metrics import Accuracy, measure
-from p3d.run_folder import FILE, read_log
+from p3d.run_folder import LOG_FILE, read_log
 
 Line = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Answers:
-    """A network's answers on the validation list.
+class Predictions:
+    """The predictions of a network for the validation list.
 
     Attributes:
-        class_names: One name a class.
-        paths: The videos, as they were named in the run.
+        class_names: Class names by index.
+        paths: Paths of the V videos, as given to the run.
         labels: int64 `(V,)`.
-        scores: float32 `(V, num_classes)`, probabilities.
-        accuracy: What they amount to.
-        unread: Rows of the file that are damaged.
+        scores: Probabilities, float32 `(V, num_classes)`.
+        accuracy: Metrics over the videos.
+        num_damaged: Number of rows skipped because they cannot be parsed.
     """
 
     class_names: tuple[str, ...]
@@ -40,86 +40,93 @@ class Answers:
     labels: Tensor
     scores: Tensor
     accuracy: Accuracy
-    unread: int
+    num_damaged: int
 
     @property
-    def surest(self) -> tuple[list[int], list[int]]:
-        """The videos answered rightly and those answered wrongly, each by falling score."""
-        best, answers = self.scores.nan_to_num(0.0).max(1)
+    def most_confident(self) -> tuple[list[int], list[int]]:
+        """Indices of the correct and of the wrong predictions, each by descending score."""
+        best, predicted = self.scores.nan_to_num(0.0).max(1)
         order = best.argsort(descending=True, stable=True).tolist()
-        right = (answers == self.labels).tolist()
-        return [i for i in order if right[i]], [i for i in order if not right[i]]
+        correct = (predicted == self.labels).tolist()
+        return [i for i in order if correct[i]], [i for i in order if not correct[i]]
 
-    def mistakes(self, most: int) -> list[tuple[str, str, int, int]]:
-        """The most frequent mistakes: class, answer, how often, and videos of the class."""
+    def mistakes(self, limit: int) -> list[tuple[str, str, int, int]]:
+        """Return the most frequent confusions.
+
+        Returns:
+            Rows of class name, predicted class name, count, and number of videos of the class.
+        """
         counts = self.accuracy.confusion.clone()
         totals = counts.sum(1).tolist()
         counts.fill_diagonal_(0)
-        order = counts.flatten().argsort(descending=True, stable=True)[:most].tolist()
-        pairs = [divmod(place, len(totals)) for place in order]
+        order = counts.flatten().argsort(descending=True, stable=True)[:limit].tolist()
         names = self.class_names
         return [
-            (names[truth], names[answer], int(counts[truth, answer]), totals[truth])
-            for truth, answer in pairs
-            if counts[truth, answer]
+            (names[label], names[predicted], int(counts[label, predicted]), totals[label])
+            for label, predicted in (divmod(cell, len(names)) for cell in order)
+            if counts[label, predicted]
         ]
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A training run as its folder tells it.
+    """The contents of the folder of a training run.
 
     Attributes:
-        folder: The run's folder.
-        config: The options; empty where config.json is not there.
-        environment: Versions and devices; empty where environment.json is not there.
+        folder: The run folder.
+        config: Options; empty if config.json is missing or damaged.
+        environment: Versions and devices; empty if environment.json is missing or damaged.
         log: All lines of the log.
-        answers: The best epoch's on the validation list; None where there are none.
+        predictions: Predictions of the best epoch; None if there are none.
     """
 
     folder: Path
     config: dict[str, Any]
     environment: dict[str, Any]
     log: list[dict[str, Any]]
-    answers: Answers | None
+    predictions: Predictions | None
 
     @property
     def steps(self) -> list[dict[str, Any]]:
-        """The log's line of each step."""
+        """Log lines of steps."""
         return [line for line in self.log if line["event"] == "step"]
 
     @property
     def epochs(self) -> list[dict[str, Any]]:
-        """The log's line of each epoch."""
+        """Log lines of epochs."""
         return [line for line in self.log if line["event"] == "epoch"]
 
     @property
-    def others(self) -> list[dict[str, Any]]:
-        """The log's other lines."""
+    def events(self) -> list[dict[str, Any]]:
+        """All other log lines."""
         return [line for line in self.log if line["event"] not in ("step", "epoch")]
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """The options that make the recipe."""
-        recipe = self.config.get("recipe")
-        return recipe if isinstance(recipe, dict) else {}
+        """Options of the recipe."""
+        return _as_dict(self.config.get("recipe"))
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """Options of the data set."""
+        return _as_dict(self.config.get("data"))
 
     @property
     def last_step(self) -> int:
-        """How far the run has come."""
+        """Highest step in the log."""
         return max((line["step"] for line in self.log), default=0)
 
     @property
     def best(self) -> Line | None:
-        """The epoch with the highest validation accuracy, the first of equals."""
-        tried = [line for line in self.epochs if math.isfinite(number(line, "validation_top1"))]
-        return max(tried, key=lambda line: number(line, "validation_top1"), default=None)
+        """Line of the first epoch with the highest validation accuracy."""
+        scored = [line for line in self.epochs if math.isfinite(number(line, "validation_top1"))]
+        return max(scored, key=lambda line: number(line, "validation_top1"), default=None)
 
     @property
     def outcome(self) -> str:
-        """Whether the run came to its end, in a few words."""
+        """Whether and why the run ended, in a few words."""
         done = number(self.epochs[-1], "epoch") if self.epochs else 0.0
-        # A comparison with what is not known is false.
+        # A missing option is NaN, and any comparison with NaN is false.
         if done >= number(self.recipe, "epochs"):
             return "finished"
         if self.last_step >= number(self.recipe, "max_steps"):
@@ -131,14 +138,16 @@ class RunRecord:
 
 
 def number(line: Line, name: str, default: float = math.nan) -> float:
-    """A number in a line of the log or among options; the default where there is none."""
+    """Return a number from a log line or from options, or the default if it is not a number."""
     value = line.get(name)
     return float(value) if isinstance(value, int | float) else default
 
 
-def column(lines: Sequence[Line], name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Steps and values of the lines that have one of this name; it may be NaN or infinite."""
-    pairs = [(line["step"], number(line, name)) for line in lines if name in line]
+def column(
+    lines: Sequence[Line], name: str, x: str = "step"
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return x and the named value of the lines that have it; either may be NaN or infinite."""
+    pairs = [(number(line, x), number(line, name)) for line in lines if name in line]
     table = np.array(pairs, dtype=np.float64).reshape(-1, 2)
     return table[:, 0], table[:, 1]
 
@@ -147,68 +156,70 @@ def read_run(folder: Path) -> RunRecord:
     """Read the folder of a training run.
 
     Raises:
-        UserError: It holds no log, or a file in it cannot be read.
+        UserError: The folder has no log, or a file in it cannot be read.
     """
-    if not (folder / FILE).is_file():
+    if not (folder / LOG_FILE).is_file():
         raise UserError(
-            f"{folder} holds no {FILE}, so it is no training run; give the --out of a p3d train"
+            f"{folder} has no {LOG_FILE}, so it is not a training run; give the --out of p3d train"
         )
     try:
         return RunRecord(
             folder,
-            config=_read_object(folder / "config.json"),
-            environment=_read_object(folder / "environment.json"),
+            config=_read_json(folder / "config.json"),
+            environment=_read_json(folder / "environment.json"),
             log=read_log(folder),
-            answers=read_answers(folder / "validation.csv"),
+            predictions=read_predictions(folder / "validation.csv"),
         )
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from error
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is none, or a damaged one."""
+def _read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; empty if the file is missing or damaged."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8", errors="replace"))
+        return _as_dict(json.loads(path.read_text(encoding="utf-8", errors="replace")))
     except (FileNotFoundError, ValueError, RecursionError):
         return {}
+
+
+def _as_dict(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def read_answers(path: Path) -> Answers | None:
-    """Read `validation.csv`: `path, class, <a score for each class>`, a row a video.
+def read_predictions(path: Path) -> Predictions | None:
+    """Read `validation.csv`, a row per video: path, class, and a score for each class.
 
-    None where it is not there or has no row that can be read.
+    Returns:
+        None if the file is missing or has no valid row.
     """
     if not path.exists():
         return None
     with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        rows = _rows(csv.reader(file))
+        rows = _read_rows(csv.reader(file))
         names = tuple(next(rows, [])[2:])
-        numbers = {name: number for number, name in enumerate(names)}
-        paths, labels, scores = [], [], []
-        unread = 0
-        for row in rows:
-            try:
-                video, name, *values = row
-                label, floats = numbers[name], [float(value) for value in values]
-                if len(floats) != len(names):
-                    raise ValueError("a score for each class is wanted")
-            except (KeyError, ValueError):
-                unread += 1
-                continue
-            paths.append(video)
-            labels.append(label)
-            scores.append(floats)
-    if not paths:
+        parsed = [_parse_row(row, names) for row in rows]
+    valid = [row for row in parsed if row is not None]
+    if not valid:
         return None
+    paths, labels, scores = zip(*valid, strict=True)
     table, truth = torch.tensor(scores), torch.tensor(labels)
     accuracy = measure(table.nan_to_num(0.0), truth)
-    return Answers(names, tuple(paths), truth, table, accuracy, unread)
+    return Predictions(names, paths, truth, table, accuracy, len(parsed) - len(valid))
 
 
-def _rows(reader: Iterator[list[str]]) -> Iterator[list[str]]:
-    """Rows up to the first that is no CSV."""
+def _read_rows(reader: Iterator[list[str]]) -> Iterator[list[str]]:
+    """Yield rows up to the first that is not CSV."""
     try:
         yield from reader
     except csv.Error:
         return
+
+
+def _parse_row(row: list[str], names: tuple[str, ...]) -> tuple[str, int, list[float]] | None:
+    """Return path, label and scores, or None if the row is damaged."""
+    try:
+        path, name, *values = row
+        label, scores = names.index(name), [float(value) for value in values]
+    except ValueError:
+        return None
+    return (path, label, scores) if len(scores) == len(names) else None

@@ -1,1 +1,1 @@
-"""What differs between machines: devices, processes, files, signals, text."""
+"""The machine: devices, processes, files, signals, text output."""

@@ -1,7 +1,4 @@
-"""Everything that differs between machines: device, precision, memory, how processes talk.
-
-Nothing else in p3d asks which accelerator it runs on, or reads the environment.
-"""
+"""Everything that depends on the kind of device: selection, precision, memory, communication."""
 
 from __future__ import annotations
 
@@ -27,18 +24,18 @@ DTYPES: dict[Precision, torch.dtype] = {
 }
 
 COLLECTIVES = {"cpu": "gloo", "cuda": "nccl", "mlu": "cncl"}
-"""The library by which processes on a kind of device add up tensors."""
+"""The collective communication backend of each device type."""
 
 
 def resolve_device(name: DeviceName, local_rank: int = 0) -> torch.device:
-    """The device that a name stands for; "auto" prefers CUDA, then MLU, then the CPU.
+    """Return a device and make it the current one.
 
     Args:
-        name: A kind of device.
-        local_rank: Which of the machine's devices of that kind; it becomes the current one.
+        name: Device type; "auto" prefers CUDA, then MLU, then the CPU.
+        local_rank: Index of the device on this machine.
 
     Raises:
-        UserError: The device, or the package that drives it, is not there.
+        UserError: The device, or the package for it, is not available.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mlu" if _mlu_available() else "cpu"
@@ -58,8 +55,8 @@ def resolve_device(name: DeviceName, local_rank: int = 0) -> torch.device:
     count = backend.device_count()
     if local_rank >= count:
         raise UserError(
-            f"process {local_rank} of this machine finds no {name} device of its own, as there are "
-            f"{count}; start {count} processes (torchrun --nproc_per_node {count}) or check "
+            f"process {local_rank} of this machine has no {name} device, as there are {count}; "
+            f"start {count} processes (torchrun --nproc_per_node {count}) or check "
             f"{name.upper()}_VISIBLE_DEVICES"
         )
     backend.set_device(local_rank)
@@ -67,7 +64,7 @@ def resolve_device(name: DeviceName, local_rank: int = 0) -> torch.device:
 
 
 def _mlu_available() -> bool:
-    """Whether torch_mlu is there and sees a card; importing it registers the device."""
+    """Return whether torch_mlu is installed and finds a card; importing it registers the device."""
     if not hasattr(torch, "mlu"):
         if importlib.util.find_spec("torch_mlu") is None:
             return False
@@ -76,10 +73,10 @@ def _mlu_available() -> bool:
 
 
 def set_precision(device: torch.device, precision: Precision) -> None:
-    """Allow or forbid TF32, which shortens the factors of fp32 products to 10 bits, process-wide.
+    """Enable TF32 (factors rounded to 10-bit mantissas) for "tf32" and disable it otherwise.
 
-    Without this the outcome of "fp32" would be each device's own habit: by default PyTorch allows
-    TF32 in CUDA's convolutions but not in its matrix products.
+    The setting is global. PyTorch's default differs by device and operation: on CUDA it enables
+    TF32 in convolutions but not in matrix products.
 
     Raises:
         UserError: The device has no TF32.
@@ -92,7 +89,7 @@ def set_precision(device: torch.device, precision: Precision) -> None:
         mlu: Any = getattr(torch.backends, "mlu", None)
         part: Any
         convolution = getattr(torch.backends, "cnnl", None)
-        # Convolutions, matrix products and all else, by the names that torch_mlu gives them.
+        # torch_mlu's switches for convolutions, matrix products and all other operations.
         for part in (convolution, getattr(mlu, "matmul", None), getattr(mlu, "custom", None)):
             if part is not None:
                 part.allow_tf32 = allowed
@@ -101,20 +98,20 @@ def set_precision(device: torch.device, precision: Precision) -> None:
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
-    """Run matrix operations in 16 bits where the precision is a 16-bit one."""
+    """Return a context that runs matrix operations in bf16 or fp16, for these precisions only."""
     dtype = DTYPES[precision]
     return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
 
 
 def grad_scaler(device: torch.device, precision: Precision) -> torch.amp.GradScaler:
-    """A loss scaler, active in fp16 only (bf16 has the range of fp32)."""
+    """Return a gradient scaler, enabled for fp16 only (bf16 has the range of fp32)."""
     return torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
 
 def has_native_bf16(device: torch.device) -> bool:
-    """Whether bf16 is computed in hardware; elsewhere it works, but slower than fp32."""
+    """Return whether the hardware computes in bf16; without, bf16 is slower than fp32."""
     if device.type == "cpu":
-        # Newer than the oldest PyTorch that this works with.
+        # Not in the oldest supported PyTorch.
         in_avx512 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
         return bool(in_avx512()) or platform.machine() in ("arm64", "aarch64")
     if device.type == "cuda":
@@ -123,26 +120,26 @@ def has_native_bf16(device: torch.device) -> bool:
 
 
 def collective_backend(device: torch.device) -> str:
-    """The process group's backend: plain values travel by gloo, tensors by their device's own."""
+    """Return the process group's backend: gloo for the CPU, the device's own for its tensors."""
     ours = COLLECTIVES[device.type]
     return ours if device.type == "cpu" else f"cpu:gloo,{device.type}:{ours}"
 
 
 def wants_pinned_memory(device: torch.device) -> bool:
-    """Whether copies to the device run beside its work only from memory pinned for that."""
+    """Return whether asynchronous copies to the device need pinned memory."""
     return device.type == "cuda"
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done all it was given."""
+    """Wait for all work on the device to finish."""
     if device.type != "cpu":
         getattr(torch, device.type).synchronize(device)
 
 
 def peak_memory(device: torch.device) -> int:
-    """The most bytes held at once so far: by tensors on a device, by the whole process on a CPU.
+    """Return the peak memory in bytes: of tensors on a device, of the whole process on a CPU.
 
-    0 where the system does not tell.
+    0 if unknown.
     """
     if device.type != "cpu":
         return int(getattr(torch, device.type).max_memory_allocated(device))
@@ -155,7 +152,7 @@ def peak_memory(device: torch.device) -> int:
 
 
 def describe_device(device: torch.device) -> str:
-    """The device in words, for logs: its type, its model, and how many threads or what memory."""
+    """Return a device's type, model and memory (CPU: threads) for logs."""
     if device.type == "cpu":
         return f"cpu ({torch.get_num_threads()} threads)"
     properties = getattr(torch, device.type).get_device_properties(device)

@@ -1,9 +1,7 @@
-"""Processes that train or evaluate together, each on a device of its own.
+"""Processes that train or evaluate together, each on its own device, started by torchrun.
 
-`torchrun` starts them. Gradients are added up by PyTorch's DistributedDataParallel; what else they
-must agree on (counts, losses, whether to stop) are a few plain values, which travel between the
-hosts by gloo. So a process that is lost is noticed by the others at once, on every kind of device,
-in their next exchange.
+DistributedDataParallel exchanges the gradients. Counts, losses and whether to stop are exchanged by
+gloo on the CPU, where the loss of a process is an error in the next exchange, on any device.
 """
 
 from __future__ import annotations
@@ -28,49 +26,49 @@ _LOST = re.compile(r"connection (was )?(closed|reset)|broken pipe|timed out|remo
 
 
 class Group:
-    """The processes of a run; each calls the same methods in the same order.
+    """The processes of a run. All must call the same methods in the same order.
 
     Args:
-        rank: This process's number.
-        world_size: How many there are.
-        hosts: The process group that plain values travel by; None where there is one process.
+        rank: Rank of this process.
+        world_size: Number of processes.
+        cpu_group: The process group for values on the CPU; None for a single process.
     """
 
     def __init__(
-        self, rank: int = 0, world_size: int = 1, hosts: dist.ProcessGroup | None = None
+        self, rank: int = 0, world_size: int = 1, cpu_group: dist.ProcessGroup | None = None
     ) -> None:
         self.rank = rank
         self.world_size = world_size
-        self._hosts = hosts
+        self._cpu_group = cpu_group
 
     @property
     def is_main(self) -> bool:
-        """Whether this process is the one that prints and writes."""
+        """Whether this process prints and writes files."""
         return self.rank == 0
 
     def total(self, values: Sequence[float]) -> list[float]:
-        """The sum of each value over all processes, the same on all."""
-        if self._hosts is None:
+        """Return the sum of each value over all processes."""
+        if self._cpu_group is None:
             return list(values)
         sums = torch.tensor(values, dtype=torch.float64)
-        dist.all_reduce(sums, group=self._hosts)
+        dist.all_reduce(sums, group=self._cpu_group)
         return [float(value) for value in sums.tolist()]
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is set on any process."""
+        """Return whether the flag is set on any process."""
         return self.total([float(flag)])[0] > 0
 
     def gather(self, value: T) -> list[T]:
-        """The values of all processes, by rank."""
-        if self._hosts is None:
+        """Return the values of all processes, in order of rank."""
+        if self._cpu_group is None:
             return [value]
         values: list[T | None] = [None] * self.world_size
-        dist.all_gather_object(values, value, group=self._hosts)
+        dist.all_gather_object(values, value, group=self._cpu_group)
         return values  # type: ignore[return-value]
 
     def share_buffers(self, model: nn.Module) -> None:
-        """Give every process the main one's buffers, as the statistics of batch normalisation."""
-        if self._hosts is None:
+        """Copy the main process's floating-point buffers (batch statistics) to all processes."""
+        if self._cpu_group is None:
             return
         buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
         if not buffers:
@@ -83,15 +81,15 @@ class Group:
 
 
 ALONE = Group()
-"""A process that nothing was started beside."""
+"""The group of a single process."""
 
 
 @contextmanager
 def join(device: torch.device, launch: Launch) -> Iterator[Group]:
-    """Meet the other processes of a run, and part from them at the end.
+    """Join the process group of a run, and leave it at the end.
 
     Raises:
-        UserError: Another process was lost on the way.
+        UserError: Another process was lost.
     """
     if launch.world_size == 1:
         yield ALONE
@@ -105,21 +103,21 @@ def join(device: torch.device, launch: Launch) -> Iterator[Group]:
         if _LOST.search(str(error)) is None:
             raise
         raise UserError(
-            f"process {launch.rank} ends because another process of this run did; the message "
-            "above, or that process's own, says why"
+            f"process {launch.rank} stops because another process of this run ended; see the "
+            "message above, or the other process's output, for the reason"
         ) from error
     dist.destroy_process_group()
 
 
 @dataclass(frozen=True)
 class Launch:
-    """This process's place among those that torchrun started; alone by default.
+    """This process's position among those that torchrun started; a single process by default.
 
     Attributes:
-        rank: Its number over all machines.
-        world_size: Processes in all.
-        local_rank: Its number on this machine, which is that of its device.
-        launched: Whether torchrun started it.
+        rank: Rank over all machines.
+        world_size: Number of processes.
+        local_rank: Rank on this machine, and index of the device to use.
+        launched: Whether torchrun started this process.
     """
 
     rank: int = 0
@@ -129,7 +127,7 @@ class Launch:
 
 
 def read_launch() -> Launch:
-    """What torchrun says in the environment of the processes that it starts."""
+    """Read the environment variables that torchrun sets."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
     if any(name not in os.environ for name in (*names, "MASTER_ADDR")):
         return Launch()

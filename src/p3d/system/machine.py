@@ -1,4 +1,4 @@
-"""The machine that a run was made on, in words."""
+"""Descriptions of the processor and of the machine, for records of runs and benchmarks."""
 
 from __future__ import annotations
 
@@ -13,27 +13,29 @@ import torch
 from p3d.system.device import describe_device
 
 
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:  # run from its sources
-        return "not installed"
+def num_cores() -> int:
+    """Return the number of CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
-def _processor() -> str:
-    """The processor's model, as far as the system tells."""
-    known = Path("/proc/cpuinfo")
-    lines = known.read_text(encoding="utf-8").splitlines() if known.exists() else []
+def describe_processor() -> str:
+    """Return the processor's model and the cores that this process may use."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()
+    cores = num_cores()
+    return f"{next(iter(models), name)}, {cores} {'core' if cores == 1 else 'cores'}"
 
 
 def describe_machine(device: torch.device) -> dict[str, str]:
-    """What a run's result may depend on besides its options, for its record."""
+    """Return what a run's result may depend on besides its options: versions and hardware."""
     packages = ("p3d", "torch", "numpy", "av", "pillow")
     machine = {
         "system": platform.platform(),
-        "processor": f"{_processor()}, {os.cpu_count()} cores",
+        "processor": describe_processor(),
         "python": platform.python_version(),
         **{name: _version(name) for name in packages},
         "device": describe_device(device),
@@ -44,3 +46,10 @@ def describe_machine(device: torch.device) -> dict[str, str]:
     if device.type == "mlu":
         machine["torch_mlu"] = str(getattr(sys.modules["torch_mlu"], "__version__", "unknown"))
     return machine
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # p3d may run from its source folder
+        return "not installed"

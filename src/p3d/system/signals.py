@@ -1,4 +1,4 @@
-"""Stopping long work without losing any: Ctrl-C and SIGTERM ask, the work answers."""
+"""Graceful stopping: SIGINT and SIGTERM set a flag that long work checks."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from types import FrameType, TracebackType
 
 
 class Stopped(Exception):
-    """Work that can be done again later was left because a stop was asked for."""
+    """Unfinished work was abandoned because a stop was requested; it can be repeated later."""
 
 
 class StopRequest:
-    """While entered, turns the first SIGINT or SIGTERM into a flag; a second one acts as usual.
+    """A context in which the first SIGINT or SIGTERM sets a flag; the second acts as usual.
 
     Args:
-        launched: Whether a launcher runs this process: it passes signals on that the process gets
-            from the terminal too, and kills by itself whoever takes too long. So a second signal
-            does nothing then.
+        launched: Whether a launcher such as torchrun started this process. A launcher forwards
+            signals that the terminal sends to this process too, and kills processes that take too
+            long, so further signals are ignored.
 
     Attributes:
-        signal: The signal that came, or None.
+        signal: The first signal received, or None.
     """
 
     def __init__(self, *, launched: bool = False) -> None:
         self._launcher = os.getppid() if launched else None
         self.signal: signal.Signals | None = None
-        self._before: dict[signal.Signals, object] = {}
+        self._handlers: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> StopRequest:
         for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._note)
+            self._handlers[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(
@@ -43,24 +43,23 @@ class StopRequest:
 
     @property
     def is_set(self) -> bool:
-        """Whether to stop: a signal came, or the launcher is gone and with it the run's owner."""
+        """Whether to stop: a signal was received, or the launcher exited."""
         return self.signal is not None or self._launcher not in (None, os.getppid())
 
     @property
     def exit_code(self) -> int:
-        """What a shell expects of a program that was stopped: 128 and the signal's number.
+        """128 + the signal's number, as shells expect of a stopped program.
 
-        1 where the signal reached another process only: a launcher that saw 0 would take this one
-        for done.
+        1 if only another process received the signal: to the launcher, 0 would mean success.
         """
         return 1 if self.signal is None else 128 + self.signal.value
 
-    def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+    def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         self.signal = self.signal or signal.Signals(number)
         if self._launcher is None:
             self._restore()
 
     def _restore(self) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._handlers.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
-        self._before.clear()
+        self._handlers.clear()

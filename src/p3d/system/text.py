@@ -1,4 +1,4 @@
-"""What people read at the end: tables, CSV files and the picture of a confusion matrix."""
+"""Plain text for people: tables and percentages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 
 def format_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Lay out a table in plain text: the first column to the left, the others to the right."""
+    """Return a table as plain text: the first column aligned left, the others right."""
     cells = [list(header), *([str(cell) for cell in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     lines = [
@@ -19,6 +19,6 @@ def format_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
-def format_share(share: float | None) -> str:
-    """A share in [0, 1] as a percentage; nothing where there is none."""
-    return "" if share is None else f"{100 * share:.1f}%"
+def format_share(fraction: float | None) -> str:
+    """Return a fraction (0 to 1) as a percentage, or an empty string for None."""
+    return "" if fraction is None else f"{100 * fraction:.1f}%"

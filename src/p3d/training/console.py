@@ -1,4 +1,4 @@
-"""What a training run tells the person at the terminal: its beginning, its epochs, its end."""
+"""Terminal output of a training run: its start, its epochs, its end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from p3d.run_folder import BEST, find_checkpoints, read_log
 from p3d.system.device import Precision, describe_device, has_native_bf16
 from p3d.system.text import format_share, format_table
 from p3d.training.plan import describe_step
-from p3d.training.state import Run
+from p3d.training.state import TrainState
 
 PRECISIONS: dict[Precision, str] = {
     "fp32": "fp32 (IEEE, without TF32)",
@@ -17,61 +17,63 @@ PRECISIONS: dict[Precision, str] = {
     "bf16": "bf16 mixed precision",
     "fp16": "fp16 mixed precision with a loss scale",
 }
-"""The choices of precision, in words."""
+"""Descriptions of the precisions."""
 
 
-def announce(run: Run, validation: VideoDataset, notes: tuple[str, ...]) -> None:
-    """Say what is about to be trained, on what, and where from."""
-    config, recipe, training = run.model.config, run.recipe, run.dataset
-    processes = run.group.world_size
-    where = describe_device(run.device) if processes == 1 else f"{processes} x {run.device.type}"
+def print_start(state: TrainState, validation: VideoDataset, messages: tuple[str, ...]) -> None:
+    """Print the network, the data, the device and the recipe of a run that starts."""
+    config, recipe, training = state.model.config, state.recipe, state.dataset
+    processes = state.group.world_size
+    device = describe_device(state.device)
+    if processes > 1:
+        device = f"{processes} x {state.device.type}"
     print(
         f"{config.name} ({config.modality}, wiring {config.wiring}, variant {config.variant}), "
-        f"{config.num_classes} classes, {where}, {PRECISIONS[run.precision]}"
+        f"{config.num_classes} classes, {device}, {PRECISIONS[state.precision]}"
     )
     print(
         f"{len(training.records)} training and {len(validation.records)} validation videos, "
-        f"{run.total_steps} steps of "
-        f"{describe_step(run.clips_per_step, recipe.batch_size, processes)}"
+        f"{state.total_steps} steps of "
+        f"{describe_step(state.clips_per_step, recipe.batch_size, processes)}"
     )
     print(
         f"learning rate {recipe.lr:g} ({recipe.schedule}), weight decay {recipe.weight_decay:g}, "
-        f"dropout {recipe.dropout:g}, BN: {recipe.norms}, seed {run.seed}"
+        f"dropout {recipe.dropout:g}, BN: {recipe.norms}, seed {state.seed}"
     )
     for dataset, name in ((training, "training"), (validation, "validation")):
         if dataset.missing:
-            print(f"MISSING: {dataset.missing} videos of the {name} list are not there")
+            print(f"MISSING: {dataset.missing} videos of the {name} list do not exist")
     if not validation.records:
         print(f"no validation list: {BEST} will be the network of the last epoch")
-    if run.precision == "bf16" and not has_native_bf16(run.device):
-        print("this device has no bf16 arithmetic of its own: fp32 will be faster")
-    for note in notes:
-        print(note)
-    if run.progress.step:
-        print(f"resuming in epoch {run.progress.epoch + 1} after step {run.progress.step}")
+    if state.precision == "bf16" and not has_native_bf16(state.device):
+        print("this device has no native bf16 arithmetic; fp32 will be faster")
+    for message in messages:
+        print(message)
+    if state.progress.step:
+        print(f"resuming in epoch {state.progress.epoch + 1} after step {state.progress.step}")
 
 
-def epoch_line(run: Run, values: dict[str, float]) -> str:
-    """An epoch in one line."""
-    parts = [f"epoch {run.progress.epoch + 1:>3}/{run.recipe.epochs}"]
+def epoch_line(state: TrainState, values: dict[str, float]) -> str:
+    """Describe an epoch in one line."""
+    parts = [f"epoch {state.progress.epoch + 1:>3}/{state.recipe.epochs}"]
     for part, prefix in (("train", "train_"), ("validation", "validation_")):
         if f"{prefix}loss" in values:
             loss, top1, top5 = (values[prefix + name] for name in ("loss", "top1", "top5"))
-            shares = f"top-1 {format_share(top1):>6}, top-5 {format_share(top5):>6}"
-            parts.append(f"{part} loss {loss:.3f}, {shares}")
+            accuracy = f"top-1 {format_share(top1):>6}, top-5 {format_share(top5):>6}"
+            parts.append(f"{part} loss {loss:.3f}, {accuracy}")
     parts.append(f"{values['seconds']:.0f} s, {values['clips_per_second']:.3g} clips/s")
     if values.get("overflows"):
-        parts.append(f"{values['overflows']:.0f} steps left out, as fp16 overflowed")
+        parts.append(f"{values['overflows']:.0f} steps skipped (fp16 overflow)")
     if values["bad_videos"]:
         parts.append(f"{values['bad_videos']:.0f} videos SKIPPED")
     return " | ".join(parts)
 
 
-def summarise(folder: Path) -> None:
-    """Print the epochs that count, and where everything lies."""
+def print_summary(folder: Path) -> None:
+    """Print the best and the last epoch of a run, and the files in its folder."""
     epochs = [line for line in read_log(folder) if line["event"] == "epoch"]
-    if not epochs:  # a full disk may have taken the log
-        print(f"the log in {folder} has no whole epoch: nothing to sum up")
+    if not epochs:  # the log may have been lost on a full disk
+        print(f"the log in {folder} has no complete epoch: no summary")
         return
     key = "validation_top1" if "validation_top1" in epochs[-1] else "epoch"
     best = max(epochs, key=lambda line: float(line[key]))
@@ -87,7 +89,7 @@ def summarise(folder: Path) -> None:
     ]
     header = ("", "train top-1", "validation top-1", "top-5", "loss")
     print("\n" + format_table(header, rows))
-    print(f"{sum(line['seconds'] for line in epochs):.0f} s in all; written to {folder}:")
+    print(f"{sum(line['seconds'] for line in epochs):.0f} s in total; written to {folder}:")
     best_file = [f"{BEST} (for p3d eval and predict)"] if (folder / BEST).exists() else []
     newest = [f"{path.name} (to resume from)" for path in find_checkpoints(folder)[:1]]
     others = [

@@ -1,4 +1,4 @@
-"""The record of a training run: JSON lines always, TensorBoard where asked for."""
+"""The log of a training run: JSON lines, and TensorBoard on request."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from typing import Any
 from torch import Tensor
 
 from p3d.errors import UserError
-from p3d.run_folder import FILE, read_log
+from p3d.run_folder import LOG_FILE, read_log
 from p3d.system.files import BestEffortFile, write_text
 from p3d.video.thumbnails import encode_gif
 
 
 class RunLog:
-    """Appends one JSON object a line to `log.jsonl`, each with the optimiser step it belongs to.
+    """Append events to `log.jsonl`, one JSON object a line, each with its optimizer step.
 
-    A resumed run first drops the lines after the step it goes on from: they are about to be
-    written again. A line that cannot be written later (a full disk) is lost and costs a warning on
-    stderr, never the run; lines after it are whole.
+    A resumed run first removes the lines after the step it resumes from, since it writes them
+    again. A line that cannot be written later (a full disk) is lost with a warning on stderr and
+    does not end the run; lines after it are complete.
 
     Args:
-        folder: The run's folder; it exists.
-        step: The step the run goes on from; 0 starts a new log.
-        tensorboard: Write scalars and clips for TensorBoard to `folder/tensorboard` as well.
+        folder: The run's folder; must exist.
+        step: The step that the run resumes from; 0 starts a new log.
+        tensorboard: Write scalars and clips to `folder/tensorboard` too.
 
     Raises:
-        UserError: The log cannot be begun, or TensorBoard was asked for and is not installed.
+        UserError: The log cannot be created, or TensorBoard is not installed.
     """
 
     def __init__(self, folder: Path, step: int, *, tensorboard: bool = False) -> None:
         kept = [line for line in read_log(folder) if line["step"] <= step] if step else []
-        write_text(folder / FILE, "".join(json.dumps(line) + "\n" for line in kept))
-        self._lines = BestEffortFile(folder / FILE, separator=b"\n")
+        write_text(folder / LOG_FILE, "".join(json.dumps(line) + "\n" for line in kept))
+        self._lines = BestEffortFile(folder / LOG_FILE, separator=b"\n")
         self._board = EventFile(folder / "tensorboard", step) if tensorboard else None
 
     def write(self, event: str, step: int, **values: Any) -> None:
-        """Record what happened at a step; numbers go to TensorBoard as `event/name`."""
+        """Record an event of a step; TensorBoard gets its numbers as `event/name`."""
         line = json.dumps({"event": event, "step": step, **values}) + "\n"
         self._lines.append(line.encode())
         if self._board is not None:
@@ -55,13 +55,13 @@ class RunLog:
             self._board.write_scalars(scalars, step)
 
     def write_clips(self, tag: str, clips: Tensor, step: int, captions: Sequence[str]) -> None:
-        """Show clips in TensorBoard, as animated images; nothing without TensorBoard.
+        """Write clips for TensorBoard as animated images, if TensorBoard is on.
 
         Args:
-            tag: What they are called there.
+            tag: Name of the images.
             clips: uint8 `(N, T, H, W, C)`, RGB or optical flow.
-            step: The optimiser step.
-            captions: A line under each of the N clips.
+            step: The optimizer step.
+            captions: Text below each of the N clips.
         """
         if self._board is not None:
             self._board.write_clips(tag, clips, captions, step)
@@ -81,14 +81,17 @@ class RunLog:
 
 
 class EventFile:
-    """A new event file in a folder that TensorBoard is pointed at.
+    """A new event file in a folder for TensorBoard, one record a step, written at once.
+
+    `torch.utils.tensorboard` writes in a thread: an error there (a full disk) is raised by a later
+    call and leaves a file that cannot be appended to.
 
     Args:
-        folder: The folder; made where it is not there.
-        step: What other files in the folder say of later steps is void: they come again.
+        folder: The folder; created if needed.
+        step: The step that the run resumes from; TensorBoard ignores later steps of earlier files.
 
     Raises:
-        UserError: The tensorboard package is not installed, or the folder cannot be made.
+        UserError: The tensorboard package is not installed, or the folder cannot be created.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
@@ -102,16 +105,16 @@ class EventFile:
         try:
             folder.mkdir(exist_ok=True)
         except OSError as error:
-            raise UserError(f"{folder}: the folder cannot be made ({error.strerror})") from error
+            raise UserError(f"{folder}: the folder cannot be created ({error.strerror})") from error
         self._event, self._summary, self._records = event_pb2, summary_pb2, RecordWriter
-        # TensorBoard reads a folder's files in the order of their names.
+        # TensorBoard reads the files of a folder in the order of their names.
         name = f"{time.time_ns() / 1e9:017.6f}.{socket.gethostname()}.{os.getpid()}"
         self._file = BestEffortFile(folder / f"events.out.tfevents.{name}")
-        self._begun = False
+        self._has_head = False
         self._first_step = step + 1
 
     def write_scalars(self, scalars: Mapping[str, float], step: int) -> None:
-        """Record numbers by tag."""
+        """Write numbers by tag."""
         values = [
             self._summary.Summary.Value(tag=tag, simple_value=value)
             for tag, value in scalars.items()
@@ -119,7 +122,7 @@ class EventFile:
         self._write_values(values, step)
 
     def write_clips(self, tag: str, clips: Tensor, captions: Sequence[str], step: int) -> None:
-        """Record clips as animated images `tag/0`, `tag/1` and so on."""
+        """Write clips as animated images `tag/0`, `tag/1` and so on."""
         values = []
         for number, (clip, caption) in enumerate(zip(clips, captions, strict=True)):
             gif, height, width = encode_gif(clip, caption)
@@ -132,11 +135,11 @@ class EventFile:
     def _write_values(self, values: list[Any], step: int) -> None:
         if values:
             event = self._event.Event(step=step, summary=self._summary.Summary(value=values))
-            head = [] if self._begun else self._head()
-            self._begun |= self._file.append(self._encode(*head, event))
+            head = [] if self._has_head else self._head()
+            self._has_head |= self._file.append(self._encode(*head, event))
 
     def _head(self) -> list[Any]:
-        """What every file begins with; a resumed run's tells how far the earlier files count."""
+        """Return the first events of a file; on a resume they void later steps of other files."""
         head = [self._event.Event(file_version="brain.Event:2")]
         if self._first_step > 1:
             start = self._event.SessionLog(status=self._event.SessionLog.START)

@@ -6,6 +6,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from torch import Tensor
 from tqdm import tqdm
 
 from p3d.data.dataset import VideoDataset
@@ -21,30 +22,30 @@ from p3d.training.checkpoint import Saver
 from p3d.training.console import epoch_line
 from p3d.training.log import RunLog
 from p3d.training.options import TrainOptions
-from p3d.training.state import Run
-from p3d.training.step import Step, remaining_steps, train_step
+from p3d.training.state import TrainState
+from p3d.training.step import Step, train_step
 from p3d.weights.metadata import save_model
 
-SHOWN_CLIPS = 4
-"""Training clips an epoch that TensorBoard gets."""
+NUM_SHOWN_CLIPS = 4
+"""Training clips of each epoch that are written for TensorBoard."""
 
 
 @dataclass
-class Job:
-    """A run with all that surrounds it.
+class Trainer:
+    """A training run: its state, data and files.
 
     Attributes:
-        run: The network and its state.
-        options: What was asked for.
-        loader: This process's training clips.
+        state: The network, its optimizer and its progress.
+        options: Options of the run.
+        loader: This rank's training clips.
         validation: The validation list; may be empty.
-        fingerprint: What the weights depend on; saved with them.
-        stop: Whether somebody wants the run to stop.
+        fingerprint: The options that the weights depend on; saved with them.
+        stop: Whether a stop was requested.
         log: The run's log, on the main process.
-        saver: The run's files, on the main process.
+        saver: Writer of the run's files, on the main process.
     """
 
-    run: Run
+    state: TrainState
     options: TrainOptions
     loader: TrainLoader
     validation: VideoDataset
@@ -53,206 +54,208 @@ class Job:
     log: RunLog | None = None
     saver: Saver | None = None
 
-    def note(self, event: str, **values: Any) -> None:
-        """Record something in the run's log."""
+    def train(self) -> bool:
+        """Train until the run is finished, patience runs out, or a stop is requested.
+
+        Returns:
+            Whether it was stopped; a checkpoint is saved then, unless the saver failed.
+        """
+        while not (self.state.is_finished or self._is_out_of_patience()):
+            if not self._train_epoch():
+                self.save()
+                return True
+            try:
+                self._finish_epoch()
+            except Stopped:
+                self.save()
+                return True
+            if self.state.group.any(self.stop.is_set):
+                return not self.state.is_finished
+        return False
+
+    def write_log(self, event: str, **values: Any) -> None:
+        """Record an event in the run's log."""
         if self.log is not None:
-            self.log.write(event, self.run.progress.step, **values)
+            self.log.write(event, self.state.progress.step, **values)
 
     def save(self) -> None:
-        """Save the run as it stands."""
+        """Save a checkpoint."""
         if self.saver is not None:
-            state = self.run.state() | {"fingerprint": self.fingerprint}
-            self.saver.save(self.run.progress.step, state)
+            self.saver.save(self.state.checkpoint(self.fingerprint))
 
+    def _is_out_of_patience(self) -> bool:
+        progress, patience = self.state.progress, self.options.patience
+        if patience is None or progress.best_epoch is None:
+            return False
+        return progress.epoch - progress.best_epoch >= patience
 
-def train_all(job: Job) -> bool:
-    """Train until the run is over, patience is at its end, or a stop is asked for.
-
-    Returns:
-        Whether it was stopped; it is saved then, unless the saver failed.
-    """
-    while not (job.run.is_over or _out_of_patience(job)):
-        if not train_epoch(job):
-            job.save()
+    def _train_epoch(self) -> bool:
+        """Train the rest of the current epoch; return False if a stop ended it early."""
+        state, progress = self.state, self.state.progress
+        steps_per_epoch = self.loader.steps_per_epoch
+        if state.all_steps_done or progress.step_in_epoch >= steps_per_epoch:
             return True
-        try:
-            finish_epoch(job)
-        except Stopped:
-            job.save()
-            return True
-        if job.run.group.any(job.stop.is_set):
-            return not job.run.is_over
-    return False
-
-
-def _out_of_patience(job: Job) -> bool:
-    progress, patience = job.run.progress, job.options.patience
-    if patience is None or progress.best_epoch is None:
-        return False
-    return progress.epoch - progress.best_epoch >= patience
-
-
-def train_epoch(job: Job) -> bool:
-    """Go on with the epoch under way; False where a stop was asked for before its end."""
-    run, progress, steps = job.run, job.run.progress, job.loader.steps_per_epoch
-    if run.all_steps_taken or progress.step_in_epoch >= steps:
+        state.model.train()
+        bar = tqdm(
+            desc=f"epoch {progress.epoch + 1}/{state.recipe.epochs}",
+            total=steps_per_epoch,
+            initial=progress.step_in_epoch,
+            unit="step",
+            disable=None if state.group.is_main else True,
+            leave=False,
+        )
+        with bar:
+            start = time.perf_counter()
+            for batches in self.loader.steps(progress.epoch, progress.step_in_epoch):
+                waited = time.perf_counter() - start
+                step = train_step(state, batches)
+                end = time.perf_counter()
+                self._report_step(bar, batches, step, end - start, waited)
+                start = end
+                is_over = state.all_steps_done or progress.step_in_epoch >= steps_per_epoch
+                # Signals reach the ranks at different times; all must take the same decision.
+                is_stopped = state.group.any(self.stop.is_set)
+                if is_over or is_stopped:
+                    return is_over
+                if self.saver is not None and self.saver.is_due(progress.step):
+                    self.save()
         return True
-    run.model.train()
-    bar = tqdm(
-        desc=f"epoch {progress.epoch + 1}/{run.recipe.epochs}",
-        total=steps,
-        initial=progress.step_in_epoch,
-        unit="step",
-        disable=None if run.group.is_main else True,
-        leave=False,
-    )
-    with bar:
-        began = time.perf_counter()
-        for batches in remaining_steps(run, job.loader):
-            waited = time.perf_counter() - began
-            step = train_step(run, batches)
-            now = time.perf_counter()
-            _tell_step(job, bar, batches, step, now - began, waited)
-            began = now
-            over = run.all_steps_taken or progress.step_in_epoch >= steps
-            # All processes must decide alike, and a signal reaches them one by one.
-            stopped = run.group.any(job.stop.is_set)
-            if over or stopped:
-                return over
-            if job.saver is not None and job.saver.is_due(progress.step):
-                job.save()
-    return True
 
-
-def _tell_step(
-    job: Job, bar: Any, batches: tuple[Batch, ...], step: Step, seconds: float, waited: float
-) -> None:
-    """A step in the log and in the bar."""
-    run, progress = job.run, job.run.progress
-    progress.seconds += seconds
-    progress.waited += waited
-    for line in (line for batch in batches for line in batch.bad):
-        tqdm.write(f"skipped {line}")
-    values: dict[str, float] = {
-        "loss": step.loss,
-        "top1": round(step.top1, 4),
-        "top5": round(step.top5, 4),
-        "lr": step.rate,
-        "gradient_norm": step.gradient_norm,
-        "clips_per_second": round(step.clips / seconds, 2),
-        "data_wait": round(waited / seconds, 3),
-        "memory_mib": round(peak_memory(run.device) / 2**20),
-    }
-    if run.scaler.is_enabled():
-        values |= {"scale": run.scaler.get_scale(), "overflows": progress.overflows}
-    job.note("step", epoch=progress.epoch + 1, **values)
-    if job.log is not None and progress.step_in_epoch == 1:
-        _show_clips(job, job.log, batches[0])
-    means = progress.means()
-    words = (
-        f"loss {means['loss']:.3f}, top-1 {format_share(means['top1'])}, "
-        f"top-5 {format_share(means['top5'])}, lr {step.rate:.2g}, "
-        f"{values['clips_per_second']:.3g} clips/s, {values['data_wait']:.0%} waiting, "
-        f"{values['memory_mib']:,.0f} MiB"
-    )
-    bar.set_postfix_str(words + (f", scale {values['scale']:.0f}" if "scale" in values else ""))
-    bar.update()
-
-
-def _show_clips(job: Job, log: RunLog, batch: Batch) -> None:
-    """A few of an epoch's first clips, as the network saw them, for TensorBoard."""
-    records, names = job.run.dataset.records, job.run.dataset.class_names
-    shown = [records[place] for place in batch.indices[:SHOWN_CLIPS].tolist()]
-    captions = [f"{names[record.label]}: {record.path.name}" for record in shown]
-    if shown:
-        clips = batch.clips[:SHOWN_CLIPS]
-        log.write_clips("train/clips", clips, job.run.progress.step, captions)
-
-
-def validate(job: Job) -> VideoScores:
-    """Score the validation list, each process its share.
-
-    A young network's normalisations may not have settled: that must not end a run. Videos whose
-    scores are not finite are told, and get a score of 0 for each class but -1 for their own.
-
-    Raises:
-        Stopped: A stop was asked for.
-    """
-    run, options = job.run, job.options
-    run.group.share_buffers(run.model)
-    scorer = Scorer(
-        run.model, run.device, run.precision, batch_size=run.recipe.batch_size, strict=False
-    )
-    scored = score_videos(
-        scorer,
-        job.validation,
-        clips=options.validation_clips,
-        workers=options.workers,
-        on_bad_video=options.on_bad_video,
-        label="validating",
-        group=run.group,
-        stop=job.stop,
-    )
-    broken = ~scored.scores.isfinite().all(1)
-    if broken.any():
-        scored.scores[broken] = 0
-        scored.scores[broken, scored.labels[broken]] = -1
-        if run.group.is_main:
-            tqdm.write(
-                f"NOT FINITE: the scores of {int(broken.sum())} validation videos, which count as "
-                "wrong; should that go on, lower --lr or check the weights"
-            )
-    return scored
-
-
-def finish_epoch(job: Job) -> None:
-    """Validate, report, keep the best network, and save the run at the start of the next epoch.
-
-    Raises:
-        Stopped: A stop was asked for in the validation; it is done again after a resume.
-    """
-    run, progress = job.run, job.run.progress
-    values: dict[str, float] = {f"train_{name}": part for name, part in progress.means().items()}
-    scored = validate(job) if job.validation.records else None
-    top1 = None
-    if scored is not None:
-        accuracy = measure(scored.scores, scored.labels)
-        top1 = accuracy.top1
-        values |= {
-            "validation_loss": accuracy.loss,
-            "validation_top1": top1,
-            "validation_top5": accuracy.top5,
+    def _report_step(
+        self, bar: Any, batches: tuple[Batch, ...], step: Step, seconds: float, waited: float
+    ) -> None:
+        """Write a step to the log and the progress bar."""
+        state, progress = self.state, self.state.progress
+        progress.seconds += seconds
+        progress.waited += waited
+        for line in (line for batch in batches for line in batch.bad):
+            tqdm.write(f"skipped {line}")
+        values: dict[str, float] = {
+            "loss": step.loss,
+            "top1": round(step.top1, 4),
+            "top5": round(step.top5, 4),
+            "lr": step.lr,
+            "gradient_norm": step.gradient_norm,
+            "clips_per_second": round(step.clips / seconds, 2),
+            "data_wait": round(waited / seconds, 3),
+            "memory_mib": round(peak_memory(state.device) / 2**20),
         }
-    values |= {
-        "seconds": round(progress.seconds, 1),
-        "clips_per_second": round(progress.clips / max(progress.seconds, 1e-9), 2),
-        "data_wait": round(progress.waited / max(progress.seconds, 1e-9), 3),
-        "bad_videos": progress.bad,
-    }
-    if run.scaler.is_enabled():
-        values["overflows"] = progress.overflows
-    if top1 is None or top1 > progress.best_top1:
-        _keep_best(job, scored, top1)
-    job.note("epoch", epoch=progress.epoch + 1, **values)
-    if run.group.is_main:
-        tqdm.write(epoch_line(run, values))
-    progress.next_epoch()
-    job.save()
+        if state.scaler.is_enabled():
+            values |= {"scale": state.scaler.get_scale(), "overflows": progress.overflows}
+        self.write_log("step", epoch=progress.epoch + 1, **values)
+        if progress.step_in_epoch == 1:
+            self._log_clips(batches[0])
+        means = progress.means()
+        text = (
+            f"loss {means['loss']:.3f}, top-1 {format_share(means['top1'])}, "
+            f"top-5 {format_share(means['top5'])}, lr {step.lr:.2g}, "
+            f"{values['clips_per_second']:.3g} clips/s, {values['data_wait']:.0%} waiting, "
+            f"{values['memory_mib']:,.0f} MiB"
+        )
+        bar.set_postfix_str(text + (f", scale {values['scale']:.0f}" if "scale" in values else ""))
+        bar.update()
 
+    def _log_clips(self, batch: Batch) -> None:
+        """Write a few of an epoch's first clips, as the network gets them, for TensorBoard."""
+        dataset = self.state.dataset
+        records = [dataset.records[index] for index in batch.indices[:NUM_SHOWN_CLIPS].tolist()]
+        captions = [f"{dataset.class_names[r.label]}: {r.path.name}" for r in records]
+        if self.log is not None and records:
+            clips = batch.clips[:NUM_SHOWN_CLIPS]
+            self.log.write_clips("train/clips", clips, self.state.progress.step, captions)
 
-def _keep_best(job: Job, scored: VideoScores | None, top1: float | None) -> None:
-    """Write the best network so far; where that fails, the best before it stays the best."""
-    run, options, progress = job.run, job.options, job.run.progress
+    def _finish_epoch(self) -> None:
+        """Validate, report, keep the best network, and save a checkpoint of the next epoch's start.
 
-    def write() -> None:
-        source = "trained by p3d" if options.weights is None else f"from {options.weights.name}"
-        save_model(run.model, options.out / BEST, source=source, recipe=asdict(run.recipe))
+        Raises:
+            Stopped: A stop was requested during validation, which a resumed run repeats.
+        """
+        state, progress = self.state, self.state.progress
+        values: dict[str, float] = {
+            f"train_{name}": mean for name, mean in progress.means().items()
+        }
+        scored = self._validate() if self.validation.records else None
+        top1 = None
         if scored is not None:
-            write_scores(options.out / "validation.csv", job.validation, scored)
+            accuracy = measure(self._finite_probabilities(scored), scored.labels)
+            top1 = accuracy.top1
+            values |= {
+                "validation_loss": accuracy.loss,
+                "validation_top1": top1,
+                "validation_top5": accuracy.top5,
+            }
+        values |= {
+            "seconds": round(progress.seconds, 1),
+            "clips_per_second": round(progress.clips / max(progress.seconds, 1e-9), 2),
+            "data_wait": round(progress.waited / max(progress.seconds, 1e-9), 3),
+            "bad_videos": progress.bad,
+        }
+        if state.scaler.is_enabled():
+            values["overflows"] = progress.overflows
+        if top1 is None or top1 > progress.best_top1:
+            self._keep_best(scored, top1)
+        self.write_log("epoch", epoch=progress.epoch + 1, **values)
+        if state.group.is_main:
+            tqdm.write(epoch_line(state, values))
+        progress.next_epoch()
+        self.save()
 
-    done = job.saver is None or job.saver.attempt(progress.step, write)
-    if run.group.any(not done):
-        return
-    progress.best_epoch = progress.epoch + 1
-    if top1 is not None:
-        progress.best_top1 = top1
+    def _validate(self) -> VideoScores:
+        """Score the validation list; each rank scores its shard.
+
+        Raises:
+            Stopped: A stop was requested.
+        """
+        state = self.state
+        state.group.share_buffers(state.model)
+        scorer = Scorer(
+            state.model,
+            state.device,
+            state.precision,
+            batch_size=state.recipe.batch_size,
+            strict=False,
+        )
+        return score_videos(
+            scorer,
+            self.validation,
+            num_clips=self.options.validation_clips,
+            workers=self.options.workers,
+            on_bad_video=self.options.on_bad_video,
+            description="validating",
+            group=state.group,
+            stop=self.stop,
+        )
+
+    def _finite_probabilities(self, scored: VideoScores) -> Tensor:
+        """Return probabilities that count a video as wrong if its logits are not finite.
+
+        The running statistics of a young network may not have settled, which must not end a run.
+        """
+        probabilities = scored.probabilities
+        broken = ~probabilities.isfinite().all(1)
+        if broken.any():
+            probabilities[broken] = 0
+            probabilities[broken, scored.labels[broken]] = -1
+            if self.state.group.is_main:
+                tqdm.write(
+                    f"NOT FINITE: the scores of {int(broken.sum())} validation videos, which count "
+                    "as wrong; if this continues, lower --lr or check the weights"
+                )
+        return probabilities
+
+    def _keep_best(self, scored: VideoScores | None, top1: float | None) -> None:
+        """Write the best network so far; if that fails, the previous best remains the best."""
+        state, options, progress = self.state, self.options, self.state.progress
+
+        def write() -> None:
+            source = "trained by p3d" if options.weights is None else f"from {options.weights.name}"
+            save_model(state.model, options.out / BEST, source=source, recipe=asdict(state.recipe))
+            if scored is not None:
+                write_scores(options.out / "validation.csv", self.validation, scored)
+
+        saved = self.saver is None or self.saver.attempt(progress.step, write)
+        if state.group.any(not saved):
+            return
+        progress.best_epoch = progress.epoch + 1
+        if top1 is not None:
+            progress.best_top1 = top1

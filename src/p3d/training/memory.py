@@ -1,7 +1,7 @@
-"""What the backward pass of a training step keeps in memory, counted without computing anything.
+"""Memory that autograd saves for the backward pass, counted without computing anything.
 
-The network runs on PyTorch's "meta" device, which computes shapes and nothing else, and the tensors
-that autograd keeps are added up.
+The network runs on PyTorch's "meta" device, which computes only shapes, and the sizes of the
+tensors that autograd saves are added up.
 """
 
 from __future__ import annotations
@@ -21,37 +21,36 @@ from p3d.weights.metadata import skeleton
 Storages = dict[int, torch.UntypedStorage]
 
 
-class _Ledger:
-    """Which memory is kept, by the block it was kept in; None stands for outside of any."""
+class _SavedTensors:
+    """Storages that autograd saves, by the block that saves them (None outside of all blocks)."""
 
     def __init__(self) -> None:
-        self.kept: dict[nn.Module | None, Storages] = defaultdict(dict)
+        self.saved: dict[nn.Module | None, Storages] = defaultdict(dict)
         self.inputs: Storages = {}
         self._block: nn.Module | None = None
 
-    def note(self, tensor: Tensor) -> Tensor:
-        # Held on to, so that no other storage can take its number.
-        self.kept[self._block][_number(tensor)] = tensor.untyped_storage()
+    def pack(self, tensor: Tensor) -> Tensor:
+        # The reference keeps the address from being reused.
+        self.saved[self._block][_address(tensor)] = tensor.untyped_storage()
         return tensor
 
     def enter(self, block: nn.Module, inputs: tuple[Any, ...]) -> None:
         self._block = block
-        self.inputs[_number(inputs[0])] = inputs[0].untyped_storage()
+        self.inputs[_address(inputs[0])] = inputs[0].untyped_storage()
 
     def leave(self, *_: object) -> None:
         self._block = None
 
 
 def activation_bytes(model: P3D, recipe: Recipe, precision: Precision) -> int:
-    """Count what the backward pass of one batch keeps, weights and pixels aside.
+    """Return the bytes that one batch saves for the backward pass, without weights and pixels.
 
-    In mixed precision the copies of weights that are cast for the convolutions count, since they
-    are kept as long. A compiled network keeps less. With activation checkpointing (`recomputes`)
-    it is the inputs of all blocks, and all of one block.
+    In mixed precision this includes the cast copies of the weights. A compiled network saves less.
+    With activation checkpointing the result is the inputs of all blocks plus the largest block.
 
     Args:
-        model: The network; only its configuration and preprocessing are looked at.
-        recipe: Its batch size, and what it freezes, are used.
+        model: The network; only its configuration and preprocessing are used.
+        recipe: For its batch size and frozen layers.
         precision: Arithmetic of the forward pass.
 
     Raises:
@@ -64,22 +63,22 @@ def activation_bytes(model: P3D, recipe: Recipe, precision: Precision) -> int:
     shape = (recipe.batch_size, prep.num_frames, prep.crop, prep.crop)
     clips = torch.empty(*shape, CHANNELS[model.config.modality], device="meta")
     others = [clips, *network.state_dict().values()]
-    # The meta device knows no autocast: what that would cast is cast here, and counts as a copy.
-    ledger = _Ledger()
+    # The meta device has no autocast, so the weights are cast here and count as copies.
+    tensors = _SavedTensors()
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             module.to(dtype)
         if isinstance(module, Bottleneck):
-            module.register_forward_pre_hook(ledger.enter)
-            module.register_forward_hook(ledger.leave)
-    ignored = {_number(tensor) for tensor in others}
-    with torch.autograd.graph.saved_tensors_hooks(ledger.note, lambda tensor: tensor):
+            module.register_forward_pre_hook(tensors.enter)
+            module.register_forward_hook(tensors.leave)
+    ignored = {_address(tensor) for tensor in others}
+    with torch.autograd.graph.saved_tensors_hooks(tensors.pack, lambda tensor: tensor):
         network(clips.permute(0, 4, 1, 2, 3).to(dtype))
-    if not model.recomputes:
-        return _bytes(ledger.kept.values(), ignored)
-    always = [ledger.kept.pop(None), ledger.inputs]
+    if not model.checkpoint_activations:
+        return _bytes(tensors.saved.values(), ignored)
+    always = [tensors.saved.pop(None), tensors.inputs]
     counted = ignored.union(*always)
-    return _bytes(always, ignored) + max(_bytes([part], counted) for part in ledger.kept.values())
+    return _bytes(always, ignored) + max(_bytes([part], counted) for part in tensors.saved.values())
 
 
 def _bytes(parts: Any, ignored: set[int]) -> int:
@@ -89,6 +88,6 @@ def _bytes(parts: Any, ignored: set[int]) -> int:
     return sum(storage.nbytes() for number, storage in together.items() if number not in ignored)
 
 
-def _number(tensor: Tensor) -> int:
-    """A number that all views of the same memory share (on the meta device none has an address)."""
+def _address(tensor: Tensor) -> int:
+    """Return a number that identifies the memory of a tensor (data_ptr is 0 on the meta device)."""
     return int(tensor.untyped_storage()._cdata)

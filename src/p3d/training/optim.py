@@ -1,8 +1,8 @@
-"""What trains, and how fast: parameter groups, frozen parts and the learning-rate schedule.
+"""Parameter groups, frozen layers and the learning-rate schedule.
 
-Every parameter stands in exactly one group, or is frozen. A group's multiplier is a factor on its
-own learning rate, and the schedules are PyTorch's, which scale each group's rate by itself: so the
-multipliers hold at every step, and after a resume.
+Every parameter is in exactly one group or is frozen. A group's multiplier is part of its own
+learning rate, and PyTorch's schedules scale the rate of each group separately, so the multipliers
+hold at every step and after a resume.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ class ParameterGroup:
     """Parameters that share a learning rate and a weight decay.
 
     Attributes:
-        name: What they are, for logs.
+        name: Name of the group, for logs.
         parameters: The parameters, in the network's order.
-        rate: Factor on the recipe's learning rate.
+        lr_mult: Multiplier of the recipe's learning rate.
         weight_decay: L2 penalty.
     """
 
     name: str
     parameters: tuple[nn.Parameter, ...]
-    rate: float
+    lr_mult: float
     weight_decay: float
 
 
 def freeze(model: P3D, recipe: Recipe) -> None:
-    """Freeze the stages and batch normalisations that the recipe keeps as they are.
+    """Freeze the stages and batch normalizations that the recipe does not train.
 
-    A frozen normalisation neither updates its running statistics nor uses a batch's own, in
-    training mode too, and its affine parameters do not move (as in 201 of the 202 BN layers of the
-    authors' released graphs).
+    A frozen normalization uses its running statistics in training mode too and does not update
+    them, and its affine parameters are not trained (as in 201 of the 202 BN layers of the authors'
+    released graphs).
     """
     stages = (model.stem, model.res2, model.res3, model.res4, model.res5)
     frozen_stages = stages[: recipe.freeze_stages]
@@ -67,10 +67,10 @@ def _norms(modules: Iterable[nn.Module]) -> list[nn.Module]:
 
 
 def parameter_groups(model: P3D, recipe: Recipe) -> tuple[ParameterGroup, ...]:
-    """Sort the trainable parameters into groups; empty groups are left out.
+    """Sort the trainable parameters into groups and return those that are not empty.
 
-    Weight decay applies to the weights of convolutions and of the classifier only (the authors'
-    released graphs set it to zero on BN and biases).
+    Weight decay applies only to the weights of convolutions and of the classifier (it is zero for
+    BN and biases in the authors' released graphs).
     """
     decay = recipe.weight_decay
     sorted_into: dict[tuple[str, float, float], list[nn.Parameter]] = {
@@ -86,8 +86,8 @@ def parameter_groups(model: P3D, recipe: Recipe) -> tuple[ParameterGroup, ...]:
         if parameter.requires_grad:
             sorted_into[keys[_group_of(name)]].append(parameter)
     groups = tuple(
-        ParameterGroup(name, tuple(parameters), rate, weight_decay)
-        for (name, rate, weight_decay), parameters in sorted_into.items()
+        ParameterGroup(name, tuple(parameters), lr_mult, weight_decay)
+        for (name, lr_mult, weight_decay), parameters in sorted_into.items()
         if parameters
     )
     _assert_complete(model, groups)
@@ -104,7 +104,7 @@ def _group_of(name: str) -> str:
 
 
 def _assert_complete(model: P3D, groups: Iterable[ParameterGroup]) -> None:
-    """Every parameter in exactly one group, or frozen."""
+    """Assert that every parameter is in exactly one group or frozen."""
     grouped = [id(parameter) for group in groups for parameter in group.parameters]
     trainable = [id(p) for p in model.parameters() if p.requires_grad]
     assert len(grouped) == len(set(grouped))
@@ -112,15 +112,15 @@ def _assert_complete(model: P3D, groups: Iterable[ParameterGroup]) -> None:
 
 
 def build_optimizer(groups: Iterable[ParameterGroup], recipe: Recipe) -> SGD:
-    """SGD over the groups, each at its own rate."""
+    """Build SGD over the groups, each with its own learning rate."""
     return SGD(
         [
             {
                 "params": list(group.parameters),
-                "lr": recipe.lr * group.rate,
+                "lr": recipe.lr * group.lr_mult,
                 "weight_decay": group.weight_decay,
                 "name": group.name,
-                "rate": group.rate,
+                "lr_mult": group.lr_mult,
             }
             for group in groups
         ],
@@ -131,21 +131,21 @@ def build_optimizer(groups: Iterable[ParameterGroup], recipe: Recipe) -> SGD:
 
 
 def build_schedule(optimizer: SGD, recipe: Recipe, steps_per_epoch: int, steps: int) -> LRScheduler:
-    """PyTorch's own schedule for the recipe, advanced once an optimiser step.
+    """Build PyTorch's schedule for the recipe, to be advanced once an optimizer step.
 
     Args:
-        optimizer: Groups' rates are the peaks (one-cycle), bases (cyclic) or starts (others).
-        recipe: Which schedule, and its shape.
-        steps_per_epoch: Optimiser steps in an epoch.
-        steps: Optimiser steps of the whole run.
+        optimizer: The rates of its groups are the highest (one-cycle), lowest (cyclic) or first.
+        recipe: The schedule and its parameters.
+        steps_per_epoch: Optimizer steps in an epoch.
+        steps: Optimizer steps of the whole run.
     """
-    rates = [group["lr"] for group in optimizer.param_groups]
+    lrs = [group["lr"] for group in optimizer.param_groups]
     match recipe.schedule:
         case "cyclic":
             return lr_scheduler.CyclicLR(
                 optimizer,
-                base_lr=rates,
-                max_lr=[rate * recipe.cyclic_factor for rate in rates],
+                base_lr=lrs,
+                max_lr=[lr * recipe.cyclic_factor for lr in lrs],
                 step_size_up=max(1, round(recipe.cyclic_half_epochs * steps_per_epoch)),
                 cycle_momentum=False,
             )
@@ -154,11 +154,11 @@ def build_schedule(optimizer: SGD, recipe: Recipe, steps_per_epoch: int, steps: 
         case "cosine":
             return lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
         case "one-cycle":
-            # PyTorch's schedule divides by zero where a part of it is a single step.
+            # PyTorch's schedule divides by zero if one of its parts is a single step.
             total, shortest = max(steps, 8), 2 / max(steps, 8)
             return lr_scheduler.OneCycleLR(
                 optimizer,
-                max_lr=rates,
+                max_lr=lrs,
                 total_steps=total,
                 pct_start=min(max(recipe.warmup, shortest), 1 - shortest),
                 cycle_momentum=False,

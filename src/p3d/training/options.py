@@ -1,11 +1,11 @@
-"""What a training run is asked to do, and which of it the result depends on."""
+"""Options of `p3d train`, and which of them the weights depend on."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from p3d.data.layouts import DataOptions
 from p3d.data.loader import BadVideoPolicy
 from p3d.errors import UserError
 from p3d.model.network import Modality, Variant, Wiring
-from p3d.system.device import DeviceName, Precision
+from p3d.system.options import DeviceOptions
 from p3d.training.recipes import UCF101, Recipe
 
 
@@ -25,88 +25,130 @@ class TrainOptions:
     data: DataOptions
     recipe: Recipe = UCF101
     weights: Path | None = None
-    """Weights to start from, of any format that p3d reads; from scratch without."""
+    """Weights to start from, in any format that p3d reads; from scratch by default."""
     out: Path = Path("runs/p3d")
-    """The run's folder."""
+    """Folder of the run."""
     resume: bool = False
-    """Go on where the run in --out stopped; start it where there is none yet."""
+    """Resume the run in --out; start it if there is none yet."""
     save_minutes: float = 10.0
-    """Save a checkpoint so many minutes after the last one; each epoch ends with one anyway."""
+    """Minutes between checkpoints; one is also saved after every epoch."""
     save_steps: int | None = None
-    """Save a checkpoint after every so many steps as well."""
+    """Save a checkpoint after every so many steps too."""
     keep_checkpoints: int = 2
-    """Checkpoints to keep; should the newest be damaged, the one before it is used."""
+    """Checkpoints to keep; if the newest is damaged, the previous one is used."""
     modality: Modality = "rgb"
-    """Frames, or optical flow that `p3d prepare flow` has computed."""
+    """RGB frames, or optical flow computed by `p3d prepare flow`."""
     wiring: Wiring | None = None
-    """Whose network: the authors' or the port's; that of --weights, or else the authors'."""
+    """Wiring of the network: the authors' graph or the public PyTorch port's. By default that of
+    --weights, or author."""
     variant: Variant = "ABC"
-    """The mixed network, one kind of block alone, or no temporal convolution at all."""
-    device: DeviceName = "auto"
-    """Where to compute."""
-    precision: Precision = "fp32"
-    """Arithmetic: fp32 (IEEE, no TF32), tf32, or mixed precision with bf16 or fp16."""
-    compile: bool = False
-    """Compile the network first."""
+    """Blocks: the mixed network, a single kind, or no temporal convolutions (2d)."""
+    compute: DeviceOptions = field(default_factory=DeviceOptions)
     checkpoint_activations: bool = False
-    """Keep only each block's input for the gradient and compute the rest of it twice: less memory,
+    """Save only the input of each block for the backward pass and recompute the rest: less memory,
     more time."""
     sync_norms: bool = False
-    """Several processes: take batch normalisation's statistics over all of them."""
+    """Compute batch normalization's statistics over all processes."""
     workers: int = 2
-    """Processes that decode; 0 decodes in this one."""
+    """Worker processes that decode; 0 decodes in the main process."""
     seed: int = 42
-    """Determines everything that is drawn."""
+    """Seed of all random draws."""
     patience: int | None = None
     """Stop after this many epochs without a better validation accuracy."""
     validation_clips: int = 1
-    """Clips a video in the validation after each epoch."""
+    """Clips of each video in the validation after each epoch."""
     on_bad_video: BadVideoPolicy = "skip"
-    """A video that cannot be read is left out and counted, or ends the run."""
+    """What to do with a video that cannot be read: skip it and count it, or stop."""
     tensorboard: bool = False
-    """Write scalars for TensorBoard too."""
+    """Write scalars and a few clips for TensorBoard too."""
     plan: bool = False
-    """Print what would be done, and do nothing."""
+    """Print the plan of the run and exit."""
 
     def __post_init__(self) -> None:
-        """Refuse numbers that no run can use."""
+        """Refuse values that no run can use."""
         for name in ("save_minutes", "save_steps", "keep_checkpoints"):
             value = getattr(self, name)
             if value is not None and value <= 0:
-                raise UserError(f"--{name.replace('_', '-')} is {value}; give more than 0")
-        if self.compile and self.checkpoint_activations:
+                raise UserError(f"{_flag(name)} is {value}; give more than 0")
+        if self.compute.compile and self.checkpoint_activations:
             raise UserError(
-                "--compile and --checkpoint-activations exclude each other: the compiler decides "
-                "by itself what it keeps; choose one"
+                "--compile and --checkpoint-activations exclude each other: the compiler itself "
+                "decides what to recompute; choose one"
             )
 
 
 def fingerprint(options: TrainOptions, training: VideoDataset) -> dict[str, str]:
-    """What the weights depend on, by name, as text."""
+    """Return the options that the weights depend on, by name, as text."""
     values: dict[str, Any] = asdict(options.recipe) | asdict(options.data.splits)
-    names = ("seed", "precision", "modality", "variant", "wiring", "weights", "on_bad_video")
-    values |= {name: getattr(options, name) for name in (*names, "sync_norms")}
+    names = ("seed", "modality", "variant", "wiring", "weights", "on_bad_video", "sync_norms")
+    values |= {name: getattr(options, name) for name in names}
+    values |= {"precision": options.compute.precision}
     values |= {"data": options.data.data.resolve(), "fold": options.data.fold}
-    said = {
-        f"--{name.replace('_', '-')}": json.dumps(value, default=str)
-        for name, value in values.items()
-    }
-    return said | {"the training list": _digest(training)}
+    texts = {_flag(name): json.dumps(value, default=str) for name, value in values.items()}
+    return texts | {"the training list": _digest(training)}
 
 
 def _digest(dataset: VideoDataset) -> str:
-    """How many videos there are, and a hash of their names and labels."""
+    """Return the number of videos and a hash of their names and labels."""
     names = "\n".join(f"{record.path.name} {record.label}" for record in dataset.records)
     digest = hashlib.blake2b(names.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
     return f"{len(dataset.records)} videos ({digest})"
 
 
-def check_same(what: str, before: Mapping[str, str], now: Mapping[str, str], remedy: str) -> None:
-    """Refuse to go on with other options than those of `what`.
+def check_same(name: str, before: Mapping[str, str], now: Mapping[str, str], remedy: str) -> None:
+    """Refuse options that differ from earlier ones.
+
+    Args:
+        name: What the earlier options belong to, for the message.
+        before: Its options, by name.
+        now: The options given, by name.
+        remedy: What to do about a difference.
 
     Raises:
-        UserError: Naming the first difference.
+        UserError: They differ; the message names the first difference.
     """
-    for name in sorted(before.keys() | now.keys()):
-        if before.get(name) != now.get(name):
-            raise UserError(f"{what} has {name} {before.get(name)}, not {now.get(name)}; {remedy}")
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) != now.get(key):
+            raise UserError(f"{name} has {key} {before.get(key)}, not {now.get(key)}; {remedy}")
+
+
+def config_arguments(path: Path) -> list[str]:
+    """Return the command-line arguments that a run's `config.json` stands for.
+
+    `--resume` and `--plan` are not among them: they say what to do, not how.
+
+    Raises:
+        UserError: The file cannot be read or is not the configuration of a run.
+    """
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"--config {path}: cannot be read ({error})") from error
+    if not isinstance(config, dict) or not isinstance(config.get("recipe"), dict):
+        raise UserError(f"--config {path}: is not the config.json of a training run")
+    return [
+        argument
+        for name, value in _leaves(config)
+        if name not in ("resume", "plan")
+        for argument in _arguments(_flag(name), value)
+    ]
+
+
+def _leaves(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _leaves(value)
+        else:
+            yield name, value
+
+
+def _arguments(flag: str, value: Any) -> list[str]:
+    if isinstance(value, bool):
+        return [flag if value else f"--no-{flag[2:]}"]
+    if isinstance(value, list):
+        return [flag, *map(str, value)]
+    return [f"{flag}={value}"]
+
+
+def _flag(field_name: str) -> str:
+    return f"--{field_name.replace('_', '-')}"

@@ -1,7 +1,7 @@
-"""What a training run would do: groups, frozen parts, learning rate, disk and memory.
+"""Plan of a training run: parameter groups, frozen layers, learning rate, disk and memory.
 
-Nothing here is estimated by formulas of its own. Rates come from the very schedule that training
-steps through; activations are counted (see `p3d.training.memory`).
+Learning rates come from the schedule that training uses, and activations are counted (see
+`p3d.training.memory`), so the plan has no formulas that could differ from the run.
 """
 
 from __future__ import annotations
@@ -21,59 +21,59 @@ from p3d.training.optim import ParameterGroup, build_optimizer, build_schedule, 
 from p3d.training.recipes import Recipe
 
 POINTS = 10
-"""Rows of the learning rate's table."""
+"""Largest number of rows in the table of learning rates."""
 
 
 @dataclass(frozen=True)
 class GroupPlan:
-    """A parameter group as training starts.
+    """A parameter group at the start of training.
 
     Attributes:
-        name: What its parameters are.
-        tensors: How many tensors.
-        parameters: How many numbers.
-        rate: Learning rate at the first step.
-        multiplier: Factor on the recipe's learning rate.
+        name: Name of the group.
+        tensors: Number of its tensors.
+        parameters: Number of its parameters.
+        lr: Learning rate of the first step.
+        lr_mult: Multiplier of the recipe's learning rate.
         weight_decay: L2 penalty.
     """
 
     name: str
     tensors: int
     parameters: int
-    rate: float
-    multiplier: float
+    lr: float
+    lr_mult: float
     weight_decay: float
 
 
 @dataclass(frozen=True)
-class RatePoint:
-    """The learning rate of a group without multiplier, at one step and up to the next point.
+class LrPoint:
+    """Learning rate for a multiplier of 1, at one step and until the next point.
 
     Attributes:
         step: The step, from 1.
         epoch: Its epoch, from 1.
-        rate: The rate of this step.
-        lowest: The lowest rate from here to the next point.
-        highest: The highest.
+        lr: Learning rate of this step.
+        lowest: Lowest learning rate from here to the next point.
+        highest: Highest learning rate from here to the next point.
     """
 
     step: int
     epoch: int
-    rate: float
+    lr: float
     lowest: float
     highest: float
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that a step holds at once on the device; convolutions need some room on top.
+    """Bytes that a step needs on the device, without the workspace of convolutions.
 
     Attributes:
-        weights: Parameters and the statistics of batch normalisation.
-        gradients: One number for each that trains.
-        momentum: Likewise.
-        clips: A batch's pixels, as bytes and as float32.
-        activations: What the backward pass needs; in mixed precision with the cast weights.
+        weights: Parameters and statistics of batch normalization.
+        gradients: Gradients of the trained parameters.
+        momentum: Momentum of the trained parameters.
+        clips: A batch of clips as bytes and as float32.
+        activations: Tensors saved for the backward pass, with cast weights in mixed precision.
     """
 
     weights: int
@@ -84,28 +84,28 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """Sum of all parts."""
         return self.weights + self.gradients + self.momentum + self.clips + self.activations
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would do.
+    """Plan of a run.
 
     Attributes:
-        groups: What trains, and how fast.
-        frozen_tensors: How many tensors do not train.
-        frozen_parameters: How many numbers that makes.
-        frozen_norms: Batch normalisations whose statistics are kept too.
-        norms: Batch normalisations in all.
+        groups: The trained parameter groups.
+        frozen_tensors: Number of tensors that are not trained.
+        frozen_parameters: Number of their parameters.
+        frozen_norms: Batch normalizations that keep their statistics.
+        norms: All batch normalizations.
         schedule: Name of the schedule.
-        points: The learning rate over the run.
-        steps_per_epoch: Optimiser steps in an epoch.
-        steps: Optimiser steps in all.
-        clips_per_step: Clips a step sees, and how they are computed.
+        points: Learning rate over the run.
+        steps_per_epoch: Optimizer steps in an epoch.
+        steps: Optimizer steps of the run.
+        clips_per_step: Description of a step's clips.
         best_bytes: Size of the saved network.
-        checkpoint_bytes: Size of the checkpoint: the network and the momentum.
-        memory: What a step holds.
+        checkpoint_bytes: Size of a checkpoint: the network and the momentum.
+        memory: Memory of a step.
     """
 
     groups: tuple[GroupPlan, ...]
@@ -114,7 +114,7 @@ class Plan:
     frozen_norms: int
     norms: int
     schedule: str
-    points: tuple[RatePoint, ...]
+    points: tuple[LrPoint, ...]
     steps_per_epoch: int
     steps: int
     clips_per_step: str
@@ -133,15 +133,15 @@ def make_plan(
     steps: int,
     precision: Precision,
 ) -> Plan:
-    """Find out what a run would do.
+    """Make the plan of a run.
 
     Args:
         model: The network, frozen as the recipe says; on any device.
-        recipe: How it is to be trained.
-        clips_per_step: Clips of an optimiser step over all processes.
-        processes: How many train together.
-        steps_per_epoch: Optimiser steps in an epoch.
-        steps: Optimiser steps of the whole run.
+        recipe: How it will be trained.
+        clips_per_step: Clips of an optimizer step over all ranks.
+        processes: Number of ranks.
+        steps_per_epoch: Optimizer steps in an epoch.
+        steps: Optimizer steps of the whole run.
         precision: Arithmetic of the forward pass.
 
     Raises:
@@ -160,7 +160,7 @@ def make_plan(
         len(model.frozen_norms),
         sum(isinstance(module, nn.BatchNorm2d) for module in model.modules()),
         recipe.schedule,
-        rate_points(recipe, steps_per_epoch, steps),
+        lr_points(recipe, steps_per_epoch, steps),
         steps_per_epoch,
         steps,
         describe_step(clips_per_step, recipe.batch_size, processes),
@@ -177,13 +177,13 @@ def make_plan(
 
 
 def describe_step(clips: int, batch_size: int, processes: int) -> str:
-    """The clips of an optimiser step, and how they are computed, in words."""
-    where = f" on each of {processes} processes" if processes > 1 else ""
-    return f"{clips} clips, {min(batch_size, clips)} at a time{where}"
+    """Describe the clips of an optimizer step and how they are divided into batches."""
+    suffix = f" on each of {processes} processes" if processes > 1 else ""
+    return f"{clips} clips, {min(batch_size, clips)} at a time{suffix}"
 
 
 def disk_bytes(model: P3D, recipe: Recipe) -> tuple[int, int]:
-    """Sizes of the saved network and of a checkpoint, which holds the momentum as well."""
+    """Return the sizes in bytes of the saved network and of a checkpoint (with momentum)."""
     weights = _bytes(model.state_dict().values())
     trained = _bytes(p for p in model.parameters() if p.requires_grad)
     return weights, weights + (trained if recipe.momentum else 0)
@@ -204,68 +204,69 @@ def _plan_groups(
             len(group.parameters),
             sum(p.numel() for p in group.parameters),
             settings["lr"],
-            group.rate,
+            group.lr_mult,
             group.weight_decay,
         )
         for group, settings in zip(groups, optimizer.param_groups, strict=True)
     )
 
 
-def rate_points(recipe: Recipe, steps_per_epoch: int, steps: int) -> tuple[RatePoint, ...]:
-    """Follow the learning rate of a group without multiplier through a run.
+def lr_points(recipe: Recipe, steps_per_epoch: int, steps: int) -> tuple[LrPoint, ...]:
+    """Return the learning rate over a run, for a multiplier of 1.
 
     Args:
-        recipe: The schedule and its shape.
-        steps_per_epoch: Optimiser steps in an epoch.
-        steps: Optimiser steps of the whole run.
+        recipe: The schedule and its parameters.
+        steps_per_epoch: Optimizer steps in an epoch.
+        steps: Optimizer steps of the whole run.
 
     Returns:
-        At most ten points at even distances, with the first and the last step.
+        At most ten evenly spaced points, including the first and the last step.
     """
-    rates = _rates(recipe, steps_per_epoch, steps)
+    lrs = _lrs(recipe, steps_per_epoch, steps)
     count = min(POINTS, steps)
-    places = [round(i * (steps - 1) / max(1, count - 1)) for i in range(count)]
+    starts = [round(i * (steps - 1) / max(1, count - 1)) for i in range(count)]
     points = []
-    for place, following in zip(places, [*places[1:], steps], strict=True):
-        stretch = rates[place:following]
-        epoch = place // steps_per_epoch + 1
-        points.append(RatePoint(place + 1, epoch, rates[place], min(stretch), max(stretch)))
+    for start, end in zip(starts, [*starts[1:], steps], strict=True):
+        part = lrs[start:end]
+        points.append(
+            LrPoint(start + 1, start // steps_per_epoch + 1, part[0], min(part), max(part))
+        )
     return tuple(points)
 
 
-def _rates(recipe: Recipe, steps_per_epoch: int, steps: int) -> list[float]:
+def _lrs(recipe: Recipe, steps_per_epoch: int, steps: int) -> list[float]:
     group = ParameterGroup("base", (nn.Parameter(torch.zeros(1)),), 1.0, 0.0)
     optimizer = build_optimizer([group], recipe)
     schedule = build_schedule(optimizer, recipe, steps_per_epoch, steps)
-    optimizer.step()  # without a gradient it moves nothing; PyTorch wants one before the schedule's
-    rates = []
+    optimizer.step()  # changes nothing; PyTorch warns if the schedule advances before it
+    lrs = []
     for _ in range(steps):
-        rates.append(float(optimizer.param_groups[0]["lr"]))
+        lrs.append(float(optimizer.param_groups[0]["lr"]))
         schedule.step()
-    return rates
+    return lrs
 
 
 def render(plan: Plan) -> str:
-    """The plan in plain text."""
+    """Return the plan as plain text."""
     groups = [
         (
             group.name,
             group.tensors,
             f"{group.parameters:,}",
-            f"{group.rate:.3g}",
-            f"x{group.multiplier:g}",
+            f"{group.lr:.3g}",
+            f"x{group.lr_mult:g}",
             f"{group.weight_decay:g}",
         )
         for group in plan.groups
     ]
     points = [
-        (point.step, point.epoch, f"{point.rate:.3g}", f"{point.lowest:.3g} - {point.highest:.3g}")
+        (point.step, point.epoch, f"{point.lr:.3g}", f"{point.lowest:.3g} - {point.highest:.3g}")
         for point in plan.points
     ]
     epochs = -(-plan.steps // plan.steps_per_epoch)
     memory = plan.memory
     parts = ("weights", "gradients", "momentum", "clips", "activations")
-    held = ", ".join(f"{part} {_mebibytes(getattr(memory, part))}" for part in parts)
+    details = ", ".join(f"{part} {_mebibytes(getattr(memory, part))}" for part in parts)
     header = ("group", "tensors", "parameters", "first rate", "multiplier", "weight decay")
     return "\n".join(
         [
@@ -275,12 +276,12 @@ def render(plan: Plan) -> str:
             "",
             f"{plan.steps:,} steps of {plan.clips_per_step}; {plan.steps_per_epoch:,} an epoch, "
             f"{epochs:,} epochs",
-            f"schedule {plan.schedule}, for a multiplier of 1:",
+            f"learning rate ({plan.schedule}), for a multiplier of 1:",
             format_table(("step", "epoch", "rate", "until the next row"), points),
             "",
             f"disk: a checkpoint {plan.checkpoint_bytes / 1e6:.0f} MB, {BEST} "
             f"{plan.best_bytes / 1e6:.0f} MB",
-            f"memory of the device: at least {_mebibytes(memory.total)} ({held})",
+            f"memory on the device: at least {_mebibytes(memory.total)} ({details})",
         ]
     )
 

@@ -1,6 +1,6 @@
-"""Named training recipes: every choice that shapes the result of a run, frozen.
+"""Named training recipes: all choices that determine the result of a run.
 
-A recipe is a starting point: each of its fields is an option of `p3d train`.
+A recipe provides defaults: each of its fields is an option of `p3d train`.
 """
 
 from __future__ import annotations
@@ -18,49 +18,49 @@ NormPolicy = Literal["train", "freeze-but-first", "freeze-all"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained. Defaults are those of the `ucf101` recipe."""
+    """How a network is trained. The defaults are the `ucf101` recipe."""
 
     network: Name = "p3d199"
     """Depth of the network."""
     epochs: int = 60
     """Passes over the training list."""
     max_steps: int | None = None
-    """End the run after this many optimiser steps, wherever that falls."""
+    """End the run after this many optimizer steps, even in the middle of an epoch."""
     batch_size: int = 16
-    """Clips a device takes at once."""
+    """Clips in a batch on each device."""
     clips_per_step: int | None = None
-    """Clips of an optimiser step over all devices, taken in batches of batch_size whose gradients
-    are added up; by default one batch on each device."""
+    """Clips of an optimizer step over all devices, in batches of batch_size whose gradients are
+    accumulated; by default one batch on each device."""
     clips_per_video: int = 1
     """Clips drawn from each video in an epoch."""
 
     lr: float = 1e-3
-    """Learning rate: the base of cyclic, the start of step, cosine and constant, the top of
+    """Learning rate: the lowest of cyclic, the first of step, cosine and constant, the highest of
     one-cycle."""
     momentum: float = 0.9
     """Momentum of SGD."""
     nesterov: bool = False
-    """Use Nesterov's form of momentum."""
+    """Use Nesterov momentum."""
     weight_decay: float = 1e-4
     """L2 penalty on convolution and classifier weights (never on BN or biases)."""
     clip_gradients: float | None = None
-    """Scale gradients down to this norm where they exceed it."""
+    """Clip the norm of all gradients to this value."""
 
     schedule: Schedule = "cyclic"
-    """How the learning rate moves, step by step."""
+    """How the learning rate changes from step to step."""
     cyclic_factor: float = 6.0
-    """cyclic: the top of the triangle, in multiples of lr."""
+    """cyclic: highest learning rate, in multiples of lr."""
     cyclic_half_epochs: float = 2.0
-    """cyclic: epochs from the base to the top."""
+    """cyclic: epochs from the lowest rate to the highest."""
     milestones: tuple[int, ...] = (3000, 6000)
-    """step: optimiser steps after which the rate is divided by ten."""
+    """step: optimizer steps after which the rate is divided by ten."""
     warmup: float = 0.25
-    """one-cycle: share of the run in which the rate rises."""
+    """one-cycle: fraction of the run in which the rate rises."""
 
     dropout: float = 0.9
     """Probability of dropping a feature before the classifier."""
     norms: NormPolicy = "train"
-    """Batch normalisation: train all, freeze all but the stem's, or freeze all."""
+    """Batch normalization: train all, freeze all but the stem's, or freeze all."""
     head_weight_rate: float = 1.0
     """Learning rate of the classifier's weight, in multiples of lr."""
     head_bias_rate: float = 1.0
@@ -68,26 +68,27 @@ class Recipe:
     stem_rate: float = 1.0
     """Learning rate of the stem, in multiples of lr (the authors: 5 on flow networks)."""
     freeze_stages: int = 0
-    """Leading parts that do not train: 0 none, 1 stem, 2 stem and res2, ... 5 all but the head."""
+    """Number of leading stages that are not trained: 0 none, 1 the stem, 2 stem and res2, ... 5 all
+    but the classifier."""
     zero_init_residuals: bool = False
-    """From scratch: start the last BN of every block at zero."""
+    """From scratch: initialize the weight of the last BN of every block to zero."""
 
     augmentation: Augmentation = "random-resized-crop"
-    """How training crops are drawn; one draw a clip."""
+    """How training crops are drawn; one crop for all frames of a clip."""
     flip_probability: float = 0.5
-    """How often a training clip is mirrored; 0 where left and right are classes."""
+    """Probability of mirroring a training clip; use 0 if classes differ by left and right."""
 
     num_frames: int = 16
     """Frames in a clip."""
     frame_stride: int = 1
-    """Distance between a clip's frames, in video frames."""
+    """Distance between neighboring frames of a clip, in video frames."""
     resize: tuple[int, int] = (182, 242)
-    """Height and width of a frame before the test crop, the multi-scale and the random crop."""
+    """Height and width of a frame before the center, multi-scale or random crop."""
     crop: int = 160
-    """Side of the square the network sees, in pixels."""
+    """Height and width of the network's input, in pixels."""
 
     def __post_init__(self) -> None:
-        """Refuse numbers that no run can use."""
+        """Refuse values that no run can use."""
         counts = ("epochs", "batch_size", "clips_per_video")
         for name in (*counts, "lr", "cyclic_half_epochs", "cyclic_factor"):
             if getattr(self, name) <= 0:
@@ -103,7 +104,7 @@ class Recipe:
             raise UserError(f"--freeze-stages is {self.freeze_stages}; give 0 to 5")
 
     def clips_of_step(self, processes: int) -> int:
-        """Clips of an optimiser step of so many processes together."""
+        """Return the clips of an optimizer step over a number of processes."""
         return self.clips_per_step or self.batch_size * processes
 
 
@@ -112,7 +113,7 @@ def _flag(field: str) -> str:
 
 
 UCF101 = Recipe()
-"""The model zoo's fine-tuning on UCF101: SGD 1e-3, triangular cyclic schedule per iteration."""
+"""The model zoo's fine-tuning on UCF101: SGD 1e-3, triangular cyclic schedule."""
 
 UCF101_PAPER = replace(
     UCF101,
@@ -125,7 +126,7 @@ UCF101_PAPER = replace(
     head_bias_rate=20.0,
     augmentation="random-crop",
 )
-"""The paper's fine-tuning: 128 clips a step, 1e-3 divided by ten every 3,000 of 7,500 steps, all BN
+"""The paper's fine-tuning: 7,500 steps of 128 clips, 1e-3 divided by ten every 3,000 steps, all BN
 but the first frozen."""
 
 FINETUNE_SMALL = replace(
@@ -141,7 +142,7 @@ FINETUNE_SMALL = replace(
     head_bias_rate=20.0,
     augmentation="multi-scale-crop",
 )
-"""A few dozen or hundred videos, from pretrained weights."""
+"""A few dozen to a few hundred videos, from pretrained weights."""
 
 SCRATCH = replace(
     UCF101,
@@ -175,7 +176,7 @@ SAMPLE = replace(
     resize=(48, 48),
     crop=40,
 )
-"""The synthetic sample set, from scratch, in minutes on two cores. No flips: they turn a move to
+"""The synthetic sample set, from scratch, in minutes on two cores. No flips: they turn a motion to
 the left into one to the right."""
 
 RECIPES: dict[str, Recipe] = {
@@ -188,10 +189,10 @@ RECIPES: dict[str, Recipe] = {
 
 
 def find_recipe(name: str) -> Recipe:
-    """The recipe of this name.
+    """Return the recipe of this name.
 
     Raises:
-        UserError: There is none.
+        UserError: There is no such recipe.
     """
     if name not in RECIPES:
         raise UserError(f"no recipe is called {name!r}; choose one of: {', '.join(RECIPES)}")

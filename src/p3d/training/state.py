@@ -1,8 +1,8 @@
-"""A training run under way: what a step needs, and what a checkpoint holds."""
+"""State of a training run: what a step changes and a checkpoint keeps."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -14,77 +14,32 @@ from p3d.data.dataset import VideoDataset
 from p3d.model.network import P3D
 from p3d.system.device import Precision, grad_scaler, set_precision
 from p3d.system.distributed import ALONE, Group
+from p3d.training.checkpoint import CheckpointState
 from p3d.training.optim import build_optimizer, build_schedule, parameter_groups
+from p3d.training.progress import Progress
 from p3d.training.recipes import Recipe
 from p3d.weights.metadata import metadata_of
 
 
 @dataclass
-class Progress:
-    """Where a run stands; the same on all processes, but for the times.
-
-    Attributes:
-        epoch: The epoch under way, from 0.
-        step_in_epoch: Optimiser steps done in it.
-        step: Optimiser steps done in all.
-        best_top1: Best validation accuracy so far, in [0, 1].
-        best_epoch: The epoch it came from; None before the first.
-        clips: Clips seen in the epoch under way.
-        loss: Sum of their losses.
-        top1: How many were right.
-        top5: How many had the right class among the five best.
-        bad: Videos skipped in it.
-        overflows: Steps left out in it, as fp16 gradients overflowed.
-        seconds: Time spent in its steps.
-        waited: How much of that was waiting for clips.
-    """
-
-    epoch: int = 0
-    step_in_epoch: int = 0
-    step: int = 0
-    best_top1: float = -1.0
-    best_epoch: int | None = None
-    clips: int = 0
-    loss: float = 0.0
-    top1: int = 0
-    top5: int = 0
-    bad: int = 0
-    overflows: int = 0
-    seconds: float = 0.0
-    waited: float = 0.0
-
-    def means(self) -> dict[str, float]:
-        """Loss, top-1 and top-5 over the clips of the epoch so far."""
-        clips = max(1, self.clips)
-        return {"loss": self.loss / clips, "top1": self.top1 / clips, "top5": self.top5 / clips}
-
-    def next_epoch(self) -> None:
-        """Begin the next epoch."""
-        for item in fields(self):
-            if item.name not in ("epoch", "step", "best_top1", "best_epoch"):
-                setattr(self, item.name, item.default)
-        self.epoch += 1
-
-
-@dataclass
-class Run:
-    """A run under way: what a step needs, and what a checkpoint holds.
+class TrainState:
+    """A network in training, with its optimizer and progress.
 
     Attributes:
         recipe: How the network is trained.
-        seed: Determines dropout, step by step.
+        seed: Seed of dropout, step by step.
         precision: Arithmetic of the forward pass.
-        device: Where the network lies.
-        group: The processes that train together.
-        dataset: The training list, to name videos by.
+        device: Device of the network.
+        group: The ranks that train together.
+        dataset: The training list, for the names of videos.
         model: The network.
-        forward: The same network, compiled and shared between processes as the case may be.
+        forward: The same network, compiled or wrapped in DistributedDataParallel if needed.
         optimizer: SGD over the network's parameter groups.
-        schedule: The learning rate, step by step.
+        schedule: The learning-rate schedule, advanced once a step.
         scaler: The loss scaler; active in fp16 only.
-        clips_per_step: Clips of an optimiser step over all processes.
-        total_steps: Optimiser steps of the whole run.
-        progress: Where the run stands.
+        clips_per_step: Clips of an optimizer step over all ranks.
+        total_steps: Optimizer steps of the whole run.
+        progress: Position of the run.
     """
 
     recipe: Recipe
@@ -103,51 +58,55 @@ class Run:
     progress: Progress = field(default_factory=Progress)
 
     @property
-    def all_steps_taken(self) -> bool:
-        """Whether nothing is left but to finish the epoch under way."""
+    def all_steps_done(self) -> bool:
+        """Whether only the end of the current epoch remains."""
         return self.progress.step >= self.total_steps
 
     @property
-    def is_over(self) -> bool:
-        """Whether every step has been taken and the last epoch is finished."""
-        return self.all_steps_taken and self.progress.step_in_epoch == 0
+    def is_finished(self) -> bool:
+        """Whether all steps are done and the last epoch is finished."""
+        return self.all_steps_done and self.progress.step_in_epoch == 0
 
     @property
-    def rate(self) -> float:
-        """Learning rate of the next step, of a group without multiplier."""
+    def lr(self) -> float:
+        """Learning rate of the next step, for a multiplier of 1."""
         for group in self.optimizer.param_groups:
-            if group["rate"]:
-                return float(group["lr"] / group["rate"])
+            if group["lr_mult"]:
+                return float(group["lr"] / group["lr_mult"])
         return 0.0
 
-    def state(self) -> dict[str, Any]:
-        """All that is needed to go on, as tensors and plain values."""
-        return {
-            "model": self.model.state_dict(),
-            "metadata": metadata_of(self.model, recipe=asdict(self.recipe)),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "clips_per_step": self.clips_per_step,
-            "progress": asdict(self.progress),
-        }
+    def checkpoint(self, fingerprint: dict[str, str]) -> CheckpointState:
+        """Return what a checkpoint keeps.
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Undo `state`."""
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.progress = Progress(**state["progress"])
+        Args:
+            fingerprint: The options that the weights depend on, by name.
+        """
+        return CheckpointState(
+            model=self.model.state_dict(),
+            metadata=metadata_of(self.model, recipe=asdict(self.recipe)),
+            optimizer=self.optimizer.state_dict(),
+            schedule=self.schedule.state_dict(),
+            scaler=self.scaler.state_dict(),
+            clips_per_step=self.clips_per_step,
+            progress=self.progress,
+            fingerprint=fingerprint,
+        )
+
+    def restore(self, checkpoint: CheckpointState) -> None:
+        """Restore optimizer, schedule, scaler and progress; the network already has its weights."""
+        self.optimizer.load_state_dict(checkpoint.optimizer)
+        self.schedule.load_state_dict(checkpoint.schedule)
+        self.scaler.load_state_dict(checkpoint.scaler)
+        self.progress = checkpoint.progress
 
 
 def total_steps(recipe: Recipe, steps_per_epoch: int) -> int:
-    """Optimiser steps of a whole run."""
+    """Return the number of optimizer steps of a whole run."""
     steps = recipe.epochs * steps_per_epoch
     return steps if recipe.max_steps is None else min(steps, recipe.max_steps)
 
 
-def build_run(
+def build_state(
     recipe: Recipe,
     model: P3D,
     dataset: VideoDataset,
@@ -159,23 +118,23 @@ def build_run(
     precision: Precision,
     compiled: bool = False,
     group: Group = ALONE,
-) -> Run:
-    """Optimiser, schedule and scaler around a network, which moves to the device.
+) -> TrainState:
+    """Build optimizer, schedule and scaler for a network, and move it to the device.
 
     Args:
         recipe: How the network is trained.
         model: The network, frozen as the recipe says.
         dataset: The training list.
         device: Where to train.
-        clips_per_step: Clips of an optimiser step over all processes.
-        steps_per_epoch: Optimiser steps in an epoch.
-        seed: Determines dropout.
+        clips_per_step: Clips of an optimizer step over all ranks.
+        steps_per_epoch: Optimizer steps in an epoch.
+        seed: Seed of dropout.
         precision: Arithmetic of the forward pass.
         compiled: Compile the network.
-        group: The processes that train together.
+        group: The ranks that train together.
 
     Raises:
-        UserError: The device does not have the precision.
+        UserError: The device does not support the precision.
     """
     set_precision(device, precision)
     model.to(device)
@@ -189,10 +148,10 @@ def build_run(
             gradient_as_bucket_view=True,
         )
     schedule = build_schedule(optimizer, recipe, steps_per_epoch, steps)
-    # The scaler may leave the first step out, of which PyTorch would warn. This one, without
-    # gradients, moves nothing.
+    # PyTorch warns if the schedule advances before the first optimizer step, which the scaler may
+    # skip. This step has no gradients and changes nothing.
     optimizer.step()
-    return Run(
+    return TrainState(
         recipe,
         seed,
         precision,

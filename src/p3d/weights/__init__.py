@@ -1,1 +1,1 @@
-"""Files of weights: reading, telling apart, converting, saving, describing."""
+"""Weight files: reading, identifying, converting, saving and describing them."""

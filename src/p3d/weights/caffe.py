@@ -1,9 +1,9 @@
-"""Reading `.caffemodel` files: the networks as the paper's authors released them.
+"""Reading `.caffemodel` files, the format in which the paper's authors released their networks.
 
-A `.caffemodel` is a protobuf message `NetParameter`. Only six of its fields matter here, so the
-message types are declared below and nothing of Caffe is needed. The values are declared as `bytes`
-and not as `repeated float`: on the wire the two are the same (packed floats are a run of
-little-endian bytes), and bytes become an array without passing through a million Python floats.
+A `.caffemodel` is a protobuf message `NetParameter`. The few fields needed are declared below, so
+Caffe itself is not required. Values are declared as `bytes` instead of `repeated float`, since
+packed floats are encoded as little-endian bytes: they become an array without millions of Python
+floats in between.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from p3d.errors import UserError
 from p3d.weights.port import flatten_kernel
 
 _FIELD = descriptor_pb2.FieldDescriptorProto
-# message: (field name, number, type, is a list)
+# message: (field name, number, type, is repeated)
 _SCHEMA: dict[str, list[tuple[str, int, _FIELD.Type.ValueType | str, bool]]] = {
     "Shape": [("dim", 1, _FIELD.TYPE_INT64, True)],
     "Blob": [
@@ -50,14 +50,14 @@ _NORM_LEAVES = ("weight", "bias", "running_mean", "running_var")
 
 @cache
 def _net_message() -> Any:
-    """The class of `NetParameter`, built from the schema above."""
+    """Return the class of `NetParameter`, built from the schema."""
     file = descriptor_pb2.FileDescriptorProto(
         name="p3d/caffe.proto", package="p3d.caffe", syntax="proto2"
     )
     for message, fields in _SCHEMA.items():
         declared = file.message_type.add(name=message)
-        for name, number, kind, many in fields:
-            label = _FIELD.LABEL_REPEATED if many else _FIELD.LABEL_OPTIONAL
+        for name, number, kind, repeated in fields:
+            label = _FIELD.LABEL_REPEATED if repeated else _FIELD.LABEL_OPTIONAL
             field = declared.field.add(name=name, number=number, label=label)
             if isinstance(kind, str):
                 field.type, field.type_name = _FIELD.TYPE_MESSAGE, f".p3d.caffe.{kind}"
@@ -69,22 +69,22 @@ def _net_message() -> Any:
 
 
 def _blob(layer: str, blob: Any) -> Tensor:
-    """One blob as a float32 tensor of its own shape."""
+    """Return a blob as a float32 tensor."""
     shape = list(blob.shape.dim) or [blob.num, blob.channels, blob.height, blob.width]
     packed, dtype = (blob.data, "<f4") if blob.data else (blob.double_data, "<f8")
     values = np.frombuffer(bytearray().join(packed), dtype).astype(np.float32, copy=False)
     if values.size != int(np.prod(shape)):
         raise UserError(
-            f"layer {layer} holds {values.size} packed values for a blob of {shape}; "
-            "save it again with Caffe, which packs them"
+            f"layer {layer} has {values.size} packed values for a blob of shape {shape}; "
+            "save it again with Caffe, which packs all values"
         )
     return torch.from_numpy(values).reshape(shape)
 
 
 def our_layer(name: str) -> str | None:
-    """Our name of a Caffe layer, such as "res3.7.temporal.conv" for "res3b7_branch2b_t".
+    """Return our name of a Caffe layer: "res3.7.temporal.conv" for "res3b7_branch2b_t".
 
-    The further blocks of a stage are called b, c, ... or b1, b2, ...; None for an unknown name.
+    Blocks of a stage are called a, b, c, ... or a, b1, b2, ... Return None for an unknown name.
     """
     if name in ("conv1", "bn_conv1"):
         return "stem.conv" if name == "conv1" else "stem.bn"
@@ -96,7 +96,7 @@ def our_layer(name: str) -> str | None:
 
 
 def _tensors(name: str, kind: str, blobs: list[Tensor]) -> dict[str, Tensor]:
-    """A layer's blobs under our keys and in our shapes."""
+    """Return a layer's blobs under our keys and in our shapes."""
     if kind == "InnerProduct" or name.startswith("fc"):
         if len(blobs) != 2:
             raise UserError(f"layer {name} has {len(blobs)} blobs; a classifier has 2")
@@ -104,10 +104,12 @@ def _tensors(name: str, kind: str, blobs: list[Tensor]) -> dict[str, Tensor]:
         return {"fc.weight": weight, "fc.bias": blobs[1].reshape(-1)}
     ours = our_layer(name)
     if ours is None:
-        raise UserError(f"layer {name} ({kind}) belongs to no P3D; this is another network")
+        raise UserError(
+            f"layer {name} ({kind}) is not a P3D's: this is another network; give a P3D's file"
+        )
     count = 4 if ours.endswith(".bn") else 1
     if len(blobs) != count:
-        raise UserError(f"layer {name} has {len(blobs)} blobs; a P3D's has {count} there")
+        raise UserError(f"layer {name} has {len(blobs)} blobs; a P3D's has {count}")
     if count == 4:
         leaves = zip(_NORM_LEAVES, blobs, strict=True)
         return {f"{ours}.{leaf}": blob.reshape(-1) for leaf, blob in leaves}
@@ -125,23 +127,23 @@ def read_caffemodel(path: Path) -> dict[str, Tensor]:
         float32 tensors under our names and in our shapes.
 
     Raises:
-        UserError: It is no such file, it is damaged, or it holds another network.
+        UserError: The file is damaged, not a `.caffemodel`, or another network's.
     """
     try:
         net = _net_message().FromString(path.read_bytes())
     except DecodeError as error:
         raise UserError(
-            "it is neither a PyTorch file, nor safetensors, nor a whole .caffemodel; "
-            "it may be cut short or damaged: fetch it again"
+            "it is neither a PyTorch file, nor safetensors, nor a complete .caffemodel; "
+            "it may be damaged or incomplete: download it again"
         ) from error
     state: dict[str, Tensor] = {}
     for layer in net.layer:
         if not layer.blobs:
             continue
         tensors = _tensors(layer.name, layer.type, [_blob(layer.name, b) for b in layer.blobs])
-        if twice := state.keys() & tensors.keys():
-            raise UserError(f"layer {layer.name} gives {min(twice)} a second time")
+        if repeated := state.keys() & tensors.keys():
+            raise UserError(f"layer {layer.name} contains {min(repeated)} a second time")
         state |= tensors
     if not state:
-        raise UserError("it holds no layers with weights; it is no .caffemodel of a P3D network")
+        raise UserError("it has no layers with weights; give the .caffemodel of a P3D network")
     return state

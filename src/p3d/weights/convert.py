@@ -1,47 +1,46 @@
-"""`p3d convert`: weights of any known origin into our safetensors, saying what was found."""
+"""`p3d convert`: convert a weight file of any known format to our safetensors."""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
 from p3d.errors import UserError
 from p3d.model.network import Modality, Variant, Wiring
-from p3d.preprocessing import Preprocessing
-from p3d.weights.describe import Overrides, WeightFile, read_weights
+from p3d.weights.describe import Overrides, PreprocessingName, WeightFile, read_weights
 from p3d.weights.loading import build_model
 from p3d.weights.metadata import save_model
 
 
 @dataclass(frozen=True)
 class ConvertOptions:
-    """Turn weights of any known origin into one safetensors file that describes itself.
+    """Convert weights of any known format to a self-describing safetensors file.
 
-    Reads the public PyTorch port's files, the authors' .caffemodel files, 2-D ResNet-50/101/152
-    weights, and p3d's own. What cannot be read off the file is concluded from its contents and said
-    aloud; the options below override it.
+    Reads files of the public PyTorch port, the authors' .caffemodel files, 2-D ResNet-50/101/152
+    weights, and p3d's own files. What a file does not state is inferred from its contents and
+    printed. The options below override it.
     """
 
     input: Annotated[Path, tyro.conf.Positional]
-    """The weights to read (.pth.tar, .pth, .pt, .caffemodel, .safetensors)."""
+    """Weights to read (.pth.tar, .pth, .pt, .caffemodel, .safetensors)."""
     output: Annotated[Path, tyro.conf.Positional]
-    """The safetensors file to write."""
+    """Safetensors file to write."""
     wiring: Wiring | None = None
     """Wiring that the network was trained with."""
     variant: Variant | None = None
-    """Kinds of block that take turns, where they are not the mixed network's A, B, C."""
+    """Kinds of block, if not the mixed network's A, B, C."""
     modality: Modality | None = None
-    """Give "flow" to start a flow network from 2-D RGB weights."""
-    preprocessing: Literal["authors", "imagenet"] | None = None
-    """The pixels that the network was trained on: 0-255 BGR, or ImageNet's scale."""
+    """Use "flow" to start a flow network from 2-D RGB weights."""
+    preprocessing: PreprocessingName | None = None
+    """Pixels that the network was trained on: 0-255 BGR (authors) or ImageNet's scale."""
     num_classes: int | None = None
-    """Replace the classifier by a new one of this many classes."""
+    """Replace the classifier by a new one with this number of classes."""
     class_names: Path | None = None
-    """Text file with one class name a line, in the order of the logits."""
+    """Text file with one class name per line, in the order of the logits."""
     force: bool = False
     """Overwrite the output if it exists."""
 
@@ -54,57 +53,7 @@ def _read_class_names(path: Path) -> tuple[str, ...]:
     return tuple(line.strip() for line in lines if line.strip())
 
 
-def convert(
-    source: Path | str,
-    target: Path | str,
-    *,
-    wiring: Wiring | None = None,
-    variant: Variant | None = None,
-    modality: Modality | None = None,
-    preprocessing: Literal["authors", "imagenet"] | Preprocessing | None = None,
-    num_classes: int | None = None,
-    class_names: tuple[str, ...] | None = None,
-    overwrite: bool = False,
-) -> WeightFile:
-    """Convert a weight file into our safetensors.
-
-    Args:
-        source: Any file that `p3d.load_model` reads.
-        target: The safetensors file to write; never the source itself.
-        wiring: See `p3d.load_model`, as for the arguments that follow.
-        variant: See there.
-        modality: See there.
-        preprocessing: See there.
-        num_classes: See there.
-        class_names: See there.
-        overwrite: Whether an existing target may be replaced.
-
-    Returns:
-        What the source was found to be.
-
-    Raises:
-        UserError: The source cannot be read, or the target exists or cannot be written.
-    """
-    source, target = Path(source), Path(target)
-    if target.exists() and source.exists() and target.samefile(source):
-        raise UserError(f"{target}: is the input itself; give another output")
-    if target.exists() and not overwrite:
-        raise UserError(f"{target}: exists already; give another output, or overwrite it (--force)")
-    overrides = Overrides(
-        wiring=wiring,
-        variant=variant,
-        modality=modality,
-        num_classes=num_classes,
-        class_names=class_names,
-        preprocessing=preprocessing,
-    )
-    state, file = read_weights(source, overrides)
-    save_model(build_model(state, file), target, source=file.source, recipe=file.recipe)
-    return file
-
-
-def summary(file: WeightFile) -> str:
-    """What a weight file is, in a few lines of plain text."""
+def _summary(file: WeightFile) -> str:
     config, prep = file.config, file.preprocessing
     lines = [
         f"{file.path}: {file.format}",
@@ -118,21 +67,24 @@ def summary(file: WeightFile) -> str:
 
 
 def run(options: ConvertOptions) -> None:
-    """Convert as the command line asked; what was found goes to standard output.
+    """Convert a weight file, and print what it contained.
 
     Raises:
-        UserError: As `convert`.
+        UserError: The input cannot be read, or the output exists or cannot be written.
     """
-    file = convert(
-        options.input,
-        options.output,
+    source, target = options.input, options.output
+    if target.exists() and source.exists() and target.samefile(source):
+        raise UserError(f"{target}: is the input itself; give another output")
+    if target.exists() and not options.force:
+        raise UserError(f"{target}: exists already; give another output, or overwrite it (--force)")
+    overrides = Overrides(
         wiring=options.wiring,
         variant=options.variant,
         modality=options.modality,
-        preprocessing=options.preprocessing,
         num_classes=options.num_classes,
         class_names=None if options.class_names is None else _read_class_names(options.class_names),
-        overwrite=options.force,
+        preprocessing=options.preprocessing,
     )
-    size = options.output.stat().st_size / 1e6
-    sys.stdout.write(f"{summary(file)}\nwrote {options.output} ({size:.1f} MB)\n")
+    state, file = read_weights(source, overrides)
+    save_model(build_model(state, file), target, source=file.source, recipe=file.recipe)
+    sys.stdout.write(f"{_summary(file)}\nwrote {target} ({target.stat().st_size / 1e6:.1f} MB)\n")

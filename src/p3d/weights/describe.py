@@ -1,4 +1,4 @@
-"""Finding out what a weight file is: which network it makes, and what pixels that expects."""
+"""Identifying weight files: the network that a file contains, and the pixels that it expects."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from p3d.errors import UserError
-from p3d.model.network import CHANNELS, FEATURES, Modality, P3DConfig, Variant, Wiring
+from p3d.model.network import CHANNELS, FEATURES, P3DConfig
 from p3d.preprocessing import AUTHORS, AUTHORS_FLOW, IMAGENET, Preprocessing
-from p3d.weights.evidence import UNIT_FLOW, judge
-from p3d.weights.keys import check_fit, complete_counters, config_from
+from p3d.weights.evidence import UNIT_FLOW, infer_origin
+from p3d.weights.keys import add_counters, check_fit, config_from
 from p3d.weights.metadata import check_class_names, read_metadata, read_recipe, skeleton
-from p3d.weights.reading import Contents, Format, read_contents
+from p3d.weights.reading import Contents, Format, prefix_errors, read_contents
 from p3d.weights.resnet import inflate
 
 PreprocessingName = Literal["authors", "imagenet"]
@@ -23,21 +23,21 @@ PreprocessingName = Literal["authors", "imagenet"]
 
 @dataclass(frozen=True)
 class Overrides:
-    """What the caller knows better than the file; None leaves it to the file.
+    """Values that replace those of a weight file; None keeps the file's.
 
     Attributes:
-        wiring: Wiring to compute with.
-        variant: Kinds of block; only foreign files with T convolutions leave it open.
+        wiring: "author" or "port".
+        variant: Kinds of block, which only files without metadata leave open.
         modality: "flow" to start a flow network from a 2-D ResNet.
-        dropout: Probability before the classifier.
-        num_classes: Another number than the file's makes a new, untrained classifier.
-        class_names: One name a class.
-        preprocessing: The pixels the network expects, by name or in full.
+        dropout: Probability of dropping a feature before the classifier.
+        num_classes: If it differs from the file's, the classifier is a new, untrained one.
+        class_names: One name per class.
+        preprocessing: The expected pixels: "authors", "imagenet" or a `Preprocessing`.
     """
 
-    wiring: Wiring | None = None
-    variant: Variant | None = None
-    modality: Modality | None = None
+    wiring: str | None = None
+    variant: str | None = None
+    modality: str | None = None
     dropout: float | None = None
     num_classes: int | None = None
     class_names: tuple[str, ...] | None = None
@@ -46,17 +46,17 @@ class Overrides:
 
 @dataclass(frozen=True)
 class WeightFile:
-    """What a weight file turned out to be.
+    """Description of a weight file.
 
     Attributes:
         path: The file.
         format: "p3d" (our safetensors), "checkpoint", "port", "caffe" or "resnet".
-        config: The network that it makes.
-        preprocessing: The pixels that this network expects.
-        class_names: One name a class, where known.
-        source: Where the weights come from, in words.
-        recipe: How they were trained, where the file says so.
-        notes: What was concluded rather than read, and what was changed: one line each.
+        config: The network.
+        preprocessing: The pixels that it expects.
+        class_names: One name per class, if known.
+        source: Where the weights come from, if known.
+        recipe: How they were trained, if known.
+        notes: What was inferred or changed, one line each.
     """
 
     path: Path
@@ -69,96 +69,104 @@ class WeightFile:
     notes: tuple[str, ...]
 
 
-def named_preprocessing(name: PreprocessingName, modality: str) -> Preprocessing:
-    """The authors' or ImageNet's preprocessing for a modality.
-
-    Raises:
-        UserError: No preprocessing has this name.
-    """
-    table = {
+def _resolve_preprocessing(
+    preprocessing: PreprocessingName | Preprocessing, modality: str
+) -> Preprocessing:
+    if isinstance(preprocessing, Preprocessing):
+        if (preprocessing.channels == "flow") != (modality == "flow"):
+            raise UserError(
+                f"a preprocessing for {preprocessing.channels} does not fit a {modality} network; "
+                f"give one for {modality}"
+            )
+        return preprocessing
+    named = {
         ("authors", "rgb"): AUTHORS,
         ("authors", "flow"): AUTHORS_FLOW,
         ("imagenet", "rgb"): IMAGENET,
         ("imagenet", "flow"): UNIT_FLOW,
-    }
-    if (name, modality) not in table:
-        raise UserError(f"no preprocessing is called {name!r}; choose one of: authors, imagenet")
-    return table[name, modality]
+    }.get((preprocessing, modality))
+    if named is None:
+        raise UserError(
+            f"no preprocessing is called {preprocessing!r}; choose one of: authors, imagenet"
+        )
+    return named
 
 
-def _interpret_foreign(
+def _infer(
     contents: Contents, overrides: Overrides
-) -> tuple[dict[str, Tensor], P3DConfig, Preprocessing, list[str]]:
-    """Tensors, network, preprocessing and notes of a file that says nothing of itself."""
-    variant, wiring = overrides.variant, overrides.wiring
+) -> tuple[dict[str, Tensor], P3DConfig, PreprocessingName, str]:
+    """Infer what a file without metadata contains.
+
+    Returns:
+        Tensors under our names, configuration, preprocessing, and a note on how they were inferred.
+    """
+    state, variant = contents.state, overrides.variant
     if contents.format == "resnet":
-        wiring, modality = wiring or "author", overrides.modality or "rgb"
-        state = complete_counters(
-            inflate(contents.state, wiring=wiring, variant=variant or "ABC", modality=modality)
+        wiring, modality = overrides.wiring or "author", overrides.modality or "rgb"
+        state = add_counters(
+            inflate(state, wiring=wiring, variant=variant or "ABC", modality=modality)
         )
         config = config_from(state, wiring=wiring, variant=variant)
-        notes = [
+        note = (
             f"a 2-D ResNet, inflated to {config.name} ({config.wiring} wiring, {config.variant}); "
-            "its preprocessing is taken to be ImageNet's"
-        ]
-        return state, config, named_preprocessing("imagenet", modality), notes
-    state = dict(contents.state)
+            "ImageNet's preprocessing is assumed"
+        )
+        return state, config, "imagenet", note
     config = config_from(state, wiring="author", variant=variant)
     if contents.format == "caffe":
-        notes = ["a .caffemodel: author wiring and the authors' preprocessing"]
-        return state, config, named_preprocessing("authors", config.modality), notes
-    judged, prep_name, why = judge(state, config, port=contents.format == "port")
-    notes = [f"{why}: {judged} wiring, {prep_name} preprocessing"]
-    config = replace(config, wiring=judged)
-    return state, config, named_preprocessing(prep_name, config.modality), notes
+        note = "a .caffemodel: author wiring and the authors' preprocessing"
+        return state, config, "authors", note
+    wiring, preprocessing, reason = infer_origin(state, config, port=contents.format == "port")
+    note = f"{reason}: {wiring} wiring, {preprocessing} preprocessing"
+    return state, replace(config, wiring=wiring), preprocessing, note
 
 
-def _new_head(state: dict[str, Tensor], num_classes: int) -> None:
-    """Put an untrained classifier in (drawn as in a new network)."""
-    state["fc.weight"] = torch.empty(num_classes, FEATURES).normal_(std=0.01)
-    state["fc.bias"] = torch.zeros(num_classes)
-
-
-def _overridden_config(config: P3DConfig, overrides: Overrides, notes: list[str]) -> P3DConfig:
-    """The configuration as the caller wants it; departures from the file's are noted."""
+def _override_config(config: P3DConfig, overrides: Overrides, notes: list[str]) -> P3DConfig:
+    """Apply the overrides to a configuration, and note them."""
     if overrides.modality not in (None, config.modality):
         raise UserError(
-            f"its stem takes {CHANNELS[config.modality]} channels, so that it is a "
-            f"{config.modality} network, not {overrides.modality}; leave modality out"
+            f"its stem takes {CHANNELS[config.modality]} channels: the network is for "
+            f"{config.modality}, not {overrides.modality}; omit the modality"
         )
-    fields = ("wiring", "variant", "dropout", "num_classes")
     changes = {
         name: value
-        for name in fields
+        for name in ("wiring", "variant", "dropout", "num_classes")
         if (value := getattr(overrides, name)) not in (None, getattr(config, name))
     }
     notes += [
-        f"{name} is {value} as asked; the file's is {getattr(config, name)}"
+        f"{name} is {value} as requested; the file's is {getattr(config, name)}"
         for name, value in changes.items()
         if name != "num_classes"
     ]
     return replace(config, **changes)
 
 
-def _interpret(
+def interpret(
     path: Path, contents: Contents, overrides: Overrides
 ) -> tuple[dict[str, Tensor], WeightFile]:
-    """Decide what a file's contents make, under the caller's overrides."""
-    notes: list[str] = []
-    class_names: tuple[str, ...] | None = None
-    metadata = contents.metadata
+    """Return the tensors and the description of a file that `read_contents` has read.
+
+    Raises:
+        UserError: As `load_model`, without the path in the message.
+    """
+    metadata, notes = contents.metadata, list[str]()
+    preprocessing: PreprocessingName | Preprocessing
     if metadata:
-        state = dict(contents.state)
-        config, preprocessing, class_names = read_metadata(metadata)
+        state, source = contents.state, metadata.get("source")
+        stored, preprocessing, class_names = read_metadata(metadata)
     else:
-        state, config, preprocessing, notes = _interpret_foreign(contents, overrides)
-    found, config = config, _overridden_config(config, overrides, notes)
-    if config.num_classes != found.num_classes:
-        _new_head(state, config.num_classes)
+        state, stored, preprocessing, note = _infer(contents, overrides)
+        class_names, source = None, f"{contents.format} file {path.name}"
+        notes.append(note)
+    config = _override_config(stored, overrides, notes)
+    if config.num_classes != stored.num_classes:
+        # As in a new network.
+        state["fc.weight"] = torch.empty(config.num_classes, FEATURES).normal_(std=0.01)
+        state["fc.bias"] = torch.zeros(config.num_classes)
         class_names = None
         notes.append(
-            f"the file's classifier of {found.num_classes} classes is dropped; "
-            f"the one of {config.num_classes} is new and untrained"
+            f"the file's classifier of {stored.num_classes} classes is replaced by a new, "
+            f"untrained one of {config.num_classes}"
         )
     elif contents.format == "resnet":
         notes.append(
@@ -167,20 +175,13 @@ def _interpret(
         )
     if overrides.class_names is not None:
         class_names = check_class_names(overrides.class_names, config.num_classes)
-    if isinstance(overrides.preprocessing, str):
-        preprocessing = named_preprocessing(overrides.preprocessing, config.modality)
-    elif overrides.preprocessing is not None:
+    if overrides.preprocessing is not None:
         preprocessing = overrides.preprocessing
-    if (preprocessing.channels == "flow") != (config.modality == "flow"):
-        raise UserError(
-            f"a preprocessing for {preprocessing.channels} does not fit a {config.modality} network"
-        )
-    source = metadata.get("source") if metadata else f"{contents.format} file {path.name}"
     return state, WeightFile(
         path,
         contents.format,
         config,
-        preprocessing,
+        _resolve_preprocessing(preprocessing, config.modality),
         class_names,
         source,
         read_recipe(metadata),
@@ -191,28 +192,24 @@ def _interpret(
 def read_weights(
     path: Path | str, overrides: Overrides = Overrides()
 ) -> tuple[dict[str, Tensor], WeightFile]:
-    """Read a weight file: our tensors, and what they are.
+    """Read a weight file; return its tensors under our names, and its description.
 
     Raises:
         UserError: As `load_model`.
     """
     path = Path(path)
     contents = read_contents(path)
-    try:
-        return _interpret(path, contents, overrides)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+    with prefix_errors(path):
+        return interpret(path, contents, overrides)
 
 
 def describe_file(path: Path | str) -> WeightFile:
-    """Find out what a weight file is, and check that it is whole.
+    """Return the description of a weight file, after checking that it is complete.
 
     Raises:
         UserError: As `load_model`.
     """
     state, file = read_weights(path)
-    try:
+    with prefix_errors(file.path):
         check_fit(skeleton(file.config), state)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
     return file

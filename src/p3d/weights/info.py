@@ -1,21 +1,21 @@
-"""`p3d info`: what a network is and costs, by depth or by weight file.
+"""`p3d info`: the layers and costs of a network, given by its depth or by a weight file.
 
-Shapes and multiplications are recorded by hooks while the network itself runs on PyTorch's "meta"
-device, which computes shapes and nothing else: they follow the code and cost no time.
+The network runs on PyTorch's "meta" device, which computes shapes but no values, while PyTorch's
+FLOP counter counts.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import tyro
-from torch import Tensor, nn
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from p3d.errors import UserError
 from p3d.model.network import BLOCKS, CHANNELS, Modality, Name, P3DConfig, Variant, Wiring
@@ -26,36 +26,36 @@ from p3d.weights.metadata import skeleton
 
 @dataclass(frozen=True)
 class InfoOptions:
-    """Show what a network is made of and what it costs, without running it."""
+    """Show the layers and the costs of a network."""
 
     model: Annotated[str, tyro.conf.Positional]
     """p3d63, p3d131 or p3d199, or a weight file."""
     size: int | None = None
-    """Height and width of the clip in pixels; by default what the network was made for."""
+    """Height and width of the clip in pixels; by default the network's own."""
     frames: int | None = None
-    """Frames of the clip; by default what the network was made for."""
+    """Frames of the clip; by default the network's own."""
     num_classes: int = 101
-    """Classes (of a network given by name)."""
+    """Number of classes, for a network given by name."""
     modality: Modality = "rgb"
-    """Input (of a network given by name)."""
+    """Input, for a network given by name."""
     wiring: Wiring = "author"
-    """Wiring (of a network given by name)."""
+    """Wiring, for a network given by name."""
     variant: Variant = "ABC"
-    """Kinds of block (of a network given by name)."""
+    """Kinds of block, for a network given by name."""
     json: bool = False
-    """Print JSON in place of a table."""
+    """Print JSON instead of a table."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One part of the network.
+    """Size and cost of one part of a network.
 
     Attributes:
         name: "stem", "res2" to "res5", or "fc".
-        output: Shape of its output for one clip, before the pooling in time that may follow:
-            `(C, T, H, W)`, or `(num_classes,)`.
-        parameters: Trainable numbers in it.
-        macs: Multiplications (each with its addition) of its convolutions and products for a clip.
+        output: Shape of its output for one clip, `(C, T, H, W)` or `(num_classes,)`, before any
+            temporal pooling that follows the stage.
+        parameters: Number of parameters.
+        macs: Multiply-adds of its convolutions and matrix products for one clip.
     """
 
     name: str
@@ -64,77 +64,63 @@ class Stage:
     macs: int
 
 
-def _macs(module: nn.Module, output: Tensor) -> int:
-    """Multiplications of one convolution or matrix product, over the whole output."""
-    if isinstance(module, nn.Conv2d):
-        return output.numel() * module.weight[0].numel()
-    if isinstance(module, nn.Linear):
-        return output.numel() * module.in_features
-    return 0
-
-
 def stages(config: P3DConfig, *, frames: int = 16, size: int = 160) -> list[Stage]:
-    """Measure every part of a network for one clip.
+    """Return the size and cost of every part of a network for one clip.
 
     Args:
         config: The network.
-        frames: T.
-        size: H and W in pixels.
+        frames: Frames of the clip.
+        size: Height and width of the clip in pixels.
 
     Returns:
-        The parts in order; parameters and multiplications sum to the network's.
+        The parts in order. Their parameters and multiply-adds sum to the network's.
 
     Raises:
         UserError: The clip is too small for the network.
     """
     if frames < 1 or size < 1:
         raise UserError(f"a clip of {frames} frames of {size}x{size} px is empty; give 1 or more")
-    model = skeleton(config).eval()
+    model, counter, found = skeleton(config).eval(), FlopCounterMode(display=False), list[Stage]()
+
+    def record(name: str, part: nn.Module) -> None:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            rows, channels, *space = (output[0] if isinstance(output, tuple) else output).shape
+            # With a single clip, the first axis of a 4-D output is time.
+            shape = (channels, rows, *space) if space else (channels,)
+            # The counter counts a multiply-add as two operations.
+            macs = counter.get_total_flops() // 2 - sum(stage.macs for stage in found)
+            found.append(Stage(name, shape, sum(p.numel() for p in part.parameters()), macs))
+
+        last = part[-1] if isinstance(part, nn.ModuleList) else part
+        last.register_forward_hook(hook)
+
+    for name, part in model.named_children():
+        if name != "dropout":
+            record(name, part)
     clip = torch.zeros(1, CHANNELS[config.modality], frames, size, size, device="meta")
-    parts = list(model.named_children())
-    macs = dict.fromkeys((name for name, _ in parts), 0)
-    outputs: dict[str, tuple[int, ...]] = {}
-
-    def count(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, _: Any, output: Any) -> None:
-            result = output[0] if isinstance(output, tuple) else output
-            macs[name] += _macs(module, result)
-            rows, *rest = result.shape
-            # Frames lie beside clips in the first axis, and there is one clip.
-            outputs[name] = (rest[0], rows, *rest[1:]) if rest[1:] else tuple(rest)
-
-        return hook
-
-    for name, part in parts:
-        for module in part.modules():
-            module.register_forward_hook(count(name))
-    with torch.no_grad():
+    with torch.no_grad(), counter:
         model(clip)
-    return [
-        Stage(name, outputs[name], sum(p.numel() for p in part.parameters()), macs[name])
-        for name, part in parts
-        if name != "dropout"
-    ]
+    return found
 
 
 @dataclass(frozen=True)
 class Info:
-    """What `p3d info` tells.
+    """The output of `p3d info`.
 
     Attributes:
         config: The network.
         preprocessing: The pixels that it expects.
-        frames: T of the clip that the costs are for.
-        size: H and W of that clip.
-        stages: Its parts.
-        parameters: Trainable numbers in all.
-        macs: Multiplications a clip in all.
-        file_bytes: Size of the weight file; of an fp32 one to be, for a network by name.
+        frames: Frames of the clip that the costs are for.
+        size: Height and width of that clip in pixels.
+        stages: The network's parts.
+        parameters: Total number of parameters.
+        macs: Total multiply-adds per clip.
+        file_bytes: Size of the weight file, or of the network's tensors in fp32.
         format: Format of the weight file, or None.
-        class_names: Names of the classes, where known.
-        source: Where the weights come from, where known.
-        recipe: How they were trained, where known.
-        notes: What was concluded about the file.
+        class_names: One name per class, if known.
+        source: Where the weights come from, if known.
+        recipe: How they were trained, if known.
+        notes: What was inferred about the file.
     """
 
     config: P3DConfig
@@ -152,16 +138,11 @@ class Info:
     notes: tuple[str, ...] = ()
 
 
-def _state_bytes(config: P3DConfig) -> int:
-    tensors = skeleton(config).state_dict().values()
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
 def gather(options: InfoOptions) -> Info:
-    """Find out all that `p3d info` tells.
+    """Collect what `p3d info` prints.
 
     Raises:
-        UserError: Neither a network nor a readable weight file has this name.
+        UserError: `options.model` is neither a network nor a readable weight file.
     """
     path = Path(options.model)
     extra: dict[str, Any] = {}
@@ -170,16 +151,17 @@ def gather(options: InfoOptions) -> Info:
         config = P3DConfig(
             name, options.num_classes, options.modality, options.wiring, options.variant
         )
-        preprocessing, file_bytes = default_preprocessing(config.modality), _state_bytes(config)
+        preprocessing = default_preprocessing(config.modality)
+        file_bytes = sum(tensor.nbytes for tensor in skeleton(config).state_dict().values())
     elif path.exists():
         file = describe_file(path)
         config, preprocessing = file.config, file.preprocessing
         file_bytes = path.stat().st_size
-        kept = ("format", "class_names", "source", "recipe", "notes")
-        extra = {key: getattr(file, key) for key in kept}
+        keys = ("format", "class_names", "source", "recipe", "notes")
+        extra = {key: getattr(file, key) for key in keys}
     else:
         raise UserError(
-            f"{options.model}: neither a network ({', '.join(BLOCKS)}) nor a weight file; "
+            f"{options.model}: neither a network ({', '.join(BLOCKS)}) nor a file; "
             "check the spelling"
         )
     frames = preprocessing.num_frames if options.frames is None else options.frames
@@ -199,13 +181,13 @@ def gather(options: InfoOptions) -> Info:
 
 
 def _facts(info: Info) -> list[tuple[str, str]]:
-    """Name and value, a line each."""
+    """Return names and values of the lines above the table."""
     config, prep = info.config, info.preprocessing
     facts = [
         ("network", f"{config.name}, {config.wiring} wiring, {config.variant}, {config.modality}"),
         ("classes", str(config.num_classes)),
         ("parameters", f"{info.parameters:,}"),
-        ("cost", f"{info.macs / 1e9:.2f} GMACs a clip of {info.frames}x{info.size}x{info.size}"),
+        ("cost", f"{info.macs / 1e9:.2f} GMACs per clip of {info.frames}x{info.size}x{info.size}"),
         ("size", f"{info.file_bytes / 1e6:.1f} MB" + ("" if info.format else " in fp32")),
         (
             "input",
@@ -226,7 +208,7 @@ def _facts(info: Info) -> list[tuple[str, str]]:
 
 
 def render(info: Info) -> str:
-    """Plain text: the facts, and a table of the parts."""
+    """Return the text that `p3d info` prints."""
     lines = [f"{name:<11} {value}" for name, value in _facts(info)]
     lines += ["", f"{'part':<6} {'output (C, T, H, W)':<22} {'parameters':>12} {'MMACs':>10}"]
     for part in info.stages:
@@ -237,7 +219,7 @@ def render(info: Info) -> str:
 
 
 def run(options: InfoOptions) -> None:
-    """Print what a network is, as a table or as JSON, to standard output.
+    """Print the size and cost of a network as a table or as JSON.
 
     Raises:
         UserError: As `gather`.

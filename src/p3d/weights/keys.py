@@ -1,25 +1,44 @@
-"""What a state dict's keys and shapes, in our names, say about its network; and strict loading."""
+"""Keys of state dicts: renaming, inferring the network from them, and the strict check."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from p3d.errors import UserError
-from p3d.model.network import BLOCKS, CHANNELS, Modality, Name, P3DConfig, Variant, Wiring
+from p3d.model.network import BLOCKS, CHANNELS, P3DConfig
 
 _BLOCK = re.compile(r"res([2-5])\.(\d+)\.")
+_TORCHVISION_BLOCK = re.compile(r"layer([1-4])\.(\d+)\.(.+)\.(\w+)")
+
+
+def rename(key: str, top: Mapping[str, str], parts: Mapping[str, str]) -> str:
+    """Translate a key such as "layer2.0.conv1.weight" to ours, "res3.0.reduce.conv.weight".
+
+    Args:
+        key: A key in the style of torchvision's ResNets.
+        top: Our names for the modules outside the stages.
+        parts: Our names for the modules inside a block.
+
+    Returns:
+        Our key. Unknown keys stay as they are, so that `check_fit` can report them.
+    """
+    if match := _TORCHVISION_BLOCK.fullmatch(key):
+        stage, index, part, leaf = match.groups()
+        if part in parts:
+            return f"res{int(stage) + 1}.{index}.{parts[part]}.{leaf}"
+    module, _, leaf = key.rpartition(".")
+    return f"{top[module]}.{leaf}" if module in top else key
 
 
 def block_counts(state: Mapping[str, object]) -> tuple[int, ...]:
-    """How many blocks res2 to res5 have, by the keys.
+    """Return the number of blocks in res2 to res5.
 
     Raises:
-        UserError: The counts are those of no known depth.
+        UserError: No P3D has these counts.
     """
     last = dict.fromkeys((2, 3, 4, 5), -1)
     for key in state:
@@ -34,14 +53,14 @@ def block_counts(state: Mapping[str, object]) -> tuple[int, ...]:
 
 
 def config_from(
-    state: Mapping[str, Tensor], *, wiring: str, variant: str | None = None, dropout: float = 0.5
+    state: Mapping[str, Tensor], *, wiring: str, variant: str | None = None
 ) -> P3DConfig:
-    """Read depth, class count and modality off the tensors.
+    """Infer depth, number of classes and modality from keys and shapes.
 
-    Wiring leaves no trace in them, and neither does the order of A, B and C.
+    They reveal neither the wiring nor the order of blocks A, B and C.
 
     Raises:
-        UserError: The tensors are not a whole P3D's.
+        UserError: These are not the tensors of a whole P3D.
     """
     blocks = block_counts(state)
     name = next(name for name, counts in BLOCKS.items() if counts == blocks)
@@ -51,38 +70,31 @@ def config_from(
     modality = next((m for m, count in CHANNELS.items() if count == stem.shape[1]), None)
     if modality is None:
         raise UserError(f"its stem takes {stem.shape[1]} channels; P3D takes 3 (RGB) or 2 (flow)")
-    if not any(".temporal." in key for key in state):
-        variant = variant or "2d"
-    return P3DConfig(
-        cast(Name, name),
-        head.shape[0],
-        cast(Modality, modality),
-        cast(Wiring, wiring),
-        cast(Variant, variant or "ABC"),
-        dropout,
-    )
+    variant = variant or ("ABC" if any(".temporal." in key for key in state) else "2d")
+    return P3DConfig(name, head.shape[0], modality, wiring, variant)  # type: ignore[arg-type]
 
 
-def complete_counters(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Add `num_batches_tracked` where old PyTorch (before 0.4.1) did not save it."""
+def add_counters(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Add the `num_batches_tracked` that PyTorch before 0.4.1 did not save, in place."""
     for key in [key for key in state if key.endswith("bn.running_var")]:
         counter = key.removesuffix("running_var") + "num_batches_tracked"
         state.setdefault(counter, torch.tensor(0))
     return state
 
 
-def _listed(what: str, keys: Sequence[str]) -> list[str]:
+def _summarize(fault: str, keys: Sequence[str]) -> list[str]:
     if not keys:
         return []
     more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-    return [f"{len(keys)} {what} ({', '.join(keys[:3])}{more})"]
+    return [f"{len(keys)} {fault} ({', '.join(keys[:3])}{more})"]
 
 
 def check_fit(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Check that tensors have exactly a model's keys and shapes.
 
     Raises:
-        UserError: They do not; it says how many are missing, unexpected or misshapen, and which.
+        UserError: They do not. The message counts missing, unexpected and misshapen tensors and
+            names some of them.
     """
     own = model.state_dict()
     misshapen = [
@@ -91,12 +103,12 @@ def check_fit(model: nn.Module, state: Mapping[str, Tensor]) -> None:
         if key in state and state[key].shape != own[key].shape
     ]
     faults = [
-        *_listed("missing", [key for key in own if key not in state]),
-        *_listed("unexpected", [key for key in state if key not in own]),
-        *_listed("misshapen", misshapen),
+        *_summarize("missing", [key for key in own if key not in state]),
+        *_summarize("unexpected", [key for key in state if key not in own]),
+        *_summarize("misshapen", misshapen),
     ]
     if faults:
         raise UserError(
             f"its tensors do not fit the network: {'; '.join(faults)}; "
-            "give the whole weights of this very network"
+            "give a complete weight file of this network"
         )

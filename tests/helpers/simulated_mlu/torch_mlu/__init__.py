@@ -1,13 +1,12 @@
-"""A Cambricon MLU without the card: a double of torch_mlu for tests.
+"""A simulated Cambricon MLU: a stand-in for torch_mlu in tests.
 
-With this folder's parent on PYTHONPATH, `import torch_mlu` gives PyTorch a device of type "mlu",
-so that programs run the very lines they run on a card. Tensors of it are no tensors of the CPU: an
-operand that was left on the other device is refused, as on a card. Autocast casts, the loss scaler
-scales, every card has random numbers of its own, memory is counted, and `cncl` joins processes.
-Its arithmetic is the CPU's, to the last bit.
+With this folder's parent on PYTHONPATH, `import torch_mlu` adds the device type "mlu" to PyTorch,
+so that programs run the same code as on a card. Operands on different devices are an error, as on
+a card. Autocast, gradient scaling, a random number generator for each card, memory statistics and
+the `cncl` process group work. Results equal the CPU's bit for bit.
 
-It does not simulate streams, events or anything else asynchronous (each call returns when it is
-done), limits of memory, the card's own rounding, or its speed; and it has no `torch.compile`.
+Not simulated: streams, events and asynchronous execution (every call is synchronous), memory
+limits, the card's rounding and its speed, and `torch.compile`.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ torch.utils.rename_privateuse1_backend("mlu")
 torch._register_device_module("mlu", mlu)
 torch.utils.generate_methods_for_privateuse1_backend()
 torch.distributed.Backend.register_backend("cncl", _create_cncl, devices=["mlu"])
-# Where torch_mlu has its switches for TF32, as it sets them at first.
+# torch_mlu's switches for TF32, with their default values.
 torch.backends.mlu = SimpleNamespace(
     matmul=SimpleNamespace(allow_tf32=False), custom=SimpleNamespace(allow_tf32=False)
 )

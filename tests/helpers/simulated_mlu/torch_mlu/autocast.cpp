@@ -1,11 +1,11 @@
-// Mixed precision: what `torch.autocast("mlu")` casts down, and what it keeps in float32.
+// Mixed precision: the operators that `torch.autocast("mlu")` runs in 16 bits and in float32.
 //
-// The lists are PyTorch's own, which are those of every accelerator.
+// The lists are PyTorch's, the same for every accelerator.
 
 #include <ATen/autocast_mode.h>
 #include <torch/library.h>
 
-namespace at::autocast {  // whose names PyTorch's lists are written in
+namespace at::autocast {  // required by the macros of PyTorch's lists
 
 TORCH_LIBRARY_IMPL(_, AutocastPrivateUse1, m) { m.fallback(torch::CppFunction::makeFallthrough()); }
 

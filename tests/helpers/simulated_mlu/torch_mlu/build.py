@@ -1,7 +1,7 @@
-"""Compiling the device, once for each state of its source and each PyTorch.
+"""Compile the device once for each version of its source and of PyTorch.
 
-The compiler is called directly: `torch.utils.cpp_extension` would need ninja, takes half a second
-to import in every process, and waits for ever on the lock of a build that was killed.
+This calls the compiler directly: `torch.utils.cpp_extension` needs ninja, takes half a second to
+import in every process, and waits forever for the lock of a killed build.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ FOLDER = Path(__file__).parent
 
 
 def load() -> ModuleType:
-    """The compiled module; compiles it first where that has not been done yet.
+    """Return the compiled module, and compile it first if necessary.
 
     Raises:
-        RuntimeError: The compiler failed; the message is the compiler's.
+        RuntimeError: The compiler failed; the message has its output.
     """
     library = _cache() / f"{_fingerprint()}.so"
     if not library.exists():
@@ -53,22 +53,22 @@ def _fingerprint() -> str:
 
 
 def _compile(library: Path) -> None:
-    """Compile all sources as one: PyTorch's headers take most of the time, and are read once."""
+    """Compile all sources as one, since reading PyTorch's headers takes most of the time."""
     torch_folder = Path(torch.__file__).parent
     include = torch_folder / "include"
     folders = (FOLDER, include, include / "torch/csrc/api/include", sysconfig.get_path("include"))
     library.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
-        built = Path(scratch) / library.name
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+        built = Path(folder) / library.name
         command = [
             *(os.environ.get("CXX", "c++"), "-x", "c++", "-", "-std=c++20", "-O1", "-w"),
             *("-shared", "-fPIC", "-o", str(built)),
             *(f"-I{folder}" for folder in folders),
             *(f"-L{torch_folder / 'lib'}", "-ltorch_python", "-ltorch", "-ltorch_cpu", "-lc10"),
         ]
-        together = "".join(f'#include "{name}"\n' for name in SOURCES)
-        done = subprocess.run(command, input=together, capture_output=True, text=True, check=False)
+        source = "".join(f'#include "{name}"\n' for name in SOURCES)
+        done = subprocess.run(command, input=source, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise RuntimeError(f"the simulated MLU does not compile:\n{done.stderr[-4000:]}")
-        # Renamed when whole: processes that start together may each compile, and none meets half.
+            raise RuntimeError(f"the simulated MLU cannot be compiled:\n{done.stderr[-4000:]}")
+        # Several processes may compile at the same time; none must find an incomplete file.
         built.replace(library)

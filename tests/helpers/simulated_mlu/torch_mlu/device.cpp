@@ -1,4 +1,4 @@
-// Memory, the current card, and what PyTorch asks of every accelerator: a guard and hooks.
+// Memory, the current card, and the guard and hooks that PyTorch requires of an accelerator.
 
 #include "device.h"
 
@@ -16,29 +16,29 @@
 namespace simulated_mlu {
 namespace {
 
-constexpr c10::DeviceIndex kMostDevices = 64;
+constexpr c10::DeviceIndex kMaxDevices = 64;
 
 c10::DeviceIndex g_device_count = 0;
 thread_local c10::DeviceIndex t_current_device = 0;
 std::atomic<bool> g_used{false};
 std::atomic<bool> g_bad_fork{false};
-std::mutex g_accounts_lock;
-std::array<Usage, kMostDevices> g_accounts;
+std::mutex g_usage_mutex;
+std::array<Usage, kMaxDevices> g_usage;
 
 void check_index(c10::DeviceIndex index) {
   TORCH_CHECK(index >= 0 && index < g_device_count, "MLU error: invalid device ordinal ",
               static_cast<int>(index), " of ", static_cast<int>(g_device_count));
 }
 
-void account(c10::DeviceIndex index, int64_t bytes) {
-  const std::lock_guard<std::mutex> guard(g_accounts_lock);
-  Usage& usage = g_accounts.at(index);
+void count_bytes(c10::DeviceIndex index, int64_t bytes) {
+  const std::lock_guard<std::mutex> guard(g_usage_mutex);
+  Usage& usage = g_usage.at(index);
   usage.now += bytes;
   usage.peak = std::max(usage.peak, usage.now);
 }
 
-// Counts a card as used from its first allocation on.
-void touch_driver() {
+// Marks the driver as initialized; fails in a process that was forked after that.
+void use_driver() {
   TORCH_CHECK(!g_bad_fork,
               "Cannot re-initialize MLU in forked subprocess. To use MLU with multiprocessing, you "
               "must use the 'spawn' start method");
@@ -56,7 +56,7 @@ struct Block {
 class HostMemory final : public c10::Allocator {
  public:
   c10::DataPtr allocate(size_t bytes) override {
-    touch_driver();
+    use_driver();
     const c10::Device device(kType, t_current_device);
     if (bytes == 0) {
       return {nullptr, device};
@@ -66,7 +66,7 @@ class HostMemory final : public c10::Allocator {
     void* data = std::aligned_alloc(kAlignment, rounded);
     TORCH_CHECK(data != nullptr, "MLU out of memory");
     auto* block = new Block{data, static_cast<int64_t>(bytes), device.index()};
-    account(block->device, block->bytes);
+    count_bytes(block->device, block->bytes);
     return {data, block, &release, device};
   }
 
@@ -77,13 +77,13 @@ class HostMemory final : public c10::Allocator {
  private:
   static void release(void* context) {
     auto* block = static_cast<Block*>(context);
-    account(block->device, -block->bytes);
+    count_bytes(block->device, -block->bytes);
     std::free(block->data);
     delete block;
   }
 };
 
-// The host's memory that a card copies from; here any would do, but PyTorch asks which it is.
+// Pinned CPU memory: ordinary memory, of which this remembers the addresses for `is_pinned`.
 class PinnedMemory final : public c10::Allocator {
  public:
   c10::DataPtr allocate(size_t bytes) override {
@@ -128,7 +128,7 @@ void PinnedMemory::release(void* context) {
 HostMemory g_allocator;
 REGISTER_ALLOCATOR(kType, &g_allocator);
 
-// There is one stream, and it is always done: work is finished before a call returns.
+// There is one stream, which is always idle: every call is synchronous.
 struct Guard final : c10::impl::DeviceGuardImplInterface {
   c10::DeviceType type() const override { return kType; }
   c10::Device exchangeDevice(c10::Device device) const override {
@@ -198,7 +198,7 @@ void release_storage(void* context) { delete static_cast<c10::Storage*>(context)
 }  // namespace
 
 void set_device_count(c10::DeviceIndex count) {
-  TORCH_CHECK(count <= kMostDevices, "at most ", static_cast<int>(kMostDevices), " cards");
+  TORCH_CHECK(count <= kMaxDevices, "at most ", static_cast<int>(kMaxDevices), " cards");
   g_device_count = count;
 }
 
@@ -215,24 +215,24 @@ c10::Allocator* allocator() { return &g_allocator; }
 
 Usage usage(c10::DeviceIndex index) {
   check_index(index);
-  const std::lock_guard<std::mutex> guard(g_accounts_lock);
-  return g_accounts.at(index);
+  const std::lock_guard<std::mutex> guard(g_usage_mutex);
+  return g_usage.at(index);
 }
 
 void reset_peak(c10::DeviceIndex index) {
   check_index(index);
-  const std::lock_guard<std::mutex> guard(g_accounts_lock);
-  g_accounts.at(index).peak = g_accounts.at(index).now;
+  const std::lock_guard<std::mutex> guard(g_usage_mutex);
+  g_usage.at(index).peak = g_usage.at(index).now;
 }
 
 at::Generator& generator(c10::DeviceIndex index) {
-  // Made by the CPU's kind of generator, which the CPU's kernels insist on.
+  // The CPU's kernels require CPU generators.
   static std::vector<at::Generator> generators = [] {
-    std::vector<at::Generator> made;
-    for (int i = 0; i < kMostDevices; ++i) {
-      made.push_back(at::make_generator<at::CPUGeneratorImpl>(c10::default_rng_seed_val));
+    std::vector<at::Generator> created;
+    for (int i = 0; i < kMaxDevices; ++i) {
+      created.push_back(at::make_generator<at::CPUGeneratorImpl>(c10::default_rng_seed_val));
     }
-    return made;
+    return created;
   }();
   check_index(index);
   return generators.at(index);

@@ -1,4 +1,4 @@
-"""What is reached as `torch.mlu`: the part of torch_mlu's interface that programs use."""
+"""The module `torch.mlu`: the part of torch_mlu's interface that programs use."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _device.set_device_count(_DEVICE_COUNT)
 
 
 def _index(device: _Device) -> int:
-    """The index that a device stands for; the current one where it says none."""
+    """Return the index of a device; without one, that of the current device."""
     if isinstance(device, int):
         return device
     index = None if device is None else torch.device(device).index
@@ -54,22 +54,22 @@ def set_device(device: _Device) -> None:
 
 
 class device:
-    """Makes a card the current one for a while."""
+    """A context in which a card is the current one."""
 
     def __init__(self, device: _Device) -> None:
-        self._wanted = _index(device)
-        self._before = -1
+        self._index = _index(device)
+        self._previous = -1
 
     def __enter__(self) -> None:
-        self._before = current_device()
-        set_device(self._wanted)
+        self._previous = current_device()
+        set_device(self._index)
 
     def __exit__(self, *_: object) -> None:
-        set_device(self._before)
+        set_device(self._previous)
 
 
 def synchronize(device: _Device = None) -> None:
-    """Nothing to wait for: work is done when a call returns."""
+    """Do nothing, since every call is synchronous."""
     get_device_properties(device)
 
 
@@ -121,7 +121,7 @@ def reset_peak_memory_stats(device: _Device = None) -> None:
 
 
 def empty_cache() -> None:
-    """Nothing is cached."""
+    """Do nothing, since no memory is cached."""
 
 
 def mem_get_info(device: _Device = None) -> tuple[int, int]:
@@ -129,5 +129,5 @@ def mem_get_info(device: _Device = None) -> tuple[int, int]:
 
 
 def make_cncl(gloo: Any) -> Any:
-    """The process group `cncl`, which has `gloo` move the bytes."""
+    """Return the process group `cncl`, which communicates by `gloo`."""
     return _device.make_cncl(gloo)

@@ -1,4 +1,4 @@
-// What Python calls, and `cncl`: the process group between cards.
+// Python bindings, and `cncl`, the process group of cards.
 
 #include <pybind11/pybind11.h>
 #include <torch/csrc/utils/pybind.h>
@@ -18,7 +18,7 @@ using Tensors = std::vector<Tensor>;
 Tensors host_aliases(const Tensors& tensors) {
   Tensors hosts;
   for (const Tensor& tensor : tensors) {
-    TORCH_CHECK(tensor.is_privateuseone(), "cncl: a tensor lies on ", tensor.device());
+    TORCH_CHECK(tensor.is_privateuseone(), "cncl: a tensor is on ", tensor.device());
     hosts.push_back(host_alias(tensor));
   }
   return hosts;
@@ -32,7 +32,7 @@ std::vector<Tensors> host_aliases(const std::vector<Tensors>& lists) {
   return hosts;
 }
 
-// Work that is done, whose result is `tensors`; gradient buckets are read from there.
+// Returns finished work with the result `tensors`, from which DDP reads its gradient buckets.
 c10::intrusive_ptr<Work> completed(const Tensors& tensors) {
   std::vector<c10::Device> devices;
   for (const Tensor& tensor : tensors) {
@@ -46,7 +46,7 @@ c10::intrusive_ptr<Work> completed(const Tensors& tensors) {
   return Work::create_from_future(future);
 }
 
-// Hands each collective to gloo, over the same memory, and waits for it.
+// Runs each collective by gloo on the same memory, and waits for it.
 class Cncl final : public c10d::Backend {
  public:
   explicit Cncl(c10::intrusive_ptr<c10d::Backend> gloo)

@@ -1,4 +1,4 @@
-// Every operator of the simulated device: the CPU's, run over the same memory.
+// Operators of the simulated device: those of the CPU, run on the same memory.
 
 #include <ATen/EmptyTensor.h>
 #include <torch/library.h>
@@ -11,9 +11,9 @@ namespace {
 using at::Tensor;
 using c10::IValue;
 
-// ---- Which card an operator runs on, and the refusal of operands that lie elsewhere ----
+// ---- The device of an operator; operands on different devices are an error ----
 
-// Finds the one card that an operator's operands lie on.
+// Finds the device that all operands of an operator are on.
 class CommonDevice {
  public:
   explicit CommonDevice(std::string op) : op_(std::move(op)) {}
@@ -22,9 +22,9 @@ class CommonDevice {
     if (!tensor.defined()) {
       return;
     }
-    // A number travels as a tensor of the CPU with no dimensions; any kernel takes one.
-    const bool is_number = tensor.device().is_cpu() && tensor.dim() == 0;
-    if (is_number) {
+    // Scalars are passed as 0-dimensional CPU tensors, which every kernel accepts.
+    const bool is_scalar = tensor.device().is_cpu() && tensor.dim() == 0;
+    if (is_scalar) {
       return;
     }
     if (!found_.has_value()) {
@@ -55,12 +55,12 @@ c10::Device common_device(const c10::FunctionSchema& schema, const std::vector<I
         device.add(tensor);
       }
     }
-    // Lists with gaps are the indices of x[...]: every backend takes those from the CPU too.
+    // Lists of optional tensors are indices, x[...], which may be on the CPU on every backend.
   }
   return device.get();
 }
 
-// ---- Arguments on their way to the CPU, and results on their way back ----
+// ---- Arguments to the CPU, and results back to the device ----
 
 Tensor to_host(const Tensor& tensor) {
   return tensor.defined() && tensor.is_privateuseone() ? host_alias(tensor) : tensor;
@@ -97,7 +97,7 @@ IValue to_host(const IValue& argument, const c10::Argument& declared, c10::Devic
   if (argument.isDevice()) {
     return c10::Device(c10::kCPU);
   }
-  // Whoever names no generator draws from the card's own, not from the CPU's.
+  // Without an explicit generator, use the card's default one, not the CPU's.
   const auto optional_generator = c10::OptionalType::create(c10::GeneratorType::get());
   if (argument.isNone() && *declared.real_type() == *optional_generator) {
     return generator(device.index());
@@ -105,8 +105,8 @@ IValue to_host(const IValue& argument, const c10::Argument& declared, c10::Devic
   return argument;
 }
 
-// An operator that writes to an argument may have moved or reshaped it: bring that back.
-void adopt_changes(const Tensor& tensor, const Tensor& host) {
+// Applies changes of shape and storage that an operator made to an argument it writes to.
+void apply_changes(const Tensor& tensor, const Tensor& host) {
   if (!tensor.defined() || !tensor.is_privateuseone()) {
     return;
   }
@@ -119,19 +119,19 @@ void adopt_changes(const Tensor& tensor, const Tensor& host) {
   impl->set_sizes_and_strides(host.sizes(), host.strides(), host.storage_offset());
 }
 
-void adopt_changes(const IValue& given, const IValue& host) {
+void apply_changes(const IValue& given, const IValue& host) {
   if (given.isTensor()) {
-    adopt_changes(given.toTensor(), host.toTensor());
+    apply_changes(given.toTensor(), host.toTensor());
   } else if (given.isTensorList()) {
     const auto tensors = given.toTensorVector();
     const auto hosts = host.toTensorVector();
     for (size_t i = 0; i < tensors.size(); ++i) {
-      adopt_changes(tensors[i], hosts[i]);
+      apply_changes(tensors[i], hosts[i]);
     }
   }
 }
 
-// A tensor over `base`'s memory that is laid out as `host` is over the same memory.
+// Returns a view of `base` with the sizes, strides and offset of `host`.
 Tensor view_like(const Tensor& base, const Tensor& host) {
   auto view = at::detail::make_tensor<c10::TensorImpl>(
       c10::TensorImpl::VIEW, c10::Storage(base.storage()), base.key_set(), base.dtype());
@@ -154,7 +154,7 @@ IValue to_device(const IValue& result, c10::Device device) {
   return result;
 }
 
-// The argument that a result is an alias of, by the operator's schema.
+// Returns the argument that a result aliases according to the operator's schema.
 const IValue& aliased_argument(const c10::FunctionSchema& schema, const c10::AliasInfo& alias,
                                const std::vector<IValue>& arguments) {
   for (size_t i = 0; i < arguments.size(); ++i) {
@@ -163,7 +163,7 @@ const IValue& aliased_argument(const c10::FunctionSchema& schema, const c10::Ali
       return arguments[i];
     }
   }
-  TORCH_INTERNAL_ASSERT(false, "no argument of ", schema.name(), " is what it returns");
+  TORCH_INTERNAL_ASSERT(false, "no argument of ", schema.name(), " is aliased by its result");
 }
 
 IValue result_for(const IValue& result, const c10::Argument& declared,
@@ -177,11 +177,11 @@ IValue result_for(const IValue& result, const c10::Argument& declared,
   if (alias->isWrite()) {
     return argument;
   }
-  TORCH_CHECK(result.isTensor(), "the simulated MLU has no views in lists (", schema.name(), ")");
+  TORCH_CHECK(result.isTensor(), "the simulated MLU has no lists of views (", schema.name(), ")");
   return view_like(argument.toTensor(), result.toTensor());
 }
 
-// Runs any operator on the CPU over the device's memory.
+// Runs any operator on the CPU, on the device's memory.
 void run_on_host(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   const c10::FunctionSchema& schema = op.schema();
   const auto begin = stack->end() - static_cast<int64_t>(schema.arguments().size());
@@ -196,7 +196,7 @@ void run_on_host(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   for (size_t i = 0; i < given.size(); ++i) {
     const c10::AliasInfo* alias = schema.arguments()[i].alias_info();
     if (alias != nullptr && alias->isWrite()) {
-      adopt_changes(given[i], hosts[i]);
+      apply_changes(given[i], hosts[i]);
     }
   }
   const auto results = stack->end() - static_cast<int64_t>(schema.returns().size());
@@ -205,7 +205,7 @@ void run_on_host(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   }
 }
 
-// ---- What cannot be done by the CPU's operator of the same name ----
+// ---- Operators for which the CPU's operator of the same name cannot be used ----
 
 Tensor empty(c10::SymIntArrayRef sizes, std::optional<c10::ScalarType> dtype,
              std::optional<c10::Layout>, std::optional<c10::Device> device, std::optional<bool>,
@@ -257,7 +257,7 @@ const Tensor& resize(const Tensor& tensor, c10::SymIntArrayRef sizes,
   return tensor;
 }
 
-// The name that PyTorch looks for on a device that is not its own; on the CPU it is `convolution`.
+// PyTorch dispatches `convolution` to `convolution_overrideable` on out-of-tree devices.
 Tensor convolution(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,
                    c10::SymIntArrayRef stride, c10::SymIntArrayRef padding,
                    c10::SymIntArrayRef dilation, bool transposed,
@@ -275,21 +275,21 @@ Tensor convolution(const Tensor& input, const Tensor& weight, const std::optiona
 std::tuple<Tensor, Tensor, Tensor> convolution_backward(
     const Tensor& gradient, const Tensor& input, const Tensor& weight, c10::SymIntArrayRef stride,
     c10::SymIntArrayRef padding, c10::SymIntArrayRef dilation, bool transposed,
-    c10::SymIntArrayRef output_padding, c10::SymInt groups, std::array<bool, 3> wanted) {
+    c10::SymIntArrayRef output_padding, c10::SymInt groups, std::array<bool, 3> output_mask) {
   CommonDevice device("aten::convolution_backward");
   device.add(gradient);
   device.add(input);
   device.add(weight);
   const auto gradients = at::convolution_backward_symint(
       to_host(gradient), to_host(input), to_host(weight), std::nullopt, stride, padding, dilation,
-      transposed, output_padding, std::move(groups), wanted);
+      transposed, output_padding, std::move(groups), output_mask);
   return {to_device(std::get<0>(gradients), device.get()),
           to_device(std::get<1>(gradients), device.get()),
           to_device(std::get<2>(gradients), device.get())};
 }
 
-// Accelerators drop in one kernel, which has no argument for a generator. The arithmetic is that of
-// the CPU's `dropout`, so that the same seed gives the same bits.
+// Accelerators use this fused kernel, which takes no generator. It computes like the CPU's dropout,
+// so that the same seed gives the same bits.
 std::tuple<Tensor, Tensor> native_dropout(const Tensor& input, double p,
                                           std::optional<bool> train) {
   const c10::Device device = input.device();

@@ -1,0 +1,72 @@
+"""Render the templates of the pages: their number formats and the escaping of every value."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import TYPE_CHECKING
+
+from p3d.errors import printable
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+MISSING = "—"
+
+
+def percent(value: float) -> str:
+    """Format a fraction as a percentage."""
+    return f"{value:.1%}" if math.isfinite(value) else MISSING
+
+
+def decimal(value: float, digits: int = 3) -> str:
+    """Format a number with a fixed count of decimals."""
+    return f"{value:,.{digits}f}" if math.isfinite(value) else MISSING
+
+
+def count(value: float) -> str:
+    """Format a whole number."""
+    return decimal(value, 0)
+
+
+def rate(value: float) -> str:
+    """Format a number per second."""
+    return decimal(value, 1)
+
+
+def duration(seconds: float) -> str:
+    """Format a time in its two largest units."""
+    if not math.isfinite(seconds):
+        return MISSING
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
+def render(template: str, **values: object) -> str:
+    """Return the page that a template makes of values.
+
+    Every value is escaped, and characters that cannot be printed are replaced by their codes.
+    """
+    return _environment().get_template(template).render(values)
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # only if a page is written
+
+    environment = Environment(
+        loader=PackageLoader("p3d.report"),
+        autoescape=True,
+        finalize=lambda value: value if hasattr(value, "__html__") else printable(value),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"percent": percent, "decimal": decimal, "count": count}
+    return environment

@@ -1,0 +1,65 @@
+"""The files of an evaluation."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from p3d.evaluation.metrics import Accuracy, measure
+from p3d.evaluation.output import draw_confusion, write_accuracy
+
+NAMES = [r"$\frac$ {%s}", "two\nlines", "a long name, which has to be cut short"]
+
+
+def _accuracy(classes: int) -> Accuracy:
+    """Return the metrics of one correct video per class and a wrong one of the first class."""
+    predicted = torch.tensor([*range(classes), 1])
+    return measure(torch.eye(classes)[predicted], torch.tensor([*range(classes), 0]))
+
+
+def test_names_may_hold_any_characters(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    write_accuracy(tmp_path, _accuracy(3), NAMES)
+    with Image.open(tmp_path / "confusion.png") as image:
+        assert image.format == "PNG"
+    with (tmp_path / "confusion.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["truth \\ answer", *NAMES]
+    assert rows[1] == [NAMES[0], "1", "1", "0"]
+    with (tmp_path / "per_class.csv").open(newline="") as file:
+        assert list(csv.reader(file))[1] == [NAMES[0], "2", "0.5000"]
+
+
+def test_confusion_matrix_shows_names_counts_and_row_fractions() -> None:
+    pytest.importorskip("matplotlib")
+    [axes] = draw_confusion(_accuracy(3), NAMES, side=5).axes
+    labels = [r"$\frac$ {%s}", r"two\nlines", "a long name, which has …"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == labels
+    assert axes.images[0].get_array().tolist() == [[0.5, 0.5, 0], [0, 1, 0], [0, 0, 1]]
+    assert {text.get_position(): text.get_text() for text in axes.texts} == {
+        (0, 0): "1",
+        (1, 0): "1",
+        (1, 1): "1",
+        (2, 2): "1",
+    }
+
+
+def test_many_classes_are_numbered() -> None:
+    pytest.importorskip("matplotlib")
+    [axes] = draw_confusion(_accuracy(45), [f"class {i}" for i in range(45)], side=5).axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["10", "20", "30", "40"]
+    assert axes.get_xticks().tolist() == [9, 19, 29, 39]
+    assert not axes.texts
+
+
+def test_without_matplotlib_there_is_no_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    write_accuracy(tmp_path, _accuracy(3), NAMES)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["confusion.csv", "per_class.csv"]
