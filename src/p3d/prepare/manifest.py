@@ -32,7 +32,7 @@ class ManifestOptions:
     kinetics: CSV with the columns label, youtube_id, time_start, time_end and split.
     ucf101: classInd.txt, trainlist01.txt and so on, with lines `Class/video`.
     lists: text files with lines `path label` or `path frames label`.
-    csv: any CSV with a header, see --columns."""
+    csv: any CSV with a header; --columns names its columns."""
     videos: Path
     """Folder of the videos. For hmdb51 also hmdb51_org.rar, or the folder of its RARs."""
     out: Path

@@ -17,7 +17,7 @@ Validation = Literal["public", "none"]
 
 @dataclass(frozen=True)
 class Remote:
-    """Downloads of --download (needs the program curl)."""
+    """Addresses and settings for --download, which needs the program curl."""
 
     archive_url: str = "https://www.crcv.ucf.edu/data/UCF101/UCF101.rar"
     """Archive of the videos (6.5 GiB)."""
@@ -47,7 +47,7 @@ class Ucf101Options:
     out: Path = Path("ucf101")
     """Output folder. Each --fold and --validation needs its own."""
     lists: Path | None = None
-    """Official lists, a folder or a zip. By default searched for in and next to --source."""
+    """Official lists, a folder or an archive. By default searched for in and next to the source."""
     link: LinkMode = "hard"
     """How to add clips from a source folder.
     Hard links use no space and survive the deletion of the source.
@@ -65,7 +65,7 @@ class Ucf101Options:
     workers: int = 0
     """Threads that link or copy; 0: one per core."""
     download: bool = False
-    """First download the archive and the lists into the folder --source."""
+    """First download the archive and the lists; --source is the folder for them."""
     remote: Remote = field(default_factory=Remote)
 
 
