@@ -44,9 +44,9 @@ class Site:
         drops: Number of responses that end after `drop_after` bytes.
         errors: Status codes of the next responses.
         extra_length: Added to the Content-Length.
-        stalls: Whether responses stall after `drop_after` bytes, but for a byte now and then.
+        stalls: Whether responses continue with one byte at a time after `drop_after` bytes.
         requested: The Range header of each request, or None.
-        disconnected: Set when the client closes a stalled connection.
+        disconnected: Set when the client closes such a connection.
     """
 
     files: dict[str, bytes]
@@ -292,7 +292,7 @@ def test_full_disk_is_not_retried(site: Site, tmp_path: Path) -> None:
 
 @pytest.fixture
 def secure_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A server with a certificate that nobody has signed."""
+    """A server with a self-signed certificate."""
     if shutil.which("openssl") is None:
         pytest.skip("needs the program openssl to create a certificate")
     folder = tmp_path_factory.mktemp("certificate")
