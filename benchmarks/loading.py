@@ -16,6 +16,7 @@ import os
 import statistics
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -44,9 +45,8 @@ from p3d.system.machine import describe_processor
 from p3d.system.text import format_table
 from p3d.video.decode import open_video
 from p3d.video.packets import decode, demux
-from p3d.video.rgb import RgbConverter, Stack
-from p3d.video.sources import Box
-from p3d.video.video_file import INDICES, VideoFile
+from p3d.video.rgb import RgbConverter, _Stack
+from p3d.video.video_file import VideoFile
 from p3d.video.video_index import build_index
 
 Access = Literal["random", "first"]
@@ -106,9 +106,10 @@ def load_video(clip: Clip) -> Tensor:
 
 
 def load_new_video(clip: Clip) -> Tensor:
-    """Load a clip from a video file whose index is not in memory."""
-    INDICES.forget(clip.videos.files[clip.index])
-    return load_video(clip)
+    """Load a clip from a video file under a new path, so that its index is not in memory."""
+    link = clip.videos.folders[clip.index].with_name(uuid.uuid4().hex)
+    link.symlink_to(clip.videos.files[clip.index].resolve())
+    return _load(clip, link)
 
 
 def load_frames(clip: Clip) -> Tensor:
@@ -130,6 +131,7 @@ def load_with_pillow(clip: Clip, *, draft: bool = False) -> Tensor:
     with Image.open(folder / names[0]) as image:
         width, height = image.size
     box = random_resized_crop_box(height, width, rng)
+    edges = (box.left, box.top, box.left + box.width, box.top + box.height)
     flip = rng.random() < 0.5
     frames = []
     for number in window.tolist():
@@ -137,14 +139,13 @@ def load_with_pillow(clip: Clip, *, draft: bool = False) -> Tensor:
             if draft:
                 scale = PREP.crop / min(box.width, box.height)
                 image.draft("RGB", (int(width * scale), int(height * scale)))
-            frames.append(augment(image.convert("RGB"), box, image.width / width, flip))
+            frames.append(augment(image.convert("RGB"), edges, image.width / width, flip))
     return stack(frames)
 
 
-def augment(image: Image.Image, box: Box, scale: float, flip: bool) -> Tensor:
+def augment(image: Image.Image, edges: Sequence[int], scale: float, flip: bool) -> Tensor:
     """Crop, resize, flip, convert to floats and normalize one frame."""
-    left, top = round(box.left * scale), round(box.top * scale)
-    right, bottom = round((box.left + box.width) * scale), round((box.top + box.height) * scale)
+    left, top, right, bottom = (round(edge * scale) for edge in edges)
     image = image.crop((left, top, right, bottom)).resize(SIDE, Image.Resampling.BILINEAR)
     if flip:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -204,7 +205,7 @@ STAGES: dict[Loader, dict[str, tuple[Any, ...]]] = {
         "open": (VideoFile.__init__,),
         "seek, demux": (InputContainer.seek, demux),
         "decode": (decode,),
-        "to RGB": (Stack.add, RgbConverter._convert),
+        "to RGB": (_Stack.add, RgbConverter._convert),
         "transform": (ClipTransform.__call__,),
         "collate": (default_collate,),
     },

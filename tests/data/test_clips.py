@@ -27,8 +27,9 @@ from p3d.data.transforms import Augmentation, train_transform
 from p3d.preprocessing import IMAGENET
 from p3d.video import rgb, sources
 from p3d.video.decode import open_video
+from p3d.video.geometry import Box
 from p3d.video.rgb import block_box, converts_by_block
-from p3d.video.sources import Box, Piece, gather
+from p3d.video.sources import Piece, gather
 from p3d.video.video_file import VideoFile
 
 NUM_FRAMES = 14
@@ -90,7 +91,7 @@ def test_a_part_of_the_frames_is_part_of_a_full_decode(
     with open_video(path) as opened:
         clip = gather(opened, indices, box)
     assert clip.is_contiguous()
-    np.testing.assert_array_equal(clip, [box.of(frames[index]) for index in indices])
+    np.testing.assert_array_equal(clip, [box.crop(frames[index]) for index in indices])
 
 
 @pytest.fixture(params=["as it is", "not by block", "small pieces"])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p3d.data.dataset import VideoDataset
-from p3d.data.layouts import DataOptions, read_dataset
+from p3d.data.layouts import DataOptions, read_dataset, read_splits
 from p3d.data.splits import SplitRule, Video, divide
 from p3d.errors import UserError
 
@@ -17,16 +17,16 @@ ACTIONS = ("Jump", "run", "walk")
 BY_PERSON = "^([^_]+)_"
 
 
-def put(root: Path, *places: str) -> None:
-    for place in places:
-        path = root / place
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    put(tmp_path, *(f"{action}/{person}_{action}.mp4" for action in ACTIONS for person in PEOPLE))
+    touch(tmp_path, *(f"{action}/{person}_{action}.mp4" for action in ACTIONS for person in PEOPLE))
     return tmp_path
 
 
@@ -42,9 +42,10 @@ def people(dataset: VideoDataset) -> set[str]:
     return {record.group for record in dataset.records}
 
 
-def test_named_groups_are_set_apart(root):
+def test_named_groups_are_held_out(root):
     rule = SplitRule(BY_PERSON, test_groups=("ben", "eve"), validation_groups=("ada",))
-    parts = {split: read(root, split, rule) for split in ("train", "validation", "test")}
+    parts = read_splits(DataOptions(root, splits=rule))
+    assert parts == {split: read(root, split, rule) for split in ("train", "validation", "test")}
     assert people(parts["test"]) == {"ben", "eve"}
     assert people(parts["validation"]) == {"ada"}
     assert people(parts["train"]) == {"cleo", "dan"}
@@ -62,7 +63,7 @@ def test_named_test_groups_and_a_fraction_for_validation(root):
     assert len(people(read(root, "train", rule))) == 3
 
 
-def test_without_a_rule_for_validation_there_is_none(root):
+def test_validation_is_empty_without_a_rule_for_it(root):
     assert names(read(root, "validation", SplitRule(test_fraction=0.2))) == []
     with pytest.raises(UserError, match="has no videos for test"):
         read(root, "test", SplitRule(validation_fraction=0.2))
@@ -117,7 +118,7 @@ def test_a_new_video_moves_at_most_one_other(size, fraction, seed):
     assert len((before ^ after) - new) <= 1
 
 
-def test_the_choice_depends_on_the_seed_and_not_on_the_file_format():
+def test_the_choice_depends_on_the_seed_but_not_on_the_file_format():
     rule = SplitRule(test_fraction=0.3)
     videos = make_videos([30])
     frames = [video._replace(file_name=video.file_name[:-4]) for video in videos]
@@ -135,7 +136,7 @@ def write_list(root: Path, name: str, *lines: str) -> Path:
     return path
 
 
-def test_lists_divide_and_keep_their_order(root):
+def test_lists_define_splits_and_their_order(root):
     train = write_list(root, "a.txt", "walk/ada_walk.mp4", "", "./Jump/ben_Jump.mp4")
     test = write_list(root, "b.txt", "run\\eve_run")
     rule = SplitRule(BY_PERSON, train_list=train, test_list=test)
@@ -157,17 +158,28 @@ def test_lists_that_name_absent_videos(root):
         read(root, "test", rule)
 
 
-def test_a_video_in_two_lists_is_refused(root):
+def test_a_video_in_two_lists_is_an_error(root):
     train = write_list(root, "a.txt", "walk/ada_walk.mp4")
     test = write_list(root, "b.txt", "walk/ben_walk.mp4", "walk/ada_walk.mp4")
-    with pytest.raises(UserError, match=r"b.txt:2: walk/ada_walk.mp4 is named in .*a.txt:1"):
+    with pytest.raises(
+        UserError, match=r"b.txt:2: walk/ada_walk.mp4 is already listed in .*a.txt:1"
+    ):
         read(root, "train", SplitRule(train_list=train, test_list=test))
 
 
+def test_folders_are_listed_once_for_all_splits(root, monkeypatch):
+    touch(root, "walk/zoe_walk/0001.jpg")
+    listed = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: listed.append(path) or scandir(path))
+    read_splits(DataOptions(root, splits=SplitRule(test_fraction=0.2)))
+    assert len(listed) == len(set(listed)) == 5  # the root, three classes, one folder of frames
+
+
 @pytest.mark.parametrize("validation", ["val", "validation", "valid"])
-def test_folders_that_are_divided_already(tmp_path, validation):
-    put(tmp_path, "train/run/1.avi", "train/walk/2.avi", "test/walk/3.avi", "notes/plan.txt")
-    put(tmp_path, f"{validation}/jump/4/0001.jpg", f"{validation}/jump/.DS_Store")
+def test_folders_that_are_split_already(tmp_path, validation):
+    touch(tmp_path, "train/run/1.avi", "train/walk/2.avi", "test/walk/3.avi", "notes/plan.txt")
+    touch(tmp_path, f"{validation}/jump/4/0001.jpg", f"{validation}/jump/.DS_Store")
     for split, label, name in (
         ("train", 1, "run/1.avi"),
         ("test", 2, "walk/3.avi"),
@@ -178,22 +190,22 @@ def test_folders_that_are_divided_already(tmp_path, validation):
         assert names(dataset)[0] == name
         assert dataset.records[0].label == label
         assert dataset.records[0].path.exists()
-    with pytest.raises(UserError, match=r"is divided into .* already; drop the rule"):
+    with pytest.raises(UserError, match=r"is already split into .*; drop the split rule"):
         read(tmp_path, "train", SplitRule(test_fraction=0.1))
 
 
-def test_divided_folders_without_a_split(tmp_path):
-    put(tmp_path, "train/run/1.avi", "train/walk/2.avi")
+def test_split_folders_without_one_split(tmp_path):
+    touch(tmp_path, "train/run/1.avi", "train/walk/2.avi")
     assert names(read(tmp_path, "validation")) == []
     with pytest.raises(UserError, match="has no videos for test"):
         read(tmp_path, "test")
-    put(tmp_path, "val/run/1.avi", "validation/run/1.avi")
+    touch(tmp_path, "val/run/1.avi", "validation/run/1.avi")
     with pytest.raises(UserError, match="two folders for validation"):
         read(tmp_path, "validation")
 
 
-def test_a_video_file_wins_over_its_frames_and_other_files_do_not_count(root):
-    put(root, "walk/ada_walk/0001.jpg", "walk/zoe_walk/0001.jpg", "walk/readme.txt")
+def test_video_files_precede_frames_and_other_files_are_ignored(root):
+    touch(root, "walk/ada_walk/0001.jpg", "walk/zoe_walk/0001.jpg", "walk/readme.txt")
     rule = SplitRule(BY_PERSON, test_groups=("ada", "zoe"))
     assert names(read(root, "test", rule))[-2:] == ["walk/ada_walk.mp4", "walk/zoe_walk"]
 
@@ -209,47 +221,45 @@ def test_a_video_file_wins_over_its_frames_and_other_files_do_not_count(root):
         (SplitRule(test_fraction=0.5, validation_fraction=0.5), "leave nothing for training"),
         (SplitRule(test_groups=("ada",)), "need --group-pattern"),
         (SplitRule(BY_PERSON, test_groups=("Ada",)), "no group Ada; there are ada, ben, cleo,"),
-        (SplitRule(BY_PERSON, validation_groups=("x",)), "--validation-groups: there is no group"),
-        (SplitRule(BY_PERSON, ("ada",), ("ada",)), "ada is named for both"),
+        (SplitRule(BY_PERSON, validation_groups=("x",)), "--validation-groups: no group x"),
+        (SplitRule(BY_PERSON, ("ada",), ("ada",)), "ada is for both"),
         (SplitRule(BY_PERSON, ("ada",), test_fraction=0.2), "--test-fraction or --test-groups"),
         (SplitRule(BY_PERSON, PEOPLE), "leaves no videos for train out of 15 videos in 5 groups"),
-        (SplitRule("(", ("ada",)), r"'\(' is no regular expression"),
+        (SplitRule("(", ("ada",)), r"'\(' is not a valid regular exp"),
         (SplitRule("^[a-z]+", ("ada",)), "has 0 pairs of parentheses; it needs one"),
         (SplitRule("^([a-d].*)_", ("ada",)), r"no group in Jump/eve_Jump.mp4 \(3 of 15 videos\)"),
         (SplitRule(train_list=Path("no.txt")), r"no.txt: cannot be read \(No such file"),
         (SplitRule(train_list=Path("no.txt"), test_fraction=0.1), "not both"),
     ],
 )
-def test_wrong_rules_are_refused(root, rule, message):
+def test_wrong_rules_are_errors(root, rule, message):
     with pytest.raises(UserError, match=message) as caught:
         read(root, "train", rule)
     assert "\n" not in str(caught.value)
 
 
-def test_a_fraction_of_too_few_videos_is_refused(tmp_path):
-    put(tmp_path, "run/1.avi", "walk/2.avi")
+def test_a_fraction_of_too_few_videos_is_an_error(tmp_path):
+    touch(tmp_path, "run/1.avi", "walk/2.avi")
     with pytest.raises(UserError, match="leaves no videos for test out of 2 videos"):
         read(tmp_path, "train", SplitRule(test_fraction=0.5))
 
 
-def test_folders_that_hold_no_data_set(tmp_path):
-    with pytest.raises(UserError, match="holds no class folders; videos must lie in"):
+def test_folders_without_a_data_set(tmp_path):
+    with pytest.raises(UserError, match="has no class folders; videos must be in"):
         read(tmp_path, "train")
-    put(tmp_path, "run/1.avi")
+    touch(tmp_path, "run/1.avi")
     (tmp_path / "walk").mkdir()
-    with pytest.raises(UserError, match="walk: holds no videos"):
+    with pytest.raises(UserError, match="walk: has no videos"):
         read(tmp_path, "train", SplitRule(test_fraction=0.5))
 
 
-def test_a_tree_of_another_depth_is_told_from_frames(tmp_path):
-    put(tmp_path, "first/run/1.avi", "second/run/2.avi")
+def test_a_tree_of_another_depth_is_not_taken_for_frames(tmp_path):
+    touch(tmp_path, "first/run/1.avi", "second/run/2.avi")
     with pytest.raises(UserError, match=r"first/run: is neither a video file nor a folder of fr"):
         read(tmp_path, "train", SplitRule(test_fraction=0.5))
 
 
-@pytest.mark.skipif(
-    "P3D_REAL_VIDEOS" not in os.environ, reason="P3D_REAL_VIDEOS names no folder of real videos"
-)
+@pytest.mark.skipif("P3D_REAL_VIDEOS" not in os.environ, reason="P3D_REAL_VIDEOS is not set")
 def test_leave_one_person_out_on_real_videos():
     root = Path(os.environ["P3D_REAL_VIDEOS"]) / "weizmann"
     rule = SplitRule(BY_PERSON, test_groups=("daria",))

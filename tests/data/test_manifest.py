@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import tyro
 
 from p3d.data.dataset import VideoRecord
-from p3d.data.layouts import DataOptions, read_dataset
+from p3d.data.layouts import DataOptions, read_dataset, read_splits
 from p3d.data.manifest import write_manifest
 from p3d.data.splits import SplitRule
 from p3d.errors import UserError
@@ -22,7 +23,7 @@ def write(root: Path, text: str) -> Path:
     return path
 
 
-def test_a_written_manifest_reads_back_as_it_was(tmp_path):
+def test_a_written_manifest_reads_back_the_same(tmp_path):
     outside = tmp_path / "elsewhere" / "d, e.avi"
     root = tmp_path / "set"
     inside = root / "run" / 'ä "1".avi'
@@ -44,7 +45,7 @@ def test_a_written_manifest_reads_back_as_it_was(tmp_path):
     assert {path.name for path in root.iterdir()} == {"run", "manifest.csv"}
 
 
-def test_a_manifest_may_move_with_its_videos(tmp_path):
+def test_a_manifest_can_move_with_its_videos(tmp_path):
     old, new = tmp_path / "old", tmp_path / "new"
     old.mkdir()
     (old / "a.avi").touch()
@@ -53,7 +54,7 @@ def test_a_manifest_may_move_with_its_videos(tmp_path):
     assert read_dataset(DataOptions(new), "train").records == (VideoRecord(new / "a.avi", 0),)
 
 
-def test_a_manifest_by_hand_needs_three_columns(tmp_path):
+def test_three_columns_are_enough(tmp_path):
     text = "Split, path ,mood,class\r\ntrain,a.avi,glad,walk\r\n\r\ntest, b.avi,sad, run\r\n"
     path = write(tmp_path, "\ufeff" + text)
     train, test = (read_dataset(DataOptions(path), split) for split in ("train", "test"))
@@ -62,7 +63,7 @@ def test_a_manifest_by_hand_needs_three_columns(tmp_path):
     assert test.records == (VideoRecord(tmp_path / "b.avi", 0),)
 
 
-def test_videos_absent_from_a_manifest(tmp_path):
+def test_missing_videos_are_an_error_unless_allowed(tmp_path):
     path = write(tmp_path, HEADER + "a.avi,x,train\nz.avi,x,train\nno/y.avi,x,test\n")
     with pytest.raises(UserError, match=r"1 of 2 listed videos .*/z.avi\).*--allow-missing"):
         read_dataset(DataOptions(path), "train")
@@ -72,7 +73,26 @@ def test_videos_absent_from_a_manifest(tmp_path):
         read_dataset(DataOptions(path, allow_missing=True), "test")
 
 
-LABELLED = "path,class,split,label\n"
+def test_only_folders_of_the_splits_asked_for_are_listed(tmp_path, monkeypatch):
+    names = {
+        "train": ("a/1.avi", "a/2.avi", "b/3.avi"),
+        "validation": ("a/4.avi",),
+        "test": ("c/5.avi",),
+    }
+    rows = [f"{name},x,{split}\n" for split, paths in names.items() for name in paths]
+    path = write(tmp_path, HEADER + "".join(rows))
+    for name in sum(names.values(), ()):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    listed = []
+    listdir = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: listed.append(path.name) or listdir(path))
+    parts = read_splits(path, ("train", "validation"))
+    assert [len(parts[split].records) for split in ("train", "validation")] == [3, 1]
+    assert sorted(listed) == ["a", "b"]
+
+
+LABELED = "path,class,split,label\n"
 MEASURED = "path,class,split,num_frames,fps\n"
 
 
@@ -83,23 +103,23 @@ MEASURED = "path,class,split,num_frames,fps\n"
         ("path,label\na.avi,1\n", "header has no column class"),
         (HEADER, "lists no videos"),
         (HEADER + "a.avi,x,test\n", "has no videos for train"),
-        (HEADER + "a.avi,x\n", r"manifest.csv:2: has 2 cells where the header has 3"),
+        (HEADER + "a.avi,x\n", r"manifest.csv:2: has 2 cells, but the header has 3"),
         (HEADER + "a.avi,x,train,9\n", r"manifest.csv:2: has 4 cells"),
         (HEADER + "a.avi,x,train\nb.avi,,train\n", r"manifest.csv:3: a video needs a path and a c"),
         (HEADER + ",x,train\n", r"manifest.csv:2: a video needs a path"),
         (HEADER + "a.avi,x,dev\n", r":2: split 'dev' must be one of train, validation, test"),
-        (HEADER + "a.avi,x,train\n./a.avi,x,test\n", r":3: .*a.avi stands in .*csv:2 already"),
+        (HEADER + "a.avi,x,train\n./a.avi,x,test\n", r":3: .*a.avi is already listed in .*csv:2"),
         (HEADER + '"a.avi,x,train\n', "cannot be read as CSV"),
         (HEADER + "\xff", "cannot be read as CSV in UTF-8"),
-        (LABELLED + "a.avi,x,train,one\n", r":2: label, num_frames and fps must be numbers"),
-        (LABELLED + "a.avi,x,train,\n", r":2: has no label"),
-        (LABELLED + "a.avi,x,train,0\nb.avi,x,train,1\n", r":3: class x has label 1 here and 0 ab"),
-        (LABELLED + "a.avi,x,train,0\nb.avi,y,train,0\n", r":3: label 0 stands for y here and for"),
-        (LABELLED + "a.avi,x,train,1\nb.avi,y,train,2\n", r"labels of 2 classes must be 0 to 1"),
+        (LABELED + "a.avi,x,train,one\n", r":2: label, num_frames and fps must be numbers"),
+        (LABELED + "a.avi,x,train,\n", r":2: has no label"),
+        (LABELED + "a.avi,x,train,0\nb.avi,x,train,1\n", r":3: class x has label 1 here and 0 ab"),
+        (LABELED + "a.avi,x,train,0\nb.avi,y,train,0\n", r":3: label 0 is y here and x above"),
+        (LABELED + "a.avi,x,train,1\nb.avi,y,train,2\n", r"labels of 2 classes must be 0 to 1"),
         (MEASURED + "a.avi,x,train,12.5,25\n", r":2: label, num_frames and fps must be numbers"),
     ],
 )
-def test_wrong_manifests_are_refused_by_line(tmp_path, text, message):
+def test_errors_name_the_line(tmp_path, text, message):
     path = write(tmp_path, "")
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(UserError, match=message) as caught:
@@ -107,19 +127,19 @@ def test_wrong_manifests_are_refused_by_line(tmp_path, text, message):
     assert "\n" not in str(caught.value)
 
 
-def test_paths_that_lead_to_no_data_set(tmp_path):
-    with pytest.raises(UserError, match="no such folder or manifest; mend the path"):
+def test_paths_without_a_data_set(tmp_path):
+    with pytest.raises(UserError, match="no such folder or manifest; fix the path"):
         read_dataset(DataOptions(tmp_path / "no"), "train")
     (tmp_path / "x.txt").touch()
     with pytest.raises(UserError, match=r"x.txt: is neither a folder nor a .csv manifest"):
         read_dataset(DataOptions(tmp_path / "x.txt"), "train")
 
 
-def test_options_that_do_not_apply_are_refused(tmp_path):
+def test_options_that_do_not_apply_are_errors(tmp_path):
     path = write(tmp_path, HEADER + "a.avi,x,train\n")
     with pytest.raises(UserError, match="only the UCF101 layout has folds"):
         read_dataset(DataOptions(path, fold=2), "train")
-    with pytest.raises(UserError, match="has a column for its splits; drop the rule"):
+    with pytest.raises(UserError, match="has a column for its splits; drop the split rule"):
         read_dataset(DataOptions(path, splits=SplitRule(test_fraction=0.5)), "train")
 
 
@@ -131,4 +151,4 @@ def test_options_are_read_from_a_command_line_without_prefixes(capsys):
     with pytest.raises(SystemExit):
         tyro.cli(tyro.conf.OmitArgPrefixes[DataOptions], args=["--help"])
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "captures what stands before the first underscore" in text
+    assert "captures what comes before the first underscore" in text

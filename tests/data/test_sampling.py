@@ -26,19 +26,19 @@ def assert_is_window(window: np.ndarray, num_frames: int, clip_frames: int, stri
     expected = np.minimum(window[0] + stride * np.arange(clip_frames), num_frames - 1)
     np.testing.assert_array_equal(window, expected)
     if num_frames >= span(clip_frames, stride):
-        assert (np.diff(window) == stride).all(), "nothing is held where the clip fits"
+        assert (np.diff(window) == stride).all(), "no frame is repeated if the clip fits"
     else:
-        assert window[0] == 0, "a short video is shown from its first frame"
+        assert window[0] == 0, "a short video starts at its first frame"
 
 
 @given(frames, clip_lengths, strides, seeds)
-def test_a_random_window_keeps_range_stride_and_hold_rule(num_frames, clip_frames, stride, seed):
+def test_random_windows_keep_range_and_stride(num_frames, clip_frames, stride, seed):
     window = random_window(num_frames, clip_frames, stride, clip_rng(seed, 0, 0))
     assert_is_window(window, num_frames, clip_frames, stride)
 
 
 @given(frames, clip_lengths, strides, st.integers(1, 32))
-def test_uniform_windows_keep_range_stride_and_hold_rule(num_frames, clip_frames, stride, clips):
+def test_uniform_windows_keep_range_and_stride(num_frames, clip_frames, stride, clips):
     windows = uniform_windows(num_frames, clip_frames, stride, clips)
     assert windows.shape == (clips, clip_frames)
     for window in windows:
@@ -46,7 +46,7 @@ def test_uniform_windows_keep_range_stride_and_hold_rule(num_frames, clip_frames
 
 
 @given(frames, clip_lengths, strides, st.integers(2, 32))
-def test_uniform_windows_reach_both_ends_evenly(num_frames, clip_frames, stride, clips):
+def test_uniform_windows_span_the_video_evenly(num_frames, clip_frames, stride, clips):
     starts = uniform_windows(num_frames, clip_frames, stride, clips)[:, 0]
     last_start = max(num_frames - span(clip_frames, stride), 0)
     assert starts[0] == 0
@@ -57,7 +57,7 @@ def test_uniform_windows_reach_both_ends_evenly(num_frames, clip_frames, stride,
 
 
 @given(frames, clip_lengths, strides)
-def test_one_uniform_window_is_centred(num_frames, clip_frames, stride):
+def test_one_uniform_window_is_centered(num_frames, clip_frames, stride):
     (window,) = uniform_windows(num_frames, clip_frames, stride, 1)
     if num_frames >= span(clip_frames, stride):
         before, after = window[0], num_frames - 1 - window[-1]
@@ -73,7 +73,7 @@ def test_one_uniform_window_is_centred(num_frames, clip_frames, stride):
         ((10, 3, 2, 2), [[0, 2, 4], [5, 7, 9]]),
     ],
 )
-def test_worked_examples_of_uniform_windows(args, expected):
+def test_examples_of_uniform_windows(args, expected):
     np.testing.assert_array_equal(uniform_windows(*args), expected)
 
 
@@ -92,13 +92,13 @@ def test_a_clip_is_a_function_of_seed_epoch_and_index(seed, epoch, index):
         assert (draws != clip_rng(*other).random(4)).all()
 
 
-def test_epoch_and_index_do_not_trade_places():
+def test_epoch_and_index_are_not_interchangeable():
     assert clip_rng(0, 1, 2).random() != clip_rng(0, 2, 1).random()
     assert clip_rng(0, 1, 0).random() != clip_rng(1, 0, 0).random()
 
 
 @given(seeds, counters, st.integers(0, 300))
-def test_an_epoch_visits_every_clip_once_in_an_order_of_its_own(seed, epoch, size):
+def test_an_epoch_visits_every_clip_once_in_its_own_order(seed, epoch, size):
     order = epoch_permutation(seed, epoch, size)
     np.testing.assert_array_equal(np.sort(order), np.arange(size))
     np.testing.assert_array_equal(order, epoch_permutation(seed, epoch, size))
@@ -107,13 +107,13 @@ def test_an_epoch_visits_every_clip_once_in_an_order_of_its_own(seed, epoch, siz
 
 
 @pytest.mark.parametrize("args", [(0, 1, 1), (1, 0, 1), (1, 1, 0)])
-def test_counts_below_one_are_refused(args):
+def test_counts_below_one_are_errors(args):
     with pytest.raises(ValueError, match="at least 1"):
         uniform_windows(*args, 1)
     with pytest.raises(ValueError, match="at least 1"):
         random_window(*args, clip_rng(0, 0, 0))
 
 
-def test_no_windows_at_all_is_refused():
+def test_no_windows_is_an_error():
     with pytest.raises(ValueError, match="clips must be at least 1, not 0"):
         uniform_windows(8, 2, 1, 0)

@@ -20,7 +20,7 @@ from p3d.data.crops import (
 from p3d.data.sampling import clip_rng
 from p3d.data.transforms import crop, horizontal_flip, train_transform
 from p3d.preprocessing import IMAGENET
-from p3d.video.sources import Box, resize
+from p3d.video.geometry import Box, resize
 
 AUGMENTATIONS = ("random-resized-crop", "multi-scale-crop", "random-crop")
 PREP = replace(IMAGENET, resize=(45, 60), crop=40)
@@ -44,7 +44,7 @@ def pillow_resize(clip: Tensor, height: int, width: int) -> Tensor:
     return torch.from_numpy(np.array(rows)).permute(0, 2, 3, 1)
 
 
-def assert_same_but_for_one_level(actual: Tensor, expected: Tensor) -> None:
+def assert_within_one_level(actual: Tensor, expected: Tensor) -> None:
     assert actual.dtype == expected.dtype == torch.uint8
     assert actual.shape == expected.shape
     assert (actual.int() - expected.int()).abs().max() <= 1
@@ -62,7 +62,7 @@ def test_resize_equals_pillow(target, channels):
     clip = noise_clip(2, 240, 320, channels)
     result = resize(clip, *target)
     assert result.is_contiguous()
-    assert_same_but_for_one_level(result, pillow_resize(clip, *target))
+    assert_within_one_level(result, pillow_resize(clip, *target))
 
 
 @given(*[st.integers(1, 40)] * 4, st.integers(1, 3))
@@ -71,15 +71,15 @@ def test_resize_equals_pillow_at_odd_sizes(height, width, new_height, new_width,
     clip = noise_clip(frames, height, width)
     result = resize(clip, new_height, new_width)
     assert result.is_contiguous()
-    assert_same_but_for_one_level(result, pillow_resize(clip, new_height, new_width))
+    assert_within_one_level(result, pillow_resize(clip, new_height, new_width))
 
 
-def test_resize_of_a_crop_sees_nothing_outside_the_box():
+def test_resize_of_a_crop_ignores_pixels_outside_the_box():
     clip = noise_clip(2, 120, 160)
     box = Box(11, 23, 77, 91)
     result = resize(crop(clip, box), 40, 40)
     cut = clip[:, 11 : 11 + 77, 23 : 23 + 91].clone()
-    assert_same_but_for_one_level(result, pillow_resize(cut, 40, 40))
+    assert_within_one_level(result, pillow_resize(cut, 40, 40))
 
 
 def test_resize_to_the_same_size_copies_nothing():
@@ -94,7 +94,7 @@ def test_a_flip_mirrors_columns_and_nothing_else():
     assert flipped.is_contiguous()
 
 
-def test_a_flip_turns_the_horizontal_motion_of_flow_round():
+def test_a_flip_negates_horizontal_motion():
     x = torch.tensor([0, 1, 100, 128, 200, 255], dtype=torch.uint8)
     clip = torch.stack([x, x], dim=-1)[None, None]
     flipped = horizontal_flip(clip)[0, 0].flip(0)
@@ -103,11 +103,11 @@ def test_a_flip_turns_the_horizontal_motion_of_flow_round():
 
 
 @given(sides, sides, seeds)
-def test_a_random_resized_crop_lies_inside(height, width, seed):
+def test_random_resized_crops_are_inside(height, width, seed):
     assert_inside(random_resized_crop_box(height, width, clip_rng(seed, 0, 0)), height, width)
 
 
-def test_random_resized_crops_have_the_stated_areas_and_shapes():
+def test_random_resized_crops_have_the_documented_areas_and_shapes():
     boxes = [random_resized_crop_box(240, 320, clip_rng(0, 0, i)) for i in range(2000)]
     areas = np.array([box.height * box.width for box in boxes]) / (240 * 320)
     ratios = np.array([box.width / box.height for box in boxes])
@@ -118,7 +118,7 @@ def test_random_resized_crops_have_the_stated_areas_and_shapes():
     assert {box.top for box in boxes} >= set(range(100))
 
 
-def test_a_frame_that_no_box_fits_gets_the_largest_allowed_centre():
+def test_the_fallback_is_the_largest_allowed_central_box():
     rng = clip_rng(0, 0, 0)
     wide = random_resized_crop_box(30, 3000, rng, area=(0.9, 1.0))
     assert wide == Box(0, 1480, 30, 40)
@@ -127,7 +127,7 @@ def test_a_frame_that_no_box_fits_gets_the_largest_allowed_centre():
 
 
 @given(sides, sides, seeds, st.data())
-def test_square_crops_lie_inside(height, width, seed, data):
+def test_square_crops_are_inside(height, width, seed, data):
     size = data.draw(st.integers(1, min(height, width)))
     rng = clip_rng(seed, 0, 0)
     for box in (random_crop_box(height, width, size, rng), center_crop_box(height, width, size)):
@@ -138,9 +138,9 @@ def test_square_crops_lie_inside(height, width, seed, data):
     assert_inside(multi_scale_crop_box(height, width, size, rng), height, width)
 
 
-def test_multi_scale_crops_take_all_neighbouring_scales_and_five_places():
+def test_multi_scale_crops_use_all_neighboring_scales_and_five_positions():
     boxes = {multi_scale_crop_box(182, 242, 160, clip_rng(0, 0, i)) for i in range(3000)}
-    lengths = [182, 160, 136, 120]  # 159.25 is near enough to 160 to need no resampling
+    lengths = [182, 160, 136, 120]  # 159.25 is close enough to 160 to avoid resampling
     pairs = {(a, b) for i, a in enumerate(lengths) for j, b in enumerate(lengths) if abs(i - j) < 2}
     assert {(box.height, box.width) for box in boxes} == pairs
     squares = {(box.top, box.left) for box in boxes if (box.height, box.width) == (160, 160)}
@@ -148,7 +148,7 @@ def test_multi_scale_crops_take_all_neighbouring_scales_and_five_places():
 
 
 @pytest.mark.parametrize("size", [0, 41])
-def test_a_square_that_does_not_fit_is_refused(size):
+def test_a_square_that_does_not_fit_is_an_error(size):
     with pytest.raises(ValueError, match=f"square of {size} px does not fit .* 40x50"):
         center_crop_box(40, 50, size)
     with pytest.raises(ValueError, match="does not fit"):
@@ -210,9 +210,9 @@ def test_half_of_the_clips_are_flipped():
     assert 160 < flipped < 240
 
 
-def test_the_test_crop_is_the_centre_of_the_resized_frame():
+def test_the_test_crop_is_the_center_of_the_resized_frame():
     clip = noise_clip(2, 96, 128)
     result = transforms.test_transform(PREP)(clip)
     expected = pillow_resize(clip, 45, 60)[:, 2:42, 10:50]
     assert result.is_contiguous()
-    assert_same_but_for_one_level(result, expected)
+    assert_within_one_level(result, expected)

@@ -1,4 +1,4 @@
-"""Hostile videos for tests: broken, cut short, odd or lying, one of each kind."""
+"""Hostile videos for tests: broken, cut off, unusual, or with wrong headers."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ Maker = Callable[[Path], Any]
 
 
 def whole(name: str = "a.avi", **arguments: Any) -> bytes:
-    """Return the bytes of a sound video of 20 frames with key pictures 0 and 10."""
+    """Return the bytes of a sound video of 20 frames with key frames 0 and 10."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / name
         return write_video(path, FRAMES, **{"gop": 10} | arguments).read_bytes()
 
 
 def packets_of(data: bytes) -> list[tuple[int, int]]:
-    """Return position and size of each packet of an AVI or MP4 file."""
+    """Return the position and size of each packet of an AVI or MP4 file."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "a"
         path.write_bytes(data)
@@ -46,29 +46,29 @@ def packets_of(data: bytes) -> list[tuple[int, int]]:
             return sorted((p.pos or 0, p.size) for p in packets)
 
 
-def cut(place: str, data: bytes) -> bytes:
-    """Return a video cut off in mid header, packet, index, or right before the end."""
+def cut(part: str, data: bytes) -> bytes:
+    """Return a video cut off in the middle of its header, index or "packetN", or near its end."""
     packets = packets_of(data)
-    if place.startswith("packet"):
-        start, size = packets[int(place.removeprefix("packet"))]
+    if part.startswith("packet"):
+        start, size = packets[int(part.removeprefix("packet"))]
         return data[: start + size // 2]
     end = sum(packets[-1])
-    places = {"header": packets[0][0] // 2, "index": (end + len(data)) // 2, "end": len(data) - 3}
-    return data[: places[place]]
+    lengths = {"header": packets[0][0] // 2, "index": (end + len(data)) // 2, "end": len(data) - 3}
+    return data[: lengths[part]]
 
 
-def cutter(place: str, name: str = "a.avi", **arguments: Any) -> Maker:
-    """Make a maker of a video that is cut off."""
-    return lambda path: path.write_bytes(cut(place, whole(name, **arguments)))
+def cutter(part: str, name: str = "a.avi", **arguments: Any) -> Maker:
+    """Return a function that writes a video that is cut off."""
+    return lambda path: path.write_bytes(cut(part, whole(name, **arguments)))
 
 
 def video(num_frames: int = FRAMES, **arguments: Any) -> Maker:
-    """Make a maker of a video that is sound."""
+    """Return a function that writes a sound video."""
     return lambda path: write_video(path, num_frames, **arguments)
 
 
 def titled(path: Path) -> None:
-    """Write a video whose title is no UTF-8."""
+    """Write a video whose title is not UTF-8."""
     write_video(path, FRAMES)
     with av.open(str(path)) as old, av.open(str(path.with_suffix(".new.avi")), "w") as new:
         new.metadata["title"] = "TITLE"
@@ -82,8 +82,8 @@ def titled(path: Path) -> None:
     path.write_bytes(data.replace(b"TITLE", b"\xff\xfe\x80\xc3\xff"))
 
 
-def promising(count: int) -> Maker:
-    """Make a maker of an AVI whose header says that it has so many frames."""
+def declaring_frames(count: int) -> Maker:
+    """Return a function that writes an AVI whose header declares `count` frames."""
 
     def make(path: Path) -> None:
         data = bytearray(whole())
@@ -95,8 +95,8 @@ def promising(count: int) -> Maker:
     return make
 
 
-def declaring(width: int, height: int) -> Maker:
-    """Make a maker of an AVI whose headers declare a size that its pictures do not have."""
+def declaring_size(width: int, height: int) -> Maker:
+    """Return a function that writes an AVI whose headers declare a wrong frame size."""
 
     def make(path: Path) -> None:
         data = bytearray(whole())
@@ -107,20 +107,20 @@ def declaring(width: int, height: int) -> Maker:
     return make
 
 
-def huge_pictures(path: Path) -> None:
-    """Write an MJPEG video of few bytes whose pictures say that they are 60000 pixels wide."""
+def huge_frames(path: Path) -> None:
+    """Write a small MJPEG video whose frames declare to be 60000 x 60000."""
     source = write_video(path.with_name("small.avi"), 3, codec="mjpeg", pix_fmt="yuvj420p")
     data = bytearray(source.read_bytes())
     source.unlink()
-    at = data.find(b"\xff\xc0")
-    while at >= 0:
-        struct.pack_into(">HH", data, at + 5, 60000, 60000)
-        at = data.find(b"\xff\xc0", at + 2)
+    start = data.find(b"\xff\xc0")
+    while start >= 0:
+        struct.pack_into(">HH", data, start + 5, 60000, 60000)
+        start = data.find(b"\xff\xc0", start + 2)
     path.write_bytes(data)
 
 
-def large_pictures(path: Path) -> None:
-    """Write a video of a few kilobytes whose pictures really are 5900 x 5900."""
+def large_frames(path: Path) -> None:
+    """Write a video of a few kilobytes whose frames really are 5900 x 5900."""
     still = BytesIO()
     Image.new("L", (5900, 5900)).save(still, "PNG")
     source = write_video(path.with_name("small.avi"), 3, codec="png", pix_fmt="gray")
@@ -129,28 +129,28 @@ def large_pictures(path: Path) -> None:
 
 
 def large_jpeg(path: Path) -> None:
-    """Write a folder whose frames are small files and large pictures."""
+    """Write a folder of small files that are frames of 5900 x 5900."""
     write_frames(path, 2)
     for number in (1, 2):
         Image.new("L", (5900, 5900)).save(path / f"walk-{number:04d}.jpg")
 
 
 def pipe_frame(path: Path) -> None:
-    """Write a folder of frames, one of which is a pipe that nobody writes to."""
+    """Write a folder of frames, one of which is a pipe without a writer."""
     frame = write_frames(path, 3) / "walk-0001.jpg"
     frame.unlink()
     os.mkfifo(frame)
 
 
 def image(path: Path) -> None:
-    """Write one JPEG under a video's name."""
+    """Write a JPEG with a video's suffix."""
     frames = write_frames(path.with_name("frames"), 1)
     (frames / "walk-0001.jpg").rename(path)
     frames.rmdir()
 
 
 def zeroed(path: Path) -> None:
-    """Write a video whose first key packet is zeros, behind a sound header."""
+    """Write a video with a sound header whose first key packet is all zeros."""
     source = path.with_name("plain.avi")
     source.write_bytes(whole("a.avi"))
     rewrite_packets(source, path, lambda packets: [bytes(len(packets[0])), *packets[1:]])
@@ -189,10 +189,10 @@ CASES: dict[str, Maker] = {
     "zeros.avi": lambda path: path.write_bytes(bytes(50_000)),
     "empty.avi": Path.touch,
     "title.avi": titled,
-    "promises-10x.avi": promising(200),
-    "promises-half.avi": promising(10),
-    "promises-none.avi": promising(0),
-    "promises-all.avi": promising(0xFFFFFFFF),
+    "declares-10x.avi": declaring_frames(200),
+    "declares-half.avi": declaring_frames(10),
+    "declares-none.avi": declaring_frames(0),
+    "declares-max.avi": declaring_frames(0xFFFFFFFF),
     "b-frames.avi": video(b_frames=2),
     "open-gop.mp4": video(**X264, options={"x264-params": "open-gop=1"}),
     "uneven.mp4": video(**X264, times=[2 * i + i * i // 3 for i in range(FRAMES)]),
@@ -200,12 +200,12 @@ CASES: dict[str, Maker] = {
     "odd.mp4": video(size=(51, 67), pix_fmt="yuv444p", codec="libx264"),
     "odd.avi": video(size=(51, 67)),
     "422.mkv": video(codec="libx264", pix_fmt="yuv422p"),
-    "grey.mkv": video(codec="ffv1", pix_fmt="gray"),
+    "gray.mkv": video(codec="ffv1", pix_fmt="gray"),
     "10-bit.mkv": video(codec="libx264", pix_fmt="yuv420p10le"),
-    "declares-60000.avi": declaring(60000, 60000),
-    "declares-0.avi": declaring(0, 0),
-    "huge.avi": huge_pictures,
-    "large.avi": large_pictures,
+    "declares-60000.avi": declaring_size(60000, 60000),
+    "declares-0.avi": declaring_size(0, 0),
+    "huge.avi": huge_frames,
+    "large.avi": large_frames,
     "zeroed.avi": zeroed,
     "undecodable.avi": write_undecodable,
     "  two  spaces .avi": video(),

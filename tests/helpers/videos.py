@@ -1,7 +1,7 @@
-"""Small videos for tests. Every frame shows its own number in a bar code that survives compression.
+"""Small videos for tests. Each frame shows its number as a bar code that survives compression.
 
-The upper half of a frame is ten blocks, black or white: the bits of the number, the lowest at the
-left. The lower half is a texture that moves, so that a picture decoded from wrong references shows.
+The upper half of a frame is ten black or white blocks: the bits of the number, the lowest bit on
+the left. The lower half is a moving texture, in which wrong reference frames would show.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def picture(number: int, *, height: int = 64, width: int = 80) -> NDArray[np.uin
     texture = 128 + 90 * np.sin((columns + 3 * number) / 5) * np.cos((rows - 2 * number) / 4)
     image = np.stack([texture, texture * 0.7 + 20, 255 - texture], -1).astype(np.uint8)
     bits = [number >> bit & 1 for bit in range(BITS)]
-    for place, bit in enumerate(bits):
-        left, right = width * place // BITS, width * (place + 1) // BITS
+    for index, bit in enumerate(bits):
+        left, right = width * index // BITS, width * (index + 1) // BITS
         image[: height // 2, left:right] = 255 * bit
     return image
 
@@ -36,8 +36,8 @@ def number_of(image: Any) -> int:
     pixels = np.asarray(image, np.float32)
     height, width = pixels.shape[:2]
     row = pixels[height // 8 : height * 3 // 8].mean((0, 2))
-    centres = [(2 * bit + 1) * width // (2 * BITS) for bit in range(BITS)]
-    return sum(int(row[centre] > 128) << bit for bit, centre in enumerate(centres))
+    centers = [(2 * bit + 1) * width // (2 * BITS) for bit in range(BITS)]
+    return sum(int(row[center] > 128) << bit for bit, center in enumerate(centers))
 
 
 def write_video(
@@ -55,21 +55,21 @@ def write_video(
     options: dict[str, str] | None = None,
     container_options: dict[str, str] | None = None,
 ) -> Path:
-    """Write frames 0, 1, ... to a video file, whose format follows the name, and return its path.
+    """Write frames 0, 1, ... to a video file in the format of its suffix, and return its path.
 
     Args:
-        path: Where to.
-        num_frames: How many.
+        path: The file.
+        num_frames: Number of frames.
         codec: An FFmpeg encoder.
-        pix_fmt: An FFmpeg pixel format that the encoder takes.
+        pix_fmt: An FFmpeg pixel format that the encoder supports.
         size: Height and width in pixels.
-        gop: Frames from one key picture to the next.
-        b_frames: B pictures between two others.
-        fps: Frames a second; also the unit of `times`.
-        times: When each frame is shown; 0, 1, ... by default.
-        rotation: Degrees that a player is to turn the picture counterclockwise.
+        gop: Distance of key frames.
+        b_frames: B-frames between two other frames.
+        fps: Frames per second; also the unit of `times`.
+        times: Presentation time of each frame; 0, 1, ... by default.
+        rotation: Counterclockwise rotation for display, in degrees.
         options: More options of the encoder.
-        container_options: Options of the format.
+        container_options: Options of the container format.
     """
     with av.open(str(path), "w", options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=fps, options={"threads": "1", **(options or {})})
@@ -91,42 +91,42 @@ def write_video(
 def rewrite_packets(
     source: Path, target: Path, change: Callable[[list[bytes]], Iterable[bytes]]
 ) -> Path:
-    """Copy a video without decoding: `change` maps its packets' bytes to those to be written.
+    """Copy a video without decoding; `change` maps the bytes of its packets to new packets.
 
-    Packets of the copy are one frame apart in decoding order, as AVI keeps them.
+    Packets of the copy are one frame apart in decoding order, as in AVI.
     """
     with av.open(str(source)) as old, av.open(str(target), "w") as new:
         stream = old.streams.video[0]
         copy = new.add_stream_from_template(stream)
         packets = [packet for packet in old.demux(stream) if packet.size]
         keys = {bytes(packet) for packet in packets if packet.is_keyframe}
-        for place, data in enumerate(change([bytes(packet) for packet in packets])):
+        for number, data in enumerate(change([bytes(packet) for packet in packets])):
             packet = av.Packet(data)
             packet.stream = copy
             packet.time_base = stream.time_base
-            packet.pts = packet.dts = place
+            packet.pts = packet.dts = number
             packet.is_keyframe = any(data.endswith(key[-64:]) for key in keys)
             new.mux(packet)
     return target
 
 
 VOP = b"\x00\x00\x01\xb6"
-# A picture that says "show the last one again": type P, no second, 5 bits of time, not coded.
+# A frame that repeats the last one: type P, no second, 5 bits of time, not coded.
 EMPTY_VOP = VOP + bytes([0b01010000, 0b01011111])
 
 
 def vop_type(packet: bytes) -> int:
-    """Return 0, 1 or 2 for the I, P or B picture in an MPEG-4 packet."""
+    """Return the type of the frame in an MPEG-4 packet: 0 for I, 1 for P, 2 for B."""
     return packet[packet.index(VOP) + 4] >> 6
 
 
 def pack(packets: Sequence[bytes]) -> Iterator[bytes]:
-    """Pack an MPEG-4 stream with B pictures as XviD and DivX do.
+    """Pack an MPEG-4 stream with B-frames as XviD and DivX do.
 
-    A picture that others lean on travels in one packet with the first B picture behind it, and an
-    empty picture fills the place that is left.
+    A reference frame shares a packet with the first B-frame after it, and an empty frame takes that
+    frame's place.
     """
-    note = b"\x00\x00\x01\xb2DivX503b1393p"
+    marker = b"\x00\x00\x01\xb2DivX503b1393p"
     group: list[bytes] = []
 
     def flush() -> Iterator[bytes]:
@@ -142,12 +142,12 @@ def pack(packets: Sequence[bytes]) -> Iterator[bytes]:
             yield from flush()
             group.clear()
         at = min(i for i in (packet.find(VOP), packet.find(b"\x00\x00\x01\xb3")) if i >= 0)
-        group.append(packet[:at] + note + packet[at:] if vop_type(packet) == 0 else packet)
+        group.append(packet[:at] + marker + packet[at:] if vop_type(packet) == 0 else packet)
     yield from flush()
 
 
 def write_frames(folder: Path, count: int = 12, *, stem: str = "walk") -> Path:
-    """Write JPEG frames, the last first, to a folder that they are the only thing in."""
+    """Write JPEG frames to a new folder, the last one first."""
     folder.mkdir()
     for number in reversed(range(count)):
         image = Image.fromarray(picture(number))
@@ -156,7 +156,7 @@ def write_frames(folder: Path, count: int = 12, *, stem: str = "walk") -> Path:
 
 
 def write_audio(path: Path) -> None:
-    """Write a file that has sound and no picture."""
+    """Write a file with audio only."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=16000, layout="mono")
         frame = av.AudioFrame.from_ndarray(
@@ -168,7 +168,7 @@ def write_audio(path: Path) -> None:
 
 
 def write_header_only(path: Path) -> None:
-    """Write a video of no frames."""
+    """Write a video without frames."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=25)
         stream.width, stream.height, stream.pix_fmt = 80, 64, "yuv420p"
@@ -182,11 +182,11 @@ def write_undecodable(path: Path) -> None:
 
 
 def write_broken_jpeg(path: Path) -> None:
-    """Write a folder of frames, the first of which is cut off."""
+    """Write a folder of frames whose first frame is cut off."""
     first = write_frames(path, 3) / "walk-0001.jpg"
     first.write_bytes(first.read_bytes()[:200])
 
 
 def write_unnumbered_frame(path: Path) -> None:
-    """Write a folder of frames, one of which has no number."""
+    """Write a folder of frames with one that has no number."""
     (write_frames(path, 3) / "walk-0002.jpg").rename(path / "cover.jpg")

@@ -28,7 +28,7 @@ from p3d.errors import UserError
 from p3d.prepare.flow import write_flow
 from p3d.report.page import write_run_report
 from p3d.report.record import read_predictions, read_run
-from p3d.video.flow_file import FlowNote
+from p3d.video.flow_file import FlowInfo
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install 'p3d[report]'")
 
@@ -241,7 +241,7 @@ class Drift:
     """Optical flow to the right at every pixel."""
 
     num_frames, height, width, fps = 6, 30, 40, 25.0
-    flow = FlowNote(30, (30, 40))
+    flow = FlowInfo(30, (30, 40))
 
     def read(self, indices: Sequence[int]) -> torch.Tensor:
         flow = torch.full((len(indices), self.height, self.width, 2), 128, dtype=torch.uint8)

@@ -17,8 +17,8 @@ from PIL import Image
 
 from p3d.run_folder import LOG_FILE, read_log
 from p3d.training.log import RunLog
-from p3d.video.flow_file import quantise
-from p3d.video.thumbnails import flow_colours
+from p3d.video.flow_file import quantize
+from p3d.video.thumbnails import flow_colors
 
 
 def steps(folder: Path) -> list[int]:
@@ -221,7 +221,7 @@ def test_the_colour_of_flow_tells_direction_and_speed() -> None:
     turns = np.linspace(0, 2 * np.pi, 7)[:6]  # red, yellow, green, cyan, blue, magenta
     motion = np.stack([np.cos(turns), np.sin(turns)], -1).astype(np.float32) * 19
     pure = [(255, 0, 0), (255, 255, 0), (0, 255, 0), (0, 255, 255), (0, 0, 255), (255, 0, 255)]
-    assert np.abs(flow_colours(quantise(motion)).astype(int) - pure).max() <= 4
-    slow = flow_colours(quantise(np.concatenate([motion, motion / 2])))[6:]
+    assert np.abs(flow_colors(quantize(motion)).astype(int) - pure).max() <= 4
+    slow = flow_colors(quantize(np.concatenate([motion, motion / 2])))[6:]
     assert np.abs(slow.astype(int) - (np.array(pure) + 255) / 2).max() <= 6
-    assert (flow_colours(np.full((3, 2), 128, np.uint8)) == 255).all()
+    assert (flow_colors(np.full((3, 2), 128, np.uint8)) == 255).all()

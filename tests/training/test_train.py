@@ -275,7 +275,7 @@ def test_fine_tunes_from_weights_with_a_new_classifier(
     recipe = replace(TINY, epochs=1, batch_size=4, lr=1e-9, norms="freeze-all")
     started = options(folders, tmp_path / "run", recipe, weights=finished / BEST)
     assert run(started) == 0
-    assert "the model's own of 2 is kept" in capsys.readouterr().out
+    assert "the model keeps its own of 2" in capsys.readouterr().out
     tuned, before = load_model(tmp_path / "run" / BEST), load_model(finished / BEST)
     assert tuned.class_names == ("MoveLeft", "MoveRight")
     torch.testing.assert_close(

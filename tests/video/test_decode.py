@@ -1,4 +1,4 @@
-"""Frames are the right ones, and a broken video is one clear error."""
+"""Frames are exact, and a broken video is one clear error."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from helpers.hostile import cut, whole
 from helpers.videos import (
     EMPTY_VOP,
     number_of,
@@ -49,11 +50,11 @@ STREAMS: dict[str, dict[str, Any]] = {
     "mpeg4-b.mp4": {"b_frames": 2},
     "mpeg4-b.m4v": {"b_frames": 2},
     "h264.mp4": X264,
-    "h264.avi": X264,  # the timestamps of AVI are in decoding order
+    "h264.avi": X264,  # AVI timestamps are in decoding order
     "h264.h264": X264,  # no timestamps, no seeking
     "h264-open-gop.mp4": {**X264, "options": {"x264-params": "open-gop=1"}},
     "h264-open-gop.ts": {**X264, "options": {"x264-params": "open-gop=1"}},
-    "h264-no-key-pictures.ts": {**X264, "options": {"x264-params": "intra-refresh=1"}},
+    "h264-no-key-frames.ts": {**X264, "options": {"x264-params": "intra-refresh=1"}},
     "h264-uneven.mp4": {**X264, "times": UNEVEN},
     "h264-uneven.mkv": {**X264, "times": UNEVEN},
     "h264-late.mkv": {**X264, "times": LATE},
@@ -74,14 +75,14 @@ STREAMS: dict[str, dict[str, Any]] = {
 
 
 def decode_all(path: Path) -> NDArray[np.uint8]:
-    """Return every frame of a file by PyAV's own loop."""
+    """Return all frames of a file, decoded by PyAV's own loop."""
     with av.open(str(path)) as container:
         frames = container.decode(video=0)
         return np.stack([frame.to_ndarray(format="rgb24") for frame in frames])
 
 
 def assert_exact(path: Path, *, step: int = 1, length: int = 3) -> None:
-    """Check frames from every start against a decode of the whole file."""
+    """Compare clips from every `step`th frame with a decode of the whole file."""
     expected = decode_all(path)
     with open_video(path) as video:
         assert video.num_frames == len(expected)
@@ -100,7 +101,7 @@ def write_encodable(path: Path, **arguments: Any) -> Path:
 
 @pytest.fixture(scope="module")
 def avi(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An AVI file as UCF101 has them, with B pictures."""
+    """An AVI file like those of UCF101, with B-frames."""
     return write_video(tmp_path_factory.mktemp("avi") / "walk.avi", NUM_FRAMES, b_frames=2)
 
 
@@ -113,18 +114,18 @@ def test_frames_equal_a_full_decode_from_every_start(name: str, tmp_path: Path) 
 
 
 PACKETS: dict[str, Callable[[list[bytes]], Any]] = {
-    "two pictures a packet": pack,
+    "two frames per packet": pack,
     "frames not coded": lambda packets: [*packets[:7], EMPTY_VOP, *packets[7:], EMPTY_VOP],
-    "first key picture lost": lambda packets: packets[1:],
-    "starts with a B picture's packet": lambda packets: [packets[0], *packets[2:]],
+    "first key frame lost": lambda packets: packets[1:],
+    "starts with a B-frame": lambda packets: [packets[0], *packets[2:]],
 }
 
 
 @pytest.mark.parametrize("change", PACKETS.values(), ids=PACKETS)
-def test_odd_mpeg4_streams_equal_a_full_decode(
+def test_irregular_mpeg4_streams_equal_a_full_decode(
     change: Callable[[list[bytes]], Any], avi: Path, tmp_path: Path
 ) -> None:
-    path = rewrite_packets(avi, tmp_path / "odd.avi", change)
+    path = rewrite_packets(avi, tmp_path / "irregular.avi", change)
     assert_exact(path)
 
 
@@ -139,7 +140,7 @@ def test_a_packed_stream_keeps_all_its_frames(avi: Path, tmp_path: Path) -> None
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_any_order_with_repeats(avi: Path, indices: list[int]) -> None:
+def test_frames_are_read_in_any_order_with_repeats(avi: Path, indices: list[int]) -> None:
     clip = read_clip(avi, indices)
     assert clip.shape == (len(indices), 64, 80, 3)
     assert clip.dtype == torch.uint8
@@ -154,7 +155,7 @@ def test_several_reads_of_one_open_file(avi: Path) -> None:
 
 
 @pytest.mark.parametrize("outside", [-1, NUM_FRAMES])
-def test_a_number_out_of_range_is_an_index_error(avi: Path, outside: int) -> None:
+def test_a_frame_number_out_of_range_is_an_index_error(avi: Path, outside: int) -> None:
     with pytest.raises(IndexError, match=rf"frame {outside} is not in \[0, 30\)"):
         read_clip(avi, [0, outside])
 
@@ -165,26 +166,32 @@ def test_few_frames_are_decoded_to_reach_one(avi: Path, monkeypatch: pytest.Monk
     with open_video(avi) as video:
         monkeypatch.setattr(video_file, "decode", lambda *a: decoded.append(a) or original(*a))
         video.read([25])
-    assert len(decoded) <= 5  # key picture 24, and what the decoder holds back
+    assert len(decoded) <= 5  # key frame 24, and what the decoder holds back
 
 
-def test_a_changed_file_is_indexed_anew(tmp_path: Path) -> None:
+def test_a_file_is_indexed_once_until_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    indexed = []
+    original = video_file.build_index
+    monkeypatch.setattr(video_file, "build_index", lambda *a: indexed.append(a) or original(*a))
     path = write_video(tmp_path / "a.avi", 10)
-    with open_video(path) as video:
-        assert video.num_frames == 10
+    for _ in range(2):
+        with open_video(path) as video:
+            assert video.num_frames == 10
+    assert len(indexed) == 1
     write_video(path, 14)
     with open_video(path) as video:
         assert video.num_frames == 14
 
 
-def test_the_index_cache_forgets_the_one_unused_longest() -> None:
-    cache = video_file.IndexCache(max_files=2)
-    a, b, c = (("abc"[i], 0, 0) for i in range(3))
-    for key in (a, b):
-        cache.put(key, key)  # type: ignore[arg-type]
-    cache.get(a)
-    cache.put(c, c)  # type: ignore[arg-type]
-    assert [cache.get(key) is None for key in (a, b, c)] == [False, True, False]
+def test_a_damaged_file_reads_the_same_every_time(tmp_path: Path) -> None:
+    path = tmp_path / "a.avi"
+    path.write_bytes(cut("packet15", whole(b_frames=2)))
+    expected = decode_all(path)
+    for _ in range(2):
+        with open_video(path) as video:
+            np.testing.assert_array_equal(video.read(range(video.num_frames)), expected)
 
 
 @pytest.mark.parametrize("fps", [25, 12])
@@ -219,7 +226,7 @@ def test_pixel_formats(codec: str, pix_fmt: str, size: tuple[int, int], tmp_path
     assert number_of(read_clip(path, [21])[0]) == 21
 
 
-def test_a_stream_that_changes_size_is_scaled_to_its_first(tmp_path: Path) -> None:
+def test_a_stream_that_changes_size_is_scaled_to_its_first_frame(tmp_path: Path) -> None:
     mjpeg = {"codec": "mjpeg", "pix_fmt": "yuvj420p"}
     small = write_video(tmp_path / "small.avi", 5, **mjpeg)
     large = write_video(tmp_path / "large.avi", 9, size=(128, 160), **mjpeg)
@@ -232,7 +239,7 @@ def test_a_stream_that_changes_size_is_scaled_to_its_first(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", ["a:b.avi", "http:x.avi", "100%03d.avi", "-i ü 走.avi"])
-def test_odd_file_names(name: str, avi: Path, tmp_path: Path) -> None:
+def test_unusual_file_names(name: str, avi: Path, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(avi.read_bytes())
     assert number_of(read_clip(path, [7])[0]) == 7
@@ -240,8 +247,8 @@ def test_odd_file_names(name: str, avi: Path, tmp_path: Path) -> None:
 
 def test_a_folder_of_frames_reads_like_a_video(tmp_path: Path) -> None:
     folder = write_frames(tmp_path / "walk")
-    (folder / "walk.avi").write_bytes(b"beside the frames")
-    (folder / "._walk-0001.jpg").write_bytes(b"what macOS leaves")
+    (folder / "walk.avi").write_bytes(b"not a frame")
+    (folder / "._walk-0001.jpg").write_bytes(b"metadata of macOS")
     with open_video(folder) as video:
         assert (video.num_frames, video.height, video.width, video.fps) == (12, 64, 80, 25.0)
         clip = video.read([11, 0, 0, 5])
@@ -249,7 +256,7 @@ def test_a_folder_of_frames_reads_like_a_video(tmp_path: Path) -> None:
     assert [number_of(frame) for frame in clip] == [11, 0, 0, 5]
 
 
-def test_frames_are_in_order_of_number_not_of_name(tmp_path: Path) -> None:
+def test_frames_are_ordered_by_number_not_name(tmp_path: Path) -> None:
     folder = tmp_path / "walk"
     folder.mkdir()
     for number in (2, 10, 1):
@@ -257,7 +264,7 @@ def test_frames_are_in_order_of_number_not_of_name(tmp_path: Path) -> None:
     assert [number_of(frame) for frame in read_clip(folder, range(3))] == [1, 2, 10]
 
 
-def test_grey_frames_are_made_rgb(tmp_path: Path) -> None:
+def test_gray_frames_become_rgb(tmp_path: Path) -> None:
     folder = tmp_path / "walk"
     folder.mkdir()
     Image.fromarray(picture(5)).convert("L").save(folder / "f1.jpg")
@@ -292,7 +299,10 @@ HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "pipe.avi": (os.mkfifo, "neither a file nor a folder"),
     "no-frames": (lambda path: path.mkdir(), r"a folder without frames \(JPEG or PNG files\)"),
     "broken-jpeg": (write_broken_jpeg, r"walk-0001.jpg cannot be read \(.+\)"),
-    "unnumbered": (write_unnumbered_frame, "no frame number ends the name of cover.jpg"),
+    "unnumbered": (
+        write_unnumbered_frame,
+        "the name of cover.jpg does not end with a frame number",
+    ),
 }
 
 
@@ -307,9 +317,9 @@ def test_a_broken_video_is_one_clear_line(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(
-    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read every file"
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root can read every file"
 )
-def test_no_permission_is_one_clear_line(avi: Path, tmp_path: Path) -> None:
+def test_a_missing_permission_is_one_clear_line(avi: Path, tmp_path: Path) -> None:
     path = tmp_path / "secret.avi"
     path.write_bytes(avi.read_bytes())
     path.chmod(0)
@@ -317,7 +327,7 @@ def test_no_permission_is_one_clear_line(avi: Path, tmp_path: Path) -> None:
         read_clip(path, [0])
 
 
-def test_a_broken_jpeg_in_mid_folder_spares_the_rest(tmp_path: Path) -> None:
+def test_a_broken_jpeg_does_not_affect_other_frames(tmp_path: Path) -> None:
     folder = write_frames(tmp_path / "walk")
     (folder / "walk-0006.jpg").write_bytes(b"\xff\xd8")
     assert number_of(read_clip(folder, [4])[0]) == 4
@@ -325,16 +335,18 @@ def test_a_broken_jpeg_in_mid_folder_spares_the_rest(tmp_path: Path) -> None:
         read_clip(folder, [4, 5])
 
 
-def test_frames_of_differing_size_are_an_error(tmp_path: Path) -> None:
+def test_frames_of_different_sizes_are_an_error(tmp_path: Path) -> None:
     folder = write_frames(tmp_path / "walk")
     Image.fromarray(picture(5, height=32)).save(folder / "walk-0006.jpg")
-    with pytest.raises(BadVideoError, match=r"walk-0006\.jpg is 80x32, the first frame 80x64"):
+    with pytest.raises(
+        BadVideoError, match=r"walk-0006\.jpg is 80x32, but the first frame is 80x64"
+    ):
         read_clip(folder, range(12))
 
 
 @pytest.mark.parametrize("name", ["a.avi", "a.mkv", "a.ts"])
 @pytest.mark.parametrize("kept", [0.7, 0.85])
-def test_a_file_cut_short_has_the_frames_that_are_left(
+def test_a_file_that_is_cut_off_has_the_remaining_frames(
     name: str, kept: float, tmp_path: Path
 ) -> None:
     path = write_video(tmp_path / name, NUM_FRAMES, **({} if name == "a.avi" else X264))
@@ -344,7 +356,7 @@ def test_a_file_cut_short_has_the_frames_that_are_left(
     with open_video(path) as video:
         assert 1 <= video.num_frames < NUM_FRAMES
         assert video.num_frames == len(left)
-        # The last picture may be half there; what fills the rest is the decoder's affair.
+        # The last frame may be incomplete; how the rest is filled depends on the decoder.
         clip = video.read(range(video.num_frames - 1))
     assert [number_of(frame) for frame in clip] == [number_of(frame) for frame in left[:-1]]
 
@@ -363,7 +375,7 @@ def test_a_frame_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
             video.read([15])
 
 
-def test_ffmpeg_writes_nothing_on_the_terminal(
+def test_ffmpeg_prints_nothing(
     avi: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     data = bytearray(avi.read_bytes())
@@ -380,11 +392,11 @@ def test_ffmpeg_writes_nothing_on_the_terminal(
 REAL = os.environ.get("P3D_REAL_VIDEOS")
 
 
-@pytest.mark.skipif(not REAL, reason="P3D_REAL_VIDEOS names no folder of UCF101 and Weizmann clips")
+@pytest.mark.skipif(not REAL, reason="P3D_REAL_VIDEOS is not set")
 @pytest.mark.parametrize(
     "name",
     [
-        "ucf101/videos/Archery/v_Archery_g03_c03.avi",  # two pictures a packet, one key picture
+        "ucf101/videos/Archery/v_Archery_g03_c03.avi",  # two frames per packet, one key frame
         "ucf101/videos/JavelinThrow/v_JavelinThrow_g22_c01.avi",
         "weizmann/run/daria_run.avi",
     ],
@@ -394,21 +406,21 @@ def test_real_clips_equal_a_full_decode_from_every_start(name: str) -> None:
 
 
 def private_kib() -> int:
-    """Memory that is this process's own, once free memory is given back."""
+    """Return the private memory of this process after freeing what it can."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads Linux's own figures")
-def test_reading_again_and_again_takes_no_more_memory(tmp_path: Path) -> None:
-    """PyAV leaks with each pass that is left before its end, unless it is closed by hand."""
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_repeated_reading_does_not_leak_memory(tmp_path: Path) -> None:
+    """PyAV leaks with each demuxing that is not exhausted, unless it is closed explicitly."""
     path = write_video(tmp_path / "intra.avi", 40, codec="mjpeg", pix_fmt="yuvj420p")
     readings = []
     for _ in range(7):
         for _ in range(60):
             read_clip(path, range(0, 40, 2))
         readings.append(private_kib())
-    # With the leak, 300 more a round: 1500 from the second to the last.
+    # The leak would be 300 KiB per round: 1500 from the second to the last.
     assert readings[-1] - readings[1] < 800, readings

@@ -1,4 +1,4 @@
-"""Optical flow: which way it points, how it is kept, and networks that live on it."""
+"""Optical flow: its direction, its files, and networks that use it."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from p3d.data.loader import TrainLoader, test_loader
 from p3d.data.splits import SplitRule
 from p3d.data.transforms import crop, horizontal_flip
 from p3d.errors import BadVideoError, UserError
-from p3d.prepare.check import check_dataset as look_over
+from p3d.prepare.check import check_dataset
 from p3d.prepare.flow import compute_flow, write_flow
 from p3d.prepare.options import CheckOptions, FlowOptions, FramesOptions
 from p3d.prepare.parallel import parallel_map
 from p3d.preprocessing import AUTHORS_FLOW, IMAGENET
 from p3d.system.files import TEMPORARY
-from p3d.video import flow as flow_module
+from p3d.video import sources
 from p3d.video.decode import open_video, read_clip
 from p3d.video.flow import ComputedFlow
-from p3d.video.flow_file import BOUND, STEP, FlowNote, motion_of, quantise
-from p3d.video.sources import Box, resize
+from p3d.video.flow_file import BOUND, STEP, FlowInfo, motion_of, quantize
+from p3d.video.geometry import Box, resize
 
 cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed: pip install 'p3d[flow]'")
 if not hasattr(cv2, "optflow"):
@@ -52,7 +52,7 @@ FRAMES = 7
 def moving(
     motion: tuple[int, int], frames: int = 3, *, size: tuple[int, int] = (40, 48), seed: int = 0
 ) -> Tensor:
-    """A texture that moves by (x, y) pixels a frame: uint8 (frames, height, width, 3)."""
+    """Return a texture moving by (x, y) pixels per frame: uint8 `(frames, height, width, 3)`."""
     noise = np.random.default_rng(seed).standard_normal((160, 160)).astype(np.float32)
     texture = cv2.GaussianBlur(noise, (0, 0), 2.5)
     texture = np.interp(texture, (texture.min(), texture.max()), (0, 255)).astype(np.uint8)
@@ -64,8 +64,8 @@ def moving(
     return torch.from_numpy(np.repeat(clip[..., None], 3, axis=-1))
 
 
-class Pictures:
-    """A `FrameSource` over frames in memory, which counts what is read."""
+class Frames:
+    """Frames in memory; `asked` collects the frame numbers read."""
 
     fps = 25.0
     flow = None
@@ -81,18 +81,17 @@ class Pictures:
 
 
 def flow_of(frames: Tensor, short_side: int = 256) -> Tensor:
-    flow = ComputedFlow(Pictures(frames), short_side)
+    flow = ComputedFlow(Frames(frames), short_side)
     return flow.read(range(flow.num_frames))
 
 
 def inner_motion(flow: Tensor) -> NDArray[np.float32]:
-    """Median motion (x, y) away from the edges, where texture comes in."""
+    """Return the median motion (x, y), without the edges, where new texture appears."""
     inside = motion_of(flow.numpy())[:, 8:-8, 8:-8]
     return np.median(inside, axis=(0, 1, 2))
 
 
-def write_pictures(path: Path, frames: Tensor) -> Path:
-    """A lossless video file."""
+def write_lossless(path: Path, frames: Tensor) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("ffv1", rate=25, options={"threads": "1"})
@@ -108,12 +107,12 @@ def write_pictures(path: Path, frames: Tensor) -> Path:
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes: what moves to the left and what moves to the right."""
+    """Two classes: textures moving left and textures moving right."""
     root = tmp_path_factory.mktemp("videos")
     for name, motion in MOTIONS.items():
         for group in SPLIT_OF:
             clip = moving(motion, FRAMES, seed=group)
-            write_pictures(root / name / f"{name}_g{group}.avi", clip)
+            write_lossless(root / name / f"{name}_g{group}.avi", clip)
     return root
 
 
@@ -127,26 +126,26 @@ def made(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def options(videos: Path, made: Path, tmp_path: Path) -> FlowOptions:
-    """The same, to be tampered with."""
+    """Copies of both, which a test may change."""
     data = shutil.copytree(videos, tmp_path / "data")
     out = shutil.copytree(made, tmp_path / "out")
     return FlowOptions(DataOptions(data, splits=RULE), out, workers=2)
 
 
-# --- bytes
+# --- stored bytes
 
 
 @given(st.floats(-60, 60, width=32))
-def test_bytes_are_symmetric_and_half_a_step_right(motion: float) -> None:
-    there, back = quantise(np.float32([motion, -motion]))
+def test_bytes_are_symmetric_and_exact_to_half_a_step(motion: float) -> None:
+    there, back = quantize(np.float32([motion, -motion]))
     assert int(there) + int(back) == 256
     if abs(motion) <= BOUND:
         assert abs(float(motion_of(there)) - motion) <= STEP / 2 + 1e-5
     assert 1 <= there <= 255
 
 
-def test_rest_is_128_and_the_bound_is_reached() -> None:
-    assert quantise(np.float32([0, 20, -20, 1])).tolist() == [128, 255, 1, 134]
+def test_no_motion_is_128_and_the_bound_is_reached() -> None:
+    assert quantize(np.float32([0, 20, -20, 1])).tolist() == [128, 255, 1, 134]
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -157,7 +156,7 @@ def test_flipping_flow_twice_changes_nothing(seed: int) -> None:
     assert torch.equal(horizontal_flip(clip)[..., 1], clip[..., 1].flip(2))
 
 
-def test_flow_is_cropped_and_flipped_as_pixels_are() -> None:
+def test_flow_is_cropped_and_flipped_like_pixels() -> None:
     clip = torch.from_numpy(np.random.default_rng(0).integers(1, 256, (2, 8, 10, 2), np.uint8))
     box, mirrored = Box(1, 2, 5, 4), Box(1, 10 - 2 - 4, 5, 4)
     assert torch.equal(horizontal_flip(crop(clip, box)), crop(horizontal_flip(clip), mirrored))
@@ -177,18 +176,18 @@ def test_resizing_keeps_motion_in_pixels_of_the_file() -> None:
 
 
 @pytest.mark.parametrize("motion", [(2, 1), (-1, 2), (0, -2)])
-def test_flow_points_where_things_go(motion: tuple[int, int]) -> None:
+def test_flow_points_in_the_direction_of_motion(motion: tuple[int, int]) -> None:
     np.testing.assert_allclose(inner_motion(flow_of(moving(motion))), motion, atol=0.15)
 
 
 @pytest.mark.parametrize("frames", [1, 2, 5])
-def test_one_frame_fewer_but_never_none(frames: int) -> None:
+def test_flow_has_one_frame_fewer_but_at_least_one(frames: int) -> None:
     flow = flow_of(moving((0, 0), 1).expand(frames, -1, -1, -1))
     assert flow.shape == (max(1, frames - 1), 40, 48, 2)
     assert flow.unique().tolist() == [128]
 
 
-def test_half_the_size_half_the_motion() -> None:
+def test_motion_is_in_pixels_of_the_scaled_frames() -> None:
     frames = moving((4, 2), 2, size=(80, 100))
     assert flow_of(frames, 40).shape == (1, 40, 50, 2)
     np.testing.assert_allclose(inner_motion(flow_of(frames, 40)), (2, 1), atol=0.15)
@@ -199,25 +198,25 @@ def test_a_mirrored_video_has_mirrored_flow() -> None:
     frames = moving((2, 1))
     before = flow_of(frames.flip(2)).int()
     after = horizontal_flip(flow_of(frames)).int()
-    # The method itself runs from left to right, so a mirror does change it a little.
+    # The method itself runs from left to right, so mirroring changes its result slightly.
     assert (before - after).abs().float()[:, 8:-8, 8:-8].mean() < 1
 
 
-def test_only_what_is_wanted_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_frames_that_are_needed_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     frames = moving((1, 0), 5)
     whole = flow_of(frames)
-    pictures = Pictures(frames)
-    flow = ComputedFlow(pictures, 256)
+    source = Frames(frames)
+    flow = ComputedFlow(source, 256)
     assert torch.equal(flow.read([3, 0, 3]), whole[[3, 0, 3]])
-    assert sorted(pictures.asked) == [0, 1, 3, 4]
-    monkeypatch.setattr(flow_module, "_PIECE_BYTES", 1)
+    assert sorted(source.asked) == [0, 1, 3, 4]
+    monkeypatch.setattr(sources, "CHUNK_BYTES", 1)
     assert torch.equal(flow.read(range(4)), whole)
     with pytest.raises(IndexError):
         flow.read([4])
 
 
 @pytest.mark.parametrize("opencv", [None, SimpleNamespace()])
-def test_opencv_is_asked_for(opencv: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_opencv_is_an_error(opencv: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cv2", opencv)
     with pytest.raises(UserError, match=r"optical flow needs OpenCV.* install"):
         flow_of(moving((0, 0)))
@@ -226,7 +225,7 @@ def test_opencv_is_asked_for(opencv: object, monkeypatch: pytest.MonkeyPatch) ->
 # --- preparing
 
 
-def test_the_outcome_is_a_data_set_of_what_is_computed(videos: Path, made: Path) -> None:
+def test_prepared_flow_is_a_data_set_of_the_computed_flow(videos: Path, made: Path) -> None:
     for group, split in SPLIT_OF.items():
         dataset = read_dataset(DataOptions(made), split)  # type: ignore[arg-type]
         assert dataset.class_names == ("left", "right")
@@ -234,26 +233,26 @@ def test_the_outcome_is_a_data_set_of_what_is_computed(videos: Path, made: Path)
             assert record.path == made / split / name / f"{name}_g{group}.mkv"
             assert (record.num_frames, record.fps, record.group) == (FRAMES - 1, 25.0, str(group))
             with open_video(record.path) as video:
-                assert video.flow == FlowNote(256, (40, 48))
+                assert video.flow == FlowInfo(256, (40, 48))
                 clip = video.read(range(FRAMES - 1))
             np.testing.assert_allclose(inner_motion(clip), motion, atol=0.15)
-    pictures = read_clip(videos / "left" / "left_g1.avi", range(FRAMES))
+    frames = read_clip(videos / "left" / "left_g1.avi", range(FRAMES))
     assert torch.equal(
-        read_clip(made / "train/left/left_g1.mkv", range(FRAMES - 1)), flow_of(pictures)
+        read_clip(made / "train/left/left_g1.mkv", range(FRAMES - 1)), flow_of(frames)
     )
 
 
-def test_files_are_read_at_random_and_lose_nothing(made: Path, videos: Path) -> None:
+def test_flow_files_are_lossless_and_read_in_any_order(made: Path, videos: Path) -> None:
     path = made / "train" / "left" / "left_g1.mkv"
     whole = read_clip(path, range(FRAMES - 1))
     assert torch.equal(read_clip(path, [5, 2, 2, 4]), whole[[5, 2, 2, 4]])
-    greys = read_clip(videos / "left" / "left_g1.avi", [3, 4])[..., 0].contiguous().numpy()
-    exact = cv2.optflow.DualTVL1OpticalFlow_create().calc(*greys, None)
+    grays = read_clip(videos / "left" / "left_g1.avi", [3, 4])[..., 0].contiguous().numpy()
+    exact = cv2.optflow.DualTVL1OpticalFlow_create().calc(*grays, None)
     error = np.abs(motion_of(whole[3].numpy()) - exact.clip(-BOUND, BOUND))
     assert error.max() <= STEP / 2 + 1e-5
 
 
-def test_again_keeps_what_is_whole_and_makes_the_rest_anew(options: FlowOptions) -> None:
+def test_a_second_run_keeps_whole_files_and_replaces_others(options: FlowOptions) -> None:
     cut = options.out / "train" / "left" / "left_g1.mkv"
     whole = cut.read_bytes()
     cut.write_bytes(whole[: len(whole) // 2])
@@ -265,12 +264,12 @@ def test_again_keeps_what_is_whole_and_makes_the_rest_anew(options: FlowOptions)
     assert not left_over.exists()
 
 
-def test_another_scale_makes_them_anew_if_it_matters(options: FlowOptions) -> None:
+def test_another_scale_replaces_files_only_if_it_matters(options: FlowOptions) -> None:
     assert compute_flow(replace(options, short_side=40)).kept == 6
     assert compute_flow(replace(options, short_side=24)).written == 6
 
 
-def test_what_is_amiss_is_told(options: FlowOptions, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_of_prepare_flow(options: FlowOptions, capsys: pytest.CaptureFixture[str]) -> None:
     broken = options.data.data / "left" / "left_g3.avi"
     broken.write_bytes(b"no video")
     foreign = options.out / "train" / "left" / "left_g1.mkv"
@@ -290,7 +289,7 @@ def test_what_is_amiss_is_told(options: FlowOptions, capsys: pytest.CaptureFixtu
         replace(options, short_side=8)
 
 
-def test_flow_has_neither_flow_nor_pictures(made: Path, tmp_path: Path) -> None:
+def test_flow_has_no_flow_or_frames_of_its_own(made: Path, tmp_path: Path) -> None:
     from p3d.prepare.frames import extract_frames
 
     again = compute_flow(FlowOptions(DataOptions(made), tmp_path / "flow"))
@@ -300,7 +299,7 @@ def test_flow_has_neither_flow_nor_pictures(made: Path, tmp_path: Path) -> None:
     assert len(frames.broken) == 6
 
 
-def test_ucf101_lists_serve_the_flow(videos: Path, tmp_path: Path) -> None:
+def test_ucf101_lists_are_copied_for_flow(videos: Path, tmp_path: Path) -> None:
     root = tmp_path / "ucf101"
     (root / "ucfTrainTestlist").mkdir(parents=True)
     (root / "ucfTrainTestlist" / "classInd.txt").write_text("1 Run\n")
@@ -315,23 +314,23 @@ def test_ucf101_lists_serve_the_flow(videos: Path, tmp_path: Path) -> None:
     assert record.path == out / "test" / "Run" / "v_Run_g03_c01.mkv"
 
 
-def test_a_flow_set_is_looked_over(made: Path) -> None:
-    report = look_over(CheckOptions(DataOptions(made), frames="all", workers=1))
+def test_a_flow_data_set_passes_the_check(made: Path) -> None:
+    report = check_dataset(CheckOptions(DataOptions(made), frames="all", workers=1))
     assert report.fit
     assert len(report.sound) == 6
 
 
-def test_damaged_flow_is_told(tmp_path: Path) -> None:
-    class Source(Pictures):
+def test_damaged_flow_metadata_is_an_error(tmp_path: Path) -> None:
+    class Source(Frames):
         flow = SimpleNamespace(tags=lambda: {"P3D_FLOW": "nonsense"})
 
     path = tmp_path / "a.mkv"
     write_flow(path, Source(torch.full((3, 16, 16, 2), 128, dtype=torch.uint8)))  # type: ignore[arg-type]
-    with pytest.raises(BadVideoError, match="note on optical flow is damaged"), open_video(path):
+    with pytest.raises(BadVideoError, match="flow metadata is damaged"), open_video(path):
         pass
 
 
-def test_long_work_is_given_up_when_its_results_are_not_wanted() -> None:
+def test_work_stops_when_its_results_are_not_needed() -> None:
     stopping = Event()
     started = time.monotonic()
     results = parallel_map(
@@ -362,12 +361,12 @@ def test_clips_of_flow_have_two_channels(made: Path) -> None:
     assert batch.clips.shape == (2, 3, 4, 16, 16, 2)
 
 
-def test_the_wrong_kind_of_video_is_refused(made: Path, videos: Path) -> None:
-    pictures = read_dataset(DataOptions(videos, splits=RULE), "train")
+def test_the_wrong_kind_of_video_is_an_error(made: Path, videos: Path) -> None:
+    rgb_videos = read_dataset(DataOptions(videos, splits=RULE), "train")
     flow = read_dataset(DataOptions(made), "train")
     rgb = replace(IMAGENET, num_frames=4, resize=(20, 20), crop=16)
     for dataset, prep, words in (
-        (pictures, FLOW, "prepare flow first"),
+        (rgb_videos, FLOW, "prepare flow first"),
         (flow, rgb, "holds optical flow, but the network takes pictures"),
         (flow, replace(FLOW, flow_short_side=32), "prepare it with --short-side 32"),
     ):
@@ -375,12 +374,12 @@ def test_the_wrong_kind_of_video_is_refused(made: Path, videos: Path) -> None:
             TrainLoader(dataset, prep, batch_size=1, seed=0)
         with pytest.raises(UserError, match=words):
             test_loader(dataset, prep, clips=1, batch_size=1)
-    mixed = replace(flow, records=(*flow.records, *pictures.records))
+    mixed = replace(flow, records=(*flow.records, *rgb_videos.records))
     (batch,) = test_loader(mixed, FLOW, clips=1, batch_size=4, on_bad_video="skip")
     assert (len(batch.labels), len(batch.bad)) == (2, 2)
 
 
-def test_a_network_takes_over_the_scale_of_its_data(options: FlowOptions) -> None:
+def test_a_network_takes_the_scale_of_its_data(options: FlowOptions) -> None:
     compute_flow(replace(options, short_side=20))
     dataset = read_dataset(DataOptions(options.out), "train")
     assert with_scale_of(dataset, FLOW).flow_short_side == 20
@@ -400,7 +399,7 @@ def test_train_evaluate_and_predict(
     assert json.loads((tmp_path / "test" / "metrics.json").read_text())["videos"] == 2
     capsys.readouterr()
 
-    # The same scores, whether flow comes from a file or from the pictures.
+    # The scores are the same for flow from a file and flow computed from RGB.
     files = [made / "test" / "left" / "left_g3.mkv", videos / "left" / "left_g3.avi"]
     ask = f"predict --weights {weights} --json --clips 2 --device cpu"
     assert main([*ask.split(), *map(str, files)]) == 0

@@ -1,4 +1,4 @@
-"""Hostile videos: what `prepare check` and training say of each, with no hang and no crash."""
+"""Hostile videos: `prepare check` and training report each one, without a hang or a crash."""
 
 from __future__ import annotations
 
@@ -45,27 +45,27 @@ BROKEN = {
     "zeros.avi": NO_VIDEO,
     "empty.avi": r"the file is empty \(0 bytes\)",
     "huge.avi": "none of its 3 packets decodes",
-    "large.avi": "its pictures are 5900x5900, more than 33,554,432 pixels",
+    "large.avi": "its frames are 5900x5900, more than 33,554,432 pixels",
     "undecodable.avi": "none of its 4 packets decodes",
     "pipe.avi": "neither a file nor a folder",
     "loop.avi": r"cannot be opened \(Too many levels of symbolic links\)",
     "dangling.avi": "no such file or folder",
     "folder.avi": r"a folder without frames \(JPEG or PNG files\)",
     "frames-broken": r"walk-0001\.jpg cannot be read \(.+\)",
-    "frames-large": "its pictures are 5900x5900, more than 33,554,432 pixels",
-    "frames-pipe": r"walk-0001\.jpg is no file that can be read",
+    "frames-large": "its frames are 5900x5900, more than 33,554,432 pixels",
+    "frames-pipe": r"walk-0001\.jpg is not a regular file",
 }
-CUT_OFF = {  # frames that are left, which is said
+CUT_OFF = {  # frames that are left; reported
     "first-key.avi": 1,
     "key.avi": 11,
     "p.avi": 16,
     "b.avi": 16,
     "front-key.mp4": 10,
     "front-p.mp4": 15,
-    "promises-10x.avi": FRAMES,
-    "promises-all.avi": FRAMES,
+    "declares-10x.avi": FRAMES,
+    "declares-max.avi": FRAMES,
 }
-SHORTER = {  # frames that are left, which is not said: nothing in the file tells, or one is too few
+SHORTER = {  # frames that are left; not reported: the file does not show it, or one is missing
     "front-end.mp4": 19,
     "zeroed.avi": 19,
     "cut.mkv": 6,
@@ -79,7 +79,7 @@ LINES = {name: rf".*{re.escape(printable(name))}: {reason}" for name, reason in 
 
 
 class TooLongError(BaseException):
-    """Not an OSError, as `TimeoutError` is: that would pass for a broken video."""
+    """Not an `OSError` like `TimeoutError`, which would count as a broken video."""
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +95,7 @@ def _timeout() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One of each, in a folder with a manifest in UTF-8, for which one name has to be left out."""
+    """All cases in a folder with a manifest, except one whose name is not UTF-8."""
     root = tmp_path_factory.mktemp("hostile")
     for name, make in CASES.items():
         make(root / name)
@@ -120,7 +120,7 @@ def report(request: pytest.FixtureRequest, root: Path) -> CheckReport:
     return check_dataset(CheckOptions(DataOptions(root), frames=request.param))
 
 
-def test_check_tells_the_broken_from_the_cut_off_and_the_sound(report: CheckReport) -> None:
+def test_check_reports_broken_and_cut_off_videos(report: CheckReport) -> None:
     reasons = {facts.record.path.name: facts.reason for facts in report.broken}
     assert reasons.keys() == BROKEN.keys()
     for name, reason in reasons.items():
@@ -134,7 +134,7 @@ def test_check_tells_the_broken_from_the_cut_off_and_the_sound(report: CheckRepo
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_training_skips_the_broken_and_takes_all_others(root: Path, workers: int) -> None:
+def test_training_skips_broken_videos_and_uses_all_others(root: Path, workers: int) -> None:
     batches = load(root, workers=workers, on_bad_video="skip", batch_size=1)
     bad = sorted(line for batch in batches for line in batch.bad)
     assert len(bad) == len(BROKEN), bad
@@ -145,14 +145,14 @@ def test_training_skips_the_broken_and_takes_all_others(root: Path, workers: int
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_training_stops_at_the_broken_with_one_line(root: Path, name: str) -> None:
+def test_training_stops_at_a_broken_video_with_one_line(root: Path, name: str) -> None:
     with pytest.raises(BadVideoError) as caught:
         load(root, "sound.avi", name, workers=0)
     assert re.fullmatch(LINES[name], str(caught.value))
 
 
-def test_a_worker_stops_at_the_broken_with_one_line(root: Path) -> None:
-    """One process for all: the error travels as a value, so the worker goes on."""
+def test_a_worker_reports_a_broken_video_with_one_line(root: Path) -> None:
+    """One worker process for all: it returns the error and goes on."""
     loader = TrainLoader(dataset(root, *BROKEN), SMALL, batch_size=1, seed=0, workers=1)
     seen = set()
     for batch in range(len(BROKEN)):
@@ -160,12 +160,12 @@ def test_a_worker_stops_at_the_broken_with_one_line(root: Path) -> None:
             next(loader.epoch(0, batch))
         seen.add(caught.value.path.name)
         assert re.fullmatch(LINES[caught.value.path.name], str(caught.value))
-        caught.value.__traceback__ = None  # which would keep the loader alive
+        caught.value.__traceback__ = None  # it would keep the loader alive
     assert seen == BROKEN.keys()
 
 
 def test_a_file_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
-    mjpeg = {"codec": "mjpeg", "pix_fmt": "yuvj420p"}  # larger than what FFmpeg reads ahead
+    mjpeg = {"codec": "mjpeg", "pix_fmt": "yuvj420p"}  # larger than FFmpeg's read-ahead
     path = write_video(tmp_path / "a.avi", FRAMES, size=(240, 320), **mjpeg)
     with open_video(path) as video:
         assert video.read([0]).shape[0] == 1
@@ -182,8 +182,8 @@ def test_a_file_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
 
 
 @contextmanager
-def nobody() -> Iterator[None]:
-    """Without the rights of root, whom no permission stops."""
+def unprivileged() -> Iterator[None]:
+    """Drop the rights of root, for which permissions do not apply."""
     if os.geteuid() != 0:
         yield
         return
@@ -196,11 +196,11 @@ def nobody() -> Iterator[None]:
 
 @pytest.mark.skipif(not hasattr(os, "seteuid"), reason="this system has no users to change to")
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_file_that_may_not_be_read(tmp_path: Path, workers: int) -> None:
+def test_a_file_without_read_permission(tmp_path: Path, workers: int) -> None:
     path = tmp_path / "secret.avi"
     path.write_bytes(whole())
     path.chmod(0)
-    with nobody():
+    with unprivileged():
         (batch,) = load(tmp_path, path.name, workers=workers, on_bad_video="skip")
     assert batch.bad == (f"{path}: cannot be opened (Permission denied)",)
 
@@ -222,23 +222,23 @@ def test_check_prints_any_name(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork and signals")
-def test_a_worker_that_is_killed_leaves_the_path_behind(
+def test_the_error_for_a_killed_worker_names_its_video(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As where a decoder crashes, or the system takes a process for its memory."""
+    """As by a crash in a decoder, or when memory runs out."""
     monkeypatch.setattr("p3d.data.clips.open_video", lambda _: os.kill(os.getpid(), 9))
     with pytest.raises((UserError, RuntimeError)) as caught:
         load(root, "sound.avi", workers=1)
     error = caught.value
-    told = error if isinstance(error, UserError) else explain_death(error)
-    assert re.fullmatch(rf"{root}/sound\.avi: the process that read it was lost .*", str(told))
+    message = error if isinstance(error, UserError) else explain_death(error)
+    assert re.fullmatch(rf"{root}/sound\.avi: the process that read it was lost .*", str(message))
 
 
-def test_other_errors_are_no_death() -> None:
+def test_other_errors_are_not_explained() -> None:
     assert explain_death(RuntimeError("shapes do not match")) is None
 
 
-def test_nothing_of_it_reaches_the_terminal(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_printed(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for name in CASES:
         with suppress(BadVideoError), open_video(root / name) as video:
             assert video.read([video.num_frames - 1]).dtype == torch.uint8

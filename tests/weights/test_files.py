@@ -18,7 +18,7 @@ from p3d.errors import UserError
 from p3d.model.network import P3D, create_model
 from p3d.preprocessing import AUTHORS, Preprocessing
 from p3d.weights.describe import describe_file
-from p3d.weights.loading import load_model, load_pretrained
+from p3d.weights.loading import PretrainedWeights, load_model
 from p3d.weights.metadata import metadata_of, model_from, save_model
 from p3d.weights.reading import CHECKPOINT_FORMAT
 
@@ -126,7 +126,7 @@ def test_pretrained_weights_of_other_classes_keep_the_classifier(model: P3D, sav
     mine = create_model("p3d63", num_classes=4, wiring="port", variant="C")
     head = mine.fc.weight.detach().clone()
     mine.preprocessing = Preprocessing(num_frames=32)
-    notes = load_pretrained(mine, saved)
+    notes = PretrainedWeights(saved).load_into(mine)
     assert torch.equal(mine.fc.weight, head)
     assert torch.equal(mine.res4[1].reduce.conv.weight, model.res4[1].reduce.conv.weight)
     assert mine.preprocessing.num_frames == 32
@@ -139,7 +139,7 @@ def test_pretrained_weights_bring_their_normalization(model: P3D, tmp_path: Path
     save_model(source, tmp_path / "m.safetensors")
     mine = create_model("p3d63", num_classes=3, wiring="port", variant="C")
     mine.preprocessing = Preprocessing(crop=112)
-    assert load_pretrained(mine, tmp_path / "m.safetensors") == ()
+    assert PretrainedWeights(tmp_path / "m.safetensors").load_into(mine) == ()
     assert mine.preprocessing == replace(AUTHORS, crop=112)
     assert torch.equal(mine.fc.weight, model.fc.weight)
     assert mine.class_names == NAMES
@@ -148,7 +148,7 @@ def test_pretrained_weights_bring_their_normalization(model: P3D, tmp_path: Path
 def test_a_classifier_of_other_class_names_is_skipped(saved: Path) -> None:
     mine = create_model("p3d63", num_classes=3, wiring="port", variant="C")
     mine.class_names = ("run", "jump", "sit down")
-    assert "is skipped" in load_pretrained(mine, saved)[0]
+    assert "is skipped" in PretrainedWeights(saved).load_into(mine)[0]
     assert mine.class_names == ("run", "jump", "sit down")
 
 
@@ -166,7 +166,7 @@ def test_pretrained_weights_must_be_of_the_same_network(
     mine = create_model("p3d63", num_classes=3, **options)
     before = {key: value.clone() for key, value in mine.state_dict().items()}
     with pytest.raises(UserError, match=message):
-        load_pretrained(mine, saved)
+        PretrainedWeights(saved).load_into(mine)
     assert same(before, mine.state_dict())
 
 

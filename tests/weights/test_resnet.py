@@ -13,7 +13,7 @@ from p3d.errors import UserError
 from p3d.model.network import P3DConfig, create_model
 from p3d.preprocessing import IMAGENET
 from p3d.weights.evidence import UNIT_FLOW
-from p3d.weights.loading import convert_state_dict, load_model, load_pretrained
+from p3d.weights.loading import PretrainedWeights, convert_state_dict, load_model
 
 WIRINGS = ("author", "port")
 VARIANTS = ("ABC", "A", "B", "C", "2d")
@@ -109,7 +109,7 @@ def test_pretrained_weights_follow_the_models_wiring(tmp_path: Path) -> None:
     torch.save(image_resnet("p3d63").state_dict(), tmp_path / "r.pth")
     model = create_model("p3d63", num_classes=10, wiring="port", variant="C")
     head = model.fc.weight.detach().clone()
-    notes = load_pretrained(model, tmp_path / "r.pth")
+    notes = PretrainedWeights(tmp_path / "r.pth").load_into(model)
     assert torch.equal(model.fc.weight, head)
     assert any("classifier of 10 classes is skipped" in note for note in notes)
     expected = convert_state_dict(image_resnet("p3d63").state_dict(), wiring="port", variant="C")

@@ -1,1 +1,1 @@
-"""A data set and its clips: listed, sampled, transformed and loaded."""
+"""Data sets: reading, sampling, transforming and loading of clips."""

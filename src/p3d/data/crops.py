@@ -1,4 +1,4 @@
-"""Which part of a frame a clip shows: boxes, drawn at random or central."""
+"""Boxes for cropping frames, random or central."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from p3d.video.sources import Box
+from p3d.video.geometry import Box
 
 MULTI_SCALES = (1.0, 0.875, 0.75, 0.66)
 """Sides of the multi-scale crop, as fractions of a frame's shorter side (Wang et al. 2016, TSN)."""
@@ -20,19 +20,19 @@ def random_resized_crop_box(
     area: tuple[float, float] = (0.08, 1.0),
     aspect: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> Box:
-    """A box of random area and shape (Szegedy et al. 2015), for resizing to the network's square.
+    """Draw a box of random area and aspect ratio (Szegedy et al. 2015).
 
-    Up to ten times an area and a shape are drawn; the first pair that fits is placed at random.
-    Where none fits, the largest central box whose shape is allowed is taken.
+    Up to ten pairs of area and aspect ratio are drawn; the first that fits is placed at random. If
+    none fits, the result is the largest central box with an allowed aspect ratio.
 
-    Draws, in order: area and log of the aspect, for each try; then top and left.
+    Draws, in order: area and log of the aspect ratio, for each try; then top and left.
 
     Args:
-        height: Of the frames, in pixels.
-        width: Of the frames, in pixels.
-        rng: The clip's source of randomness.
-        area: Smallest and largest share of the frame's area, drawn uniformly.
-        aspect: Smallest and largest width / height, drawn uniformly in the logarithm.
+        height: Height of the frames, in pixels.
+        width: Width of the frames, in pixels.
+        rng: The clip's generator.
+        area: Range of the fraction of the frame's area, drawn uniformly.
+        aspect: Range of width / height, drawn uniformly in the logarithm.
     """
     for _ in range(10):
         box_area = height * width * rng.uniform(*area)
@@ -40,37 +40,33 @@ def random_resized_crop_box(
         box_width = round(math.sqrt(box_area * ratio))
         box_height = round(math.sqrt(box_area / ratio))
         if 0 < box_width <= width and 0 < box_height <= height:
-            return _place(height, width, box_height, box_width, rng)
+            return _random_box(height, width, box_height, box_width, rng)
     ratio = min(max(width / height, aspect[0]), aspect[1])
     box_height = max(min(height, round(width / ratio)), 1)
     box_width = max(min(width, round(height * ratio)), 1)
-    return _center(height, width, box_height, box_width)
+    return _center_box(height, width, box_height, box_width)
 
 
 def random_crop_box(height: int, width: int, size: int, rng: np.random.Generator) -> Box:
-    """A square of side `size`, all places being equally likely. Draws, in order: top, left.
+    """Draw the position of a square of side `size` uniformly. Draws, in order: top, left.
 
     Raises:
         ValueError: The square does not fit.
     """
     _check_fits(height, width, size)
-    return _place(height, width, size, size, rng)
+    return _random_box(height, width, size, size, rng)
 
 
 def multi_scale_crop_box(height: int, width: int, size: int, rng: np.random.Generator) -> Box:
-    """A box in a corner or the centre, each side of one of four lengths (Wang et al. 2016, TSN).
+    """Draw a box in a corner or the center, with sides of four lengths (Wang et al. 2016, TSN).
 
-    The lengths are `MULTI_SCALES` of the shorter side of the frame. Height and width are drawn
-    from neighbouring ones, so the shape stays near a square. A length within two pixels of `size`
-    becomes `size`, which spares the resampling.
+    The lengths are `MULTI_SCALES` of the frame's shorter side. Height and width are the same or
+    neighboring lengths, so the shape stays close to a square. A length within two pixels of `size`
+    becomes `size`, which saves the resampling.
 
-    Draws, in order: the pair of lengths; the place.
+    `size` is the side of the square that the box will be resized to, in pixels.
 
-    Args:
-        height: Of the frames, in pixels.
-        width: Of the frames, in pixels.
-        size: Side of the square that the box will be resized to, in pixels.
-        rng: The clip's source of randomness.
+    Draws, in order: the pair of lengths; the position.
 
     Raises:
         ValueError: A square of side `size` does not fit.
@@ -86,19 +82,19 @@ def multi_scale_crop_box(height: int, width: int, size: int, rng: np.random.Gene
     ]
     box_height, box_width = pairs[rng.integers(len(pairs))]
     bottom, right = height - box_height, width - box_width
-    places = [(0, 0), (0, right), (bottom, 0), (bottom, right), (bottom // 2, right // 2)]
-    top, left = places[rng.integers(len(places))]
+    positions = [(0, 0), (0, right), (bottom, 0), (bottom, right), (bottom // 2, right // 2)]
+    top, left = positions[rng.integers(len(positions))]
     return Box(top, left, box_height, box_width)
 
 
 def center_crop_box(height: int, width: int, size: int) -> Box:
-    """The central square of side `size`; an odd margin leaves its extra pixel below and right.
+    """Return the central square of side `size`; an odd margin is larger by one below and right.
 
     Raises:
         ValueError: The square does not fit.
     """
     _check_fits(height, width, size)
-    return _center(height, width, size, size)
+    return _center_box(height, width, size, size)
 
 
 def _check_fits(height: int, width: int, size: int) -> None:
@@ -106,7 +102,7 @@ def _check_fits(height: int, width: int, size: int) -> None:
         raise ValueError(f"a square of {size} px does not fit into frames of {height}x{width} px")
 
 
-def _place(
+def _random_box(
     height: int, width: int, box_height: int, box_width: int, rng: np.random.Generator
 ) -> Box:
     top = int(rng.integers(height - box_height + 1))
@@ -114,5 +110,5 @@ def _place(
     return Box(top, left, box_height, box_width)
 
 
-def _center(height: int, width: int, box_height: int, box_width: int) -> Box:
+def _center_box(height: int, width: int, box_height: int, box_width: int) -> Box:
     return Box((height - box_height) // 2, (width - box_width) // 2, box_height, box_width)

@@ -1,15 +1,11 @@
-"""What a data set is: class names and records of videos. And how folders and lists are looked at.
-
-Each folder is listed once; nothing is asked about single files, which would take minutes on a
-network drive with hundreds of thousands of videos.
-"""
+"""Records of videos, the splits of a data set, and errors about missing videos."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from p3d.errors import UserError
 
@@ -17,17 +13,20 @@ Split = Literal["train", "validation", "test"]
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
+UNLABELED = -1
+"""Label of a video whose class is not known."""
+
 
 @dataclass(frozen=True)
 class VideoRecord:
-    """One labelled video.
+    """One video of a data set.
 
     Attributes:
-        path: A video file, or a folder of JPEG frames.
-        label: Place of its class among the data set's class names, from 0.
-        group: What it shares with others, such as a person or a scene; "" where unknown.
-        num_frames: Where a manifest says it.
-        fps: Frames a second, where a manifest says it.
+        path: A video file, or a folder of JPEG or PNG frames.
+        label: Index of its class in the data set's class names, or `UNLABELED`.
+        group: What it shares with other videos, such as a person or a scene; "" if unknown.
+        num_frames: Number of frames, if a manifest states it.
+        fps: Frame rate in frames per second, if a manifest states it.
     """
 
     path: Path
@@ -42,9 +41,9 @@ class VideoDataset:
     """One split of a data set.
 
     Attributes:
-        class_names: All classes of the data set, also those without a video in this split.
-        records: The videos, in an order that depends on nothing but the data set.
-        missing: Videos that are listed but not there, and were allowed to be missing.
+        class_names: All classes of the data set, including those without a video in this split.
+        records: The videos, in an order that depends only on the data set.
+        missing: Number of listed videos that were not found, where that is allowed.
     """
 
     class_names: tuple[str, ...]
@@ -52,39 +51,69 @@ class VideoDataset:
     missing: int = 0
 
 
-class MissingVideosError(UserError):
-    """Videos that a list names are not there.
+class Listed(NamedTuple):
+    """Videos listed for a split: records of those found, names of those missing."""
+
+    records: tuple[VideoRecord, ...]
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What lists and folders say about the splits of a data set.
 
     Attributes:
-        names: All of them, as the list names them; the message names three.
+        path: The data set's folder or manifest.
+        class_names: All classes, in the order of their labels.
+        splits: Videos of the splits asked for; None for a split that needs a list and has none.
     """
+
+    path: Path
+    class_names: tuple[str, ...]
+    splits: Mapping[Split, Listed | None]
+
+    def dataset(self, split: Split, *, allow_missing: bool) -> VideoDataset:
+        """Return one split; only a validation split may be empty.
+
+        Raises:
+            MissingVideosError: Videos are missing and `allow_missing` is False, or all are.
+            UserError: No videos are listed for the split.
+        """
+        listed = self.splits[split]
+        if listed is None:
+            raise UserError(
+                f"{self.path}: no list says which videos are for {split}; give --{split}-list"
+            )
+        records, missing = listed
+        folder = self.path.parent if self.path.is_file() else self.path
+        check_missing(missing, len(records) + len(missing), folder, allow_missing)
+        if not records and split != "validation":
+            raise UserError(
+                f"{self.path}: has no videos for {split}; add some, or fix the lists or rule"
+            )
+        return VideoDataset(self.class_names, records, len(missing))
+
+
+class MissingVideosError(UserError):
+    """Listed videos were not found; `names` has all of them, the message the first three."""
 
     def __init__(self, message: str, names: Sequence[str]) -> None:
         super().__init__(message)
         self.names = tuple(names)
 
 
-def check_missing(missing: Sequence[str], total: int, root: Path, allow_missing: bool) -> int:
-    """Count the listed videos that are not there.
-
-    Args:
-        missing: Their names.
-        total: Number of videos listed.
-        root: Where they were looked for.
-        allow_missing: Whether the rest will do.
-
-    Returns:
-        The number of missing videos.
+def check_missing(missing: Sequence[str], total: int, root: Path, allow_missing: bool) -> None:
+    """Check how many of `total` listed videos were not found under `root`.
 
     Raises:
-        MissingVideosError: Videos are missing and must not be, or none is there.
+        MissingVideosError: Videos are missing and `allow_missing` is False, or all are missing.
     """
     if not missing or (allow_missing and len(missing) < total):
-        return len(missing)
+        return
     examples = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
     fact = f"{len(missing):,} of {total:,} listed videos are not under {root} ({examples})"
     if len(missing) == total:
-        remedy = "put the videos there, or name the folder that holds them"
+        remedy = "put the videos there, or give the folder that holds them"
     else:
-        remedy = "add them, or use those that are there with --allow-missing"
+        remedy = "add them, or use the others with --allow-missing"
     raise MissingVideosError(f"{fact}; {remedy}", missing)

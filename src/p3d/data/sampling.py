@@ -1,8 +1,7 @@
-"""Which frames of a video a clip shows, and where its randomness comes from.
+"""The frames of a clip, and the random numbers of a training clip.
 
-Everything is a pure function of its arguments: the same clip comes out whatever the number of
-workers, processes or restarts. One rule serves all videos that are too short for a clip: their
-last frame is held.
+All functions are pure: a clip is the same for any number of workers, ranks and restarts. A video
+that is too short for a clip repeats its last frame.
 """
 
 from __future__ import annotations
@@ -14,33 +13,32 @@ Indices = NDArray[np.int64]
 
 
 def clip_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
-    """The one source of randomness of a training clip: first its window, then its augmentation.
+    """Return the generator of a training clip, for its window first and then its augmentation.
+
+    It is independent of those of other clips, epochs and seeds.
 
     Args:
         seed: The run's seed, >= 0.
         epoch: The epoch, from 0.
-        index: The clip's number within the epoch's set of clips, before shuffling.
-
-    Returns:
-        A generator that is independent of those of all other triples.
+        index: The clip's index in the epoch before shuffling.
     """
     return _rng(seed, (epoch, index))
 
 
 def epoch_permutation(seed: int, epoch: int, size: int) -> Indices:
-    """The order in which an epoch visits its `size` clips, one and the same on all processes."""
+    """Return the order of an epoch's `size` clips, the same on all ranks."""
     return _rng(seed, (epoch,)).permutation(size)
 
 
 def _rng(seed: int, key: tuple[int, ...]) -> np.random.Generator:
-    # A spawn key, unlike a list of seeds, keeps (1, 0) and (1,) apart.
+    # Unlike a list of seeds, a spawn key distinguishes (1, 0) from (1,).
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=key)))
 
 
 def random_window(
     num_frames: int, clip_frames: int, stride: int, rng: np.random.Generator
 ) -> Indices:
-    """A window of consecutive frames, all starts that fit being equally likely.
+    """Draw a window of evenly spaced frames, uniformly from all that fit.
 
     A video of 4 frames, clips of 3 frames: `[0 1 2]` or `[1 2 3]`.
     A video of 2 frames, clips of 4 frames: always `[0 1 1 1]`.
@@ -48,11 +46,11 @@ def random_window(
     Args:
         num_frames: Frames in the video.
         clip_frames: Frames in the clip.
-        stride: Distance between neighbouring frames of the clip, in frames of the video.
-        rng: Where the start is drawn from (one draw, for a short video too).
+        stride: Distance between neighboring frames of the clip, in frames of the video.
+        rng: Generator for the start (one draw, for a short video too).
 
     Returns:
-        int64 `(clip_frames,)`, never falling.
+        int64 `(clip_frames,)`, in order.
 
     Raises:
         ValueError: A count is below 1.
@@ -63,21 +61,17 @@ def random_window(
 
 
 def uniform_windows(num_frames: int, clip_frames: int, stride: int, clips: int) -> Indices:
-    """Evenly spaced windows, the first at the first frame, the last flush with the last frame.
+    """Return evenly spaced windows from the first to the last frame; a single one is centered.
 
     A video of 8 frames, clips of 2 frames:
-    1 clip: `[[3 4]]`, the centre; 3 clips: `[[0 1] [3 4] [6 7]]`.
-    A video of 2 frames, clips of 3 frames: `[0 1 1]`, as often as asked.
+    1 clip: `[[3 4]]`; 3 clips: `[[0 1] [3 4] [6 7]]`.
+    A video of 2 frames, clips of 3 frames: `[0 1 1]` for each clip.
 
-    Args:
-        num_frames: Frames in the video.
-        clip_frames: Frames in a clip.
-        stride: Distance between neighbouring frames of a clip, in frames of the video.
-        clips: Number of windows; one is centred.
+    Arguments are as for `random_window`; `clips` is the number of windows.
 
     Returns:
-        int64 `(clips, clip_frames)`; starts are rounded to whole frames and repeat where the video
-        has fewer windows than are asked for.
+        int64 `(clips, clip_frames)`. Starts are rounded to whole frames and repeat if the video has
+        fewer windows than `clips`.
 
     Raises:
         ValueError: A count is below 1.
@@ -88,7 +82,7 @@ def uniform_windows(num_frames: int, clip_frames: int, stride: int, clips: int) 
     if clips == 1:
         starts = np.array([last_start // 2])
     else:
-        # Rounded to the nearest in whole numbers: no float ties that could differ by machine.
+        # Rounded in integers, since ties of floats could differ between machines.
         gaps = clips - 1
         starts = (2 * np.arange(clips, dtype=np.int64) * last_start + gaps) // (2 * gaps)
     return _window(starts[:, None], num_frames, clip_frames, stride)

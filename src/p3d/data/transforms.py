@@ -1,13 +1,12 @@
-"""Resizing, cropping and flipping of whole clips, in the memory order of the decoder.
+"""Resizing, cropping and flipping of whole clips, in the decoder's memory format.
 
-A clip is uint8 `(T, H, W, C)` from the file to the device. Seen as `(T, C, H, W)` this memory is
-channels-last, for which torch has a vectorised antialiased resize of bytes: no copy, no floats.
-Cropping comes before resizing wherever both happen, so that only pixels that are kept are
-resampled. A clip gets one box and one flip, shared by all its frames.
+A clip is uint8 `(T, H, W, C)` from the file to the device. Viewed as `(T, C, H, W)`, this memory is
+channels-last, for which torch has a vectorized antialiased resize of bytes, without copies or
+floats. Cropping comes before resizing where possible, so that only pixels that are kept are
+resampled. All frames of a clip share one box and one flip.
 
-Optical flow is resized as pictures are: its bytes keep on saying pixels of the frames that it was
-computed on, as in all two-stream networks since Simonyan and Zisserman (2014). Only a flip changes
-what they say.
+Optical flow is resized like RGB: motion stays in pixels of the frames it was computed on, as in
+two-stream networks since Simonyan and Zisserman (2014). Only a flip changes the values.
 """
 
 from __future__ import annotations
@@ -26,44 +25,44 @@ from p3d.data.crops import (
     random_resized_crop_box,
 )
 from p3d.preprocessing import Preprocessing
-from p3d.video.sources import Box, resize
+from p3d.video.geometry import Box, resize
 
 Augmentation = Literal["random-resized-crop", "multi-scale-crop", "random-crop"]
 
 
 def crop(clip: Tensor, box: Box) -> Tensor:
-    """The pixels of a clip `(T, H, W, C)` inside a box, as a view."""
+    """Return the part of a clip `(T, H, W, C)` inside a box, as a view."""
     rows = slice(box.top, box.top + box.height)
     columns = slice(box.left, box.left + box.width)
     return clip[:, rows, columns]
 
 
 def horizontal_flip(clip: Tensor) -> Tensor:
-    """Mirror a clip `(T, H, W, C)`, left to right.
+    """Mirror a clip `(T, H, W, C)` left to right.
 
-    In a clip of optical flow (C = 2: x, y; 128 = no motion) the motion along x changes its sign.
+    In optical flow (C = 2: x, y; 128 is no motion), motion along x changes its sign.
     """
     flipped = clip.flip(2)
     if clip.shape[-1] == 2:
         x = flipped[..., 0]
-        # 256 - x in bytes that wrap around; only 0 has no opposite and takes the strongest one.
+        # 256 - x with wrap-around; 0 has no opposite and becomes the largest value.
         flipped[..., 0] = torch.where(x == 0, 255, -x)
     return flipped
 
 
 @dataclass(frozen=True)
 class ClipTransform:
-    """What is done to every frame of one clip, its random choices already made.
+    """What is done to each frame of a clip, with all random choices made.
 
-    It is known before any pixel is, so that only `read` of each frame need be decoded to RGB, and
-    may be applied to the frames of a clip in several parts.
+    It is known before any pixel, so that only `read` of each frame needs to be converted to RGB,
+    and it can be applied to the frames of a clip a few at a time.
 
     Attributes:
-        read: The part of the frames that is looked at; None: all of it.
+        read: The part of the frames to read; None for all of it.
         scaled: Height and width that this part is resized to, if not None.
-        box: The part of the result that is kept, if not None.
-        side: Of the square that the rest is resized to.
-        flip: Whether it is mirrored.
+        box: The part of the result to keep, if not None.
+        side: Side of the square that this is resized to.
+        flip: Whether to mirror the result.
     """
 
     read: Box | None
@@ -91,21 +90,21 @@ def draw_train_transform(
     flip_probability: float,
     rng: np.random.Generator,
 ) -> ClipTransform:
-    """Draw how a training clip is augmented: one random box, one random flip.
+    """Draw the augmentation of a training clip: a random box and a random flip.
 
-    * `random-resized-crop`: a box of 8 to 100 % of the original frame, resized to the square.
-    * `multi-scale-crop`: of the frame resized to `prep.resize`, a corner or the centre.
-    * `random-crop`: of the frame resized to `prep.resize`, a square of `prep.crop`, not resized.
+    * `random-resized-crop`: a box of 8 to 100 % of the frame's area, resized to the square.
+    * `multi-scale-crop`: a corner or the center of the frame resized to `prep.resize`.
+    * `random-crop`: a square of `prep.crop` from the frame resized to `prep.resize`.
 
-    Draws, in order: those of the box; the flip (one draw, at probability 0 and 1 too).
+    Draws, in order: those of the box; the flip (one draw, also at probability 0 and 1).
 
     Args:
-        height: Of the frames as decoded, in pixels.
-        width: Of the frames as decoded, in pixels.
+        height: Height of the decoded frames, in pixels.
+        width: Width of the decoded frames, in pixels.
         prep: The network's preprocessing; `resize` and `crop` are used.
         augmentation: How the box is drawn.
-        flip_probability: Of mirroring the clip, 0 to 1.
-        rng: The clip's source of randomness, its window already drawn.
+        flip_probability: Probability of mirroring the clip, 0 to 1.
+        rng: The clip's generator, after drawing its window.
     """
     read, scaled, box = None, None, None
     if augmentation == "random-resized-crop":
@@ -127,29 +126,16 @@ def train_transform(
 ) -> Tensor:
     """Augment a training clip of whole frames, see `draw_train_transform`.
 
-    Args:
-        clip: uint8 `(T, H, W, C)`, as decoded.
-        prep: The network's preprocessing; `resize` and `crop` are used.
-        augmentation: How the box is drawn.
-        flip_probability: Of mirroring the clip, 0 to 1.
-        rng: The clip's source of randomness, its window already drawn.
-
-    Returns:
-        uint8 `(T, prep.crop, prep.crop, C)`, contiguous.
+    Maps uint8 `(T, H, W, C)` to uint8 `(T, prep.crop, prep.crop, C)`, contiguous.
     """
     height, width = clip.shape[1:3]
     transform = draw_train_transform(
-        height,
-        width,
-        prep,
-        augmentation=augmentation,
-        flip_probability=flip_probability,
-        rng=rng,
+        height, width, prep, augmentation=augmentation, flip_probability=flip_probability, rng=rng
     )
     return transform(clip if transform.read is None else crop(clip, transform.read))
 
 
 def test_transform(prep: Preprocessing) -> ClipTransform:
-    """Resizing to `prep.resize`, whatever the shape, and the central square of `prep.crop`."""
+    """Return the test transform: resize to `prep.resize`, then crop the center."""
     box = center_crop_box(*prep.resize, prep.crop)
     return ClipTransform(None, prep.resize, box, prep.crop, flip=False)

@@ -1,6 +1,6 @@
-"""The layout of UCF101: class folders beside the official lists in `ucfTrainTestlist/`.
+"""The layout of UCF101: class folders and the official lists in `ucfTrainTestlist/`.
 
-Class and file names are compared without regard to case, since the data set's own differ:
+Class and file names are matched without regard to case, since UCF101's own names are inconsistent:
 `HandstandPushups/v_HandStandPushups_g01_c01.avi`.
 """
 
@@ -11,94 +11,128 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from p3d.data.dataset import SPLITS, Split, VideoDataset, VideoRecord, check_missing
+from p3d.data.dataset import SPLITS, Listed, Listing, Split, VideoRecord
 from p3d.data.listing import numbered_lines, read_text, stem_of, subfolders, videos_in
 from p3d.errors import UserError
 
 LISTS = "ucfTrainTestlist"
-"""The folder that marks this layout."""
+"""The folder that identifies this layout."""
 
-_FILES = {"train": "trainlist", "validation": "validationlist", "test": "testlist"}
+_LIST_NAMES = {"train": "trainlist", "validation": "validationlist", "test": "testlist"}
 _GROUP = re.compile(r"_g(\d+)_")
-_NO_NAMES = (".", "..")
 
 Key = tuple[str, str]
 """Class and video name, both in lower case and without suffix."""
 
 
 class Entry(NamedTuple):
-    """A line of a list: `Class/video.avi`, its key, label from 0, group and place in the list."""
+    """A line of a list: `Class/video.avi`, its key, label and group, and `list:line`."""
 
     name: str
     key: Key
     label: int
     group: str
-    place: str
+    location: str
 
 
-def read_ucf101(root: Path, split: Split, fold: int, allow_missing: bool) -> VideoDataset:
-    """Read one split of one fold.
+def list_ucf101(root: Path, fold: int) -> Listing:
+    """Read the lists of one fold and list the folders of videos.
 
-    Videos lie in `ROOT/{train,validation,test}/<Class>/`, `ROOT/videos/<Class>/`,
-    `ROOT/UCF-101/<Class>/` or `ROOT/<Class>/`, as files or as folders of JPEG frames; a file wins.
-    Labels come from `classInd.txt` (from 1 there, from 0 here). What the validation list names is
-    taken out of the training list, whether that names it or not.
-
-    Returns:
-        The split; without records where the fold has no validation list and that is asked for.
+    Videos are in `ROOT/{train,validation,test}/<Class>/`, `ROOT/videos/<Class>/`,
+    `ROOT/UCF-101/<Class>/` or `ROOT/<Class>/`, as files or as frame folders; files take precedence.
+    Labels come from `classInd.txt` (from 1 there, from 0 here). Videos of the validation list are
+    removed from the training list. Without a validation list, validation is empty.
 
     Raises:
-        UserError: A list is absent, malformed or contradicts another, or videos are missing.
+        UserError: A list is absent or malformed, or contradicts another.
     """
     path = root / LISTS / "classInd.txt"
     class_names = parse_classes(read_text(path), str(path))
     lists = _read_lists(root / LISTS, fold, class_names)
-    entries = lists[split]
-    if split == "train":
-        entries = {key: entry for key, entry in entries.items() if key not in lists["validation"]}
-    paths = _find_videos(root, split, class_names)
-    absent = [entry.name for key, entry in entries.items() if key not in paths]
-    records = tuple(
-        VideoRecord(paths[key], entry.label, entry.group)
-        for key, entry in entries.items()
-        if key in paths
-    )
-    missing = check_missing(absent, len(entries), root, allow_missing)
-    return VideoDataset(class_names, records, missing)
+    videos = _list_videos(root, class_names)
+    splits: dict[Split, Listed] = {}
+    for split, entries in lists.items():
+        preferred = sorted(videos, key=lambda video: (video.is_frames, video.base != split))
+        paths = {video.key: video.path for video in reversed(preferred)}
+        if split == "train":
+            entries = {k: e for k, e in entries.items() if k not in lists["validation"]}
+        splits[split] = Listed(
+            tuple(
+                VideoRecord(paths[k], e.label, e.group) for k, e in entries.items() if k in paths
+            ),
+            tuple(entry.name for key, entry in entries.items() if key not in paths),
+        )
+    return Listing(root, class_names, splits)
 
 
-def parse_classes(text: str, where: str) -> tuple[str, ...]:
-    """The class names of a `classInd.txt`, in the order of their labels.
+def parse_classes(text: str, source: str) -> tuple[str, ...]:
+    """Return the class names in a `classInd.txt`, in the order of their labels.
 
     Args:
-        text: What is in it.
-        where: What errors are to call it.
+        text: Its contents.
+        source: Its name in error messages.
 
     Raises:
-        UserError: A line is not `NUMBER Class`, numbers do not count from 1, a name is no folder's
-            name, stands there twice, or there is none.
+        UserError: A line is not `NUMBER Class`, the numbers are not 1, 2, 3 ..., a name is repeated
+            or cannot be a folder's name, or there are no classes.
     """
     names: list[str] = []
     for number, line in numbered_lines(text):
         index, *rest = line.split(maxsplit=1)
-        if index != str(len(names) + 1) or not rest or rest[0] in _NO_NAMES or "/" in rest[0]:
+        if index != str(len(names) + 1) or not rest or rest[0] in (".", "..") or "/" in rest[0]:
             raise UserError(
-                f"{where}:{number}: {line!r} should be `{len(names) + 1} ClassName`: "
-                "classes are numbered from 1, one a line"
+                f"{source}:{number}: {line!r} should be `{len(names) + 1} ClassName`: "
+                "classes are numbered from 1, one per line"
             )
         (name,) = rest
         if name.lower() in map(str.lower, names):
-            raise UserError(f"{where}:{number}: class {name} stands there twice; name it once")
+            raise UserError(f"{source}:{number}: class {name} is listed twice; list it once")
         names.append(name)
     if not names:
-        raise UserError(f"{where}: is empty; it must hold a line `1 ClassName` for each class")
+        raise UserError(f"{source}: is empty; it must have a line `1 ClassName` for each class")
     return tuple(names)
+
+
+def parse_list(text: str, source: str, class_names: tuple[str, ...]) -> Iterator[Entry]:
+    """Yield the lines of a list, `Class/video.avi` or `Class/video.avi LABEL` (from 1).
+
+    Args:
+        text: Its contents.
+        source: Its name in error messages.
+        class_names: In the order of their labels; matched without regard to case.
+
+    Raises:
+        UserError: A line is malformed, or its class or label is unknown.
+    """
+    labels = {name.lower(): label for label, name in enumerate(class_names)}
+    for line_number, line in numbered_lines(text):
+        location = f"{source}:{line_number}"
+        name, *rest = line.rsplit(maxsplit=1)
+        number = rest[0] if rest and rest[0].isdigit() else ""
+        parts = (name if number else line).replace("\\", "/").split("/")
+        if len(parts) < 2 or not all(parts[-2:]):
+            raise UserError(
+                f"{location}: {line!r} should be `Class/video.avi`, optionally with a label"
+            )
+        class_name, video = parts[-2:]
+        label = labels.get(class_name.lower())
+        if label is None:
+            raise UserError(f"{location}: class {class_name} is not in classInd.txt; add or fix it")
+        if number and int(number) != label + 1:
+            raise UserError(
+                f"{location}: label {number}, but {class_name} is {label + 1} in classInd.txt"
+            )
+        stem = stem_of(video)
+        match = _GROUP.search(stem)
+        group = f"{class_names[label]}_g{match[1]}" if match else ""
+        key = (class_name.lower(), stem.lower())
+        yield Entry(f"{class_name}/{video}", key, label, group, location)
 
 
 def _read_lists(
     folder: Path, fold: int, class_names: tuple[str, ...]
 ) -> dict[Split, dict[Key, Entry]]:
-    paths = {split: folder / f"{_FILES[split]}{fold:02d}.txt" for split in SPLITS}
+    paths = {split: folder / f"{_LIST_NAMES[split]}{fold:02d}.txt" for split in SPLITS}
     if not (paths["train"].is_file() or paths["test"].is_file()):
         folds = sorted({path.stem[-2:].lstrip("0") for path in folder.glob("t*list*.txt")})
         there = f"folds {', '.join(folds)} are there" if folds else "no lists are there"
@@ -106,75 +140,42 @@ def _read_lists(
     lists: dict[Split, dict[Key, Entry]] = {}
     for split, path in paths.items():
         optional = split == "validation" and not path.is_file()
-        lists[split] = {} if optional else _without_repeats(path, class_names)
+        lists[split] = {} if optional else _read_list(path, class_names)
     for split in ("train", "validation"):
         for key in lists[split].keys() & lists["test"].keys():
+            entry = lists[split][key]
             raise UserError(
-                f"{lists[split][key].place}: {lists[split][key].name} is in the test list too "
-                f"({lists['test'][key].place}); take it out of one of them"
+                f"{entry.location}: {entry.name} is in the test list too "
+                f"({lists['test'][key].location}); remove it from one of them"
             )
     return lists
 
 
-def parse_list(text: str, where: str, class_names: tuple[str, ...]) -> Iterator[Entry]:
-    """The lines of a list, `Class/video.avi` or `Class/video.avi LABEL` with labels from 1.
-
-    Args:
-        text: What is in it.
-        where: What errors are to call it.
-        class_names: In the order of the labels; matched without regard to case.
-
-    Raises:
-        UserError: A line is not of that form, or its class or label is not that of any class.
-    """
-    labels = {name.lower(): label for label, name in enumerate(class_names)}
-    for number, line in numbered_lines(text):
-        yield _parse(line, f"{where}:{number}", labels, class_names)
-
-
-def _without_repeats(path: Path, class_names: tuple[str, ...]) -> dict[Key, Entry]:
+def _read_list(path: Path, class_names: tuple[str, ...]) -> dict[Key, Entry]:
     entries: dict[Key, Entry] = {}
     for entry in parse_list(read_text(path), str(path), class_names):
         if entry.key in entries:
-            raise UserError(f"{entry.place}: {entry.name} stands there twice; name it once")
+            raise UserError(f"{entry.location}: {entry.name} is listed twice; list it once")
         entries[entry.key] = entry
     return entries
 
 
-def _parse(line: str, place: str, labels: dict[str, int], class_names: tuple[str, ...]) -> Entry:
-    name, *rest = line.rsplit(maxsplit=1)
-    number = rest[0] if rest and rest[0].isdigit() else ""
-    parts = (name if number else line).replace("\\", "/").split("/")
-    if len(parts) < 2 or not all(parts[-2:]):
-        raise UserError(f"{place}: {line!r} should be `Class/video.avi`, maybe with a label behind")
-    class_name, video = parts[-2:]
-    label = labels.get(class_name.lower())
-    if label is None:
-        raise UserError(f"{place}: class {class_name} is not in classInd.txt; add it or mend it")
-    if number and int(number) != label + 1:
-        raise UserError(f"{place}: label {number}, but {class_name} is {label + 1} in classInd.txt")
-    stem = stem_of(video)
-    group = _GROUP.search(stem)
-    return Entry(
-        name=f"{class_name}/{video}",
-        key=(class_name.lower(), stem.lower()),
-        label=label,
-        group=f"{class_names[label]}_g{group[1]}" if group else "",
-        place=place,
-    )
+class _Video(NamedTuple):
+    key: Key
+    path: Path
+    base: str
+    is_frames: bool
 
 
-def _find_videos(root: Path, split: Split, class_names: Iterable[str]) -> dict[Key, Path]:
-    # Folders of other splits count too: fold 2 draws on videos laid out for fold 1.
-    places = dict.fromkeys([split, *SPLITS, "videos", "UCF-101", "."])
+def _list_videos(root: Path, class_names: Iterable[str]) -> list[_Video]:
     classes = {name.lower() for name in class_names}
-    files: dict[Key, Path] = {}
-    frames: dict[Key, Path] = {}
-    for base in (root / place for place in places):
-        for folder in subfolders(base):
+    videos: list[_Video] = []
+    # Folders of other splits count too: fold 2 uses videos that are laid out for fold 1.
+    for base in (*SPLITS, "videos", "UCF-101", "."):
+        for folder in subfolders(root / base):
             if folder.lower() in classes:
-                for name in videos_in(base / folder):
+                for name in videos_in(root / base / folder):
                     stem = stem_of(name)
-                    kind = frames if stem == name else files
-                    kind.setdefault((folder.lower(), stem.lower()), base / folder / name)
-    return frames | files
+                    key = (folder.lower(), stem.lower())
+                    videos.append(_Video(key, root / base / folder / name, base, stem == name))
+    return videos

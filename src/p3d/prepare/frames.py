@@ -20,7 +20,8 @@ from p3d.prepare.derive import Derived, Summary, derive
 from p3d.prepare.options import FramesOptions
 from p3d.system.files import TEMPORARY, replacing
 from p3d.video.decode import open_video
-from p3d.video.sources import FrameSource, chunks, limited_size, resize
+from p3d.video.geometry import limited_size, resize
+from p3d.video.sources import FrameSource, chunks
 
 
 def extract_frames(options: FramesOptions) -> Summary:

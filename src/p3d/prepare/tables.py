@@ -116,7 +116,7 @@ def ucf101(folder: Path, fold: int, class_names: tuple[str, ...]) -> Iterator[Ro
             names = tuple(
                 PurePosixPath(folder, stem).as_posix() for stem in stems for folder in folders
             )
-            yield Row(names, class_names[entry.label], split, entry.group, entry.place)
+            yield Row(names, class_names[entry.label], split, entry.group, entry.location)
 
 
 def lists(paths: Sequence[tuple[Split, Path]], class_names: Sequence[str]) -> Iterator[Row]:

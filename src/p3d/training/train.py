@@ -31,8 +31,7 @@ from p3d.training.network import build_network, prepare_for_training
 from p3d.training.options import TrainOptions, check_same, fingerprint
 from p3d.training.plan import disk_bytes, make_plan, render
 from p3d.training.state import TrainState, build_state
-from p3d.weights.describe import describe_file
-from p3d.weights.loading import load_pretrained
+from p3d.weights.loading import PretrainedWeights
 from p3d.weights.metadata import model_from
 
 
@@ -55,7 +54,6 @@ def _train(options: TrainOptions, device: torch.device, group: Group, stop: Stop
         raise UserError("--patience needs a validation list, and the data set has none")
     marks = fingerprint(options, training)
     checkpoint, messages = _find_checkpoint(options, marks, group)
-    torch.manual_seed(options.seed)
     if checkpoint is None:
         model, messages = start_network(options, training)
     else:
@@ -129,9 +127,8 @@ def start_network(options: TrainOptions, training: VideoDataset) -> tuple[P3D, t
     Raises:
         UserError: The weights cannot be read or belong to another network.
     """
-    wiring = options.wiring
-    if wiring is None:
-        wiring = describe_file(options.weights).config.wiring if options.weights else "author"
+    weights = None if options.weights is None else PretrainedWeights(options.weights)
+    wiring = options.wiring or (weights.wiring if weights else "author")
     torch.manual_seed(options.seed)
     model = build_network(
         options.recipe,
@@ -141,8 +138,8 @@ def start_network(options: TrainOptions, training: VideoDataset) -> tuple[P3D, t
         variant=options.variant,
     )
     messages: tuple[str, ...] = ("weights: from scratch",)
-    if options.weights is not None:
-        messages = (f"weights: {options.weights}", *load_pretrained(model, options.weights))
+    if weights is not None:
+        messages = (f"weights: {weights.path}", *weights.load_into(model))
     model.preprocessing = with_scale_of(training, model.preprocessing)
     return model, messages
 

@@ -1,1 +1,1 @@
-"""From a video file to frames, exactly, and to optical flow."""
+"""Exact frames and optical flow from video files and frame folders."""

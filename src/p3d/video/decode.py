@@ -1,6 +1,6 @@
-"""Exact frames from a video file or a folder of frames.
+"""Opening a video file or a folder of frames.
 
-`read` gives the very frames that a decode of the whole file would give, whichever are asked for.
+A frame is the same as in a decode of the whole file, whichever frames are read.
 """
 
 from __future__ import annotations
@@ -19,31 +19,33 @@ from PIL import Image
 from torch import Tensor
 
 from p3d.errors import BadVideoError
-from p3d.video.flow_file import FlowNote
+from p3d.video.geometry import Box
 from p3d.video.packets import check_size
-from p3d.video.sources import Box, FrameSource, Piece, gather, most_frames
+from p3d.video.sources import FrameSource, Piece, frames_per_piece
 from p3d.video.video_file import VideoFile
 
-FRAME_FOLDER_FPS = 25.0
-"""Frames a second of a frame folder, which has nothing to say of it: the rate of most of UCF101."""
-
 FRAME_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
+"""Suffixes of the files in a frame folder that are frames, in lower case."""
+
+FRAME_FOLDER_FPS = 25.0
+"""Frame rate assumed for a frame folder, which does not store one: that of most of UCF101."""
+
 _LAST_NUMBER = re.compile(r"[0-9]+$")
 
 
 @contextmanager
 def open_video(path: Path | str) -> Iterator[FrameSource]:
-    """Open a video file, or a folder of its frames, for the length of a `with` block.
+    """Open a video file or a folder of frames for a `with` block.
 
-    Frames of a folder are its JPEG or PNG files, in the order of the numbers that end their names
-    (`walk-0001.jpg`); its rate is taken as 25 frames a second. A frame whose size differs from the
-    first is scaled to it in a video file, where the stream says so, and is an error in a folder.
+    The frames of a folder are its JPEG and PNG files, ordered by the numbers at the end of their
+    names (`walk-0001.jpg`); the frame rate is assumed to be 25. Where the frame size changes, a
+    video file's frames are scaled to the first one's size; in a folder it is an error.
 
     >>> with open_video("v_Biking_g01_c04.avi") as video:
     ...     clip = video.read(range(16))
 
     Raises:
-        BadVideoError: There is no such file, or no frame can be read from it.
+        BadVideoError: The file does not exist, or no frame can be read from it.
     """
     path = Path(path)
     try:
@@ -63,26 +65,24 @@ def open_video(path: Path | str) -> Iterator[FrameSource]:
 
 
 def read_clip(path: Path | str, indices: Sequence[int]) -> Tensor:
-    """Return frames of a video by number: `open_video`, then `FrameSource.read`."""
+    """Open a video and return frames by number; see `open_video` and `FrameSource.read`."""
     with open_video(path) as video:
         return video.read(indices)
 
 
-class FrameFolder:
-    """A `FrameSource` over a folder of JPEG or PNG frames; see `open_video`."""
-
-    flow: FlowNote | None = None
+class FrameFolder(FrameSource):
+    """A folder of JPEG or PNG frames; see `open_video`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.fps = FRAME_FOLDER_FPS
         self._files = self._list_files()
         self.num_frames = len(self._files)
-        self.fps = FRAME_FOLDER_FPS
         with self._open(0) as image:
             self.width, self.height = image.size
 
     def _list_files(self) -> list[str]:
-        # Plain strings: paths would take longer than the frames of a clip.
+        # Strings, since making paths would take longer than reading a clip's frames.
         frames = []
         try:
             with os.scandir(self.path) as entries:
@@ -90,12 +90,12 @@ class FrameFolder:
                     stem, suffix = os.path.splitext(entry.name)  # noqa: PTH122
                     if suffix.lower() not in FRAME_SUFFIXES or stem.startswith("."):
                         continue
-                    if not entry.is_file():  # opening a pipe would wait for ever
-                        raise BadVideoError(self.path, f"{entry.name} is no file that can be read")
+                    if not entry.is_file():  # opening a pipe would block forever
+                        raise BadVideoError(self.path, f"{entry.name} is not a regular file")
                     number = _LAST_NUMBER.search(stem)
                     if number is None:
                         raise BadVideoError(
-                            self.path, f"no frame number ends the name of {entry.name}"
+                            self.path, f"the name of {entry.name} does not end with a frame number"
                         )
                     frames.append((int(number[0]), entry.name))
         except OSError as error:
@@ -106,7 +106,7 @@ class FrameFolder:
 
     @contextmanager
     def _open(self, frame: int) -> Iterator[Image.Image]:
-        """Open a frame's file; what goes wrong in the `with` block is the file's fault too."""
+        """Open a frame's file; decoding errors in the `with` block become `BadVideoError`."""
         name = self._files[frame]
         file = os.path.join(self.path, name)  # noqa: PTH118
         try:
@@ -116,33 +116,28 @@ class FrameFolder:
         except BadVideoError:
             raise
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            words = str(error).replace(file, name)
-            raise BadVideoError(self.path, f"{name} cannot be read ({words})") from error
+            message = str(error).replace(file, name)
+            raise BadVideoError(self.path, f"{name} cannot be read ({message})") from error
 
     def _read(self, frame: int) -> NDArray[np.uint8]:
         with self._open(frame) as image:
-            # Of an RGB image, convert would make a copy.
+            # `convert` copies, even an RGB image.
             rgb = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
         height, width = rgb.shape[:2]
         if (height, width) != (self.height, self.width):
             raise BadVideoError(
                 self.path,
-                f"{self._files[frame]} is {width}x{height}, the first frame "
-                f"{self.width}x{self.height}; all must be of one size",
+                f"{self._files[frame]} is {width}x{height}, but the first frame is "
+                f"{self.width}x{self.height}; all must have the same size",
             )
         return rgb
-
-    def read(self, indices: Sequence[int]) -> Tensor:
-        """See `FrameSource`."""
-        return gather(self, indices)
 
     def pieces(self, frames: Sequence[int], box: Box | None = None) -> Iterator[Piece]:
         """See `FrameSource`."""
         box = box or Box(0, 0, self.height, self.width)
-        most = most_frames(box.height, box.width)
-        for run in (frames[start : start + most] for start in range(0, len(frames), most)):
-            piece = torch.empty((len(run), box.height, box.width, 3), dtype=torch.uint8)
-            pixels = piece.numpy()
-            for place, frame in enumerate(run):
-                pixels[place] = box.of(self._read(frame))
-            yield list(run), piece
+        step = frames_per_piece(box.height, box.width)
+        for numbers in (frames[start : start + step] for start in range(0, len(frames), step)):
+            pixels = np.empty((len(numbers), box.height, box.width, 3), np.uint8)
+            for index, frame in enumerate(numbers):
+                pixels[index] = box.crop(self._read(frame))
+            yield list(numbers), torch.from_numpy(pixels)

@@ -1,4 +1,4 @@
-"""From a video file to packets, and from packets to frames: PyAV with its rough edges taken off."""
+"""Reading and decoding packets with PyAV, of damaged files too."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from av.video.stream import VideoStream
 
 from p3d.errors import BadVideoError
 
-MOST_PIXELS = 2**25
-"""The largest picture that is taken for one, in pixels: 8K video just fits. A few kilobytes can
-claim to be pictures of gigabytes, and a process that runs out of memory cannot say on what."""
+MAX_PIXELS = 2**25
+"""Limit of a frame's size in pixels; 8K video just fits. A file of a few kilobytes can declare
+frames of gigabytes, and a process that runs out of memory cannot report which file it was."""
 
-# Of streams that are not looked at, only newer PyAV can spare FFmpeg the packets.
+# Lets FFmpeg skip the packets of other streams; not in older PyAV.
 _DISCARD: Any = getattr(av.stream, "Discard", None)
 
 _Packets: TypeAlias = "Generator[Packet[VideoStream]]"
@@ -32,19 +32,19 @@ _Packets: TypeAlias = "Generator[Packet[VideoStream]]"
 def open_stream(
     path: Path, container_format: str | None = None
 ) -> tuple[InputContainer, VideoStream]:
-    """Open a file at its first video stream, to be decoded by one thread.
+    """Open the first video stream of a file, for decoding with one thread.
 
     Args:
         path: The file.
-        container_format: FFmpeg's name of the container, if known: looking for it takes time.
+        container_format: FFmpeg's name of the container format, which saves detecting it.
 
     Raises:
-        BadVideoError: It is no video, has no video stream, or none that FFmpeg can decode, or its
-            pictures are too large.
+        BadVideoError: The file is not a video, has no video stream that FFmpeg can decode, or its
+            frames are too large.
     """
     try:
-        # "file:" keeps a colon in the name from being read as a protocol; the whitelist keeps a
-        # playlist that is named like a video from opening anything else.
+        # "file:" keeps a colon in the name from being parsed as a protocol; the whitelist keeps a
+        # playlist with a video's suffix from opening anything else.
         container = av.open(
             f"file:{path}",
             format=container_format,
@@ -52,21 +52,15 @@ def open_stream(
             options={"protocol_whitelist": "file"},
         )
     except (av.FFmpegError, ValueError) as error:
-        raise BadVideoError(path, f"not a video that FFmpeg can read ({_words(error)})") from error
-    streams = [s for s in container.streams.video if s.disposition != Disposition.attached_pic]
-    if not streams:
-        container.close()
-        raise BadVideoError(path, "has no video stream")
-    stream = streams[0]
-    if stream.codec_context is None:
-        container.close()
-        raise BadVideoError(path, "its video codec is unknown to FFmpeg")
+        # Without the path and error number that PyAV adds.
+        message = getattr(error, "strerror", None) or error
+        raise BadVideoError(path, f"not a video that FFmpeg can read ({message})") from error
     try:
-        check_size(path, stream.codec_context.width, stream.codec_context.height)
+        stream = _first_stream(path, container)
     except BadVideoError:
         container.close()
         raise
-    # Loader workers fill the cores already: more threads here only add switching and memory.
+    # Loader workers occupy all cores already; more threads would only add overhead.
     stream.codec_context.thread_count = 1
     if _DISCARD is not None:
         for other in container.streams:
@@ -75,21 +69,26 @@ def open_stream(
     return container, stream
 
 
+def _first_stream(path: Path, container: InputContainer) -> VideoStream:
+    for stream in container.streams.video:
+        if stream.disposition != Disposition.attached_pic:
+            if stream.codec_context is None:
+                raise BadVideoError(path, "its video codec is unknown to FFmpeg")
+            check_size(path, stream.codec_context.width, stream.codec_context.height)
+            return stream
+    raise BadVideoError(path, "has no video stream")
+
+
 def check_size(path: Path, width: int, height: int) -> None:
-    """Refuse pictures of more than `MOST_PIXELS`.
+    """Check the size of a video's frames.
 
     Raises:
-        BadVideoError: They are as large.
+        BadVideoError: They have more than `MAX_PIXELS`.
     """
-    if width * height > MOST_PIXELS:
+    if width * height > MAX_PIXELS:
         raise BadVideoError(
-            path, f"its pictures are {width}x{height}, more than {MOST_PIXELS:,} pixels"
+            path, f"its frames are {width}x{height}, more than {MAX_PIXELS:,} pixels"
         )
-
-
-def _words(error: Exception) -> str:
-    """Return what FFmpeg says of an error, without the path and number that PyAV adds."""
-    return str(getattr(error, "strerror", None) or error)
 
 
 def numbered_packets(
@@ -99,21 +98,21 @@ def numbered_packets(
     unpack: bool = False,
     first: int = 0,
 ) -> Iterator[tuple[int, Packet[VideoStream]]]:
-    """Return pairs `(number, packet)`, counting from `first`, unpacked to one picture each."""
+    """Yield pairs `(number, packet)` from `first`, optionally unpacked to one frame each."""
     if unpack:
-        # The filter gives one packet for each that it takes: numbers before and after it agree.
+        # The filter returns one packet for each input packet, so the numbers stay the same.
         unpacker = BitStreamFilterContext("mpeg4_unpack_bframes", stream)
         packets = chain.from_iterable(map(unpacker.filter, packets))
     return enumerate(packets, first)
 
 
 def demux(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
-    """Yield packets up to the end of the file or of what is left of it.
+    """Yield packets up to the end of the file, or to where it is cut off.
 
-    Empty ones are left out: they hold no picture and would tell the decoder that all is over.
+    Skips empty packets: they hold no frame and would flush the decoder.
     """
-    # Closed by hand: one that is left before its end leaks some 250 bytes otherwise (PyAV 18), and
-    # nearly every clip is left early.
+    # Closed explicitly: PyAV 18 leaks about 250 bytes for each generator that is not exhausted, and
+    # reading a clip rarely exhausts it.
     with closing(cast(_Packets, container.demux(stream))) as packets:
         try:
             for packet in packets:
@@ -124,7 +123,7 @@ def demux(container: InputContainer, stream: VideoStream) -> Iterator[Packet[Vid
 
 
 def decode(context: VideoCodecContext, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
-    """Return the frames that a packet (or the end, None) brings out; none if it is damaged."""
+    """Decode a packet, or flush the decoder (None); return no frames if it is damaged."""
     try:
         return context.decode(packet)
     except av.FFmpegError:

@@ -1,10 +1,10 @@
-"""From decoded pictures to RGB, converting no more of them than is wanted.
+"""Conversion of decoded frames to RGB, of only the part that is needed.
 
-Most video is 4:2:0: two by two pixels share one pair of colour values. Where libswscale turns such
-pictures into RGB block by block, as it does on all common processors, the same RGB comes out for a
-part of a picture, and for several pictures stacked to one. So the wanted parts of all pictures of a
-clip are copied under each other, a third of the work of copying RGB, and converted at one go.
-Whether it does is tried out first; where it does not, whole pictures are converted one by one.
+Most video is 4:2:0: two by two pixels share one pair of chroma values. On common processors
+libswscale converts such frames block by block, so that part of a frame, or several frames stacked
+vertically, give the same RGB as whole frames. The needed parts of a clip's frames are then copied
+into one stack, with a third of the bytes of RGB, and converted in one call. Whether the conversion
+works this way is tested first; if not, whole frames are converted one by one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 import av
 import numpy as np
@@ -23,49 +23,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from p3d.errors import BadVideoError
-from p3d.video.sources import Box, Piece, most_frames
+from p3d.video.geometry import Box
+from p3d.video.sources import Piece, frames_per_piece
 from p3d.video.video_index import VideoIndex
 
 _FORMATS_420 = frozenset({"yuv420p", "yuvj420p"})
-# The blocks of columns that vectorised conversions work on.
-_COLUMNS = 16
-# From 17 on PyAV converts colours with as many threads as there are cores unless told otherwise.
+# Width of the blocks that vectorized conversions work on.
+_BLOCK_WIDTH = 16
+# PyAV 17 and later convert colors with one thread per core by default.
 _ONE_THREAD: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
 
 
-_Convert: TypeAlias = "Callable[[VideoFrame, int, int], NDArray[np.uint8]]"
-"""Makes a picture RGB of a width and height."""
-
-
-class _Look(NamedTuple):
-    """What the conversion of a picture depends on."""
-
-    format: str
-    width: int
-    height: int
-    colorspace: int
-    color_range: int
-    is_interlaced: bool
-
-
-def _look(picture: VideoFrame) -> _Look:
-    return _Look(
-        picture.format.name,
-        picture.width,
-        picture.height,
-        picture.colorspace,
-        picture.color_range,
-        picture.interlaced_frame,
-    )
-
-
 class RgbConverter:
-    """Turns the pictures of a file into RGB, the right way up.
+    """Converts the frames of a file to RGB, rotated as the file says.
 
     Args:
-        path: The file, for messages.
-        index: Its index: pictures of other sizes than it says are scaled.
-        box: The part of the frames that is wanted.
+        path: The file, for error messages.
+        index: The file's index; frames of other sizes than its are scaled.
+        box: The part of the frames to return.
     """
 
     def __init__(self, path: Path, index: VideoIndex, box: Box) -> None:
@@ -75,96 +50,120 @@ class RgbConverter:
         self._reformatter = VideoReformatter()
 
     def pieces(self, decoded: Iterable[tuple[int, VideoFrame]], count: int) -> Iterator[Piece]:
-        """Yield what `count` pictures show, each with its frame number, a few at a time.
+        """Convert `count` pairs (frame number, frame), a few at a time.
 
-        No picture is held on to: the decoder has its memory back at once, warm as it is.
+        No frame is kept, so the decoder can reuse its memory while it is still in the cache.
 
         Raises:
-            BadVideoError: The pictures cannot be made RGB.
+            BadVideoError: A frame cannot be converted.
         """
-        most = most_frames(self._box.height, self._box.width)
-        found: list[int] = []
-        part: _Stacked | _OneByOne | None = None
-        for frame, picture in decoded:
-            look = _look(picture)
-            if part is not None and part.look != look:
-                yield found, part.rgb()
-                found, part = [], None
+        limit = frames_per_piece(self._box.height, self._box.width)
+        numbers: list[int] = []
+        part: _Stack | _Frames | None = None
+        for number, frame in decoded:
+            if part is not None and part.kind != _kind(frame):
+                yield numbers, part.rgb()
+                part = None
             if part is None:
-                part = self._start(picture, look, min(most, count))
-            part.add(picture)
-            found.append(frame)
+                numbers, part = [], self._start(frame, min(limit, count))
+            part.add(frame)
+            numbers.append(number)
             count -= 1
-            if len(found) == part.room:
-                yield found, part.rgb()
-                found, part = [], None
+            if len(numbers) == part.capacity:
+                yield numbers, part.rgb()
+                part = None
         if part is not None:
-            yield found, part.rgb()
+            yield numbers, part.rgb()
 
-    def _start(self, picture: VideoFrame, look: _Look, room: int) -> _Stacked | _OneByOne:
-        is_upside_down = picture.planes[0].line_size < 0
-        if self._can_be_stacked(look) and not is_upside_down:
-            return _Stacked(look, self._box, room, self._convert)
-        return _OneByOne(look, self._index, self._box, room, self._convert)
-
-    def _can_be_stacked(self, look: _Look) -> bool:
+    def _start(self, frame: VideoFrame, capacity: int) -> _Stack | _Frames:
         index = self._index
-        return (
-            look.format in _FORMATS_420
-            and (look.width, look.height) == (index.width, index.height)
-            and look.height % 2 == 0
-            and not look.is_interlaced
+        if (
+            frame.format.name in _FORMATS_420
+            and (frame.width, frame.height) == (index.width, index.height)
+            and frame.height % 2 == 0
+            and not frame.interlaced_frame
             and index.matrix == (1, 0, 0, 1)
-            and converts_by_block(look.format, look.width)
-        )
+            and frame.planes[0].line_size > 0  # not upside down
+            and converts_by_block(frame.format.name, frame.width)
+        ):
+            return _Stack(frame, self._box, capacity, self._convert)
+        return _Frames(frame, self._box, capacity, self._convert_whole)
 
-    def _convert(self, picture: VideoFrame, width: int, height: int) -> NDArray[np.uint8]:
+    def _convert_whole(self, frame: VideoFrame) -> NDArray[np.uint8]:
+        rgb = self._convert(frame, self._index.width, self._index.height)
+        return _rotated(rgb, self._index.matrix)
+
+    def _convert(self, frame: VideoFrame, width: int, height: int) -> NDArray[np.uint8]:
         try:
-            return _to_rgb(self._reformatter, picture, width, height)
+            return _to_rgb(self._reformatter, frame, width, height)
         except (av.FFmpegError, ValueError) as error:
-            reason = f"its {picture.format.name} pictures cannot be made RGB ({error})"
+            reason = f"its {frame.format.name} frames cannot be converted to RGB ({error})"
             raise BadVideoError(self._path, reason) from error
 
 
-class _Stacked:
-    """Pictures that are converted together, in the end."""
-
-    def __init__(self, look: _Look, box: Box, room: int, convert: _Convert) -> None:
-        self.look = look
-        self.room = room
-        self._box = box
-        self._stack = Stack(look.format, block_box(box, look.width), room)
-        self._convert = convert
-
-    def add(self, picture: VideoFrame) -> None:
-        self._stack.add(picture)
-
-    def rgb(self) -> Tensor:
-        picture, cut, box = self._stack.picture, self._stack.cut, self._box
-        picture.colorspace, picture.color_range = self.look.colorspace, self.look.color_range
-        rgb = self._convert(picture, picture.width, picture.height)
-        clip = torch.from_numpy(rgb.reshape(self.room, cut.height, cut.width, 3))
-        top, left = box.top - cut.top, box.left - cut.left
-        return clip[: len(self._stack), top : top + box.height, left : left + box.width]
+def _kind(frame: VideoFrame) -> tuple[object, ...]:
+    """Return all that the conversion of a frame depends on."""
+    size = (frame.width, frame.height)
+    return frame.format.name, size, frame.colorspace, frame.color_range, frame.interlaced_frame
 
 
-class _OneByOne:
-    """Pictures that are converted each as a whole, as they come."""
+class _Stack:
+    """The same part of up to `capacity` 4:2:0 frames, stacked vertically and converted together."""
 
     def __init__(
-        self, look: _Look, index: VideoIndex, box: Box, room: int, convert: _Convert
+        self,
+        first: VideoFrame,
+        box: Box,
+        capacity: int,
+        convert: Callable[[VideoFrame, int, int], NDArray[np.uint8]],
     ) -> None:
-        self.look = look
-        self.room = room
-        self._index = index
+        self.kind = _kind(first)
+        self.capacity = capacity
         self._box = box
-        self._clip = np.empty((room, box.height, box.width, 3), np.uint8)
-        self._length = 0
         self._convert = convert
+        self._cut = cut = block_box(box, first.width)
+        self._frame = VideoFrame(cut.width, capacity * cut.height, first.format.name)
+        self._frame.colorspace, self._frame.color_range = first.colorspace, first.color_range
+        self._targets = _planes(self._frame)
+        self._parts = [
+            Box(cut.top // step, cut.left // step, cut.height // step, -(-cut.width // step))
+            for step in (1, 2, 2)
+        ]
+        self._length = 0
 
-    def add(self, picture: VideoFrame) -> None:
-        rgb = self._convert(picture, self._index.width, self._index.height)
-        self._clip[self._length] = self._box.of(_turned(rgb, self._index.matrix))
+    def add(self, frame: VideoFrame) -> None:
+        for target, part, source in zip(self._targets, self._parts, _planes(frame), strict=True):
+            top = self._length * part.height
+            target[top : top + part.height, : part.width] = part.crop(source)
+        self._length += 1
+
+    def rgb(self) -> Tensor:
+        cut, box = self._cut, self._box
+        rgb = self._convert(self._frame, self._frame.width, self._frame.height)
+        clip = torch.from_numpy(rgb.reshape(self.capacity, cut.height, cut.width, 3))
+        top, left = box.top - cut.top, box.left - cut.left
+        return clip[: self._length, top : top + box.height, left : left + box.width]
+
+
+class _Frames:
+    """Up to `capacity` frames, each converted as a whole and then cropped."""
+
+    def __init__(
+        self,
+        first: VideoFrame,
+        box: Box,
+        capacity: int,
+        convert: Callable[[VideoFrame], NDArray[np.uint8]],
+    ) -> None:
+        self.kind = _kind(first)
+        self.capacity = capacity
+        self._box = box
+        self._convert = convert
+        self._clip = np.empty((capacity, box.height, box.width, 3), np.uint8)
+        self._length = 0
+
+    def add(self, frame: VideoFrame) -> None:
+        self._clip[self._length] = self._box.crop(self._convert(frame))
         self._length += 1
 
     def rgb(self) -> Tensor:
@@ -172,85 +171,58 @@ class _OneByOne:
 
 
 def _to_rgb(
-    reformatter: VideoReformatter, picture: VideoFrame, width: int, height: int
+    reformatter: VideoReformatter, frame: VideoFrame, width: int, height: int
 ) -> NDArray[np.uint8]:
-    frame = reformatter.reformat(picture, width, height, "rgb24", **_ONE_THREAD)
-    # Not `to_ndarray`, which copies what is copied again anyway.
-    return _planes(frame)[0][:height, : 3 * width].reshape(height, width, 3)
+    rgb = reformatter.reformat(frame, width, height, "rgb24", **_ONE_THREAD)
+    # Not `to_ndarray`: it would add a copy.
+    return _planes(rgb)[0][:height, : 3 * width].reshape(height, width, 3)
 
 
-def _planes(picture: VideoFrame) -> list[NDArray[np.uint8]]:
-    """The bytes of each plane, row by row with what fills the rows, as views."""
-    planes: Sequence[Any] = picture.planes
+def _planes(frame: VideoFrame) -> list[NDArray[np.uint8]]:
+    """Return views of the bytes of each plane, one row per line including its padding."""
+    planes: Sequence[Any] = frame.planes
     return [np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size) for plane in planes]
 
 
 def block_box(box: Box, width: int) -> Box:
-    """The smallest box around another whose edges lie between blocks, in a picture so wide."""
+    """Return the smallest box around `box` with edges between blocks, in frames of a width."""
     top, bottom = box.top & ~1, -(-(box.top + box.height) // 2) * 2
     left, right = 0, width
-    if width % _COLUMNS == 0:
-        left = box.left // _COLUMNS * _COLUMNS
-        right = -(-(box.left + box.width) // _COLUMNS) * _COLUMNS
+    if width % _BLOCK_WIDTH == 0:
+        left = box.left // _BLOCK_WIDTH * _BLOCK_WIDTH
+        right = -(-(box.left + box.width) // _BLOCK_WIDTH) * _BLOCK_WIDTH
     return Box(top, left, bottom - top, right - left)
-
-
-class Stack:
-    """The same part of some 4:2:0 pictures, one below the other.
-
-    Args:
-        pixel_format: Of the pictures.
-        cut: The part; its edges must be even.
-        room: How many pictures there will be, at most.
-    """
-
-    def __init__(self, pixel_format: str, cut: Box, room: int) -> None:
-        self.cut = cut
-        self.picture = VideoFrame(cut.width, room * cut.height, pixel_format)
-        self._length = 0
-        self._targets = _planes(self.picture)
-        self._parts = [
-            Box(cut.top // step, cut.left // step, cut.height // step, -(-cut.width // step))
-            for step in (1, 2, 2)
-        ]
-
-    def __len__(self) -> int:
-        return self._length
-
-    def add(self, picture: VideoFrame) -> None:
-        """Copy the part of one more picture."""
-        for target, part, source in zip(self._targets, self._parts, _planes(picture), strict=True):
-            top = self._length * part.height
-            target[top : top + part.height, : part.width] = part.of(source)
-        self._length += 1
 
 
 @lru_cache(maxsize=1024)
 def converts_by_block(pixel_format: str, width: int) -> bool:
-    """Whether the RGB of parts of 4:2:0 pictures this wide is part of the RGB of the whole.
+    """Return whether parts of 4:2:0 frames of a width give the same RGB as whole frames.
 
-    Depends on how libswscale was built and on the processor, so it is tried out on noise.
+    Depends on how libswscale was built and on the processor, so it is tested on noise.
     """
+
+    def convert(frame: VideoFrame, width: int, height: int) -> NDArray[np.uint8]:
+        return _to_rgb(VideoReformatter(), frame, width, height)
+
     height = 8
     rng = np.random.default_rng(0)
-    pictures = [VideoFrame(width, height, pixel_format) for _ in range(2)]
-    for picture in pictures:
-        for rows in _planes(picture):
+    frames = [VideoFrame(width, height, pixel_format) for _ in range(2)]
+    for frame in frames:
+        for rows in _planes(frame):
             rows[:] = rng.integers(0, 256, rows.shape, np.uint8)
-    whole = [_to_rgb(VideoReformatter(), picture, width, height) for picture in pictures]
+    whole = [convert(frame, width, height) for frame in frames]
     boxes = [Box(0, 0, height, width), Box(2, width // 3, height - 4, max(1, width // 2))]
-    for cut in (block_box(box, width) for box in boxes):
-        stack = Stack(pixel_format, cut, len(pictures))
-        for picture in pictures:
-            stack.add(picture)
-        rgb = _to_rgb(VideoReformatter(), stack.picture, cut.width, len(stack) * cut.height)
-        if not np.array_equal(rgb, np.concatenate([cut.of(picture) for picture in whole])):
+    for box in (block_box(box, width) for box in boxes):
+        stack = _Stack(frames[0], box, len(frames), convert)
+        for frame in frames:
+            stack.add(frame)
+        if not np.array_equal(stack.rgb().numpy(), [box.crop(rgb) for rgb in whole]):
             return False
     return True
 
 
-def _turned(rgb: NDArray[np.uint8], matrix: tuple[int, int, int, int]) -> NDArray[np.uint8]:
-    """Return a view of a picture turned and mirrored as its display matrix says."""
+def _rotated(rgb: NDArray[np.uint8], matrix: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+    """Return a view of a frame, rotated and mirrored by its display matrix."""
     a, b, c, d = matrix
     if a == 0:
         rgb, a, d = rgb.transpose(1, 0, 2), c, b

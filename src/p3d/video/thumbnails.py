@@ -1,4 +1,4 @@
-"""Clips as small pictures for people: animated GIFs, and strips of a video's frames."""
+"""Clips and videos as small images: animated GIFs, and strips of frames."""
 
 from __future__ import annotations
 
@@ -16,48 +16,44 @@ from p3d.video.flow_file import motion_of
 Pixels = NDArray[np.uint8]
 
 
-def flow_colours(flow: Pixels) -> Pixels:
-    """Optical flow in colour: the hue is the direction, and the faster the stronger; rest is white.
+def flow_colors(flow: Pixels) -> Pixels:
+    """Return optical flow as colors: hue shows direction, saturation speed; white is no motion.
 
     Args:
-        flow: uint8 `(..., 2)`, as `p3d.video.flow_file` stores it.
+        flow: uint8 `(..., 2)`, see `p3d.video.flow_file`.
 
     Returns:
-        uint8 `(..., 3)`, RGB. The strongest colour stands for the fastest hundredth.
+        uint8 `(..., 3)`, RGB. The fastest 1 % is fully saturated.
     """
     x, y = np.moveaxis(motion_of(flow), -1, 0)
     speed = np.hypot(x, y)
-    strength = (speed / max(1.0, float(np.quantile(speed, 0.99)))).clip(0, 1)
+    saturation = (speed / max(1.0, float(np.quantile(speed, 0.99)))).clip(0, 1)
     # Six ramps around the circle, as in HSV at full value.
     sixths = np.arctan2(y, x)[..., None] * (3 / np.pi) + np.array([0.0, 4.0, 2.0], np.float32)
     pure = (np.abs(sixths % 6 - 3) - 1).clip(0, 1)
-    rgb: Pixels = (255 * (1 - strength[..., None] * (1 - pure))).round().astype(np.uint8)
+    rgb: Pixels = (255 * (1 - saturation[..., None] * (1 - pure))).round().astype(np.uint8)
     return rgb
 
 
 def as_rgb(frames: Tensor) -> Pixels:
-    """Frames that can be looked at: RGB as they are, optical flow by `flow_colours`.
-
-    Args:
-        frames: uint8 `(..., C)` with C 3 or 2, on any device.
-    """
+    """Return uint8 frames `(..., C)` as RGB; optical flow (C = 2) is shown by `flow_colors`."""
     pixels: Pixels = frames.detach().cpu().numpy()
-    return flow_colours(pixels) if pixels.shape[-1] == 2 else pixels
+    return flow_colors(pixels) if pixels.shape[-1] == 2 else pixels
 
 
 def encode_gif(
     clip: Tensor, caption: str = "", *, fps: float = 12.5, side: int = 128
 ) -> tuple[bytes, int, int]:
-    """An animated GIF that loops for ever.
+    """Encode a clip as an animated GIF that loops forever.
 
     Args:
         clip: uint8 `(T, H, W, C)` with C 3 (RGB) or 2 (optical flow).
-        caption: A line under the picture.
-        fps: Frames a second; GIF counts in hundredths of a second.
-        side: Smaller clips are magnified by a whole number to about this many pixels.
+        caption: A line of text below the frames.
+        fps: Frames per second; GIF stores hundredths of a second.
+        side: Smaller clips are enlarged by an integer factor to about this many pixels.
 
     Returns:
-        The file's bytes, its height and its width in pixels.
+        The file's bytes, and the height and width of the image in pixels.
     """
     rgb = as_rgb(clip)
     height, width = rgb.shape[1:3]
@@ -68,14 +64,8 @@ def encode_gif(
         for frame in rgb
     ]
     file = io.BytesIO()
-    frames[0].save(
-        file,
-        "GIF",
-        save_all=True,
-        append_images=frames[1:],
-        duration=round(1000 / fps),
-        loop=0,
-    )
+    duration = round(1000 / fps)
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=duration, loop=0)
     return file.getvalue(), frames[0].height, frames[0].width
 
 
@@ -84,20 +74,20 @@ def _with_caption(image: Image.Image, caption: str) -> Image.Image:
         return image
     framed = Image.new("RGB", (image.width, image.height + 16), "white")
     framed.paste(image)
-    # The font that comes with Pillow has no more letters than these.
+    # Pillow's built-in font covers only Latin-1.
     text = caption.encode("latin-1", "replace").decode("latin-1")
-    place = (3, image.height + 2)
-    ImageDraw.Draw(framed).text(place, text, fill="black", font=ImageFont.load_default())
+    position = (3, image.height + 2)
+    ImageDraw.Draw(framed).text(position, text, fill="black", font=ImageFont.load_default())
     return framed
 
 
 def video_strip(path: Path, *, frames: int = 4, box: tuple[int, int] = (148, 111)) -> Image.Image:
-    """A few frames of a video at even distances, side by side.
+    """Return evenly spaced frames of a video, side by side.
 
     Args:
-        path: A video file, a folder of frames or a file of optical flow.
-        frames: How many.
-        box: Width and height in pixels that a frame is made to fit in.
+        path: A video file, a frame folder or a flow file.
+        frames: Number of frames.
+        box: Width and height in pixels that each frame is scaled to fit in.
 
     Raises:
         BadVideoError: The video cannot be read.
@@ -108,14 +98,14 @@ def video_strip(path: Path, *, frames: int = 4, box: tuple[int, int] = (148, 111
     scale = min(box[0] / rgb.shape[2], box[1] / rgb.shape[1])
     width, height = (max(1, round(side * scale)) for side in (rgb.shape[2], rgb.shape[1]))
     strip = Image.new("RGB", (frames * (width + 2) - 2, height), "white")
-    for place, frame in enumerate(rgb):
+    for index, frame in enumerate(rgb):
         small = Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR)
-        strip.paste(small, (place * (width + 2), 0))
+        strip.paste(small, (index * (width + 2), 0))
     return strip
 
 
 def encode_jpeg(image: Image.Image, quality: int = 80) -> bytes:
-    """A picture as the bytes of a JPEG file."""
+    """Encode an image as JPEG."""
     file = io.BytesIO()
     image.save(file, "JPEG", quality=quality, optimize=True)
     return file.getvalue()

@@ -1,17 +1,18 @@
-"""Exact frames from a video file, and no more decoding than they need.
+"""Exact frames from a video file, with as little decoding as possible.
 
-To reach a frame the file is sought to the last key picture from which it can be decoded, and only
-frames that are wanted are turned into RGB. `video_index` tells how frames are known apart.
+To reach a frame, the reader seeks to the last key frame from which it can be decoded; only the
+frames asked for are converted to RGB. `video_index` describes how frames are identified.
 
-FFmpeg's own messages stay silent, as is PyAV's default; what went wrong is in `BadVideoError`.
+FFmpeg's own messages stay off, PyAV's default; `BadVideoError` says what is wrong.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from contextlib import closing
+from functools import lru_cache
 from itertools import chain, dropwhile, islice
 from pathlib import Path
 
@@ -22,59 +23,39 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
-from torch import Tensor
 
 from p3d.errors import BadVideoError
-from p3d.video.flow_file import PIXEL_FORMAT, FlowNote, read_note
+from p3d.video.flow_file import PIXEL_FORMAT, read_flow_info
+from p3d.video.geometry import Box
 from p3d.video.packets import decode, demux, numbered_packets, open_stream
 from p3d.video.rgb import RgbConverter
-from p3d.video.sources import Box, Piece, gather, most_frames
+from p3d.video.sources import FrameSource, Piece, frames_per_piece
 from p3d.video.video_index import VideoIndex, build_index
 
-# Decoders in which pictures that nothing leans on can be left out and every other stays exact.
-# (In HEVC a picture that its own layer does not use may still serve another.)
+# Decoders that can skip non-reference frames and still decode all others exactly. (Not HEVC: there
+# a frame that its own layer does not reference may be referenced by another.)
 _CAN_SKIP_UNUSED = frozenset({"h264", "mpeg4"})
-# Stands for a packet number past the last.
+# A packet number past the last one.
 _END = 1 << 62
-# Up to here, packets are passed on the way to the next key picture rather than sought over: seeking
-# costs more, and brings out the last picture before it only by decoding one more.
+# If the next key frame is at most this many packets ahead, decoding on to it is cheaper than a
+# seek, which also costs decoding one more frame to get the last one before it.
 _NEAR = 3
 
 
-class IndexCache:
-    """The indices of the files read last in this process, so that later epochs need not look.
+@lru_cache(maxsize=16384)
+def index_file(path: Path, size: int, mtime_ns: int) -> VideoIndex:
+    """Return the index of a file; cached until its size or modification time changes.
 
-    A file is known by path, size and time of change. An index takes about 4 bytes a frame.
+    An index takes about 4 bytes per frame.
     """
-
-    def __init__(self, max_files: int) -> None:
-        self._max_files = max_files
-        self._indices: OrderedDict[tuple[str, int, int], VideoIndex] = OrderedDict()
-
-    def get(self, key: tuple[str, int, int]) -> VideoIndex | None:
-        """Return the index of a file, if it is known."""
-        if key in self._indices:
-            self._indices.move_to_end(key)
-        return self._indices.get(key)
-
-    def put(self, key: tuple[str, int, int], index: VideoIndex) -> None:
-        """Remember an index and forget the one unused for longest when there are too many."""
-        self._indices[key] = index
-        self._indices.move_to_end(key)
-        while len(self._indices) > self._max_files:
-            self._indices.popitem(last=False)
-
-    def forget(self, path: Path) -> None:
-        """Forget a file, whatever its size and time."""
-        for key in [key for key in self._indices if key[0] == str(path.absolute())]:
-            del self._indices[key]
+    del size, mtime_ns
+    container, stream = open_stream(path)
+    with closing(container):
+        return build_index(path, container, stream)
 
 
-INDICES = IndexCache(max_files=16384)
-
-
-class VideoFile:
-    """A `FrameSource` over a video file; see `open_video`."""
+class VideoFile(FrameSource):
+    """A video file; see `open_video`."""
 
     def __init__(self, path: Path, status: os.stat_result) -> None:
         if not stat.S_ISREG(status.st_mode):
@@ -83,57 +64,25 @@ class VideoFile:
             raise BadVideoError(path, "the file is empty (0 bytes)")
         try:
             os.close(os.open(path, os.O_RDONLY))
-        except OSError as error:  # FFmpeg would say less
+        except OSError as error:  # FFmpeg's message would be vaguer
             raise BadVideoError(path, f"cannot be opened ({error.strerror})") from error
         self.path = path
-        self._key = (str(path.absolute()), status.st_size, status.st_mtime_ns)
-        index = INDICES.get(self._key)
-        self._container, self._stream = open_stream(path, index.container if index else None)
+        self._index = index = index_file(path, status.st_size, status.st_mtime_ns)
+        self._container, self._stream = open_stream(path, index.container)
         try:
-            self.flow = self._find_note()
-            self._index = index or self._build_index()
-        except BaseException:
-            self.close()
-            raise
-
-    def _build_index(self) -> VideoIndex:
-        index = build_index(self.path, self._container, self._stream)
-        INDICES.put(self._key, index)
-        return index
-
-    def _find_note(self) -> FlowNote | None:
-        try:
-            return read_note(self._container.metadata)
+            self.flow = read_flow_info(self._container.metadata)
         except ValueError as error:
-            raise BadVideoError(self.path, str(error)) from error
-
-    @property
-    def num_frames(self) -> int:
-        """See `FrameSource`."""
-        return self._index.num_frames
-
-    @property
-    def height(self) -> int:
-        """See `FrameSource`."""
-        return self._index.height if self._index.matrix[0] else self._index.width
-
-    @property
-    def width(self) -> int:
-        """See `FrameSource`."""
-        return self._index.width if self._index.matrix[0] else self._index.height
-
-    @property
-    def fps(self) -> float:
-        """See `FrameSource`."""
-        return self._index.fps
+            self.close()
+            raise BadVideoError(path, str(error)) from error
+        self.num_frames = index.num_frames
+        is_upright = index.matrix[0] != 0
+        self.height = index.height if is_upright else index.width
+        self.width = index.width if is_upright else index.height
+        self.fps = index.fps
 
     def close(self) -> None:
         """Close the file."""
         self._container.close()
-
-    def read(self, indices: Sequence[int]) -> Tensor:
-        """See `FrameSource`."""
-        return gather(self, indices)
 
     def pieces(self, frames: Sequence[int], box: Box | None = None) -> Iterator[Piece]:
         """See `FrameSource`."""
@@ -144,80 +93,79 @@ class VideoFile:
         return RgbConverter(self.path, self._index, box).pieces(decoded, len(frames))
 
     def _flow_pieces(self, decoded: Iterator[tuple[int, VideoFrame]], box: Box) -> Iterator[Piece]:
-        while run := list(islice(decoded, most_frames(box.height, box.width))):
-            pixels = np.stack([box.of(self._flow(picture)) for _, picture in run])
-            yield [frame for frame, _ in run], torch.from_numpy(pixels)
+        while piece := list(islice(decoded, frames_per_piece(box.height, box.width))):
+            pixels = np.stack([box.crop(self._flow(frame)) for _, frame in piece])
+            yield [number for number, _ in piece], torch.from_numpy(pixels)
 
-    def _flow(self, picture: VideoFrame) -> NDArray[np.uint8]:
-        index = self._index
-        size = (picture.height, picture.width)
-        if picture.format.name != PIXEL_FORMAT or size != (index.height, index.width):
+    def _flow(self, frame: VideoFrame) -> NDArray[np.uint8]:
+        size = (frame.height, frame.width)
+        if frame.format.name != PIXEL_FORMAT or size != (self._index.height, self._index.width):
             raise BadVideoError(self.path, "its optical flow is damaged; prepare it again")
-        rows = np.frombuffer(bytes(picture.planes[0]), np.uint8).reshape(picture.height, -1)
-        return rows[:, : 2 * picture.width].reshape(picture.height, picture.width, 2)
+        rows = np.frombuffer(bytes(frame.planes[0]), np.uint8).reshape(frame.height, -1)
+        return rows[:, : 2 * frame.width].reshape(frame.height, frame.width, 2)
 
-    def _frames(self, wanted: Sequence[int]) -> Iterator[tuple[int, VideoFrame]]:
-        """Yield `(number, frame)` for the numbers wanted, which rise."""
-        for start, group in self._groups(wanted):
-            left = set(group)
-            # Should the key picture prove to be none, the start of the file is one.
+    def _frames(self, numbers: Sequence[int]) -> Iterator[tuple[int, VideoFrame]]:
+        """Yield pairs `(number, frame)` for increasing frame numbers."""
+        for start, group in self._groups(numbers):
+            remaining = set(group)
+            # If the supposed key frame turns out not to be one, start again from the file's start.
             for attempt in dict.fromkeys((start, 0)):
-                for frame, picture in self._decode_from(attempt, frozenset(left)):
-                    left.discard(frame)
-                    yield frame, picture
-                if not left:
+                for number, frame in self._decode_from(attempt, frozenset(remaining)):
+                    remaining.discard(number)
+                    yield number, frame
+                if not remaining:
                     break
             else:
-                raise BadVideoError(self.path, f"frame {min(left)} cannot be decoded")
+                raise BadVideoError(self.path, f"frame {min(remaining)} cannot be decoded")
 
-    def _groups(self, wanted: Sequence[int]) -> list[tuple[int, list[int]]]:
-        """Part frames into `(packet to start from, frames)`, each group to be sought once."""
+    def _groups(self, numbers: Sequence[int]) -> list[tuple[int, list[int]]]:
+        """Group frames into `(packet to start from, frame numbers)`, one seek for each group."""
         groups: list[tuple[int, list[int]]] = []
-        starts, order = self._index.starts_for(wanted), self._index.order
-        packets = starts if order is None else order[wanted].tolist()
+        starts, order = self._index.starts_for(numbers), self._index.order
+        packets = starts if order is None else order[numbers].tolist()
         reached = 0
-        for frame, start, packet in zip(wanted, starts, packets, strict=True):
+        for number, start, packet in zip(numbers, starts, packets, strict=True):
             if groups and groups[-1][0] <= start <= max(groups[-1][0], reached + _NEAR):
-                groups[-1][1].append(frame)
+                groups[-1][1].append(number)
                 reached = max(reached, packet)
             else:
-                groups.append((start, [frame]))
+                groups.append((start, [number]))
                 reached = packet
         return groups
 
     def _decode_from(self, start: int, wanted: frozenset[int]) -> Iterator[tuple[int, VideoFrame]]:
-        """Decode from packet `start`; yield the frames of `wanted` that come out, then stop.
+        """Decode from packet `start` and yield the `wanted` frames until all are found.
 
-        Gives up early if the picture to start from turns out not to be a key picture.
+        Stops early if the first decoded frame turns out not to be a key frame.
         """
-        left, counted, started = set(wanted), 0, start == 0
+        remaining, count, started = set(wanted), 0, start == 0
         order, context = self._index.order, self._stream.codec_context
-        frame_of: dict[int | None, int] = {}
+        number_of: dict[int | None, int] = {}
         if order is not None:
-            frame_of = {int(order[frame]): frame for frame in wanted}
+            number_of = {int(order[number]): number for number in wanted}
         can_skip = context.name in _CAN_SKIP_UNUSED and order is not None
         if can_skip:
             context.skip_frame = "DEFAULT"
         skipping = False
-        first_needed = min((n for n in frame_of if n is not None), default=0)
-        for number, packet in chain(self._packets_from(start), [(_END, None)]):
-            if can_skip and skipping != (number < first_needed):
+        first_needed = min((n for n in number_of if n is not None), default=0)
+        for index, packet in chain(self._packets_from(start), [(_END, None)]):
+            if can_skip and skipping != (index < first_needed):
                 skipping = not skipping
                 context.skip_frame = "NONREF" if skipping else "DEFAULT"
             if packet is not None:
-                packet.pts = number
-            for picture in decode(context, packet):
-                tag = picture.pts
-                started = started or (tag == start and picture.key_frame)
-                frame = counted if order is None else frame_of.get(tag)
-                counted += 1
-                if frame not in left:
+                packet.pts = index
+            for frame in decode(context, packet):
+                tag = frame.pts
+                started = started or (tag == start and frame.key_frame)
+                number = count if order is None else number_of.get(tag)
+                count += 1
+                if number not in remaining:
                     continue
                 if not started:
                     return
-                left.discard(frame)
-                yield frame, picture
-            if not left:
+                remaining.discard(number)
+                yield number, frame
+            if not remaining:
                 return
 
     def _packets_from(self, start: int) -> Iterator[tuple[int, Packet[VideoStream]]]:
@@ -230,18 +178,18 @@ class VideoFile:
 
     def _seek(self, start: int) -> tuple[Iterator[Packet[VideoStream]], int]:
         """Return packets from `start` or somewhere before it, and the number of the first."""
-        stamp = self._index.timestamp_of(start)
-        if stamp is not None:
+        timestamp = self._index.timestamp_of(start)
+        if timestamp is not None:
             try:
-                self._container.seek(stamp, stream=self._stream)
+                self._container.seek(timestamp, stream=self._stream)
             except av.FFmpegError:
                 pass
             else:
                 packets = demux(self._container, self._stream)
                 first = next(packets, None)
-                landed = None if first is None else self._index.packet_at(first.pos)
-                if first is not None and landed is not None and landed <= start:
-                    return chain([first], packets), landed
+                number = None if first is None else self._index.packet_at(first.pos)
+                if first is not None and number is not None and number <= start:
+                    return chain([first], packets), number
         self.close()
         self._container, self._stream = open_stream(self.path, self._index.container)
         return demux(self._container, self._stream), 0

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from p3d.errors import UserError
-from p3d.model.network import P3D
+from p3d.model.network import P3D, Wiring
 from p3d.preprocessing import Preprocessing
 from p3d.weights.describe import (
     Overrides,
@@ -141,45 +141,66 @@ def _same_classes(model: P3D, file: WeightFile) -> bool:
     return None in (file.class_names, model.class_names) or file.class_names == model.class_names
 
 
-def load_pretrained(model: P3D, path: Path | str) -> tuple[str, ...]:
-    """Load a weight file into an existing network, in place.
-
-    A 2-D ResNet is inflated to the model's wiring and variant. The model keeps its classifier if
-    the file's is for other classes, and its clip and frame sizes. It takes over the file's channel
-    order, mean and deviation, which the weights depend on.
+class PretrainedWeights:
+    """Weights to start a network from, in a file that is read once.
 
     Args:
-        model: The network; its configuration must be the file's, except for the classes.
         path: Any file that `load_model` reads.
 
-    Returns:
-        What was inferred or changed, one line each.
-
     Raises:
-        UserError: As `load_model`, or the file contains another network.
+        UserError: The file cannot be read or is of an unknown format.
     """
-    path, config = Path(path), model.config
-    contents = read_contents(path)
-    overrides = Overrides()
-    if contents.format == "resnet":
-        overrides = Overrides(config.wiring, config.variant, config.modality)
-    with prefix_errors(path):
-        state, file = interpret(path, contents, overrides)
-        _check_same_network(model, file)
-        notes = [note for note in file.notes if "classifier" not in note]
-        if not _same_classes(model, file):
-            own = model.state_dict()
-            state |= {key: own[key] for key in ("fc.weight", "fc.bias")}
-            notes.append(
-                f"the file's classifier of {file.config.num_classes} classes is skipped; "
-                f"the model keeps its own of {config.num_classes}"
-            )
-        elif model.class_names is None:
-            model.class_names = file.class_names
-        check_fit(model, state)
-    model.load_state_dict(state)
-    theirs = file.preprocessing
-    model.preprocessing = replace(
-        model.preprocessing, channels=theirs.channels, mean=theirs.mean, std=theirs.std
-    )
-    return tuple(notes)
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self._contents = read_contents(self.path)
+
+    @property
+    def wiring(self) -> Wiring:
+        """Wiring of the file's network.
+
+        Raises:
+            UserError: The file's tensors do not form a network.
+        """
+        with prefix_errors(self.path):
+            return interpret(self.path, self._contents, Overrides())[1].config.wiring
+
+    def load_into(self, model: P3D) -> tuple[str, ...]:
+        """Load the weights into a network, in place.
+
+        A 2-D ResNet is inflated to the model's wiring and variant. The model keeps its classifier
+        if the file's is for other classes, and its clip and frame sizes. It takes over the file's
+        channel order, mean and deviation, which the weights depend on.
+
+        Args:
+            model: The network; its configuration must be the file's, except for the classes.
+
+        Returns:
+            What was inferred or changed, one line each.
+
+        Raises:
+            UserError: As `load_model`, or the file contains another network.
+        """
+        config, overrides = model.config, Overrides()
+        if self._contents.format == "resnet":
+            overrides = Overrides(config.wiring, config.variant, config.modality)
+        with prefix_errors(self.path):
+            state, file = interpret(self.path, self._contents, overrides)
+            _check_same_network(model, file)
+            notes = [note for note in file.notes if "classifier" not in note]
+            if not _same_classes(model, file):
+                own = model.state_dict()
+                state |= {key: own[key] for key in ("fc.weight", "fc.bias")}
+                notes.append(
+                    f"the file's classifier of {file.config.num_classes} classes is skipped; "
+                    f"the model keeps its own of {config.num_classes}"
+                )
+            elif model.class_names is None:
+                model.class_names = file.class_names
+            check_fit(model, state)
+        model.load_state_dict(state)
+        theirs = file.preprocessing
+        model.preprocessing = replace(
+            model.preprocessing, channels=theirs.channels, mean=theirs.mean, std=theirs.std
+        )
+        return tuple(notes)
