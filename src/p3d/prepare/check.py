@@ -8,8 +8,15 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from p3d.data.dataset import SPLITS, MissingVideosError, Split, VideoDataset, VideoRecord
-from p3d.data.layouts import DataOptions, read_dataset
+from p3d.data.dataset import (
+    SPLITS,
+    Listing,
+    MissingVideosError,
+    Split,
+    VideoDataset,
+    VideoRecord,
+)
+from p3d.data.layouts import list_dataset
 from p3d.data.manifest import write_manifest
 from p3d.errors import BadVideoError, UserError, printable
 from p3d.prepare.check_report import CheckReport, VideoFacts, write_findings
@@ -28,7 +35,8 @@ def check_dataset(options: CheckOptions) -> CheckReport:
     Raises:
         UserError: There is no data set, or a requested file cannot be written.
     """
-    datasets, missing, faults = _read_splits(options.data)
+    listing = list_dataset(options.data)
+    datasets, faults = _read_splits(listing, allow_missing=options.data.allow_missing)
     listed = [(split, record) for split, data in datasets.items() for record in data.records]
 
     def examine(item: tuple[Split, VideoRecord]) -> VideoFacts:
@@ -38,11 +46,16 @@ def check_dataset(options: CheckOptions) -> CheckReport:
         parallel_map(examine, listed, total=len(listed), title="Checking", workers=options.workers)
     )
     report = CheckReport(
-        class_names=next(iter(datasets.values())).class_names,
+        class_names=listing.class_names,
         videos=videos,
         clip_frames=options.clip_frames,
         faults=tuple(dict.fromkeys(faults)),
-        missing=tuple(missing),
+        missing=tuple(
+            (split, name)
+            for split, found in listing.splits.items()
+            if found
+            for name in found.missing
+        ),
         allow_missing=options.data.allow_missing,
         duplicates=_find_duplicates(videos, options.workers),
         unlisted=_find_unlisted(options.data.data, [record.path for _, record in listed]),
@@ -62,29 +75,23 @@ def run(options: CheckOptions) -> int:
 
 
 def _read_splits(
-    options: DataOptions,
-) -> tuple[dict[Split, VideoDataset], list[tuple[Split, str]], list[str]]:
-    """Return the splits that can be read, the missing videos, and the errors of other splits."""
+    listing: Listing, *, allow_missing: bool
+) -> tuple[dict[Split, VideoDataset], list[str]]:
+    """Return the splits that can be read, and the errors of the others."""
     datasets: dict[Split, VideoDataset] = {}
-    missing: list[tuple[Split, str]] = []
     faults: list[str] = []
     errors: list[UserError] = []
     for split in SPLITS:
         try:
-            datasets[split] = read_dataset(replace(options, allow_missing=True), split)
-            if datasets[split].missing:
-                read_dataset(replace(options, allow_missing=False), split)
-        except MissingVideosError as error:
-            missing += [(split, name) for name in error.names]
-            if split not in datasets and options.allow_missing:
-                faults.append(str(error))
-            errors.append(error)
+            datasets[split] = listing.dataset(split, allow_missing=True)
         except UserError as error:
-            faults.append(str(error))
             errors.append(error)
+            # Without allow_missing, the report names the missing videos.
+            if allow_missing or not isinstance(error, MissingVideosError):
+                faults.append(str(error))
     if not datasets:
         raise errors[0]
-    return datasets, missing, faults
+    return datasets, faults
 
 
 def _examine(split: Split, record: VideoRecord, *, all_frames: bool) -> VideoFacts:

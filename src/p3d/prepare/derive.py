@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Event
 
 from p3d.data.dataset import SPLITS, Split, VideoDataset, VideoRecord
-from p3d.data.layouts import DataOptions, read_dataset
+from p3d.data.layouts import DataOptions, read_splits
 from p3d.data.listing import stem_of
 from p3d.data.manifest import write_manifest
 from p3d.data.ucf101 import LISTS
@@ -96,7 +96,7 @@ def derive(
         UserError: The data set cannot be read, two videos would get the same path, or a path is
             occupied by something else.
     """
-    splits = {split: read_dataset(data, split) for split in SPLITS}
+    splits = read_splits(data)
     work = _plan(splits, out, what, suffix)
     for split in SPLITS:
         remove_partial(out / split)
