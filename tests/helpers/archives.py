@@ -1,4 +1,4 @@
-"""Archives of clips for tests, RAR by the format's public description with members stored."""
+"""Archives of clips for tests. RARs follow the public format description, uncompressed."""
 
 from __future__ import annotations
 

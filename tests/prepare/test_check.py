@@ -1,4 +1,4 @@
-"""Data sets looked over: what is amiss is found, and told by the exit code."""
+"""Checks of data sets: all problems are reported, and set the exit code."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ RULE = SplitRule(group_pattern=r"_g(\d+)", test_groups=("3",), validation_groups
 
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes of three videos, each of another length."""
+    """Two classes of three videos of different lengths."""
     root = tmp_path_factory.mktemp("originals")
-    for place, name in enumerate(("jump", "run")):
+    for index, name in enumerate(("jump", "run")):
         (root / name).mkdir()
         for group in (1, 2, 3):
-            length = 18 + 3 * place + group
+            length = 18 + 3 * index + group
             write_video(root / name / f"{name}_g{group}.avi", length, size=(48, 64))
     return root
 
@@ -42,23 +42,21 @@ def options(data: Path) -> CheckOptions:
     return CheckOptions(DataOptions(data, splits=RULE), workers=2)
 
 
-def text(report: CheckReport) -> str:
+def text_of(report: CheckReport) -> str:
     return "\n".join(report.lines())
 
 
 @pytest.mark.parametrize("frames", ["ends", "all"])
-def test_a_sound_data_set(data: Path, frames: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sound_data_set(data: Path, frames: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(replace(options(data), frames=frames)) == 0  # type: ignore[arg-type]
     out = capsys.readouterr().out
-    assert "train: 2 videos, 1 to 1 (median 1) a class of 2" in out
+    assert "train: 2 videos, 1 to 1 (median 1) in each of 2 classes" in out
     assert "frames: 19 to 24 (median 22); sizes: 64x48 (6); rates: 25 (6)" in out
     assert "WARNING" not in out
     assert out.splitlines()[-1] == "fit for training"
 
 
-def test_a_broken_video_is_named_and_makes_it_unfit(
-    data: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_broken_video_is_an_error(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     broken = data / "run" / "run_g1.avi"
     broken.write_bytes(b"no video at all")
     assert run(options(data)) == 1
@@ -68,45 +66,45 @@ def test_a_broken_video_is_named_and_makes_it_unfit(
     assert "NOT fit" in out
 
 
-def test_a_cut_off_video_is_told(data: Path) -> None:
+def test_truncated_video_is_reported(data: Path) -> None:
     path = data / "run" / "run_g1.avi"
     content = path.read_bytes()
     path.write_bytes(content[: len(content) * 8 // 10])
     report = check_dataset(options(data))
     assert [facts.record.path for facts in report.incomplete] == [path]
-    assert "WARNING: cut off or damaged: 1" in text(report)
+    assert "WARNING: cut off or damaged: 1" in text_of(report)
 
 
-def test_a_frame_that_cannot_be_decoded_is_found_when_all_are(originals: Path) -> None:
-    """A folder of frames is a video too, and here the middle one is no picture."""
+def test_broken_frame_is_found_if_all_are_decoded(originals: Path) -> None:
+    """The middle file of a folder of frames is not a picture."""
     root = originals.parent / "frames"
     for split in ("train", "test"):
         folder = root / split / "run" / f"run_{split}"
         folder.mkdir(parents=True)
         for number in range(1, 18):
             Image.new("RGB", (32, 24), (number, 0, 0)).save(folder / f"run-{number:04d}.jpg")
-    (root / "train" / "run" / "run_train" / "run-0009.jpg").write_bytes(b"no picture")
+    (root / "train" / "run" / "run_train" / "run-0009.jpg").write_bytes(b"not a picture")
     check = CheckOptions(DataOptions(root))
     assert check_dataset(check).fit
     report = check_dataset(replace(check, frames="all"))
     assert [facts.record.path.name for facts in report.broken] == ["run_train"]
 
 
-def test_short_videos_are_told_but_fit(data: Path) -> None:
+def test_short_videos_are_reported_but_fit(data: Path) -> None:
     report = check_dataset(replace(options(data), clip_frames=20))
     assert [facts.record.path.name for facts in report.short] == ["jump_g1.avi"]
     assert report.fit
 
 
-def test_the_same_content_in_two_splits_is_told(data: Path) -> None:
+def test_same_content_in_two_splits_is_reported(data: Path) -> None:
     shutil.copy(data / "run" / "run_g1.avi", data / "run" / "copy_g3.avi")
     report = check_dataset(options(data))
     (group,) = report.duplicates
     assert {facts.split for facts in group} == {"train", "test"}
-    assert "WARNING: the same content in two splits: 1" in text(report)
+    assert "WARNING: the same content in two splits: 1" in text_of(report)
 
 
-def test_videos_of_equal_length_in_bytes_are_no_duplicates(data: Path) -> None:
+def test_different_videos_of_equal_size_are_not_duplicates(data: Path) -> None:
     content = (data / "run" / "run_g1.avi").read_bytes()
     changed = content[:-1] + bytes([content[-1] ^ 1])
     (data / "run" / "other_g1.avi").write_bytes(changed)
@@ -115,7 +113,7 @@ def test_videos_of_equal_length_in_bytes_are_no_duplicates(data: Path) -> None:
 
 @pytest.fixture
 def listed(data: Path) -> Path:
-    """The same as a manifest that says nothing of frames and rates."""
+    """The same data set with a manifest that has no frames and rates."""
     rows = ["path,class,split"]
     splits = {1: "train", 2: "validation", 3: "test"}
     for group, split in splits.items():
@@ -125,21 +123,21 @@ def listed(data: Path) -> Path:
 
 
 def test_missing_and_unlisted_videos(listed: Path) -> None:
-    gone = listed / "run" / "run_g1.avi"
-    gone.rename(listed / "run" / "unknown.avi")
+    missing = listed / "run" / "run_g1.avi"
+    missing.rename(listed / "run" / "unknown.avi")
     check = CheckOptions(DataOptions(listed))
     report = check_dataset(check)
     assert not report.fit
-    assert f"ERROR: missing: 1, see --allow-missing\n  {gone}" in text(report)
-    assert "note: in the folder, but in no list: 1" in text(report)
+    assert f"ERROR: missing: 1, see --allow-missing\n  {missing}" in text_of(report)
+    assert "note: in the folder, but in no list: 1" in text_of(report)
     assert len(report.sound) == 5
 
     allowed = check_dataset(replace(check, data=replace(check.data, allow_missing=True)))
     assert allowed.fit
-    assert f"note: missing: 1\n  {gone}" in text(allowed)
+    assert f"note: missing: 1\n  {missing}" in text_of(allowed)
 
 
-def test_whole_splits_that_are_missing(listed: Path) -> None:
+def test_split_without_any_video(listed: Path) -> None:
     for path in listed.glob("*/*_g3.avi"):
         path.unlink()
     check = CheckOptions(DataOptions(listed))
@@ -148,10 +146,10 @@ def test_whole_splits_that_are_missing(listed: Path) -> None:
     assert not report.fit
     allowed = check_dataset(replace(check, data=replace(check.data, allow_missing=True)))
     assert not allowed.fit
-    assert "ERROR: 2 of 2 listed videos are not under" in text(allowed)
+    assert "ERROR: 2 of 2 listed videos are not under" in text_of(allowed)
 
 
-def test_findings_are_written_in_full(listed: Path, tmp_path: Path) -> None:
+def test_all_findings_are_written(listed: Path, tmp_path: Path) -> None:
     out = tmp_path / "found" / "findings.csv"
     with (listed / "manifest.csv").open("a") as file:
         file.writelines(f"\nrun/gone_{number}.avi,run,train" for number in range(12))
@@ -169,13 +167,13 @@ def test_findings_are_written_in_full(listed: Path, tmp_path: Path) -> None:
     assert "FFmpeg" in broken["detail"]
 
 
-def test_a_link_to_a_listed_video_is_not_unlisted(listed: Path) -> None:
+def test_link_to_a_listed_video_is_not_unlisted(listed: Path) -> None:
     (listed / "again.avi").hardlink_to(listed / "run" / "run_g1.avi")
     (listed / "soft.avi").symlink_to(listed / "run" / "run_g1.avi")
     assert not check_dataset(CheckOptions(DataOptions(listed))).unlisted
 
 
-def test_the_manifest_reads_back_with_frames_and_rates(data: Path, tmp_path: Path) -> None:
+def test_manifest_has_frames_and_rates(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "checked" / "manifest.csv"
     (data / "run" / "run_g2.avi").write_bytes(b"broken")
     check_dataset(replace(options(data), out=out))
@@ -188,15 +186,15 @@ def test_the_manifest_reads_back_with_frames_and_rates(data: Path, tmp_path: Pat
     assert len(read_dataset(DataOptions(out), "validation").records) == 1
 
 
-def test_a_split_that_cannot_be_read_is_told_beside_the_others(listed: Path) -> None:
+def test_unreadable_split_is_reported_with_the_others(listed: Path) -> None:
     manifest = listed / "manifest.csv"
     manifest.write_text(manifest.read_text().replace(",test", ",train"))
     report = check_dataset(CheckOptions(DataOptions(listed)))
     assert not report.fit
-    assert "no videos for test" in text(report)
+    assert "no videos for test" in text_of(report)
     assert len(report.sound) == 6
 
 
-def test_no_data_set_at_all(tmp_path: Path) -> None:
+def test_missing_data_set(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
         check_dataset(CheckOptions(DataOptions(tmp_path / "nothing")))

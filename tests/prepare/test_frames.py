@@ -1,4 +1,4 @@
-"""Videos turned into folders of frames: all frames, once, whole, and readable as a data set."""
+"""Conversion of videos into folders of frames that form a data set."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def folder(options: FramesOptions, group: int) -> Path:
     return options.out / FOLDERS[group] / "run" / f"run_g{group}"
 
 
-def test_every_frame_is_there_in_order(options: FramesOptions) -> None:
+def test_writes_every_frame_in_order(options: FramesOptions) -> None:
     summary = extract_frames(options)
     assert (summary.written, summary.kept, summary.frames) == (3, 0, 17 + 18 + 19)
     for group in FOLDERS:
@@ -54,7 +54,7 @@ def test_every_frame_is_there_in_order(options: FramesOptions) -> None:
         assert [number_of(Image.open(file)) for file in files] == list(range(16 + group))
 
 
-def test_long_videos_are_read_in_pieces(
+def test_long_videos_are_read_in_chunks(
     options: FramesOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chunks_module, "CHUNK_BYTES", 5 * 64 * 80 * 3)
@@ -71,7 +71,7 @@ def test_frames_look_like_the_video(options: FramesOptions) -> None:
         assert all(np.abs(a.astype(int) - b.astype(int)).mean() < 4 for a, b in pairs)
 
 
-def test_the_outcome_is_a_data_set(options: FramesOptions) -> None:
+def test_output_is_a_data_set(options: FramesOptions) -> None:
     extract_frames(options)
     for group, split in FOLDERS.items():
         (record,) = read_dataset(DataOptions(options.out), split).records  # type: ignore[arg-type]
@@ -82,7 +82,7 @@ def test_the_outcome_is_a_data_set(options: FramesOptions) -> None:
 @pytest.mark.parametrize(
     ("short_side", "expected"), [(32, (40, 32)), (64, (80, 64)), (500, (80, 64)), (None, (80, 64))]
 )
-def test_the_short_side_is_scaled_down_never_up(
+def test_short_side_is_never_enlarged(
     options: FramesOptions, short_side: int | None, expected: tuple[int, int]
 ) -> None:
     extract_frames(replace(options, short_side=short_side))
@@ -90,7 +90,7 @@ def test_the_short_side_is_scaled_down_never_up(
         assert image.size == expected
 
 
-def test_quality_sets_the_size_in_bytes(options: FramesOptions, tmp_path: Path) -> None:
+def test_lower_quality_gives_smaller_files(options: FramesOptions, tmp_path: Path) -> None:
     other = replace(options, out=tmp_path / "other", quality=20)
     extract_frames(options)
     extract_frames(other)
@@ -98,7 +98,7 @@ def test_quality_sets_the_size_in_bytes(options: FramesOptions, tmp_path: Path) 
     assert (folder(other, 1) / name).stat().st_size < (folder(options, 1) / name).stat().st_size
 
 
-def test_again_keeps_what_is_whole_and_makes_the_rest_anew(options: FramesOptions) -> None:
+def test_second_run_keeps_complete_folders_and_writes_the_others(options: FramesOptions) -> None:
     extract_frames(options)
     (folder(options, 1) / "run_g1-0003.jpg").unlink()
     killed = folder(options, 2).with_name(f"{TEMPORARY}0-run_g2")
@@ -108,12 +108,12 @@ def test_again_keeps_what_is_whole_and_makes_the_rest_anew(options: FramesOption
     assert not killed.exists()
 
 
-def test_another_size_makes_them_anew(options: FramesOptions) -> None:
+def test_another_size_replaces_the_frames(options: FramesOptions) -> None:
     extract_frames(options)
     assert extract_frames(replace(options, short_side=32)).written == 3
 
 
-def test_a_broken_video_is_told_and_the_others_are_made(
+def test_broken_video_is_reported_and_the_others_are_written(
     options: FramesOptions, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken = options.data.data / "run" / "run_g2.avi"
@@ -126,27 +126,27 @@ def test_a_broken_video_is_told_and_the_others_are_made(
     assert len(read_dataset(DataOptions(options.out), "test").records) == 1
 
 
-def test_foreign_files_are_not_removed(options: FramesOptions) -> None:
+def test_other_files_are_not_removed(options: FramesOptions) -> None:
     folder(options, 1).mkdir(parents=True)
     notes = folder(options, 1) / "notes.txt"
     notes.write_text("mine")
-    with pytest.raises(UserError, match="is no frame of this video"):
+    with pytest.raises(UserError, match="is not a frame of this video"):
         extract_frames(options)
     assert notes.read_text() == "mine"
 
 
-def test_videos_that_would_share_a_folder_are_refused(options: FramesOptions) -> None:
+def test_videos_with_the_same_output_folder_are_refused(options: FramesOptions) -> None:
     data = options.data.data
     shutil.copytree(data / "run", data / "more")
     rows = ["path,class,split", "run/run_g1.avi,run,train", "more/run_g1.avi,run,train"]
     rows += ["run/run_g2.avi,run,validation", "run/run_g3.avi,run,test"]
     (data / "manifest.csv").write_text("\n".join(rows))
-    with pytest.raises(UserError, match="would both become"):
+    with pytest.raises(UserError, match="both would become"):
         extract_frames(replace(options, data=DataOptions(data)))
 
 
-def test_ucf101_frames_beside_the_videos(tmp_path: Path, originals: Path) -> None:
-    """The lists serve the frames as they served the videos; in place nothing is written to them."""
+def test_ucf101_frames_next_to_the_videos(tmp_path: Path, originals: Path) -> None:
+    """The lists are valid for the frames too. In the same folder, they are not changed."""
     root = tmp_path / "ucf101"
     for group, split in FOLDERS.items():
         (root / split / "Run").mkdir(parents=True)

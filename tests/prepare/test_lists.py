@@ -1,4 +1,4 @@
-"""The lists of UCF101: read from where they are, divided by whole groups, written as official."""
+"""Lists of UCF101: found, read, split by whole groups, and written."""
 
 from __future__ import annotations
 
@@ -39,23 +39,23 @@ def test_wrong_lists_are_refused(lists: Path, file: str, text: str, message: str
         read_lists(lists, "public")
 
 
-def test_without_lists_the_remedy_is_named(tmp_path: Path) -> None:
+def test_missing_lists(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--lists"):
         find_lists(tmp_path)
 
 
-def test_lists_beside_the_source_and_in_a_zip_are_found(lists: Path, tmp_path: Path) -> None:
+def test_finds_lists_in_the_source_and_in_a_zip_next_to_it(lists: Path, tmp_path: Path) -> None:
     source = lists.parent
     assert find_lists(source) == find_lists(lists) == lists
-    made = shutil.make_archive(str(tmp_path / "splits"), "zip", source, lists.name)
+    archive = shutil.make_archive(str(tmp_path / "splits"), "zip", source, lists.name)
     expected = read_lists(lists, "public")
     shutil.rmtree(lists)
-    assert find_lists(source) == Path(made)
-    assert read_lists(Path(made), "public") == expected
+    assert find_lists(source) == Path(archive)
+    assert read_lists(Path(archive), "public") == expected
 
 
-def test_a_whole_ucf101_of_names(tmp_path: Path) -> None:
-    """101 classes of 25 groups with 5 or 6 clips: 13,320 in all, as many as there are."""
+def test_lists_of_the_size_of_ucf101(tmp_path: Path) -> None:
+    """101 classes of 25 groups with 5 or 6 clips: 13,320 in total, as in UCF101."""
     classes = tuple(f"Class{label:03d}" for label in range(101))
     groups = [(name, group) for name in classes for group in range(1, 26)]
     named = [
@@ -64,8 +64,8 @@ def test_a_whole_ucf101_of_names(tmp_path: Path) -> None:
         for clip in range(1, 6 + (index < 13_320 - 5 * len(groups)))
     ]
     lists = read_lists(make_lists(tmp_path / "lists", named, classes), "public")
-    write_lists(lists, tmp_path / "again")
-    assert read_lists(tmp_path / "again", "public") == lists
+    write_lists(lists, tmp_path / "written")
+    assert read_lists(tmp_path / "written", "public") == lists
     assert len(lists.clips()) == 13_320
     for fold in lists.folds.values():
         seen = Counter(clip for part in fold.values() for clip in part)
@@ -79,7 +79,7 @@ def test_a_whole_ucf101_of_names(tmp_path: Path) -> None:
         assert len(set().union(*of_split.values())) == len(groups)
 
 
-def test_official_lists_give_the_public_counts() -> None:
+def test_counts_of_the_official_lists() -> None:
     root = os.environ.get("P3D_REAL_VIDEOS")
     if not root:
         pytest.skip("needs the official lists: set P3D_REAL_VIDEOS to the folder with ucf101/")
@@ -99,7 +99,7 @@ def test_official_lists_give_the_public_counts() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.sets(st.tuples(st.integers(0, 2), st.integers(1, 25), st.integers(1, 7)), min_size=1))
-def test_any_lists_divide_by_whole_groups_again_and_again(
+def test_any_lists_are_split_by_whole_groups(
     chosen: set[tuple[int, int, int]],
 ) -> None:
     names = ("Archery", "HandstandPushups", "YoYo")

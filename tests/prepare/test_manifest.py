@@ -1,4 +1,4 @@
-"""Data sets with lists of their own: each kind becomes a manifest that trains."""
+"""Manifests of data sets that have their own lists."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from p3d.prepare.rar import find_unpackers
 
 
 def read(out: Path) -> dict[str, list[tuple[str, str, str]]]:
-    """Class, name and group of the videos of each split."""
+    """Return class, name and group of the videos of each split."""
     found: dict[str, list[tuple[str, str, str]]] = {}
     for split in SPLITS:
         try:
             data = read_dataset(DataOptions(out), split)
-        except UserError:  # a manifest without videos for training or testing
+        except UserError:  # the manifest has no videos for training or testing
             continue
         found[split] = [(data.class_names[r.label], r.path.name, r.group) for r in data.records]
     return found
@@ -155,7 +155,7 @@ def test_lists_with_and_without_frames(tmp_path: Path) -> None:
     }
 
 
-def test_any_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     videos = touch(tmp_path / "videos", "a.mp4", "b.mp4")
     table = tmp_path / "my.csv"
     table.write_text("clip,what,who\na.mp4,walk,anna\nb.mp4,run,ben\n")
@@ -172,12 +172,12 @@ def test_any_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         prepare_manifest(replace(options, columns=("path", "what", "set", "who")))
 
 
-def test_wrong_tables(tmp_path: Path) -> None:
+def test_malformed_tables(tmp_path: Path) -> None:
     videos = touch(tmp_path / "videos", "a.mp4")
     table = tmp_path / "t.txt"
     options = ManifestOptions("lists", videos, tmp_path / "m.csv", train_list=table)
     table.write_text("a.mp4 0\na 0\n")
-    with pytest.raises(UserError, match=r"t\.txt:2: .*a\.mp4 stands in .*t\.txt:1 already"):
+    with pytest.raises(UserError, match=r"t\.txt:2: .*a\.mp4 is listed in .*t\.txt:1 already"):
         prepare_manifest(options)
     table.write_text("a.mp4\n")
     with pytest.raises(UserError, match="should be `path label`"):
@@ -195,7 +195,7 @@ def test_wrong_tables(tmp_path: Path) -> None:
 
 @pytest.fixture
 def merl(tmp_path: Path) -> tuple[Path, Path]:
-    """As P3D's ports have MERL and Breakfast: lists like UCF101's, clips in folders of splits."""
+    """A data set as P3D's ports have MERL: lists like UCF101's, clips in a folder per split."""
     videos = touch(
         tmp_path / "merl",
         "train/Reach/1_1_5.mp4",
@@ -213,7 +213,7 @@ def merl(tmp_path: Path) -> tuple[Path, Path]:
     return videos, lists
 
 
-def test_lists_like_those_of_ucf101(merl: tuple[Path, Path], tmp_path: Path) -> None:
+def test_ucf101_lists(merl: tuple[Path, Path], tmp_path: Path) -> None:
     videos, lists = merl
     options = ManifestOptions("ucf101", videos, tmp_path / "manifest.csv", tables=(lists,))
     prepare_manifest(options)
@@ -226,7 +226,7 @@ def test_lists_like_those_of_ucf101(merl: tuple[Path, Path], tmp_path: Path) -> 
     assert names == ("Reach", "Inspect", "Unseen")
 
 
-def test_lists_like_those_of_ucf101_with_faults(merl: tuple[Path, Path], tmp_path: Path) -> None:
+def test_malformed_ucf101_lists(merl: tuple[Path, Path], tmp_path: Path) -> None:
     videos, lists = merl
     options = ManifestOptions("ucf101", videos, tmp_path / "manifest.csv", tables=(lists,))
     with pytest.raises(UserError, match=r"trainlist02\.txt: cannot be read"):

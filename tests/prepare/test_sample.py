@@ -1,4 +1,4 @@
-"""The sample set: what its construction promises, and what its writer does when disturbed."""
+"""The sample set: properties of the videos, files, interrupted runs and errors."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from p3d.data.dataset import SPLITS
 from p3d.errors import UserError
 from p3d.model.network import create_model
 from p3d.prepare import motions
@@ -31,7 +32,7 @@ from p3d.prepare.motions import (
     render,
     render_video,
 )
-from p3d.prepare.sample import SPLITS, SampleSpec, encode, write_sample
+from p3d.prepare.sample import SampleSpec, encode, write_sample
 
 TINY = {
     "seed": 3,
@@ -69,7 +70,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-# The construction
+# Videos
 
 
 def test_every_class_has_one_partner() -> None:
@@ -88,13 +89,13 @@ def test_partner_is_the_same_video_backwards(pair: tuple[str, str], clip: int) -
 
 
 @pytest.mark.parametrize(("frames", "stride"), [(8, 2), (4, 2), (12, 2), (5, 4)])
-def test_centred_windows_of_partners_hold_the_same_frames(frames: int, stride: int) -> None:
+def test_centered_windows_of_partners_have_the_same_frames(frames: int, stride: int) -> None:
     start = (NUM_FRAMES - (frames - 1) * stride - 1) // 2
     window = start + stride * np.arange(frames)
     assert np.array_equal(window, (NUM_FRAMES - 1 - window)[::-1])
 
 
-def test_motions_do_what_their_classes_say() -> None:
+def test_motions_match_their_classes() -> None:
     flat = Scene(
         background=np.zeros((2, 2, 3), np.float32),
         texture=np.ones((3, 3, 3), np.float32),
@@ -104,12 +105,12 @@ def test_motions_do_what_their_classes_say() -> None:
     take = Take(0, 0, radius=8, angle=np.pi / 2, speed=0.5, shift=(0, 0), gain=1, noise_seed=0)
     shape = {m: np.array([moments(frame) for frame in render(m, flat, take)]) for m in MOTIONS}
     steps = NUM_FRAMES - 1
-    # Mean change a frame: centre to the right, centre down, distance from the middle, area.
+    # Mean change per frame: center to the right, center down, distance from it, area.
     change = {m: np.diff(values, axis=0).mean(0) for m, values in shape.items()}
-    slack = [0.01, 0.01, 0.01, 0.2]
+    tolerance = [0.01, 0.01, 0.01, 0.2]
 
     def check(motion: str, expected: list[float]) -> None:
-        assert np.all(np.abs(change[motion] - expected) < slack), (motion, change[motion])
+        assert np.all(np.abs(change[motion] - expected) < tolerance), (motion, change[motion])
 
     check("sideways", [take.speed, 0, 0, 0])
     check("vertical", [0, take.speed, 0, 0])
@@ -131,12 +132,12 @@ def moments(frame: NDArray[np.uint8]) -> tuple[float, float, float, float]:
 def features(frames: NDArray[np.uint8]) -> dict[str, NDArray[np.float64]]:
     late = np.sign(np.arange(NUM_FRAMES) - (NUM_FRAMES - 1) / 2)[:, None, None, None]
     unordered = np.concatenate([frames.mean(0).ravel(), frames.std(0).ravel()])
-    return {"frames as a set": unordered, "late minus early": (late * frames).mean(0).ravel()}
+    return {"unordered frames": unordered, "late minus early": (late * frames).mean(0).ravel()}
 
 
 @pytest.fixture(scope="module")
-def described() -> list[tuple[int, int, dict[str, NDArray[np.float64]]]]:
-    """Group, label and features of one video of every class in each of 16 groups."""
+def examples() -> list[tuple[int, int, dict[str, NDArray[np.float64]]]]:
+    """Group, label and features of one video per class in 16 groups."""
     rows = []
     for group in range(16):
         for pair in PAIRS:
@@ -146,21 +147,21 @@ def described() -> list[tuple[int, int, dict[str, NDArray[np.float64]]]]:
     return rows
 
 
-@pytest.mark.parametrize("kind", ["frames as a set", "late minus early"])
-def test_only_the_order_of_the_frames_tells_the_classes(
-    described: list[tuple[int, int, dict[str, NDArray[np.float64]]]], kind: str
+@pytest.mark.parametrize("kind", ["unordered frames", "late minus early"])
+def test_classes_differ_only_in_the_order_of_frames(
+    examples: list[tuple[int, int, dict[str, NDArray[np.float64]]]], kind: str
 ) -> None:
-    """The nearest class mean of 10 groups names the classes of 6 others."""
-    train = [(label, row[kind]) for group, label, row in described if group < 10]
-    test = [(label, row[kind]) for group, label, row in described if group >= 10]
+    """The nearest class mean of 10 groups classifies 6 other groups."""
+    train = [(label, row[kind]) for group, label, row in examples if group < 10]
+    test = [(label, row[kind]) for group, label, row in examples if group >= 10]
     means = [np.mean([row for label, row in train if label == i], axis=0) for i in range(8)]
     right = [np.argmin([((m - row) ** 2).sum() for m in means]) == label for label, row in test]
     accuracy = np.mean(right)
-    assert accuracy <= 0.5 if kind == "frames as a set" else accuracy > 0.6
+    assert accuracy <= 0.5 if kind == "unordered frames" else accuracy > 0.6
 
 
-def test_a_network_without_time_answers_alike_for_partners() -> None:
-    """So it is right for at most half of any list; the mixed network is not so bound."""
+def test_network_without_time_gives_partners_equal_logits() -> None:
+    """So it is right for at most half of any list, unlike the mixed network."""
     window = np.arange(4, 19, 2)
     pair = [render_video(name, 1, 1, 0)[window] for name in PAIRS[0]]
     clips = torch.from_numpy(np.stack(pair)).permute(0, 4, 1, 2, 3) / 64 - 2
@@ -175,17 +176,19 @@ def test_a_network_without_time_answers_alike_for_partners() -> None:
     assert gap["ABC"] > 1e-2
 
 
-def test_videos_differ_in_everything_that_is_no_motion() -> None:
+def test_videos_of_a_class_differ_in_everything_but_motion() -> None:
     videos = [render_video("MoveLeft", group, clip, 0) for group in (1, 2) for clip in (1, 2)]
-    middles = [v[NUM_FRAMES // 2].astype(int) for v in videos]
-    assert all(np.abs(a - b).mean() > 5 for i, a in enumerate(middles) for b in middles[:i])
+    middle_frames = [v[NUM_FRAMES // 2].astype(int) for v in videos]
+    assert all(
+        np.abs(a - b).mean() > 5 for i, a in enumerate(middle_frames) for b in middle_frames[:i]
+    )
     rng = np.random.default_rng(0)
     scene, take = Scene.draw(rng), Take.draw(rng)
     noisier = render("zoom", scene, replace(take, noise_seed=take.noise_seed + 1))
     assert 0 < np.abs(noisier.astype(int) - render("zoom", scene, take)).mean() < 4
 
 
-def test_compression_keeps_the_picture() -> None:
+def test_compression_error_is_small() -> None:
     frames = render_video("ZoomIn", 1, 1, 0)
     decoded = decode(encode(frames))
     assert decoded.shape == frames.shape == (NUM_FRAMES, SIZE, SIZE, 3)
@@ -193,10 +196,10 @@ def test_compression_keeps_the_picture() -> None:
     assert np.abs(decoded.astype(int) - frames).mean() < 5
 
 
-# The files
+# Files
 
 
-def test_layout_is_ucf101s(sample: Path) -> None:
+def test_layout_of_ucf101(sample: Path) -> None:
     lists = {p.name: p.read_text().splitlines() for p in (sample / "ucfTrainTestlist").iterdir()}
     assert set(lists) == {
         "classInd.txt",
@@ -216,7 +219,7 @@ def test_layout_is_ucf101s(sample: Path) -> None:
     }
 
 
-def test_lists_name_exactly_the_files_and_no_group_twice(sample: Path) -> None:
+def test_lists_match_the_files_and_share_no_group(sample: Path) -> None:
     groups = {}
     for split in SPLITS:
         lines = (sample / "ucfTrainTestlist" / f"{split}list01.txt").read_text().splitlines()
@@ -230,7 +233,7 @@ def test_lists_name_exactly_the_files_and_no_group_twice(sample: Path) -> None:
     assert not groups["validation"] & groups["test"]
 
 
-def test_every_split_of_the_default_set_holds_whole_pairs() -> None:
+def test_every_split_of_the_default_set_has_complete_pairs() -> None:
     for split in SPLITS:
         videos = SampleSpec().videos(split)
         takes = {
@@ -240,13 +243,15 @@ def test_every_split_of_the_default_set_holds_whole_pairs() -> None:
         assert len(videos) == len(takes) * len(takes["MoveDown"])
 
 
-def test_files_hold_what_was_rendered(sample: Path) -> None:
+def test_files_match_the_rendered_videos(sample: Path) -> None:
     name = "MoveTogether"
     decoded = decode(sample / "test" / name / f"v_{name}_g04_c01.avi")
     assert np.abs(decoded.astype(int) - render_video(name, 4, 1, seed=3)).mean() < 5
 
 
-def test_same_seed_same_bytes_in_any_number_of_processes(sample: Path, tmp_path: Path) -> None:
+def test_files_depend_on_the_seed_but_not_on_the_number_of_processes(
+    sample: Path, tmp_path: Path
+) -> None:
     write_sample(tmp_path / "parallel", **TINY, workers=2)
     assert files(tmp_path / "parallel") == files(sample)
     write_sample(tmp_path / "other", **{**TINY, "seed": 4}, workers=0)
@@ -254,10 +259,10 @@ def test_same_seed_same_bytes_in_any_number_of_processes(sample: Path, tmp_path:
     assert files(tmp_path / "other")[video] != files(sample)[video]
 
 
-# Disturbances
+# Interruptions and errors
 
 
-def test_a_killed_run_is_finished_by_the_next(
+def test_next_run_completes_a_killed_one(
     sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "set"
@@ -271,21 +276,21 @@ def test_a_killed_run_is_finished_by_the_next(
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    begun = files(out)
-    assert all(len(content) > 0 for name, content in begun.items() if name.endswith(".avi"))
+    unfinished = files(out)
+    assert all(len(content) > 0 for name, content in unfinished.items() if name.endswith(".avi"))
     write_sample(out, **TINY, workers=0)
     assert "complete" in capsys.readouterr().out
     assert files(out) == files(sample)
 
 
-def test_a_complete_set_is_left_alone(sample: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_complete_set_is_not_changed(sample: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {p: p.stat().st_mtime_ns for p in sample.rglob("*")}
     write_sample(sample, **TINY)
     assert "already there" in capsys.readouterr().out
     assert {p: p.stat().st_mtime_ns for p in sample.rglob("*")} == before
 
 
-def test_missing_pieces_are_made_again(sample: Path, tmp_path: Path) -> None:
+def test_missing_files_are_written_again(sample: Path, tmp_path: Path) -> None:
     out = tmp_path / "set"
     write_sample(out, **TINY, workers=0)
     (out / "train" / "MoveUp" / "v_MoveUp_g02_c01.avi").unlink()
@@ -294,7 +299,7 @@ def test_missing_pieces_are_made_again(sample: Path, tmp_path: Path) -> None:
     assert files(out) == files(sample)
 
 
-def test_a_folder_with_something_else_is_refused(tmp_path: Path) -> None:
+def test_folder_with_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("mine")
     with pytest.raises(UserError, match="not empty"):
         write_sample(tmp_path, **TINY)
@@ -302,7 +307,7 @@ def test_a_folder_with_something_else_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("marker", [None, "{", '{"seed": 3}'])
-def test_another_sample_set_is_refused(tmp_path: Path, marker: str | None) -> None:
+def test_other_sample_set_is_refused(tmp_path: Path, marker: str | None) -> None:
     out = tmp_path / "set"
     spec = {**TINY, "train_groups": 1}
     write_sample(out, **spec, workers=0)
@@ -315,7 +320,7 @@ def test_another_sample_set_is_refused(tmp_path: Path, marker: str | None) -> No
     assert files(out) == before
 
 
-def test_a_folder_that_cannot_be_written_gives_one_clear_line(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_written_gives_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(UserError, match="cannot be written") as caught:
@@ -325,10 +330,10 @@ def test_a_folder_that_cannot_be_written_gives_one_clear_line(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "invalid",
     [{"train_groups": 0}, {"test_groups": 98}, {"clips_per_group": 100}, {"seed": -1}],
 )
-def test_impossible_sets_are_refused(tmp_path: Path, wrong: dict[str, int]) -> None:
-    with pytest.raises(UserError, match=r"give|take"):
-        write_sample(tmp_path / "set", **{**TINY, **wrong})
+def test_invalid_numbers_are_refused(tmp_path: Path, invalid: dict[str, int]) -> None:
+    with pytest.raises(UserError, match="give"):
+        write_sample(tmp_path / "set", **{**TINY, **invalid})
     assert not (tmp_path / "set").exists()

@@ -1,4 +1,4 @@
-"""UCF101 laid out from a folder: counts, links, resuming, and what is refused."""
+"""UCF101 arranged from a folder: counts, links, resuming, and errors."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ def list_lines(folder: Path, name: str) -> list[str]:
     return (folder / "ucfTrainTestlist" / name).read_text().splitlines()
 
 
-def test_every_clip_lands_in_its_split_and_the_source_stays(source: Path, tmp_path: Path) -> None:
+def test_every_clip_gets_into_its_split_and_the_source_is_unchanged(
+    source: Path, tmp_path: Path
+) -> None:
     before = tree(source)
     out = tmp_path / "ucf101"
 
@@ -56,8 +58,8 @@ def test_every_clip_lands_in_its_split_and_the_source_stays(source: Path, tmp_pa
         if split != "ucfTrainTestlist":
             assert content == clip.encode()
             group = clip_group(clip)
-            held = "test" if group < 8 else "validation" if group < 11 else "train"
-            assert split == held
+            expected = "test" if group < 8 else "validation" if group < 11 else "train"
+            assert split == expected
 
 
 def test_lists_of_all_folds_are_written_with_labels(source: Path, tmp_path: Path) -> None:
@@ -65,11 +67,11 @@ def test_lists_of_all_folds_are_written_with_labels(source: Path, tmp_path: Path
     prepare_ucf101(Ucf101Options(source, out, fold=2))
 
     assert list_lines(out, "classInd.txt") == ["1 Archery", "2 HandstandPushups", "3 YoYo"]
-    for number, held in ((1, range(8, 11)), (2, range(1, 4)), (3, range(22, 25))):
+    for number, held_out in ((1, range(8, 11)), (2, range(1, 4)), (3, range(22, 25))):
         train = list_lines(out, f"trainlist{number:02d}.txt")
         validation = list_lines(out, f"validationlist{number:02d}.txt")
         test = list_lines(out, f"testlist{number:02d}.txt")
-        assert {clip_group(line.split()[0]) for line in validation} == set(held)
+        assert {clip_group(line.split()[0]) for line in validation} == set(held_out)
         assert (len(train), len(validation), len(test)) == (45, 9, 21)
         assert "HandstandPushups/v_HandStandPushups_g25_c01.avi 2" in train
         assert all(" " not in line for line in test)
@@ -81,9 +83,9 @@ def test_link_modes(source: Path, tmp_path: Path, link: str) -> None:
     prepare_ucf101(Ucf101Options(source, out, link=link))  # type: ignore[arg-type]
 
     clip = "YoYo/v_YoYo_g01_c01.avi"
-    made, original = out / "test" / clip, source / "UCF-101" / clip
-    assert made.is_symlink() == (link == "symbolic")
-    assert made.samefile(original) == (link != "copy")
+    target, original = out / "test" / clip, source / "UCF-101" / clip
+    assert target.is_symlink() == (link == "symbolic")
+    assert target.samefile(original) == (link != "copy")
 
 
 def test_hard_links_become_copies_across_file_systems(source: Path) -> None:
@@ -98,7 +100,7 @@ def test_hard_links_become_copies_across_file_systems(source: Path) -> None:
         shutil.rmtree(out, ignore_errors=True)
 
 
-def test_again_does_nothing_and_after_a_kill_does_the_rest(source: Path, tmp_path: Path) -> None:
+def test_second_run_does_nothing_and_resumes_a_killed_one(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "ucf101"
     options = Ucf101Options(source, out, link="copy")
     prepare_ucf101(options)
@@ -113,7 +115,7 @@ def test_again_does_nothing_and_after_a_kill_does_the_rest(source: Path, tmp_pat
     assert tree(out) == finished
 
 
-def test_a_run_killed_again_and_again_leaves_whole_clips_and_goes_on(tmp_path: Path) -> None:
+def test_run_killed_repeatedly_has_only_complete_clips_and_resumes(tmp_path: Path) -> None:
     named = clips(per_group=4)
     source, out, whole = tmp_path / "source", tmp_path / "ucf101", tmp_path / "whole"
     for clip in named:
@@ -129,9 +131,9 @@ def test_a_run_killed_again_and_again_leaves_whole_clips_and_goes_on(tmp_path: P
         "workers=1))"
     )
     finished: dict[str, bytes] = {}
-    for share in (0.1, 0.4, 0.8):
+    for fraction in (0.1, 0.4, 0.8):
         process = subprocess.Popen([sys.executable, "-c", program])
-        while process.poll() is None and len(list(out.glob("*/*/v_*.avi"))) < share * len(named):
+        while process.poll() is None and len(list(out.glob("*/*/v_*.avi"))) < fraction * len(named):
             time.sleep(0.001)
         process.kill()
         process.wait()
@@ -143,18 +145,18 @@ def test_a_run_killed_again_and_again_leaves_whole_clips_and_goes_on(tmp_path: P
     assert tree(out) == contents
 
 
-def test_dry_run_counts_and_touches_nothing(source: Path, tmp_path: Path) -> None:
+def test_dry_run_counts_and_writes_nothing(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "ucf101"
     summary = prepare_ucf101(Ucf101Options(source, out, dry_run=True))
     assert "45 train, 9 validation, 21 test" in summary.lines()[0]
     assert not out.exists()
 
 
-def test_missing_clips_are_refused_or_counted(source: Path, tmp_path: Path) -> None:
+def test_missing_clips_are_refused_or_skipped(source: Path, tmp_path: Path) -> None:
     (source / "UCF-101" / "YoYo" / "v_YoYo_g01_c01.avi").unlink()
     (source / "UCF-101" / "YoYo" / "v_YoYo_g02_c01.avi").write_bytes(b"")
     out = tmp_path / "ucf101"
-    with pytest.raises(UserError, match=r"2 of 75 clips .* not there.*--allow-missing"):
+    with pytest.raises(UserError, match=r"2 of 75 listed clips are missing.*--allow-missing"):
         prepare_ucf101(Ucf101Options(source, out))
     assert not out.exists()
 
@@ -164,23 +166,23 @@ def test_missing_clips_are_refused_or_counted(source: Path, tmp_path: Path) -> N
     assert "WARNING: 2 of 75 clips are missing" in "\n".join(summary.lines())
 
 
-def test_a_source_without_any_clip_is_refused_even_so(source: Path, tmp_path: Path) -> None:
+def test_source_without_any_clip_is_refused(source: Path, tmp_path: Path) -> None:
     shutil.rmtree(source / "UCF-101")
-    with pytest.raises(UserError, match="75 of 75 clips"):
+    with pytest.raises(UserError, match="75 of 75 listed clips"):
         prepare_ucf101(Ucf101Options(source, tmp_path / "ucf101", allow_missing=True))
 
 
-@pytest.mark.parametrize("place", ["", "train", "ucfTrainTestlist"])
-def test_a_file_in_the_way_is_told(source: Path, tmp_path: Path, place: str) -> None:
-    blocked = tmp_path / "ucf101" / place
+@pytest.mark.parametrize("folder", ["", "train", "ucfTrainTestlist"])
+def test_file_in_place_of_a_folder(source: Path, tmp_path: Path, folder: str) -> None:
+    blocked = tmp_path / "ucf101" / folder
     blocked.parent.mkdir(exist_ok=True)
     blocked.touch()
     with pytest.raises(UserError, match=r"ucf101.*: cannot be written"):
         prepare_ucf101(Ucf101Options(source, tmp_path / "ucf101"))
 
 
-def test_half_prepared_folder_is_completed_in_place(source: Path, tmp_path: Path) -> None:
-    """As left by other tools: some clips in the split folders, frames beside them."""
+def test_half_prepared_folder_is_completed(source: Path, tmp_path: Path) -> None:
+    """As other tools leave it: some clips are in the split folders."""
     out = tmp_path / "ucf101"
     prepare_ucf101(Ucf101Options(source, out, link="copy"))
     finished = tree(out)
@@ -205,7 +207,7 @@ def test_another_fold_needs_another_folder(source: Path, tmp_path: Path) -> None
     assert tree(out) == before
 
 
-def test_no_validation_trains_on_the_whole_official_list(source: Path, tmp_path: Path) -> None:
+def test_without_validation_the_whole_list_is_for_training(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "ucf101"
     summary = prepare_ucf101(Ucf101Options(source, out, validation="none"))
     assert summary.present == {"train": 54, "validation": 0, "test": 21}
@@ -219,9 +221,9 @@ def test_unlisted_and_repeated_files_are_counted(source: Path, tmp_path: Path) -
     assert (summary.repeated, summary.unlisted) == (1, 1)
 
 
-def test_two_files_of_one_name_and_other_size_are_refused(source: Path, tmp_path: Path) -> None:
+def test_files_of_one_name_and_different_size_are_refused(source: Path, tmp_path: Path) -> None:
     (source / "v_YoYo_g01_c01.avi").write_bytes(b"something else")
-    with pytest.raises(UserError, match="remove the one that is wrong"):
+    with pytest.raises(UserError, match="remove the wrong one"):
         prepare_ucf101(Ucf101Options(source, tmp_path / "ucf101"))
 
 
@@ -234,7 +236,7 @@ def test_lists_and_files_may_differ_in_case(source: Path, tmp_path: Path) -> Non
     assert summary.unlisted == 0
 
 
-def test_out_inside_the_source_is_not_taken_for_source(source: Path) -> None:
+def test_output_folder_in_the_source_is_not_searched(source: Path) -> None:
     options = Ucf101Options(source, source / "ucf101")
     prepare_ucf101(options)
     assert prepare_ucf101(options).repeated == 0

@@ -1,4 +1,4 @@
-"""UCF101 laid out from folders of frames, as other tools leave it behind, without the videos."""
+"""UCF101 arranged from folders of frames, as other tools leave it, without the videos."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def files(folder: Path) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("link", ["hard", "symbolic", "copy"])
-def test_folders_of_frames_are_laid_out_and_read(
+def test_folders_of_frames_are_arranged_and_read(
     source: Path, tmp_path: Path, link: LinkMode
 ) -> None:
     before, out = files(source), tmp_path / "ucf101"
@@ -54,11 +54,11 @@ def test_folders_of_frames_are_laid_out_and_read(
 
     assert summary.present == {"train": 45, "validation": 9, "test": 21}
     assert f"note: {len(clips())} clips are folders of frames" in summary.lines()
-    made, original = out / "test" / CLIP, source / "train" / CLIP
-    assert made.is_symlink() == (link == "symbolic")
-    frame = f"{made.name}-0001.jpg"
-    assert (made / frame).samefile(original / frame) == (link != "copy")
-    assert sorted(p.name for p in made.iterdir()) == sorted(p.name for p in original.iterdir())
+    target, original = out / "test" / CLIP, source / "train" / CLIP
+    assert target.is_symlink() == (link == "symbolic")
+    frame = f"{target.name}-0001.jpg"
+    assert (target / frame).samefile(original / frame) == (link != "copy")
+    assert sorted(p.name for p in target.iterdir()) == sorted(p.name for p in original.iterdir())
     for split, count in summary.present.items():
         records = read_dataset(DataOptions(out), split).records
         assert len(records) == count
@@ -68,9 +68,7 @@ def test_folders_of_frames_are_laid_out_and_read(
     assert prepare_ucf101(options).kept == len(clips())
 
 
-def test_a_half_prepared_folder_of_frames_is_completed_in_place(
-    source: Path, tmp_path: Path
-) -> None:
+def test_half_prepared_folder_of_frames_is_completed(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "ucf101"
     prepare_ucf101(Ucf101Options(source, out, link="copy"))
     shutil.rmtree(source)
@@ -82,19 +80,19 @@ def test_a_half_prepared_folder_of_frames_is_completed_in_place(
     assert len(read_dataset(DataOptions(out), "train").records) == 45
 
 
-def test_after_a_kill_the_rest_is_done(source: Path, tmp_path: Path) -> None:
+def test_killed_run_is_resumed(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "ucf101"
     prepare_ucf101(Ucf101Options(source, out, link="copy"))
     finished = files(out)
     shutil.rmtree(out / "test" / "YoYo")
-    half = out / "test" / "Archery" / f"{TEMPORARY}0-v_Archery_g01_c01"
-    (out / "test" / "Archery" / "v_Archery_g01_c01").rename(half)
-    (half / "v_Archery_g01_c01-0003.jpg").unlink()
+    partial = out / "test" / "Archery" / f"{TEMPORARY}0-v_Archery_g01_c01"
+    (out / "test" / "Archery" / "v_Archery_g01_c01").rename(partial)
+    (partial / "v_Archery_g01_c01-0003.jpg").unlink()
     assert prepare_ucf101(Ucf101Options(source, out, link="copy")).kept == len(clips()) - 8
     assert files(out) == finished
 
 
-def test_a_video_is_taken_before_its_frames(source: Path, tmp_path: Path) -> None:
+def test_video_replaces_its_frames(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "ucf101"
     prepare_ucf101(Ucf101Options(source, out))
     (source / "train" / f"{CLIP}.avi").write_bytes(b"a video")
@@ -108,11 +106,11 @@ def test_a_video_is_taken_before_its_frames(source: Path, tmp_path: Path) -> Non
 def test_folders_without_frames_are_missing(source: Path, tmp_path: Path) -> None:
     for frame in (source / "train" / CLIP).iterdir():
         frame.unlink()
-    with pytest.raises(UserError, match=f"1 of 75 clips .*{CLIP}"):
+    with pytest.raises(UserError, match=f"1 of 75 listed clips .*{CLIP}"):
         prepare_ucf101(Ucf101Options(source, tmp_path / "ucf101"))
 
 
-def test_frames_laid_out_for_another_fold_need_another_folder(source: Path, tmp_path: Path) -> None:
+def test_another_fold_needs_another_folder(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "ucf101"
     prepare_ucf101(Ucf101Options(source, out))
     before = files(out)
@@ -121,19 +119,19 @@ def test_frames_laid_out_for_another_fold_need_another_folder(source: Path, tmp_
     assert files(out) == before
 
 
-def test_frames_that_are_there_twice(source: Path, tmp_path: Path) -> None:
+def test_repeated_frames(source: Path, tmp_path: Path) -> None:
     shutil.copytree(source / "train" / CLIP, source / "again" / CLIP)
     assert prepare_ucf101(Ucf101Options(source, tmp_path / "a", dry_run=True)).repeated == 1
     next((source / "again" / CLIP).iterdir()).unlink()
-    with pytest.raises(UserError, match="remove the one that is wrong"):
+    with pytest.raises(UserError, match="remove the wrong one"):
         prepare_ucf101(Ucf101Options(source, tmp_path / "a", dry_run=True))
 
 
-def test_other_frames_in_the_way_stay(source: Path, tmp_path: Path) -> None:
+def test_existing_frames_are_not_replaced(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "ucf101"
     own = out / "test" / CLIP / "own.jpg"
     own.parent.mkdir(parents=True)
     own.write_bytes(b"own")
-    with pytest.raises(UserError, match="cannot be made from"):
+    with pytest.raises(UserError, match="cannot be created from"):
         prepare_ucf101(Ucf101Options(source, out))
     assert own.read_bytes() == b"own"

@@ -1,9 +1,10 @@
-"""Clips straight out of a RAR or zip archive, in one pass and with every checksum verified."""
+"""Clips from a RAR or zip archive, read in one pass with all checksums verified."""
 
 from __future__ import annotations
 
 import shutil
 import stat
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -13,13 +14,13 @@ from pathlib import Path
 
 from p3d.errors import UserError
 from p3d.prepare.members import (
-    CHUNK_BYTES,
     DamagedError,
     Member,
     Opener,
     Reader,
-    check_name,
+    check_entry,
     check_sizes,
+    read_member,
 )
 from p3d.prepare.parallel import Progress
 from p3d.prepare.rar import rar_members, rar_openers
@@ -28,15 +29,15 @@ from p3d.system.files import replacing
 
 @dataclass(frozen=True)
 class Archive:
-    """An archive of clips that was found fit to unpack.
+    """An archive that passed the checks of `open_archive`.
 
     Attributes:
         path: The file.
-        members: Its files, in order.
-        clips: Its AVI files, or files of the kind that was asked for, by name in small letters;
-            empty and hidden ones are left out.
-        repeated: How many more files are equal to one of these.
-        is_zip: Whether it is a zip, whose members may be passed over unread; else a RAR.
+        members: All files in it, in order.
+        clips: The files with the requested suffix by their name in lower case, without empty and
+            hidden ones.
+        repeated: Number of further files that are equal to one of the clips.
+        is_zip: Whether it is a zip, whose members can be skipped, or a RAR.
     """
 
     path: Path
@@ -45,23 +46,26 @@ class Archive:
     repeated: int
     is_zip: bool
 
-    def extract(self, targets: Mapping[str, Path]) -> None:
-        """Unpacks clips, each whole or not at all.
+    def is_same(self, key: str, target: Path) -> bool:
+        """Return whether a target has the size of a clip."""
+        return target.stat().st_size == self.clips[key].size
 
-        What one unpacker cannot read, another that is installed may.
+    def extract(self, targets: Mapping[str, Path]) -> None:
+        """Unpack clips. A target is complete or absent.
+
+        If an unpacker fails, the next installed one continues.
 
         Args:
-            targets: Where to write which clip, by name in small letters. The folders must exist.
+            targets: Paths of the wanted clips, by key of `clips`. The folders must exist.
 
         Raises:
-            UserError: If the disk is too small or the archive damaged.
+            UserError: The disk has too little space, or the archive is damaged.
         """
         if not targets:
             return
         wanted = {id(self.clips[key]): target for key, target in targets.items()}
-        _check_room(
-            next(iter(targets.values())).parent, sum(self.clips[key].size for key in targets)
-        )
+        folder = next(iter(targets.values())).parent
+        _check_free_space(folder, sum(self.clips[key].size for key in targets))
         reasons = []
         for opener in (zip_contents,) if self.is_zip else rar_openers(self.path):
             try:
@@ -74,8 +78,15 @@ class Archive:
             "unrar or 7-Zip and give the folder"
         )
 
+    def extract_all(self, folder: Path) -> None:
+        """Unpack all clips under their own names, except those that are there already."""
+        folder.mkdir(parents=True, exist_ok=True)
+        targets = {key: folder / clip.file_name for key, clip in self.clips.items()}
+        kept = {key for key, path in targets.items() if path.is_file() and self.is_same(key, path)}
+        self.extract({key: path for key, path in targets.items() if key not in kept})
+
     def _extract(self, wanted: dict[int, Path], opener: Opener) -> None:
-        """Writes what is wanted and takes it off the list."""
+        """Write the wanted members and remove them from `wanted`."""
         total = sum(member.size for member in self.members if id(member) in wanted)
         title = f"Unpacking {self.path.name}"
         with Progress(total, title, "B") as progress, opener(self.path) as read:
@@ -91,15 +102,15 @@ class Archive:
 
 
 def open_archive(path: Path, suffix: str = ".avi") -> Archive:
-    """Reads what an archive holds.
+    """Read the table of contents of an archive.
 
     Args:
         path: The RAR or zip file.
-        suffix: What the names of the files wanted end in, in small letters.
+        suffix: Suffix of the files wanted, in lower case.
 
     Raises:
-        UserError: If it is neither RAR nor zip, is damaged or encrypted, holds links or names that
-            lead elsewhere, is far larger than UCF101, or if the means to read RAR are absent.
+        UserError: It is neither RAR nor zip, is damaged, encrypted or far larger than UCF101, holds
+            links, unsafe names or different files of one name, or rarfile is not installed.
     """
     is_zip = zipfile.is_zipfile(path)
     members = zip_members(path) if is_zip else rar_members(path)
@@ -113,10 +124,21 @@ def open_archive(path: Path, suffix: str = ".avi") -> Archive:
         if (known.size, known.crc) != (member.size, member.crc):
             raise UserError(
                 f"{path}: holds {known.name} and {member.name}, which differ; unpack it, remove "
-                "the one that is wrong, and give the folder"
+                "the wrong one, and give the folder"
             )
         repeated += known is not member
     return Archive(path, members, clips, repeated, is_zip)
+
+
+@contextmanager
+def text_folder(source: Path) -> Iterator[Path]:
+    """Give a folder as it is, or one with the unpacked text files of an archive."""
+    if not source.is_file():
+        yield source
+        return
+    with tempfile.TemporaryDirectory(prefix="p3d-lists-") as folder:
+        open_archive(source, ".txt").extract_all(Path(folder))
+        yield Path(folder)
 
 
 def _write(member: Member, chunks: Iterator[bytes], target: Path, progress: Progress) -> None:
@@ -129,12 +151,12 @@ def _write(member: Member, chunks: Iterator[bytes], target: Path, progress: Prog
                     crc, size = zlib.crc32(chunk, crc), size + len(chunk)
                     progress.advance(len(chunk))
             if size != member.size or (member.crc is not None and crc != member.crc):
-                raise DamagedError(f"{member.name} comes out damaged")
+                raise DamagedError(f"{member.name} is damaged")
     except OSError as error:
         raise UserError(f"{target}: cannot be written ({error.strerror or error})") from error
 
 
-def _check_room(folder: Path, needed: int) -> None:
+def _check_free_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(
@@ -144,18 +166,17 @@ def _check_room(folder: Path, needed: int) -> None:
 
 
 def zip_members(path: Path) -> tuple[Member, ...]:
-    """The files in a zip.
+    """Return the files in a zip.
 
     Raises:
-        UserError: It is damaged or encrypted, or holds what is refused.
+        UserError: It is damaged or encrypted, or holds links or unsafe names.
     """
     members = []
     try:
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():
-                check_name(path, info.filename, link=stat.S_ISLNK(info.external_attr >> 16))
-                if info.flag_bits & 1:
-                    raise UserError(f"{path}: is encrypted; unpack it and give the folder")
+                link = stat.S_ISLNK(info.external_attr >> 16)
+                check_entry(path, info.filename, link=link, encrypted=bool(info.flag_bits & 1))
                 if not info.is_dir():
                     members.append(Member(info.filename, info.file_size, info.CRC))
     except (zipfile.BadZipFile, OSError) as error:
@@ -165,17 +186,14 @@ def zip_members(path: Path) -> tuple[Member, ...]:
 
 @contextmanager
 def zip_contents(path: Path) -> Iterator[Reader]:
-    """Opens a zip; its members can be asked for in any order, and never give more than promised."""
+    """Open a zip for reading contents."""
     with zipfile.ZipFile(path) as archive:
 
         def read(member: Member) -> Iterator[bytes]:
-            left = member.size
             try:
                 with archive.open(member.name) as file:
-                    while left > 0 and (chunk := file.read(min(CHUNK_BYTES, left))):
-                        left -= len(chunk)
-                        yield chunk
+                    yield from read_member(file, member)
             except (zipfile.BadZipFile, NotImplementedError, zlib.error, EOFError) as error:
-                raise DamagedError(f"{member.name} comes out damaged ({error})") from error
+                raise DamagedError(f"{member.name} is damaged ({error})") from error
 
         yield read

@@ -1,15 +1,22 @@
-"""A data set looked over before hours are spent on it."""
+"""Checks of a data set before training."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
-from p3d.data.dataset import SPLITS, MissingVideosError, Split, VideoDataset, VideoRecord
-from p3d.data.layouts import DataOptions, read_dataset
+from p3d.data.dataset import (
+    SPLITS,
+    Listing,
+    MissingVideosError,
+    Split,
+    VideoDataset,
+    VideoRecord,
+)
+from p3d.data.layouts import list_dataset
 from p3d.data.manifest import write_manifest
 from p3d.errors import BadVideoError, UserError, printable
 from p3d.prepare.check_report import CheckReport, VideoFacts, write_findings
@@ -23,19 +30,13 @@ from p3d.video.sources import FrameSource, chunks
 
 
 def check_dataset(options: CheckOptions) -> CheckReport:
-    """Decodes every video of a data set and looks for what is amiss.
-
-    Args:
-        options: See `CheckOptions`.
-
-    Returns:
-        What was found.
+    """Decode every video of a data set and look for problems.
 
     Raises:
-        UserError: If there is no data set, or a file that was asked for cannot be written.
+        UserError: There is no data set, or a requested file cannot be written.
     """
-    splits = _read_splits(options.data)
-    datasets = splits.datasets
+    listing = list_dataset(options.data)
+    datasets, faults = _read_splits(listing, allow_missing=options.data.allow_missing)
     listed = [(split, record) for split, data in datasets.items() for record in data.records]
 
     def examine(item: tuple[Split, VideoRecord]) -> VideoFacts:
@@ -45,14 +46,19 @@ def check_dataset(options: CheckOptions) -> CheckReport:
         parallel_map(examine, listed, total=len(listed), title="Checking", workers=options.workers)
     )
     report = CheckReport(
-        class_names=next(iter(datasets.values())).class_names,
+        class_names=listing.class_names,
         videos=videos,
         clip_frames=options.clip_frames,
-        faults=tuple(dict.fromkeys(splits.faults)),
-        missing=tuple(splits.missing),
+        faults=tuple(dict.fromkeys(faults)),
+        missing=tuple(
+            (split, name)
+            for split, found in listing.splits.items()
+            if found
+            for name in found.missing
+        ),
         allow_missing=options.data.allow_missing,
-        duplicates=_duplicates(videos, options.workers),
-        unlisted=_unlisted(options.data.data, [record.path for _, record in listed]),
+        duplicates=_find_duplicates(videos, options.workers),
+        unlisted=_find_unlisted(options.data.data, [record.path for _, record in listed]),
     )
     if options.out is not None:
         _write(options.out, lambda path: _write_sound(path, report))
@@ -62,43 +68,30 @@ def check_dataset(options: CheckOptions) -> CheckReport:
 
 
 def run(options: CheckOptions) -> int:
-    """Checks a data set, prints the report, and returns the exit code: 0 if fit for training."""
+    """Check a data set, print the report, and return the exit code: 0 if fit for training."""
     report = check_dataset(options)
     print("\n".join(map(printable, report.lines())))
     return 0 if report.fit else 1
 
 
-@dataclass
-class _Splits:
-    datasets: dict[Split, VideoDataset] = field(default_factory=dict)
-    missing: list[tuple[Split, str]] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
-
-
-def _read_splits(options: DataOptions) -> _Splits:
-    """Reads what can be read; the rest is told.
-
-    Raises:
-        UserError: No split can be read.
-    """
-    splits = _Splits()
+def _read_splits(
+    listing: Listing, *, allow_missing: bool
+) -> tuple[dict[Split, VideoDataset], list[str]]:
+    """Return the splits that can be read, and the errors of the others."""
+    datasets: dict[Split, VideoDataset] = {}
+    faults: list[str] = []
     errors: list[UserError] = []
     for split in SPLITS:
         try:
-            splits.datasets[split] = read_dataset(replace(options, allow_missing=True), split)
-            if splits.datasets[split].missing:
-                read_dataset(replace(options, allow_missing=False), split)
-        except MissingVideosError as error:
-            splits.missing += [(split, name) for name in error.names]
-            if split not in splits.datasets and options.allow_missing:
-                splits.faults.append(str(error))
-            errors.append(error)
+            datasets[split] = listing.dataset(split, allow_missing=True)
         except UserError as error:
-            splits.faults.append(str(error))
             errors.append(error)
-    if not splits.datasets:
+            # Without allow_missing, the report names the missing videos.
+            if allow_missing or not isinstance(error, MissingVideosError):
+                faults.append(str(error))
+    if not datasets:
         raise errors[0]
-    return splits
+    return datasets, faults
 
 
 def _examine(split: Split, record: VideoRecord, *, all_frames: bool) -> VideoFacts:
@@ -107,12 +100,12 @@ def _examine(split: Split, record: VideoRecord, *, all_frames: bool) -> VideoFac
             _decode(video, all_frames=all_frames)
             known = replace(record, num_frames=video.num_frames, fps=video.fps)
             size = (video.width, video.height)
-            return VideoFacts(split, known, size, _promised(record.path))
+            return VideoFacts(split, known, size, _promised_frames(record.path))
     except BadVideoError as error:
         return VideoFacts(split, record, reason=error.reason)
 
 
-def _promised(path: Path) -> int:
+def _promised_frames(path: Path) -> int:
     if path.is_dir():
         return 0
     container, stream = open_stream(path)
@@ -121,29 +114,28 @@ def _promised(path: Path) -> int:
 
 
 def _decode(video: FrameSource, *, all_frames: bool) -> None:
-    if not all_frames:
-        video.read([0, video.num_frames - 1])
-        return
-    for numbers in chunks(video):
-        video.read(numbers)
+    for indices in chunks(video) if all_frames else ([0, video.num_frames - 1],):
+        video.read(indices)
 
 
-def _duplicates(videos: Sequence[VideoFacts], workers: int) -> tuple[tuple[VideoFacts, ...], ...]:
-    """Compares contents, of those alone that have the same number of bytes."""
-    by_bytes: dict[int, list[VideoFacts]] = defaultdict(list)
-    # Not the broken ones: reading a pipe, for one, would never end.
-    for facts in (facts for facts in videos if not facts.reason):
-        by_bytes[sum(path.stat().st_size for path in _files(facts))].append(facts)
-    doubtful = [facts for group in by_bytes.values() if len(group) > 1 for facts in group]
+def _find_duplicates(
+    videos: Sequence[VideoFacts], workers: int
+) -> tuple[tuple[VideoFacts, ...], ...]:
+    """Return groups of videos with equal contents. Only files of equal size are read."""
+    by_size: dict[int, list[VideoFacts]] = defaultdict(list)
+    for facts in videos:
+        if not facts.reason:  # a broken one may be a pipe, which never ends
+            by_size[sum(path.stat().st_size for path in _files(facts))].append(facts)
+    candidates = [facts for group in by_size.values() if len(group) > 1 for facts in group]
     by_content: dict[tuple[str, ...], list[VideoFacts]] = defaultdict(list)
     digests = parallel_map(
         lambda facts: tuple(map(file_sha256, _files(facts))),
-        doubtful,
-        total=len(doubtful),
+        candidates,
+        total=len(candidates),
         title="Comparing",
         workers=workers,
     )
-    for facts, digest in zip(doubtful, digests, strict=True):
+    for facts, digest in zip(candidates, digests, strict=True):
         by_content[digest].append(facts)
     return tuple(tuple(group) for group in by_content.values() if len(group) > 1)
 
@@ -153,17 +145,17 @@ def _files(facts: VideoFacts) -> list[Path]:
     return sorted(f for f in path.iterdir() if f.is_file()) if path.is_dir() else [path]
 
 
-def _unlisted(folder: Path, listed: Iterable[Path]) -> tuple[Path, ...]:
-    """Video files below the folder that are none of those listed, not even by another name."""
+def _find_unlisted(folder: Path, listed: Iterable[Path]) -> tuple[Path, ...]:
+    """Return the video files below a folder that are not listed; links are followed."""
     if not folder.is_dir():
         return ()
-    known = {_identity(path) for path in listed}
-    found = ((path, _identity(path)) for path in walk_videos(folder))
-    return tuple(path for path, identity in found if identity and identity not in known)
+    known = {_file_id(path) for path in listed}
+    found = ((path, _file_id(path)) for path in walk_videos(folder))
+    return tuple(path for path, file_id in found if file_id and file_id not in known)
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
-    """What tells a file from all others whatever its name; None if it cannot be reached."""
+def _file_id(path: Path) -> tuple[int, int] | None:
+    """Return device and inode of a file, None for a broken link."""
     try:
         status = path.stat()
     except OSError:
@@ -185,6 +177,7 @@ def _write_sound(path: Path, report: CheckReport) -> None:
 
 def _write(path: Path, write: Callable[[Path], None]) -> None:
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error

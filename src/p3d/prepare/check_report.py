@@ -1,34 +1,33 @@
-"""What is to be said of a data set that was looked over."""
+"""The report of a data set check."""
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, groupby
+from itertools import groupby
 from pathlib import Path
 from statistics import median
 from typing import Literal, NamedTuple
 
 from p3d.data.dataset import SPLITS, Split, VideoRecord
 from p3d.errors import printable
-from p3d.system.files import replacing
+from p3d.system.files import write_csv
 
 SHOWN = 10
-"""Findings of one kind that a terminal shows; the rest is counted."""
+"""Number of findings of each kind that the printed report names."""
 
 
 @dataclass(frozen=True)
 class VideoFacts:
-    """What was found out about a video.
+    """Properties of a video.
 
     Attributes:
-        split: Where it belongs.
-        record: The video, with its number of frames and its rate where it is sound.
-        size: Width and height in pixels; zeros where it is broken.
-        promised: How many frames its header says it has; 0 where it says nothing.
-        reason: Why it is broken; empty where it is sound.
+        split: Its split.
+        record: The video, with number of frames and frame rate if it is sound.
+        size: Width and height in pixels, zeros if it is broken.
+        promised: Number of frames according to its header, 0 if unknown.
+        reason: Why it is broken, "" if it is sound.
     """
 
     split: Split
@@ -39,20 +38,20 @@ class VideoFacts:
 
     @property
     def incomplete(self) -> bool:
-        """Whether frames are lacking that its header promises, but for a few that never were."""
+        """Whether clearly fewer frames can be decoded than its header says."""
         lacking = self.promised - (self.record.num_frames or 0)
         return not self.reason and lacking > max(2, self.promised // 50)
 
 
 class Finding(NamedTuple):
-    """Something amiss.
+    """A problem; the fields are the columns of the CSV file.
 
     Attributes:
-        level: What it means: training would stop, or learn wrongly, or it is good to know.
-        kind: What it is.
-        split: Where, if it belongs to one split.
-        place: The video or class; empty for a fault of the whole data set.
-        detail: More about it; may be empty.
+        level: ERROR if training would stop, WARNING if it would give worse results, else note.
+        kind: The kind of problem.
+        split: The split, "" if several.
+        place: The video or class, "" if it concerns the whole data set.
+        detail: More about it, or "".
     """
 
     level: Literal["ERROR", "WARNING", "note"]
@@ -62,22 +61,22 @@ class Finding(NamedTuple):
     detail: str = ""
 
     def line(self) -> str:
-        """The finding without its kind."""
+        """Return the finding without its kind."""
         return ": ".join(filter(None, (self.place, self.detail)))
 
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What is to be said of a data set.
+    """Everything found out about a data set.
 
     Attributes:
         class_names: Its classes.
-        videos: Facts on every video that is there.
-        clip_frames: What counts as long enough.
-        faults: Lines on splits that cannot be read.
-        missing: Videos that are listed and not there, as the list names them, with their split.
-        allow_missing: Whether that is allowed.
-        duplicates: Groups of videos with the same content.
+        videos: Facts about every listed video that exists.
+        clip_frames: Videos with fewer frames are short.
+        faults: Errors of splits that cannot be read.
+        missing: Listed videos that do not exist, with their split.
+        allow_missing: Whether missing videos are allowed.
+        duplicates: Groups of videos with the same contents.
         unlisted: Videos in its folder that no list names.
     """
 
@@ -107,22 +106,22 @@ class CheckReport:
 
     @property
     def incomplete(self) -> tuple[VideoFacts, ...]:
-        """Sound videos that were cut off or damaged."""
+        """Sound videos that are truncated or damaged."""
         return tuple(facts for facts in self.videos if facts.incomplete)
 
     @property
-    def untaught(self) -> tuple[str, ...]:
+    def untrained(self) -> tuple[str, ...]:
         """Classes without a sound training video."""
-        taught = {facts.record.label for facts in self.sound if facts.split == "train"}
-        return tuple(n for label, n in enumerate(self.class_names) if label not in taught)
+        trained = {facts.record.label for facts in self.sound if facts.split == "train"}
+        return tuple(n for label, n in enumerate(self.class_names) if label not in trained)
 
     @property
     def fit(self) -> bool:
-        """Whether training would run through: nothing missing, nothing broken."""
+        """Whether the data set can be trained on: nothing is missing or broken."""
         return not any(finding.level == "ERROR" for finding in self.findings())
 
     def findings(self) -> Iterator[Finding]:
-        """Everything that is amiss, the worst first, kind by kind."""
+        """Yield all problems kind by kind, the worst first."""
         for fault in self.faults:
             yield Finding("ERROR", "", "", "", fault)
         level: Literal["ERROR", "note"] = "note" if self.allow_missing else "ERROR"
@@ -134,7 +133,7 @@ class CheckReport:
             detail = f"{f.record.num_frames} of {f.promised} frames"
             yield Finding("WARNING", "cut off or damaged", f.split, str(f.record.path), detail)
         yield from sorted(map(_duplicate, self.duplicates), key=lambda finding: bool(finding.split))
-        for name in self.untaught:
+        for name in self.untrained:
             yield Finding("WARNING", "classes without a training video", "train", name)
         for f in self.short:
             kind, detail = f"shorter than {self.clip_frames} frames", str(f.record.num_frames)
@@ -143,7 +142,7 @@ class CheckReport:
             yield Finding("note", "in the folder, but in no list", "", str(path))
 
     def lines(self) -> list[str]:
-        """The report as lines for a reader, the worst first."""
+        """Return the report as lines of text, the worst first."""
         lines = []
         for (level, kind), group in groupby(self.findings(), key=lambda f: (f.level, f.kind)):
             findings = [finding.line() for finding in group]
@@ -155,21 +154,17 @@ class CheckReport:
                     lines.append(f"  and {len(findings) - SHOWN:,} more, see --findings")
             else:
                 lines += [f"{level}: {line}" for line in findings]
-        verdict = "fit for training" if self.fit else "NOT fit for training: mend the errors above"
+        verdict = "fit for training" if self.fit else "NOT fit for training: fix the errors above"
         return [*lines, *_statistics(self), verdict]
 
 
 def write_findings(path: Path, findings: Iterable[Finding]) -> None:
-    """Writes all findings as CSV, a row for each.
+    """Write all findings as CSV, one per row.
 
     Raises:
-        OSError: The file cannot be written.
+        UserError: The file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(Finding._fields)
-        writer.writerows(map(printable, finding) for finding in findings)
+    write_csv(path, Finding._fields, ([printable(cell) for cell in row] for row in findings))
 
 
 def _duplicate(group: Sequence[VideoFacts]) -> Finding:
@@ -177,8 +172,8 @@ def _duplicate(group: Sequence[VideoFacts]) -> Finding:
     same = "".join(f" = {facts.record.path} ({facts.split})" for facts in others)
     inside = all(facts.split == first.split for facts in others)
     kind = "the same content twice" if inside else "the same content in two splits"
-    place = f"{first.record.path} ({first.split}){same}"
-    return Finding("WARNING", kind, first.split if inside else "", place)
+    videos = f"{first.record.path} ({first.split}){same}"
+    return Finding("WARNING", kind, first.split if inside else "", videos)
 
 
 def _statistics(report: CheckReport) -> list[str]:
@@ -187,8 +182,9 @@ def _statistics(report: CheckReport) -> list[str]:
         labels = Counter(f.record.label for f in report.sound if f.split == split)
         if labels:
             counts = [labels[label] for label in range(len(report.class_names))]
+            total, classes = sum(counts), len(counts)
             lines.append(
-                f"{split}: {sum(counts):,} videos, {_range(counts)} a class of {len(counts):,}"
+                f"{split}: {total:,} videos, {_range(counts)} in each of {classes} classes"
             )
     if report.sound:
         frames = [facts.record.num_frames or 0 for facts in report.sound]
@@ -203,5 +199,5 @@ def _range(values: Sequence[int]) -> str:
 
 
 def _most(counter: Counter[str]) -> str:
-    shown = [f"{value} ({count:,})" for value, count in counter.most_common(5)]
-    return ", ".join(chain(shown, ["..."] if len(counter) > 5 else []))
+    shown = ", ".join(f"{value} ({count:,})" for value, count in counter.most_common(5))
+    return shown + (", ..." if len(counter) > 5 else "")

@@ -1,4 +1,4 @@
-"""A data set made from another, video by video: the same splits, classes and lists."""
+"""A new data set made from another, video by video, with the same splits, classes and lists."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
-from p3d.data.dataset import SPLITS, Split, VideoRecord
-from p3d.data.layouts import DataOptions, read_dataset
+from p3d.data.dataset import SPLITS, Split, VideoDataset, VideoRecord
+from p3d.data.layouts import DataOptions, read_splits
 from p3d.data.listing import stem_of
 from p3d.data.manifest import write_manifest
 from p3d.data.ucf101 import LISTS
 from p3d.errors import BadVideoError, UserError
+from p3d.prepare.linking import remove_partial
+from p3d.prepare.lists import write_lines
 from p3d.prepare.parallel import parallel_map
-from p3d.prepare.placing import remove_partial, write_text
 
 
 @dataclass(frozen=True)
-class Made:
+class Derived:
     """One video of the new data set.
 
     Attributes:
-        record: Where it is, with its number of frames and its rate.
-        written: False where it was there already.
+        record: Its path, label, number of frames and frame rate.
+        written: False if it existed already.
     """
 
     record: VideoRecord
@@ -35,12 +36,12 @@ class Summary:
     """What was done.
 
     Attributes:
-        out: Where the new data set is.
-        what: What it holds, "frames" for instance.
-        written: Videos made.
-        kept: Videos that were there.
-        frames: Frames of all of them.
-        broken: A line on each video that could not be read.
+        out: The new data set.
+        what: What it holds, such as "frames".
+        written: Number of videos written.
+        kept: Number of videos that existed already.
+        frames: Number of frames of all of them.
+        broken: A line for each video that cannot be read.
     """
 
     out: Path
@@ -50,70 +51,64 @@ class Summary:
     frames: int
     broken: tuple[str, ...]
 
-    @property
-    def exit_code(self) -> int:
-        """0 if no video was broken, else 1."""
+    def print(self) -> int:
+        """Print the summary, and return the exit code: 0 if no video is broken, else 1."""
+        for line in self.broken:
+            print(f"ERROR: {line}")
+        print(
+            f"{self.out} holds {self.frames:,} {self.what} of {self.written + self.kept:,} videos "
+            f"({self.kept:,} kept, {len(self.broken):,} broken)"
+        )
         return 1 if self.broken else 0
 
-    def lines(self) -> list[str]:
-        """The summary as lines for a reader."""
-        return [
-            *(f"ERROR: {line}" for line in self.broken),
-            f"{self.out} holds {self.frames:,} {self.what} of {self.written + self.kept:,} videos "
-            f"({self.kept:,} kept, {len(self.broken):,} broken)",
-        ]
 
-
-@dataclass(frozen=True)
-class _Outcome:
-    split: Split
-    made: Made | None
-    error: str = ""
+_Outcome = tuple[Split, Derived | BadVideoError]
 
 
 def derive(
     data: DataOptions,
     out: Path,
-    make: Callable[[Path, VideoRecord], Made],
+    make: Callable[[Path, VideoRecord], Derived],
     *,
     what: str,
     suffix: str = "",
     workers: int = 0,
     stopping: Event | None = None,
 ) -> Summary:
-    """Makes something of every video of every split, as `OUT/SPLIT/CLASS/VIDEO`.
+    """Make something of every video of every split, as `OUT/SPLIT/CLASS/VIDEO`.
 
-    The lists of UCF101 are copied; another data set gets a manifest, which also keeps the rates.
+    Lists of UCF101 are copied; other data sets get a manifest with the frame rates.
 
     Args:
-        data: The data set to start from.
+        data: The original data set.
         out: Folder of the new one.
-        make: Given the place of a new video and the record of the old one, makes the new one or
-            finds that it is there. Called from several threads. Its `BadVideoError` is reported.
-        what: What is made, for reports: "frames" for instance.
-        suffix: Behind the names of the new videos.
-        workers: Number of threads; 0 takes one a processor.
-        stopping: Set when work under way is to be given up.
+        make: Called in several threads with the path of a new video and the record of the original.
+            Writes the new video unless it exists. Its `BadVideoError`s become part of the summary.
+        what: What is made, such as "frames".
+        suffix: Suffix of the new videos' names.
+        workers: Number of threads; 0: one per core.
+        stopping: Set when running work should stop.
 
     Returns:
-        What was done. Broken videos are in it, and not in the new data set.
+        The summary. Broken videos are not part of the new data set.
 
     Raises:
-        UserError: If the data set cannot be read, two videos would share a place, or something
-            else is in the way.
+        UserError: The data set cannot be read, two videos would get the same path, or a path is
+            occupied by something else.
     """
-    splits = {split: read_dataset(data, split) for split in SPLITS}
-    class_names = splits["train"].class_names
-    work: dict[Path, tuple[Split, VideoRecord]] = {}
-    for split, dataset in splits.items():
+    splits = read_splits(data)
+    work = _plan(splits, out, what, suffix)
+    for split in SPLITS:
         remove_partial(out / split)
-        for record in dataset.records:
-            name = stem_of(record.path.name) + suffix
-            _claim(work, out / split / class_names[record.label] / name, split, record, what)
 
     def attempt(item: tuple[Path, tuple[Split, VideoRecord]]) -> _Outcome:
         target, (split, record) = item
-        return _attempt(make, target, split, record)
+        try:
+            return split, make(target, record)
+        except BadVideoError as error:
+            return split, error
+        except OSError as error:
+            raise UserError(f"{target}: cannot be written ({error.strerror or error})") from error
 
     outcomes = tuple(
         parallel_map(
@@ -125,35 +120,28 @@ def derive(
             stopping=stopping,
         )
     )
-    _write_lists(data, out, class_names, outcomes)
-    return _summarise(out, what, outcomes)
+    _write_lists(data, out, splits["train"].class_names, outcomes)
+    return _summarize(out, what, outcomes)
 
 
-def _claim(
-    work: dict[Path, tuple[Split, VideoRecord]],
-    target: Path,
-    split: Split,
-    record: VideoRecord,
-    what: str,
-) -> None:
-    if target in work:
-        raise UserError(
-            f"{record.path} and {work[target][1].path}: would both become {target}; rename one"
-        )
-    if target.exists() and target.samefile(record.path):
-        raise UserError(f"{target}: has been turned into {what} already; choose another --out")
-    work[target] = (split, record)
-
-
-def _attempt(
-    make: Callable[[Path, VideoRecord], Made], target: Path, split: Split, record: VideoRecord
-) -> _Outcome:
-    try:
-        return _Outcome(split, make(target, record))
-    except BadVideoError as error:
-        return _Outcome(split, None, str(error))
-    except OSError as error:
-        raise UserError(f"{target}: cannot be written ({error.strerror or error})") from error
+def _plan(
+    splits: Mapping[Split, VideoDataset], out: Path, what: str, suffix: str
+) -> dict[Path, tuple[Split, VideoRecord]]:
+    """Return split and record of each original by the path of the new video."""
+    work: dict[Path, tuple[Split, VideoRecord]] = {}
+    for split, dataset in splits.items():
+        for record in dataset.records:
+            name = stem_of(record.path.name) + suffix
+            target = out / split / dataset.class_names[record.label] / name
+            if target in work:
+                raise UserError(
+                    f"{record.path} and {work[target][1].path}: both would become {target}; "
+                    "rename one"
+                )
+            if target.exists() and target.samefile(record.path):
+                raise UserError(f"{target}: is converted to {what} already; choose another --out")
+            work[target] = (split, record)
+    return work
 
 
 def _write_lists(
@@ -164,24 +152,23 @@ def _write_lists(
         if out.resolve() != data.data.resolve():
             (out / LISTS).mkdir(parents=True, exist_ok=True)
             for path in sorted(lists.glob("*.txt")):
-                text = path.read_text("utf-8-sig")
-                write_text(out / LISTS / path.name, text.splitlines())
+                write_lines(out / LISTS / path.name, path.read_text("utf-8-sig").splitlines())
         return
     records: Mapping[Split, list[VideoRecord]] = {split: [] for split in SPLITS}
-    for outcome in outcomes:
-        if outcome.made is not None:
-            records[outcome.split].append(outcome.made.record)
+    for split, video in outcomes:
+        if isinstance(video, Derived):
+            records[split].append(video.record)
     write_manifest(out / "manifest.csv", class_names, records)
 
 
-def _summarise(out: Path, what: str, outcomes: Sequence[_Outcome]) -> Summary:
-    made = [outcome.made for outcome in outcomes if outcome.made is not None]
-    written = sum(video.written for video in made)
+def _summarize(out: Path, what: str, outcomes: Sequence[_Outcome]) -> Summary:
+    derived = [video for _, video in outcomes if isinstance(video, Derived)]
+    written = sum(video.written for video in derived)
     return Summary(
         out=out,
         what=what,
         written=written,
-        kept=len(made) - written,
-        frames=sum(video.record.num_frames or 0 for video in made),
-        broken=tuple(outcome.error for outcome in outcomes if outcome.error),
+        kept=len(derived) - written,
+        frames=sum(video.record.num_frames or 0 for video in derived),
+        broken=tuple(str(error) for _, error in outcomes if isinstance(error, BadVideoError)),
     )

@@ -1,178 +1,178 @@
-"""Files fetched over HTTP: whole or not at all, gone on with after a break, and checked."""
+"""Downloads with curl: resumed after an interruption, checked, and never half done."""
 
 from __future__ import annotations
 
-import http.client
+import os
 import re
-import ssl
+import shlex
+import shutil
+import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from tqdm import tqdm
 
 from p3d.errors import UserError
 from p3d.prepare.options import Remote
 from p3d.prepare.parallel import Progress
+from p3d.prepare.programs import running
 from p3d.system.files import file_sha256
 
-CHUNK_BYTES = 2**20
-TIMEOUT_SECONDS = 60.0
-
 KNOWN_BYTES = {"UCF101.rar": 6_932_971_618}
-"""Sizes of the official files, as their server states them."""
+"""Sizes of the official files, as reported by their server."""
 
-_RESULT = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+CHUNK_BYTES = 2**18
+STALL_SECONDS = 60
+"""An attempt fails if nothing is received for this long."""
+
+# Exit codes of curl (`man curl`).
+_CANNOT_RESUME = {33, 36}
+_BAD_CERTIFICATE = {51, 60}
+_BAD_ADDRESS = {1, 3, 47}
 
 
 def fetch_ucf101(remote: Remote, folder: Path) -> tuple[Path, Path]:
-    """Downloads the archive and the lists; what is there already is not fetched again.
-
-    Args:
-        remote: From where.
-        folder: Where to; made if need be.
-
-    Returns:
-        The archive and the zip of lists.
-
-    Raises:
-        UserError: If the server does not answer or sends something else.
-    """
+    """Download the archive and the lists of UCF101, as `fetch` does, and return their paths."""
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder}: with --download the source is the folder to download into")
-    folder.mkdir(parents=True, exist_ok=True)
+        raise UserError(f"{folder}: is a file; with --download, --source is the download folder")
     lists = fetch(remote.lists_url, folder, remote, sha256=remote.lists_sha256)
     return fetch(remote.archive_url, folder, remote, sha256=remote.archive_sha256), lists
 
 
 def fetch(url: str, folder: Path, remote: Remote, *, sha256: str = "") -> Path:
-    """Downloads a file under its own name.
+    """Download a file under its own name, unless it is in the folder.
 
-    The unfinished file ends in `.part`; another call goes on with it. A server that cannot go on
-    in the middle is asked from the start.
+    The unfinished file is called `<name>.part`; the next call resumes it.
 
     Args:
-        url: The file, by http or https.
-        folder: An existing folder.
-        remote: How to be connected.
-        sha256: The checksum it must have, if known.
+        url: An http or https address.
+        folder: Download folder, created if missing.
+        remote: Settings of the connection.
+        sha256: Expected SHA-256, "" if unknown. A file that differs is removed.
 
     Returns:
-        The file.
+        Path of the file.
 
     Raises:
-        UserError: If it cannot be had, or its size or checksum is wrong.
+        UserError: The download fails, or the file has the wrong size or SHA-256.
     """
     name = Path(urlsplit(url).path).name
     if urlsplit(url).scheme not in ("http", "https") or not name:
-        raise UserError(f"{url}: not an http or https address of a file")
+        raise UserError(f"{url}: is not an http or https address of a file")
     target, part = folder / name, folder / f"{name}.part"
-    if not target.exists():
-        _fetch_part(url, part, remote)
-        _check(part, url, sha256, part.stat().st_size)
-        part.replace(target)
-    elif sha256:
-        _check(target, url, sha256, target.stat().st_size)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not target.exists():
+            _download(url, part, remote)
+            _check(part, url, sha256)
+            part.replace(target)
+        elif sha256:
+            _check(target, url, sha256)
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or part}: cannot be written ({error.strerror}); make room or fix the "
+            "permissions, and run the same command again"
+        ) from error
     return target
 
 
-def _fetch_part(url: str, part: Path, remote: Remote) -> None:
-    """Calls again as long as something comes, and `remote.tries` times when nothing does."""
+def _download(url: str, part: Path, remote: Remote) -> None:
+    """Run curl until the file is complete or `remote.tries` attempts in a row received nothing."""
+    command = _curl_command(url, part, remote)
     failures, furthest = 0, _size(part)
-    with Progress(KNOWN_BYTES.get(Path(urlsplit(url).path).name), f"Downloading {url}", "B") as bar:
-        bar.advance(furthest)
-        while True:
-            try:
-                if _receive(url, part, remote, bar):
-                    return
-                reason = "the connection was closed early"
-            except (OSError, http.client.HTTPException) as error:
-                _give_up_if_final(url, error)
-                reason = str(error) or type(error).__name__
+    with Progress(KNOWN_BYTES.get(part.stem), f"Downloading {url}", "B") as progress:
+        progress.advance(furthest)
+        while reason := _receive(command, url, part, progress):
             failures = 1 if _size(part) > furthest else failures + 1
             furthest = max(furthest, _size(part))
             if failures >= remote.tries:
                 raise UserError(
-                    f"{url}: cannot be fetched ({reason}); run the same command again to go on, or "
-                    "give another address"
+                    f"{url}: cannot be downloaded ({reason}); run the same command again to "
+                    "resume, or give another address"
                 )
-            time.sleep(min(60.0, remote.pause * 2 ** (failures - 1)))
+            pause = min(60.0, remote.pause * 2 ** (failures - 1))
+            tqdm.write(f"{url}: {reason}; next attempt in {pause:g} s", file=sys.stderr)
+            time.sleep(pause)
 
 
-def _receive(url: str, part: Path, remote: Remote, bar: Progress) -> bool:
-    """Makes one request and appends what comes. Returns whether the file is complete."""
-    start = _size(part)
-    request = urllib.request.Request(url, headers={"Accept-Encoding": "identity"})
-    if start:
-        request.add_header("Range", f"bytes={start}-")
-    context = ssl.create_default_context()
-    if remote.insecure:
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    try:
-        answer = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS, context=context)
-    except urllib.error.HTTPError as error:
-        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE and start:
-            return _all_there_already(error, part)
-        raise
-    with answer:
-        whole, start = _extent(answer, start)
+def _curl_command(url: str, part: Path, remote: Remote) -> list[str]:
+    program = shutil.which("curl")
+    if program is None:
+        line = shlex.join(["wget", "-c", "-O", str(part.with_suffix("")), url])
+        raise UserError(
+            f"{url}: downloading needs curl, which is not on PATH; install it, or download the "
+            f"file with `{line}`, and run the same command again"
+        )
+    # Without ~/.curlrc, and without --retry, which would drop what the attempt received.
+    allowed = "=https" if urlsplit(url).scheme == "https" else "=http,https"
+    options = (
+        "--disable --silent --show-error --no-buffer --fail --globoff --location "
+        f"--proto {allowed} --proto-redir {allowed} --connect-timeout {STALL_SECONDS} "
+        f"--speed-limit 1 --speed-time {STALL_SECONDS} {'--insecure' if remote.insecure else ''}"
+    )
+    return [program, *options.split(), url]
+
+
+def _receive(command: list[str], url: str, part: Path, progress: Progress) -> str:
+    """Run curl once and append what it receives; return why the file is incomplete, or ""."""
+    # The last byte is requested again. So a complete file resumes like any other, and the server
+    # has no bytes left to send (HTTP 416) only if its file is shorter than this one.
+    start = max(_size(part) - 1, 0)
+    received = 0
+    with running([*command, "--continue-at", str(start)]) as curl:
         with part.open("r+b" if start else "wb") as file:
             file.seek(start)
-            file.truncate()
-            while chunk := answer.read(CHUNK_BYTES):
+            while chunk := os.read(curl.output.fileno(), CHUNK_BYTES):
                 file.write(chunk)
-                bar.advance(len(chunk))
-    if whole is not None and _size(part) > whole:
+                progress.advance(len(chunk))
+                received += len(chunk)
+        code, message = curl.finish()
+    if code == 0 and (received or not start):
+        return ""
+    if start and not received and (code in (0, *_CANNOT_RESUME) or _http_error(message) == 416):
         part.unlink()
-        raise UserError(f"{url}: sent more than the {whole:,} bytes it promised; try again")
-    return whole is None or _size(part) == whole
+        return _receive(command, url, part, progress)
+    if not _size(part):
+        part.unlink()
+    reason = re.sub(r"^curl: \(\d+\) ", "", message) or f"curl ended with exit code {code}"
+    _raise_if_final(url, code, reason)
+    return reason
 
 
-def _extent(answer: http.client.HTTPResponse, start: int) -> tuple[int | None, int]:
-    """The size of the whole file, if told, and where in it the answer begins."""
-    length = answer.headers.get("Content-Length")
-    if answer.status != http.client.PARTIAL_CONTENT:
-        return (int(length) if length else None), 0
-    found = _RESULT.match(answer.headers.get("Content-Range", ""))
-    if found is None or int(found[1]) != start:
-        raise http.client.HTTPException("the server answered with another range than asked for")
-    return (None if found[2] == "*" else int(found[2])), start
-
-
-def _all_there_already(error: urllib.error.HTTPError, part: Path) -> bool:
-    """Whether a refused range means that nothing is left; if not, the part is begun anew."""
-    total = (error.headers.get("Content-Range") or "").rpartition("/")[2]
-    if total.isdigit() and int(total) == _size(part):
-        return True
-    part.unlink()
-    return False
-
-
-def _give_up_if_final(url: str, error: Exception) -> None:
-    reason = getattr(error, "reason", None)
-    if isinstance(reason, ssl.SSLCertVerificationError):
+def _raise_if_final(url: str, code: int | None, reason: str) -> None:
+    """Raise a `UserError` if another attempt would fail too."""
+    if code in _BAD_CERTIFICATE:
         raise UserError(
-            f"{url}: the server's certificate is not valid ({reason.verify_message}); if you trust "
-            "the network all the same, add --insecure"
-        ) from error
-    passing = (http.client.REQUEST_TIMEOUT, http.client.TOO_MANY_REQUESTS)
-    code = error.code if isinstance(error, urllib.error.HTTPError) else 0
-    if 400 <= code < 500 and code not in passing:
-        raise UserError(f"{url}: the server says {error}") from error
+            f"{url}: the server's certificate is not valid ({reason}); if you trust the network, "
+            "add --insecure"
+        )
+    if code in _BAD_ADDRESS:
+        raise UserError(f"{url}: curl refuses this address or where it redirects to ({reason})")
+    status = _http_error(reason)
+    if 400 <= status < 500 and status not in (408, 429):
+        raise UserError(f"{url}: the server answers with HTTP error {status}; fix the address")
 
 
-def _check(path: Path, url: str, sha256: str, size: int) -> None:
-    """Removes a file that is not what it should be."""
-    known = KNOWN_BYTES.get(Path(urlsplit(url).path).name)
-    official = urlsplit(url).hostname == urlsplit(Remote.archive_url).hostname
-    if official and known is not None and size != known:
+def _http_error(message: str) -> int:
+    """Return the HTTP status in a message of curl, 0 if there is none."""
+    found = re.search(r"returned error: (\d{3})", message)
+    return int(found[1]) if found else 0
+
+
+def _check(path: Path, url: str, sha256: str) -> None:
+    """Remove a file with the wrong size or SHA-256, and raise a UserError."""
+    size, address = path.stat().st_size, urlsplit(url)
+    official = address.hostname == urlsplit(Remote.archive_url).hostname
+    known = KNOWN_BYTES.get(Path(address.path).name, size) if official else size
+    fault = ""
+    if size != known:
+        fault = f"has {size:,} bytes, but the official file has {known:,}"
+    elif sha256 and (found := file_sha256(path)) != sha256.lower():
+        fault = f"has SHA-256 {found}, not {sha256}"
+    if fault:
         path.unlink()
-        raise UserError(f"{url}: {size:,} bytes came, the official file has {known:,}; removed")
-    if sha256:
-        found = file_sha256(path)
-        if found != sha256.lower():
-            path.unlink()
-            raise UserError(f"{url}: SHA-256 is {found}, not {sha256}; the file was removed")
+        raise UserError(f"{url}: {fault}; the file was removed, run the same command again")
 
 
 def _size(path: Path) -> int:

@@ -1,7 +1,7 @@
-"""Videos as files of optical flow, for flow networks to be trained on.
+"""Videos as files of optical flow, on which flow networks are trained.
 
-A file appears whole or not at all. It is kept by a later run if it has all frames, of the scale
-asked for; otherwise it is made anew.
+A file is complete or absent. A later run keeps it if it has all frames at the requested scale, and
+writes it again otherwise.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from p3d.data.dataset import VideoRecord
 from p3d.errors import BadVideoError, UserError
-from p3d.prepare.derive import Made, Summary, derive
+from p3d.prepare.derive import Derived, Summary, derive
 from p3d.prepare.options import FlowOptions
 from p3d.system.files import replacing
 from p3d.video.decode import open_video
@@ -26,48 +26,43 @@ from p3d.video.flow import ComputedFlow, load_opencv
 from p3d.video.flow_file import PIXEL_FORMAT
 from p3d.video.sources import FrameSource, chunks
 
-# Coder 0 is one part in six larger than coder 1 and twice as fast to decode. No dates or random
-# numbers in the file: the same video gives the same bytes.
+# Files are one sixth larger with coder 0 than with coder 1, and decode twice as fast.
 _FFV1 = {"level": "3", "coder": "0", "slicecrc": "1", "threads": "1"}
-_BYTES_ALONE = {"fflags": "+bitexact"}
+# No dates or random numbers: the same video always gives the same bytes.
+_MATROSKA = {"fflags": "+bitexact"}
 
 
-class _GivenUpError(Exception):
-    """The run was stopped while this video was under way."""
+class _StoppedError(Exception):
+    """The run was stopped while this video was being computed."""
 
 
 def compute_flow(options: FlowOptions) -> Summary:
-    """Writes the optical flow of every video of every split.
+    """Write the optical flow of every video of every split.
 
-    The lists of UCF101 are copied; another data set gets a manifest.
-
-    Args:
-        options: See `FlowOptions`.
-
-    Returns:
-        What was done. Broken videos are in it and have no file.
+    Lists of UCF101 are copied; other data sets get a manifest.
 
     Raises:
-        UserError: If OpenCV or the data set is not there, or something else is in the way.
+        UserError: OpenCV is not installed, the data set cannot be read, or a path is occupied by
+            something other than flow.
     """
-    # Videos, not rows of a picture, are what the threads share out.
+    # Each thread computes a whole video.
     load_opencv().setNumThreads(1)
     data = options.data.data
     if options.out.resolve() in (data.resolve(), data.resolve().parent):
         raise UserError(f"--out {options.out}: holds the videos themselves; choose another folder")
     stopping = Event()
 
-    def watched(numbers: Sequence[int]) -> Iterator[int]:
-        for number in numbers:
+    def stoppable(indices: Sequence[int]) -> Iterator[int]:
+        for index in indices:
             if stopping.is_set():
-                raise _GivenUpError
-            yield number
+                raise _StoppedError
+            yield index
 
-    def compute(target: Path, record: VideoRecord) -> Made:
+    def compute(target: Path, record: VideoRecord) -> Derived:
         with open_video(record.path) as video:
             if video.flow is not None:
                 raise BadVideoError(record.path, "holds optical flow already")
-            return _compute(target, record, ComputedFlow(video, options.short_side, each=watched))
+            return _compute(target, record, ComputedFlow(video, options.short_side, each=stoppable))
 
     return derive(
         options.data,
@@ -81,30 +76,28 @@ def compute_flow(options: FlowOptions) -> Summary:
 
 
 def run(options: FlowOptions) -> int:
-    """Writes flow, prints the outcome, and returns the exit code: 0 if no video was broken."""
-    summary = compute_flow(options)
-    print("\n".join(summary.lines()))
-    return summary.exit_code
+    """Write flow, print the summary, and return the exit code: 0 if no video is broken."""
+    return compute_flow(options).print()
 
 
-def _compute(target: Path, record: VideoRecord, flow: ComputedFlow) -> Made:
-    made = replace(record, path=target, num_frames=flow.num_frames, fps=flow.fps)
-    if target.exists() and _finished(target, flow):
-        return Made(made, written=False)
+def _compute(target: Path, record: VideoRecord, flow: ComputedFlow) -> Derived:
+    new = replace(record, path=target, num_frames=flow.num_frames, fps=flow.fps)
+    if target.exists() and _is_finished(target, flow):
+        return Derived(new, written=False)
     target.parent.mkdir(parents=True, exist_ok=True)
     with replacing(target, flush=False) as temporary:
         try:
             write_flow(temporary, flow)
         except av.FFmpegError as error:
             raise UserError(f"{target}: cannot be written ({error.strerror})") from error
-    return Made(made, written=True)
+    return Derived(new, written=True)
 
 
-def _finished(target: Path, flow: ComputedFlow) -> bool:
-    """Whether a file holds this flow.
+def _is_finished(target: Path, flow: ComputedFlow) -> bool:
+    """Return whether a file holds this flow.
 
     Raises:
-        UserError: It holds something else than flow.
+        UserError: It holds something other than flow.
     """
     try:
         with open_video(target) as old:
@@ -121,33 +114,33 @@ def _finished(target: Path, flow: ComputedFlow) -> bool:
 
 
 def write_flow(path: Path, flow: FrameSource) -> None:
-    """Writes a file of optical flow; see `p3d.video.flow_file`.
+    """Write a file of optical flow in the format of `p3d.video.flow_file`.
 
     Args:
-        path: The file, whatever its name.
+        path: The file, with any suffix.
         flow: A source of flow.
     """
-    with av.open(str(path), "w", format="matroska", options=_BYTES_ALONE) as container:
+    with av.open(str(path), "w", format="matroska", options=_MATROSKA) as container:
         if flow.flow is not None:
             container.metadata.update(flow.flow.tags())
-        # Matroska counts milliseconds, and no two pictures may share one.
+        # Matroska timestamps are milliseconds, and each frame needs its own.
         rate = Fraction(min(max(flow.fps, 0.01), 500.0)).limit_denominator(1001)
         stream = container.add_stream("ffv1", rate=rate, options=_FFV1)
         stream.height, stream.width, stream.pix_fmt = flow.height, flow.width, PIXEL_FORMAT
         stream.gop_size = 1
-        for number, frame in enumerate(_frames(flow)):
-            picture = _picture(frame)
-            picture.pts, picture.time_base = number, 1 / rate
+        for index, frame in enumerate(_read_frames(flow)):
+            picture = _to_picture(frame)
+            picture.pts, picture.time_base = index, 1 / rate
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
 
 
-def _frames(flow: FrameSource) -> Iterable[NDArray[np.uint8]]:
-    for numbers in chunks(flow):
-        yield from flow.read(numbers).numpy()
+def _read_frames(flow: FrameSource) -> Iterable[NDArray[np.uint8]]:
+    for indices in chunks(flow):
+        yield from flow.read(indices).numpy()
 
 
-def _picture(frame: NDArray[np.uint8]) -> av.VideoFrame:
+def _to_picture(frame: NDArray[np.uint8]) -> av.VideoFrame:
     height, width = frame.shape[:2]
     picture = av.VideoFrame(width, height, PIXEL_FORMAT)
     (plane,) = picture.planes

@@ -1,4 +1,4 @@
-"""What a folder holds: the clips below it, by name."""
+"""Search for videos in folders."""
 
 from __future__ import annotations
 
@@ -10,72 +10,73 @@ from pathlib import Path
 
 from p3d.data.listing import stem_of
 from p3d.errors import UserError
+from p3d.prepare.linking import same_video
+from p3d.video.decode import FRAME_SUFFIXES
 
-FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
-
+_FRAME_ENDINGS = tuple(FRAME_SUFFIXES)  # for str.endswith: folders may hold millions of frames
 _CLIP = re.compile(r"_g\d+_c\d+$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class FolderIndex:
-    """The clips of a folder.
+    """The clips below a folder.
 
     Attributes:
-        files: The file of each clip, or the folder of its frames where there is no file, by the
-            file's name in small letters.
-        frames: The names of those that are folders of frames.
-        repeated: How many further files, or folders, have the name and the size of one of these.
+        clips: The file of each clip, or else its folder of frames, by file name in lower case.
+        frames: The keys of `clips` that are folders of frames.
+        repeated: Number of further files and folders with the same name and size as one of these.
     """
 
-    files: dict[str, Path]
+    clips: dict[str, Path]
     frames: frozenset[str]
     repeated: int
 
+    def is_same(self, key: str, target: Path) -> bool:
+        """Return whether a target is a link to a clip or a copy of it."""
+        return same_video(target, self.clips[key])
 
-def walk_videos(folder: Path, *, but: Path | None = None) -> Iterator[Path]:
-    """Every video file below a folder, in sorted order; hidden and unfinished ones left out.
 
-    Args:
-        folder: Where to look, at any depth. Links to files count, links to folders do not.
-        but: A folder not to look into, unless it is `folder` itself.
+def walk_videos(folder: Path) -> Iterator[Path]:
+    """Yield every video file at any depth of a folder, sorted, without hidden ones.
+
+    Links to files are followed, links to folders are not.
     """
-    for top, names in _walk(folder, but):
-        yield from (top / name for name in names if stem_of(name) != name)
+    for parent, names in _walk(folder):
+        yield from (parent / name for name in names if stem_of(name) != name)
 
 
 def is_clip(name: str) -> bool:
-    """Whether a folder is named like a clip of UCF101, `v_Biking_g07_c02`."""
+    """Return whether a folder is named like a clip of UCF101, such as `v_Biking_g07_c02`."""
     return _CLIP.search(name) is not None
 
 
-def index_folder(folder: Path, *, but: Path | None = None) -> FolderIndex:
-    """Finds the AVI clips below a folder, and clips that are folders of frames, wherever they lie.
+def index_folder(folder: Path, *, exclude: Path | None = None) -> FolderIndex:
+    """Find clips, as AVI files or folders of frames, at any depth of a folder.
 
     Args:
-        folder: Flat, in class folders, or half prepared.
-        but: A folder not to look into: the one being made.
+        folder: Where to search.
+        exclude: A folder to skip, unless it is `folder` itself.
 
     Raises:
-        UserError: If two files of one name differ in size, so that nobody knows which is right, or
-            two folders of frames in their number.
+        UserError: Two files of one name differ in size, or two folders of frames in their number.
     """
-    files, frames = _Shelf("bytes"), _Shelf("frames")
-    for top, names in _walk(folder, but):
-        if is_clip(top.name):
-            count = sum(name.lower().endswith(FRAME_SUFFIXES) for name in names)
-            frames.put(f"{top.name.lower()}.avi", top, count)
+    files, frames = _Clips("bytes"), _Clips("frames")
+    for parent, names in _walk(folder, exclude):
+        if is_clip(parent.name):
+            count = sum(name.lower().endswith(_FRAME_ENDINGS) for name in names)
+            frames.add(f"{parent.name.lower()}.avi", parent, count)
         for name in names:
             if name.lower().endswith(".avi"):
-                files.put(name.lower(), top / name, _size(top / name))
+                files.add(name.lower(), parent / name, _size(parent / name))
     return FolderIndex(
-        files=frames.paths | files.paths,
+        clips=frames.paths | files.paths,
         frames=frozenset(frames.paths.keys() - files.paths.keys()),
         repeated=frames.repeated + files.repeated,
     )
 
 
-class _Shelf:
-    """Clips of one kind by name, each once."""
+class _Clips:
+    """Clips of one kind, each once."""
 
     def __init__(self, unit: str) -> None:
         self.paths: dict[str, Path] = {}
@@ -83,12 +84,8 @@ class _Shelf:
         self._sizes: dict[str, int] = {}
         self._unit = unit
 
-    def put(self, key: str, path: Path, size: int) -> None:
-        """Takes a clip in, unless it is empty or was there already.
-
-        Raises:
-            UserError: If the one that was there is of another size.
-        """
+    def add(self, key: str, path: Path, size: int) -> None:
+        """Add a clip, unless it is empty or repeated."""
         known = self._sizes.get(key)
         if known is None and size > 0:
             self.paths[key], self._sizes[key] = path, size
@@ -97,23 +94,23 @@ class _Shelf:
         elif size > 0:
             raise UserError(
                 f"{path}: {size:,} {self._unit}, but {self.paths[key]} of the same name has "
-                f"{known:,}; remove the one that is wrong"
+                f"{known:,}; remove the wrong one"
             )
 
 
-def _walk(folder: Path, but: Path | None) -> Iterator[tuple[Path, list[str]]]:
-    """Every folder below one, itself included, with the names of its files; nothing hidden."""
+def _walk(folder: Path, exclude: Path | None = None) -> Iterator[tuple[Path, list[str]]]:
+    """Yield a folder and every folder below it with its file names, without hidden ones."""
     root = folder.resolve()
-    barred = None if but is None or but.resolve() == root else but.resolve()
-    for top, folders, names in os.walk(root):
+    skipped = None if exclude is None or exclude.resolve() == root else exclude.resolve()
+    for parent, folders, names in os.walk(root):
         folders[:] = sorted(
-            name for name in folders if name[0] != "." and Path(top, name) != barred
+            name for name in folders if name[0] != "." and Path(parent, name) != skipped
         )
-        yield folder / Path(top).relative_to(root), sorted(n for n in names if n[0] != ".")
+        yield folder / Path(parent).relative_to(root), sorted(n for n in names if n[0] != ".")
 
 
 def _size(path: Path) -> int:
-    """The size of a file in bytes; 0 for a link to a file that is gone."""
+    """Return the size of a file in bytes, 0 for a broken link."""
     try:
         return path.stat().st_size
     except OSError:

@@ -1,12 +1,12 @@
-"""Motions of textured objects that cannot be told apart without the order of their frames.
+"""Motions of textured objects that differ only in the order of their frames.
 
-Four motions (sideways, vertical, apart, zooming), each of which gives two classes: one is the
-other played backwards. A class and its partner take the same random draws, so their two videos of
-one group and clip are the *same frames* in opposite order, noise included. Whatever looks at frames
-without their order therefore answers alike for both, and is right for at most one of the two.
+Four motions (sideways, vertical, apart, zoom) give two classes each: one is the other played
+backwards. The two classes share all random draws, so their videos of one group and clip are the
+*same frames* in opposite order, noise included. A method that ignores the order of frames gives
+both the same answer, and is right for at most one of them.
 
-Along a video the object's state is a function of the time from the middle frame, where it is drawn
-alike for all classes.
+The position and size of the object are functions of the time from the middle frame, where all
+classes have the same distribution.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SIZE = 48
 """Height and width of a frame, in pixels."""
 
 NUM_FRAMES = 23
-"""Frames in a video. Odd, so that a centred window of frames 2 apart is its own mirror image."""
+"""Frames in a video. Odd, so that a centered window with stride 2 is its own mirror image."""
 
 CLASSES: dict[str, tuple[str, bool]] = {
     "MoveApart": ("apart", False),
@@ -33,37 +33,37 @@ CLASSES: dict[str, tuple[str, bool]] = {
     "ZoomIn": ("zoom", False),
     "ZoomOut": ("zoom", True),
 }
-"""Class name -> its motion, and whether that is played backwards."""
+"""Motion of each class, and whether it is played backwards."""
 
 MOTIONS = tuple(dict.fromkeys(motion for motion, _ in CLASSES.values()))
 
 ZOOM = 0.04
-"""Growth, as a logarithm, of a zooming object while another moves by one pixel."""
+"""Growth of the logarithm of a zooming object's size while another object moves by one pixel."""
 
 APART = 0.7
-"""Pixels that each of two parting objects moves while a single one moves by one."""
+"""Pixels that each of two separating objects moves while a single object moves by one."""
 
 APART_GAP = 11.0
-"""Pixels of each of two parting objects from the line between them, in the middle frame."""
+"""Distance in pixels of two separating objects from their center line, in the middle frame."""
 
 APART_SIZE = 0.7
-"""Size of each of two parting objects, as a share of a single one's."""
+"""Size of each of two separating objects relative to a single object."""
 
 BACKGROUND_CELL = 6.0
-"""Pixels between the background's random colours."""
+"""Distance in pixels of the background's random colors."""
 
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What the clips of one group share; colours are in 0-1.
+    """What the clips of a group share. Colors are in [0, 1].
 
     Attributes:
-        background: Random colours `(n, n, 3)`, repeated over the frame.
-        texture: Random colours `(n, n, 3)` over the object.
-        roundness: Exponent of the object's outline: 2 is an ellipse, more is nearer a rectangle.
-        aspect: Half the logarithm of the object's width over its height.
+        background: Random colors `(n, n, 3)`, repeated over the frame.
+        texture: Random colors `(n, n, 3)` of the object.
+        roundness: Exponent of the object's superellipse; 2 is an ellipse, more is squarer.
+        aspect: Half the logarithm of the object's ratio of width to height.
     """
 
     background: Floats
@@ -73,7 +73,7 @@ class Scene:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Scene:
-        """Draw a dim background and a bright object."""
+        """Draw a random dim background and a bright object."""
         cells = int(rng.integers(3, 5))
         return cls(
             background=0.03 + 0.3 * rng.random((8, 8, 3), dtype=np.float32),
@@ -85,17 +85,17 @@ class Scene:
 
 @dataclass(frozen=True)
 class Take:
-    """What makes one clip of a group; lengths are in pixels and describe the middle frame.
+    """What differs between the clips of a group. Lengths are in pixels of the middle frame.
 
     Attributes:
-        x: Centre of the object, to the right of the frame's.
-        y: Centre of the object, below the frame's.
+        x: Horizontal offset of the object's center from the frame's center, positive to the right.
+        y: Vertical offset of the object's center from the frame's center, positive downwards.
         radius: Half the object's side.
-        angle: Clockwise turn of the object, in radians.
-        speed: Pixels a frame; parting and zooming scale with it.
-        shift: Of the background, down and to the right.
+        angle: Clockwise rotation of the object in radians.
+        speed: Pixels per frame; separation and zoom are proportional to it.
+        shift: Offset of the background, downwards and to the right.
         gain: Brightness of the whole clip.
-        noise_seed: Of the pixel noise.
+        noise_seed: Seed of the pixel noise.
     """
 
     x: float
@@ -109,7 +109,7 @@ class Take:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Take:
-        """Draw a clip's nuisances."""
+        """Draw random values for a clip."""
         period = 8 * BACKGROUND_CELL
         return cls(
             x=float(rng.uniform(-4, 4)),
@@ -123,8 +123,8 @@ class Take:
         )
 
 
-def _colours(grid: Floats, y: Floats, x: Floats) -> Floats:
-    """Interpolate smoothly between a periodic grid of colours at `y`, `x` (in cells)."""
+def _colors(grid: Floats, y: Floats, x: Floats) -> Floats:
+    """Interpolate smoothly in a periodic grid of colors at positions `y`, `x` (in cells)."""
     cells = len(grid)
     top, left = np.floor(y), np.floor(x)
     down, right = y - top, x - left
@@ -139,56 +139,56 @@ def _colours(grid: Floats, y: Floats, x: Floats) -> Floats:
 
 
 def _object(motion: str, scene: Scene, take: Take) -> tuple[Floats, Floats]:
-    """Colours `(T, H, W, 3)` and coverage `(T, H, W, 1)` of the moving object."""
+    """Return colors `(T, H, W, 3)` and coverage `(T, H, W, 1)` of the moving object."""
     steps = np.arange(NUM_FRAMES, dtype=np.float32) - (NUM_FRAMES - 1) / 2
-    way = take.speed * steps[:, None, None]
+    distance = take.speed * steps[:, None, None]
     axis = np.arange(SIZE, dtype=np.float32) - (SIZE - 1) / 2
-    dx = axis[None, None, :] - take.x - (way if motion == "sideways" else 0)
-    dy = axis[None, :, None] - take.y - (way if motion == "vertical" else 0)
-    radius = take.radius * np.exp(way * (ZOOM if motion == "zoom" else 0))
+    dx = axis[None, None, :] - take.x - (distance if motion == "sideways" else 0)
+    dy = axis[None, :, None] - take.y - (distance if motion == "vertical" else 0)
+    radius = take.radius * np.exp(distance * (ZOOM if motion == "zoom" else 0))
     if motion == "apart":
-        # Folded space: the object and its mirror image, half as far apart as each has moved.
-        dx = np.abs(dx) - (APART_GAP + APART * way)
+        # Folding space at the center line draws the object and its mirror image.
+        dx = np.abs(dx) - (APART_GAP + APART * distance)
         radius = radius * APART_SIZE
     cos, sin = np.cos(take.angle), np.sin(take.angle)
     across = (cos * dx + sin * dy) / (radius * np.exp(scene.aspect))
     along = (cos * dy - sin * dx) / (radius * np.exp(-scene.aspect))
     power = scene.roundness
-    distance = (np.abs(across) ** power + np.abs(along) ** power) ** (1 / power)
-    coverage = np.clip((1 - distance) * radius + 0.5, 0, 1)
+    norm = (np.abs(across) ** power + np.abs(along) ** power) ** (1 / power)
+    coverage = np.clip((1 - norm) * radius + 0.5, 0, 1)
     half = len(scene.texture) / 2
-    colours = _colours(scene.texture, (along + 1) * half, (across + 1) * half)
-    return colours, coverage[..., None].astype(np.float32)
+    colors = _colors(scene.texture, (along + 1) * half, (across + 1) * half)
+    return colors, coverage[..., None].astype(np.float32)
 
 
 def render(motion: str, scene: Scene, take: Take) -> NDArray[np.uint8]:
-    """Draw a motion played forwards.
+    """Render a motion, played forwards.
 
     Args:
         motion: One of `MOTIONS`.
-        scene: The group's textures and shape.
-        take: The clip's nuisances.
+        scene: Textures and shape of the group.
+        take: Values of the clip.
 
     Returns:
-        RGB frames `(T, H, W, 3)`, 0-255.
+        uint8 RGB frames `(T, H, W, 3)`.
     """
-    colours, coverage = _object(motion, scene, take)
+    colors, coverage = _object(motion, scene, take)
     axis = np.arange(SIZE, dtype=np.float32) / BACKGROUND_CELL
     down, right = (np.float32(shift / BACKGROUND_CELL) for shift in take.shift)
-    background = _colours(scene.background, *np.meshgrid(axis - down, axis - right, indexing="ij"))
-    frames = take.gain * (background + coverage * (colours - background))
+    background = _colors(scene.background, *np.meshgrid(axis - down, axis - right, indexing="ij"))
+    frames = take.gain * (background + coverage * (colors - background))
     rng = np.random.default_rng(take.noise_seed)
     frames += 0.01 * rng.standard_normal(frames.shape, dtype=np.float32)
     return cast(NDArray[np.uint8], (255 * np.clip(frames, 0, 1) + 0.5).astype(np.uint8))
 
 
 def render_video(class_name: str, group: int, clip: int, seed: int) -> NDArray[np.uint8]:
-    """Draw one video of the sample set: a pure function of its four arguments.
+    """Render one video of the sample set, a pure function of the four arguments.
 
-    Partner classes share every draw; one of them is played backwards.
+    Partner classes share all random draws; one of them is played backwards.
 
     Returns:
-        RGB frames `(T, H, W, 3)`, 0-255.
+        uint8 RGB frames `(T, H, W, 3)`.
     """
     motion, backwards = CLASSES[class_name]
     key = (seed, MOTIONS.index(motion), group)

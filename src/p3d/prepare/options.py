@@ -1,4 +1,4 @@
-"""What the ways of preparing data can be told. Kept apart, for a help page to be quick to show."""
+"""Options of `p3d prepare ucf101`, `check`, `frames` and `flow`."""
 
 from __future__ import annotations
 
@@ -17,88 +17,89 @@ Validation = Literal["public", "none"]
 
 @dataclass(frozen=True)
 class Remote:
-    """Where UCF101 is to be had."""
+    """Addresses and settings for --download, which needs the program curl."""
 
     archive_url: str = "https://www.crcv.ucf.edu/data/UCF101/UCF101.rar"
-    """Archive of clips (6.5 GiB)."""
+    """Archive of the videos (6.5 GiB)."""
     lists_url: str = (
         "https://www.crcv.ucf.edu/data/UCF101/UCF101TrainTestSplits-RecognitionTask.zip"
     )
-    """Official lists."""
+    """Zip file of the official lists."""
     archive_sha256: str = ""
-    """SHA-256 that the archive must have; empty: its size and its own checksums decide."""
+    """Expected SHA-256 of the archive. By default only its size and its own checksums are used."""
     lists_sha256: str = ""
-    """SHA-256 that the lists must have."""
+    """Expected SHA-256 of the lists. By default not checked."""
     insecure: bool = False
-    """Do not check the server's certificate."""
+    """Do not verify the server's certificate."""
     tries: int = 8
-    """Give a file up after so many attempts in a row that brought nothing."""
+    """Give up after this many attempts in a row that received nothing."""
     pause: float = 1.0
-    """Seconds before the second attempt; doubled for each further one, up to a minute."""
+    """Seconds before the second attempt, doubled for each further one, at most 60."""
 
 
 @dataclass(frozen=True)
 class Ucf101Options:
-    """Lay UCF101 out for training: OUT/SPLIT/CLASS/CLIP.avi, and the lists of all three splits."""
+    """Arrange UCF101 for training as OUT/SPLIT/CLASS/CLIP.avi, with validation lists."""
 
     source: Path
-    """UCF101.rar, a zip of it, or a folder with the .avi files at any depth, or with a folder of
-    JPEG frames for each video that is not there. Stays as it is."""
+    """UCF101.rar, a zip of it, or a folder with its clips. It is not changed.
+    Clips in a folder are AVI files, or folders of JPEG frames, at any depth."""
     out: Path = Path("ucf101")
-    """Folder to make. Another fold or another kind of validation needs another folder."""
+    """Output folder. Each --fold and --validation needs its own."""
     lists: Path | None = None
-    """Official lists: a folder or a zip. By default looked for in and beside the source."""
+    """Official lists, a folder or an archive. By default searched for in and next to the source."""
     link: LinkMode = "hard"
-    """How files of a source folder get there. Hard links take no room and outlive the source;
-    across disks they become copies, which is said."""
+    """How to add clips from a source folder.
+    Hard links use no space and survive the deletion of the source.
+    On another disk they become copies."""
     fold: Literal[1, 2, 3] = 1
-    """Official split that the train, validation and test folders show. The lists of all three
-    are always written."""
+    """Official split to arrange into folders. The lists of all three are written."""
     validation: Validation = "public"
-    """Clips held out of the training list: 'public' takes groups 8-10 (split 1), 1-3 (split 2),
-    22-24 (split 3); 'none' trains on the whole official list."""
+    """Clips to move from the training to the validation split.
+    public: groups 8-10 (fold 1), 1-3 (fold 2), 22-24 (fold 3), as in lists in public use.
+    none: no validation split."""
     dry_run: bool = False
-    """Only count and report; write nothing."""
+    """Print the counts and write nothing."""
     allow_missing: bool = False
-    """Go on with the clips that are there, when some that the lists name are not."""
+    """Skip listed clips that are missing from the source, instead of stopping."""
     workers: int = 0
-    """Threads that link or copy; 0: one a processor."""
+    """Threads that link or copy; 0: one per core."""
     download: bool = False
-    """Download the archive and the lists first; --source is the folder to put them into."""
+    """First download the archive and the lists; --source is the folder for them."""
     remote: Remote = field(default_factory=Remote)
 
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """Look a data set over: do all videos decode, and is everything there?"""
+    """Check a data set before training: decode all videos, look for missing and duplicate ones."""
 
     data: Annotated[DataOptions, tyro.conf.PositionalRequiredArgs]
     frames: Literal["ends", "all"] = "ends"
-    """Frames to decode of each video: the first and the last, or all."""
+    """Frames of each video to decode: the first and the last, or all."""
     clip_frames: int = 16
-    """Videos with fewer frames are reported as short. They do work: the last frame is held."""
+    """Report videos with fewer frames as short. They can be used: the last frame is repeated."""
     out: Path | None = None
-    """Manifest to write, with the number of frames and the rate of every sound video."""
+    """Write a manifest of all readable videos, with their numbers of frames and frame rates."""
     findings: Path | None = None
-    """CSV file to write, with a row for each thing found, where the report names ten of a kind."""
+    """Write all findings to a CSV file. The printed report shows ten of each kind."""
     workers: int = 0
-    """Threads; 0: one a processor."""
+    """Threads; 0: one per core."""
 
 
 @dataclass(frozen=True)
 class FramesOptions:
-    """Turn videos into folders of JPEG frames."""
+    """Convert videos into folders of JPEG frames."""
 
     data: DataOptions
     out: Path
-    """Folder to make, OUT/SPLIT/CLASS/VIDEO/VIDEO-0001.jpg and so on. It can be trained on as it
-    is. The data set's own folder will do, if laid out like UCF101."""
+    """Output folder, a data set of OUT/SPLIT/CLASS/VIDEO/VIDEO-0001.jpg and so on.
+    It may be the folder of the videos if that is laid out like UCF101."""
     short_side: int | None = None
-    """Scale frames down so that the shorter side has this many pixels. Never up."""
+    """Shrink frames so that their shorter side has this many pixels. Never enlarges."""
     quality: int = 95
-    """JPEG quality, 1 to 100. Changing it does not make finished folders anew."""
+    """JPEG quality, 1 to 100. Finished folders are kept when it changes."""
     workers: int = 0
-    """Threads; 0: one a processor."""
+    """Threads; 0: one per core."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.quality <= 100:
@@ -113,13 +114,13 @@ class FlowOptions:
 
     data: DataOptions
     out: Path
-    """Folder to make, OUT/SPLIT/CLASS/VIDEO.mkv: a data set for `p3d train --modality flow`."""
+    """Output folder, a data set of OUT/SPLIT/CLASS/VIDEO.mkv for `p3d train --modality flow`."""
     short_side: int = 256
-    """Scale frames down, never up, so that the shorter side has this many pixels before flow is
-    computed; it is then stored at that size, in pixels of that size. Half takes about a third of
-    the time. Trained weights remember it."""
+    """Shrink frames so that their shorter side has this many pixels before computing flow.
+    Flow is stored at this size, and trained weights record it.
+    Half the size takes about a third of the time."""
     workers: int = 0
-    """Threads; 0: one a processor."""
+    """Threads; 0: one per core."""
 
     def __post_init__(self) -> None:
         if self.short_side < 16:

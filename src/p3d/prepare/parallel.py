@@ -1,4 +1,4 @@
-"""Work spread over threads, with a bar on a terminal and plain lines in a log."""
+"""Work in threads, with a progress bar on a terminal and lines in a log."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 LOG_LINE_SECONDS = 10.0
-"""A log gets a line at most this often, and one at the end."""
+"""Shortest time between two lines in a log; the last line is always printed."""
 
 
 class Progress:
-    """Counts finished work: a bar on a terminal, a line now and then in a log.
+    """Progress of some work: a bar on a terminal, else a line from time to time.
 
     Args:
-        total: How much work there is, in `unit`.
+        total: Amount of work in `unit`, None if unknown.
         title: What is being done.
         unit: What is counted; `"B"` is shown with binary prefixes.
     """
 
     def __init__(self, total: int | None, title: str, unit: str = "video") -> None:
         terminal = sys.stderr.isatty()
-        bytes_counted = unit == "B"
+        is_bytes = unit == "B"
         self._bar = tqdm(
             total=total,
             desc=title,
             unit=unit,
-            unit_scale=bytes_counted,
+            unit_scale=is_bytes,
             unit_divisor=1024,
             disable=not terminal,
         )
         self._log = not terminal
-        self._scale = 2**20 if bytes_counted else 1
-        self._unit = "MiB" if bytes_counted else f"{unit}s"
+        self._scale = 2**20 if is_bytes else 1
+        self._unit = "MiB" if is_bytes else f"{unit}s"
         self._total, self._title, self._done = total, title, 0
         self._next_line = time.monotonic() + LOG_LINE_SECONDS
 
@@ -56,7 +56,7 @@ class Progress:
             self._print_line()
 
     def advance(self, amount: int = 1) -> None:
-        """Counts `amount` more as done."""
+        """Count `amount` more as done."""
         self._done += amount
         self._bar.update(amount)
         if self._log and time.monotonic() >= self._next_line:
@@ -69,11 +69,10 @@ class Progress:
         print(f"{self._title}: {done}", file=sys.stderr, flush=True)
 
 
-def default_workers() -> int:
-    """As many threads as this process may use processors, at most 16."""
-    if hasattr(os, "sched_getaffinity"):
-        return min(16, len(os.sched_getaffinity(0)))
-    return min(16, os.cpu_count() or 1)
+def num_cores() -> int:
+    """Return the number of CPU cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def parallel_map(
@@ -85,31 +84,32 @@ def parallel_map(
     workers: int,
     stopping: Event | None = None,
 ) -> Iterator[Result]:
-    """Maps over threads, in order, with progress; few items wait at a time.
+    """Map a function over items in threads, with progress.
 
-    Threads suffice: linking, hashing, decoding and JPEG compression all leave the interpreter.
+    Threads suffice, since linking, hashing, decoding and JPEG compression release the GIL. Only a
+    few items per thread are taken in advance.
 
     Args:
-        function: The work; an exception it raises stops everything not yet begun.
-        items: What to work on.
-        total: How many items there are.
-        title: What is being done, for the progress.
-        workers: Number of threads; 0 takes one a processor.
-        stopping: Set when no more results are wanted, for long work to be given up.
+        function: The work. An exception cancels all items that have not started.
+        items: Its arguments.
+        total: Number of items.
+        title: What is being done.
+        workers: Number of threads; 0: one per core, at most 16.
+        stopping: Set when no more results are needed, so that long work can stop early.
 
     Yields:
-        The results, in the order of the items.
+        The results in the order of the items.
     """
-    workers = workers or default_workers()
+    workers = workers or min(16, num_cores())
     source = iter(items)
-    waiting: deque[Future[Result]] = deque()
+    pending: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="p3d-prepare")
     try:
         with Progress(total, title) as progress:
-            waiting.extend(pool.submit(function, item) for item in islice(source, 4 * workers))
-            while waiting:
-                result = waiting.popleft().result()
-                waiting.extend(pool.submit(function, item) for item in islice(source, 1))
+            pending.extend(pool.submit(function, item) for item in islice(source, 4 * workers))
+            while pending:
+                result = pending.popleft().result()
+                pending.extend(pool.submit(function, item) for item in islice(source, 1))
                 progress.advance()
                 yield result
     finally:

@@ -1,13 +1,14 @@
-"""UCF101 made ready: a folder a split, a folder a class, and the lists of all three splits.
+"""UCF101 arranged for training: a folder per split and class, and the lists of all three folds.
 
-The source is never changed. The lists are written last, so that a folder with lists is complete;
-a run that was killed goes on where it stopped.
+The source is never changed. The lists are written last, so a folder with lists is complete, and a
+killed run is resumed by the same command.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from p3d.data.dataset import SPLITS, Split
@@ -15,29 +16,31 @@ from p3d.data.ucf101 import LISTS
 from p3d.errors import UserError
 from p3d.prepare.archive import Archive, open_archive
 from p3d.prepare.download import fetch_ucf101
-from p3d.prepare.folder import index_folder, is_clip
+from p3d.prepare.folder import FolderIndex, index_folder, is_clip
+from p3d.prepare.linking import link_video, remove_partial
 from p3d.prepare.lists import OFFICIAL_CLIPS, Ucf101Lists, find_lists, read_lists, write_lists
 from p3d.prepare.options import LinkMode, Ucf101Options
 from p3d.prepare.parallel import parallel_map
-from p3d.prepare.placing import place, remove_partial, same_video
+
+Source = FolderIndex | Archive
 
 
 @dataclass(frozen=True)
 class Ucf101Summary:
-    """What was, or in a dry run would be, prepared.
+    """What was prepared, or would be in a dry run.
 
     Attributes:
-        out: The folder.
-        fold: The official split it shows.
-        named: How many clips the lists name, by split.
-        present: How many of them are there at the end, by split.
-        kept: How many had been there before.
-        copied: How many were copied where a hard link had been asked for.
-        frames: How many are folders of frames, there being no video.
-        missing: Clips that are named and not there, as `Class/name.avi`.
-        unlisted: Clips of the source that no list names.
-        repeated: Files of the source that are there a second time.
-        dry_run: Whether nothing was done.
+        out: The output folder.
+        fold: The official split that its folders show.
+        named: Number of listed clips by split.
+        present: Number of these that exist at the end, by split.
+        kept: Number of clips that existed before.
+        copied: Number of clips that were copied because hard links are impossible.
+        frames: Number of clips that are folders of frames.
+        missing: Listed clips that do not exist, as `Class/name.avi`.
+        unlisted: Number of clips in the source that no list names.
+        repeated: Number of duplicate files in the source.
+        dry_run: Whether nothing was written.
     """
 
     out: Path
@@ -53,40 +56,23 @@ class Ucf101Summary:
     dry_run: bool
 
     def lines(self) -> list[str]:
-        """The summary as lines for a reader."""
+        """Return the summary as lines of text."""
         verb = "would hold" if self.dry_run else "holds"
         counts = ", ".join(f"{self.present[split]:,} {split}" for split in SPLITS)
         lines = [f"{self.out} {verb} fold {self.fold}: {counts} clips ({self.kept:,} kept)"]
+        total = sum(self.named.values())
         if self.missing:
             shown = ", ".join(self.missing[:3]) + (", ..." if len(self.missing) > 3 else "")
-            total = sum(self.named.values())
             lines.append(f"WARNING: {len(self.missing):,} of {total:,} clips are missing: {shown}")
-        if sum(self.named.values()) != OFFICIAL_CLIPS:
-            total = sum(self.named.values())
+        if total != OFFICIAL_CLIPS:
             lines.append(f"note: the lists name {total:,} clips, the official {OFFICIAL_CLIPS:,}")
-        if self.copied:
-            lines.append(f"note: {self.copied:,} clips copied, hard links being impossible there")
-        if self.frames:
-            lines.append(f"note: {self.frames:,} clips are folders of frames")
-        if self.unlisted:
-            lines.append(f"note: {self.unlisted:,} clips of the source are named by no list")
-        if self.repeated:
-            lines.append(f"note: {self.repeated:,} files of the source are there twice")
-        return lines
-
-
-@dataclass(frozen=True)
-class _Source:
-    """Clips by file name in small letters, whether in a folder or in an archive.
-
-    Those in `frames` are folders of frames, and laid out without the suffix.
-    """
-
-    keys: frozenset[str]
-    repeated: int
-    files: Mapping[str, Path]
-    frames: frozenset[str]
-    archive: Archive | None
+        notes = {
+            "clips copied, as hard links are impossible there": self.copied,
+            "clips are folders of frames": self.frames,
+            "clips of the source are in no list": self.unlisted,
+            "files of the source are duplicates": self.repeated,
+        }
+        return [*lines, *(f"note: {count:,} {note}" for note, count in notes.items() if count)]
 
 
 @dataclass(frozen=True)
@@ -97,17 +83,11 @@ class _Plan:
 
 
 def prepare_ucf101(options: Ucf101Options) -> Ucf101Summary:
-    """Lays UCF101 out as `OUT/{train,validation,test}/<Class>/<clip>.avi` with its lists.
-
-    Args:
-        options: See `Ucf101Options`.
-
-    Returns:
-        What is there now, or would be.
+    """Arrange UCF101 as `OUT/{train,validation,test}/<Class>/<clip>.avi` with its lists.
 
     Raises:
-        UserError: If the source or the lists are absent, damaged or at odds, if clips are missing
-            and that is not allowed, or if `out` was laid out for something else.
+        UserError: The source or the lists are missing, damaged or inconsistent, clips are missing
+            and `allow_missing` is off, or `out` holds another fold or validation split.
     """
     if options.download:
         options = _download(options)
@@ -124,80 +104,75 @@ def prepare_ucf101(options: Ucf101Options) -> Ucf101Summary:
         try:
             for split in SPLITS:
                 remove_partial(options.out / split)
-            copied = _place_all(options, plan, source)
+            copied = _add_clips(options, plan, source)
             write_lists(lists, options.out / LISTS)
         except OSError as error:
-            place = error.filename or options.out
-            raise UserError(f"{place}: cannot be written ({error.strerror or error})") from error
-    return _summary(options, lists, source, plan, copied)
+            path = error.filename or options.out
+            raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
+    return _summarize(options, lists, source, plan, copied)
 
 
 def run(options: Ucf101Options) -> None:
-    """Prepares UCF101 and prints the outcome."""
+    """Prepare UCF101 and print the summary."""
     print("\n".join(prepare_ucf101(options).lines()))
 
 
 def _download(options: Ucf101Options) -> Ucf101Options:
     if options.dry_run:
-        raise UserError("--download with --dry-run: a dry run downloads nothing; leave one out")
+        raise UserError("--download with --dry-run: a dry run downloads nothing; remove one")
     archive, lists = fetch_ucf101(options.remote, options.source)
     return replace(options, source=archive, lists=options.lists or lists, download=False)
 
 
-def _open_source(options: Ucf101Options) -> _Source:
+def _open_source(options: Ucf101Options) -> Source:
     if options.source.is_dir():
-        index = index_folder(options.source, but=options.out)
-        return _Source(frozenset(index.files), index.repeated, index.files, index.frames, None)
-    archive = open_archive(options.source)
-    return _Source(frozenset(archive.clips), archive.repeated, {}, frozenset(), archive)
+        return index_folder(options.source, exclude=options.out)
+    return open_archive(options.source)
 
 
-def _plan(options: Ucf101Options, lists: Ucf101Lists, source: _Source) -> _Plan:
-    """Decides what goes where.
-
-    Raises:
-        UserError: If `out` shows a clip in another split than it would now.
-    """
+def _plan(options: Ucf101Options, lists: Ucf101Lists, source: Source) -> _Plan:
+    """Choose the path of each clip."""
     split_of = {
         _key(clip): (split, clip)
         for split, clips in lists.folds[options.fold].items()
         for clip in clips
     }
-    present = _already_there(options, split_of)
+    frames = source.frames if isinstance(source, FolderIndex) else frozenset()
+    present = _find_present(options, split_of)
     todo: dict[str, Path] = {}
     kept: dict[str, Path] = {}
     missing = []
     for key, (split, clip) in split_of.items():
-        target = options.out / split / (_stem(clip) if key in source.frames else clip)
-        if key not in source.keys and key in present:
+        target = options.out / split / (_stem(clip) if key in frames else clip)
+        if key not in source.clips and key in present:
             kept[key] = present[key]
-        elif key not in source.keys:
+        elif key not in source.clips:
             missing.append(clip)
-        elif present.get(key) == target and _unchanged(source, key, target):
+        elif present.get(key) == target and source.is_same(key, target):
             kept[key] = target
         else:
             todo[key] = target
     return _Plan(todo, kept, tuple(missing))
 
 
-def _already_there(
+def _find_present(
     options: Ucf101Options, split_of: Mapping[str, tuple[Split, str]]
 ) -> dict[str, Path]:
-    """The clips that are in place, videos before folders of frames."""
+    """Return the paths of the clips that are in place; a video replaces its folder of frames."""
     present: dict[str, Path] = {}
     elsewhere = []
     for split in SPLITS:
-        # Sorted so that a folder of frames comes before the video beside it, which takes its place.
+        # In sorted order, a folder of frames comes before the video next to it.
         for path in sorted((options.out / split).glob("*/*")):
             is_video = path.suffix.lower() == ".avi"
             if not is_video and not (is_clip(path.name) and path.is_dir()):
                 continue
             key = path.name.lower() if is_video else f"{path.name.lower()}.avi"
             planned, clip = split_of.get(key, (split, ""))
-            right = options.out / split / (clip if is_video else _stem(clip))
+            expected = options.out / split / (clip if is_video else _stem(clip))
             if planned != split:
                 elsewhere.append(path)
-            elif clip and path == right and path.exists():
+            elif clip and path == expected and path.exists():
                 present[key] = path
     if elsewhere:
         raise UserError(
@@ -207,70 +182,63 @@ def _already_there(
     return present
 
 
-def _unchanged(source: _Source, key: str, target: Path) -> bool:
-    if source.archive is not None:
-        return target.stat().st_size == source.archive.clips[key].size
-    return same_video(target, source.files[key])
-
-
 def _refuse_missing(options: Ucf101Options, plan: _Plan) -> None:
     total = len(plan.todo) + len(plan.kept) + len(plan.missing)
     if not plan.missing or (options.allow_missing and len(plan.missing) < total):
         return
-    remedy = "give the whole data set, or use what is there by --allow-missing"
+    remedy = "give the whole data set, or add --allow-missing to use the clips that exist"
     if len(plan.missing) == total:
         remedy = "give the archive, or the folder above the .avi files or frames"
     raise UserError(
-        f"{options.source}: {len(plan.missing):,} of {total:,} clips that the lists name are not "
-        f"there, {plan.missing[0]} for one; {remedy}"
+        f"{options.source}: {len(plan.missing):,} of {total:,} listed clips are missing, such as "
+        f"{plan.missing[0]}; {remedy}"
     )
 
 
-def _place_all(options: Ucf101Options, plan: _Plan, source: _Source) -> int:
+def _add_clips(options: Ucf101Options, plan: _Plan, source: Source) -> int:
+    """Add the planned clips; return the number of copies in place of hard links."""
     for folder in {target.parent for target in plan.todo.values()}:
         folder.mkdir(parents=True, exist_ok=True)
-    if source.archive is not None:
-        source.archive.extract(plan.todo)
+    if isinstance(source, Archive):
+        source.extract(plan.todo)
         return 0
-    work = [(source.files[key], target) for key, target in plan.todo.items()]
+    work = [(source.clips[key], target) for key, target in plan.todo.items()]
     done = parallel_map(
-        _placer(options.link),
+        partial(_link, options.link),
         work,
         total=len(work),
-        title="Laying out UCF101",
+        title="Arranging UCF101",
         workers=options.workers,
     )
     return sum(mode != options.link for mode in done)
 
 
-def _placer(mode: LinkMode) -> Callable[[tuple[Path, Path]], LinkMode]:
-    def put(pair: tuple[Path, Path]) -> LinkMode:
-        try:
-            return place(*pair, mode)
-        except OSError as error:
-            raise UserError(
-                f"{pair[1]}: cannot be made from {pair[0]} ({error.strerror}); mend that and run "
-                "the same command again"
-            ) from error
-
-    return put
+def _link(mode: LinkMode, paths: tuple[Path, Path]) -> LinkMode:
+    source, target = paths
+    try:
+        return link_video(source, target, mode)
+    except OSError as error:
+        raise UserError(
+            f"{target}: cannot be created from {source} ({error.strerror}); fix that and run the "
+            "same command again"
+        ) from error
 
 
-def _summary(
-    options: Ucf101Options, lists: Ucf101Lists, source: _Source, plan: _Plan, copied: int
+def _summarize(
+    options: Ucf101Options, lists: Ucf101Lists, source: Source, plan: _Plan, copied: int
 ) -> Ucf101Summary:
     fold = lists.folds[options.fold]
-    there = {**plan.kept, **plan.todo}
+    present = {**plan.kept, **plan.todo}
     return Ucf101Summary(
         out=options.out,
         fold=options.fold,
         named={split: len(fold[split]) for split in SPLITS},
-        present={split: sum(_key(clip) in there for clip in fold[split]) for split in SPLITS},
+        present={split: sum(_key(clip) in present for clip in fold[split]) for split in SPLITS},
         kept=len(plan.kept),
         copied=copied,
-        frames=sum(path.suffix.lower() != ".avi" for path in there.values()),
+        frames=sum(path.suffix.lower() != ".avi" for path in present.values()),
         missing=plan.missing,
-        unlisted=len(source.keys - {_key(clip) for clip in lists.clips()}),
+        unlisted=len(source.clips.keys() - {_key(clip) for clip in lists.clips()}),
         repeated=source.repeated,
         dry_run=options.dry_run,
     )
