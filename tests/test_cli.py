@@ -64,6 +64,18 @@ def test_help_lists_every_command_without_loading_torch() -> None:
         assert f"\n  {name} " in answer.stdout
 
 
+@pytest.mark.parametrize("name", ["prepare sample", "prepare ucf101", "prepare manifest"])
+def test_commands_that_need_no_torch_do_not_load_it(name: str) -> None:
+    script = (
+        "import sys; from p3d.cli import parse_options\n"
+        f"try: parse_options({name!r}, ['--help'])\n"
+        "except SystemExit: sys.exit('torch' in sys.modules)"
+    )
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    assert f"usage: p3d {name}" in answer.stdout
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(name, "--help") == 0

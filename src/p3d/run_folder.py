@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-BEST = "best.safetensors"
+BEST_FILE = "best.safetensors"
 """Weights of the best epoch on the validation list, or of the last epoch without such a list."""
 LOG_FILE = "log.jsonl"
 CONFIG_FILE = "config.json"

@@ -130,7 +130,7 @@ def test_non_finite_logits_are_an_error_if_strict() -> None:
     model.preprocessing = PREP
     model.fc.bias.data[1] = torch.inf
     clips = torch.zeros(2, 4, 16, 16, 3, dtype=torch.uint8)
-    with pytest.raises(UserError, match="scores are not finite in float32; check the weights"):
+    with pytest.raises(UserError, match="outputs are not finite in float32; check the weights"):
         Scorer(model, torch.device("cpu"))(clips)
     logits = Scorer(model, torch.device("cpu"), strict=False)(clips)
     assert logits.isfinite().tolist() == [[True, False, True]] * 2

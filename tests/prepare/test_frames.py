@@ -175,3 +175,15 @@ def test_ucf101_frames_next_to_the_videos(tmp_path: Path, originals: Path) -> No
 def test_wrong_options(options: FramesOptions, wrong: dict[str, int]) -> None:
     with pytest.raises(UserError, match="must be"):
         replace(options, **wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["../../evil", "a/b", "..", "/evil"])
+def test_a_class_name_that_leaves_the_folder_is_an_error(name: str, tmp_path: Path) -> None:
+    write_video(tmp_path / "a.avi", 3)
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text(f"path,class,split\na.avi,{name},train\nb.avi,ok,test\n")
+    write_video(tmp_path / "b.avi", 3)
+    out = tmp_path / "deep" / "out"
+    with pytest.raises(UserError, match="this class name cannot be a folder name"):
+        run(FramesOptions(DataOptions(manifest), out))
+    assert {path.name for path in tmp_path.rglob("*")} == {"a.avi", "b.avi", "manifest.csv"}

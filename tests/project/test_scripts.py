@@ -476,7 +476,7 @@ def test_two_machines_train_with_model_zoo_settings_and_restart_by_themselves(
     assert first_steps[0] == 0
     assert first_steps[1] >= 1
     assert [code for code, _ in ended] == [1, 1]
-    assert sum("the same command with --resume goes on" in output for _, output in ended) == 1
+    assert sum("the same command with --resume continues" in output for _, output in ended) == 1
     steps = [line["step"] for line in log_of(run, "step")]
     assert steps == list(range(1, len(steps) + 1))
     assert (run / f"checkpoint-{len(steps):07d}.pt").exists()

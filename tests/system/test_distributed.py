@@ -14,7 +14,7 @@ import torch
 from helpers.processes import finish, launch, train_flags
 from helpers.runs import TINY, copy_set, newest, options
 from p3d.errors import UserError
-from p3d.run_folder import BEST, find_checkpoints, read_log
+from p3d.run_folder import BEST_FILE, find_checkpoints, read_log
 from p3d.system.device import resolve_device
 from p3d.system.distributed import Launch, read_launch
 from p3d.training.checkpoint import read_newest
@@ -57,7 +57,7 @@ def test_one_and_two_processes_agree(pair: Path, sample: Path, tmp_path: Path) -
 
 
 def test_two_processes_evaluate_every_video_once(pair: Path, sample: Path, tmp_path: Path) -> None:
-    weights, flags = pair / BEST, ("--clips", 2, "--device", "cpu", "--workers", 0)
+    weights, flags = pair / BEST_FILE, ("--clips", 2, "--device", "cpu", "--workers", 0)
     command = ("eval", "--data", sample, "--weights", weights, *flags)
     for count, folder in ((1, "one"), (2, "two")):
         finish(launch(count, *command, "--out", tmp_path / folder))

@@ -18,7 +18,7 @@ from helpers import mlu_checks
 from helpers.mlu import missing_requirement
 from helpers.processes import finish, launch, train_flags
 from p3d.cli import main
-from p3d.run_folder import BEST, find_checkpoints, read_log
+from p3d.run_folder import BEST_FILE, find_checkpoints, read_log
 from p3d.training.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -106,7 +106,7 @@ def stopped(env: dict[str, str], sample: Path, tmp_path_factory: pytest.TempPath
 def done(env: dict[str, str], sample: Path, stopped: Path, on_cpu: Path) -> Done:
     """Results of every command on the card."""
     folder = stopped.parent
-    weights = on_cpu / BEST
+    weights = on_cpu / BEST_FILE
     video = next((sample / "test").glob("*/*"))
     scoring = ["--weights", str(weights), "--clips", "2"]
     measuring = ["eval", "--data", str(sample), "--workers", "0", *scoring]
@@ -146,7 +146,7 @@ def done(env: dict[str, str], sample: Path, stopped: Path, on_cpu: Path) -> Done
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return read_checkpoint(find_checkpoints(folder)[0])["model"]
+    return read_checkpoint(find_checkpoints(folder)[0]).model
 
 
 def assert_equal(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
@@ -186,7 +186,7 @@ def test_trains_in_mixed_precision(precision: str, done: Done) -> None:
 def test_evaluates_and_predicts_as_on_the_cpu(
     done: Done, sample: Path, on_cpu: Path, tmp_path: Path
 ) -> None:
-    scoring = ["--weights", str(on_cpu / BEST), "--clips", "2", "--device", "cpu"]
+    scoring = ["--weights", str(on_cpu / BEST_FILE), "--clips", "2", "--device", "cpu"]
     assert main(["eval", "--data", str(sample), "--out", str(tmp_path), *scoring]) == 0
     ours, theirs = (
         (folder / "scores.csv").read_text() for folder in (done.folder / "eval", tmp_path)
@@ -240,7 +240,7 @@ def test_the_model_zoo_script_trains_on_two_cards(
             "BATCH_SIZE": "4",
             "WORKERS": "1",
             "PYTORCH_TRAIN_DATASET": str(sample),
-            "PYTORCH_TRAIN_CHECKPOINT": str(on_cpu / BEST),
+            "PYTORCH_TRAIN_CHECKPOINT": str(on_cpu / BEST_FILE),
             "OUT": str(tmp_path),
         },
         stdout=subprocess.PIPE,

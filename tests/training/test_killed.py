@@ -26,7 +26,7 @@ from helpers.runs import (
     weights,
 )
 from p3d.errors import UserError
-from p3d.run_folder import BEST, find_checkpoints
+from p3d.run_folder import BEST_FILE, find_checkpoints
 from p3d.system.files import lock_folder
 from p3d.training.checkpoint import CheckpointState, Saver, check_room
 from p3d.training.log import RunLog
@@ -116,7 +116,7 @@ def test_full_disk_does_not_end_a_run(whole: Path, sample: Path, tmp_path: Path)
     assert find_checkpoints(tmp_path) == []
     assert logged_steps(tmp_path) == [1, 2, 3, 4]
     assert log_lines(tmp_path, "save-failed")
-    assert are_identical(load_file(tmp_path / BEST), load_file(whole / BEST))
+    assert are_identical(load_file(tmp_path / BEST_FILE), load_file(whole / BEST_FILE))
 
 
 def checkpoint_of(step: int) -> CheckpointState:

@@ -31,7 +31,7 @@ from p3d.data.layouts import DataOptions, read_dataset
 from p3d.data.loader import Batch
 from p3d.data.splits import SplitRule
 from p3d.errors import BadVideoError, UserError
-from p3d.run_folder import BEST, find_checkpoints
+from p3d.run_folder import BEST_FILE, find_checkpoints
 from p3d.system.files import write_json
 from p3d.system.options import DeviceOptions, plain_options
 from p3d.training import loop as train_loop
@@ -64,12 +64,12 @@ def test_run_writes_weights_log_and_configuration(finished: Path, sample: Path) 
     assert saved[-1]["bytes"] == (finished / "checkpoint-0000004.pt").stat().st_size
     configuration = json.loads((finished / "config.json").read_text())
     assert configuration["recipe"]["num_frames"] == 4
-    model = load_model(finished / BEST)
+    model = load_model(finished / BEST_FILE)
     assert model.class_names == read_dataset(DataOptions(sample), "train").class_names
     assert (model.preprocessing.num_frames, model.preprocessing.crop) == (4, 16)
     assert {path.name for path in finished.iterdir()} == {
         ".lock",
-        BEST,
+        BEST_FILE,
         "checkpoint-0000002.pt",
         "checkpoint-0000004.pt",
         "config.json",
@@ -82,7 +82,7 @@ def test_run_writes_weights_log_and_configuration(finished: Path, sample: Path) 
 
 def test_best_weights_are_those_of_the_best_epoch(finished: Path) -> None:
     best = max(log_lines(finished, "epoch"), key=lambda line: line["validation_top1"])
-    same = are_identical(load_model(finished / BEST).state_dict(), weights(finished))
+    same = are_identical(load_model(finished / BEST_FILE).state_dict(), weights(finished))
     assert same == (best["epoch"] == 2)
 
 
@@ -210,7 +210,7 @@ def test_last_network_is_kept_without_a_validation_list(
     (data / "ucfTrainTestlist" / "validationlist01.txt").unlink()
     assert run(options(data, tmp_path / "run")) == 0
     assert "no validation list" in capsys.readouterr().out
-    kept = load_model(tmp_path / "run" / BEST).state_dict()
+    kept = load_model(tmp_path / "run" / BEST_FILE).state_dict()
     assert are_identical(kept, weights(tmp_path / "run"))
     with pytest.raises(UserError, match="--patience needs a validation list"):
         run(options(data, tmp_path / "other", patience=1))
@@ -265,10 +265,10 @@ def test_fine_tuning_replaces_the_classifier(
             for video in (sample / split / name).iterdir():
                 (folders / split / name / video.name).hardlink_to(video)
     recipe = replace(TINY, epochs=1, batch_size=4, lr=1e-9, norms="freeze-all")
-    tuning = options(folders, tmp_path / "run", recipe, weights=finished / BEST)
+    tuning = options(folders, tmp_path / "run", recipe, weights=finished / BEST_FILE)
     assert run(tuning) == 0
     assert "the model keeps its own of 2" in capsys.readouterr().out
-    tuned, before = load_model(tmp_path / "run" / BEST), load_model(finished / BEST)
+    tuned, before = load_model(tmp_path / "run" / BEST_FILE), load_model(finished / BEST_FILE)
     assert tuned.class_names == ("MoveLeft", "MoveRight")
     torch.testing.assert_close(
         tuned.res3[0].spatial.conv.weight, before.res3[0].spatial.conv.weight
@@ -280,7 +280,7 @@ def test_weights_of_another_depth_are_rejected(
 ) -> None:
     recipe = replace(TINY, network="p3d131")
     with pytest.raises(UserError, match="name is p3d63 in the file and p3d131 in the model"):
-        run(options(sample, tmp_path, recipe, weights=finished / BEST))
+        run(options(sample, tmp_path, recipe, weights=finished / BEST_FILE))
 
 
 def test_tensorboard_receives_scalars_and_clips(sample: Path, tmp_path: Path) -> None:
@@ -301,7 +301,7 @@ def test_resume_needs_only_the_checkpoint(
 ) -> None:
     """The weights that the run started from may be gone."""
     weights_file = tmp_path / "start.safetensors"
-    weights_file.write_bytes((finished / BEST).read_bytes())
+    weights_file.write_bytes((finished / BEST_FILE).read_bytes())
     recipe = replace(TINY, lr=1e-3)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert run(options(sample, whole, recipe, weights=weights_file)) == 0

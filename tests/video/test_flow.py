@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from p3d.cli import main
-from p3d.data.layouts import DataOptions, read_dataset, with_scale_of
-from p3d.data.loader import EvalLoader, TrainLoader
+from p3d.data.layouts import DataOptions, read_dataset
+from p3d.data.loader import EvalLoader, TrainLoader, with_scale_of
 from p3d.data.splits import SplitRule
 from p3d.data.transforms import crop, horizontal_flip
 from p3d.errors import BadVideoError, UserError

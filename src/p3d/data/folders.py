@@ -12,7 +12,7 @@ from p3d.data.dataset import SPLITS, Listed, Listing, Split, VideoRecord
 from p3d.data.listing import read_lines, stem_of, subfolders, videos_in, visible_entries
 from p3d.data.splits import SplitRule, Video, divide, with_groups
 from p3d.errors import UserError
-from p3d.video.decode import FRAME_SUFFIXES
+from p3d.video.suffixes import FRAME_SUFFIXES
 
 _SPLIT_FOLDERS: dict[str, Split] = {
     "train": "train",
@@ -85,8 +85,7 @@ def _videos_of_class(folder: Path) -> list[str]:
     frames = next((name for name in names if stem_of(name) == name), None)
     # One check per class tells frame folders from a tree of another depth.
     if frames and not any(
-        entry.name.lower().endswith(tuple(FRAME_SUFFIXES))
-        for entry in visible_entries(folder / frames)
+        entry.name.lower().endswith(FRAME_SUFFIXES) for entry in visible_entries(folder / frames)
     ):
         raise UserError(
             f"{folder / frames}: is neither a video file nor a folder of frames; "

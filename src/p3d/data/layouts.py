@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from p3d.data.dataset import SPLITS, Listing, Split, VideoDataset
@@ -16,9 +16,7 @@ from p3d.data.folders import list_folders
 from p3d.data.manifest import list_manifest
 from p3d.data.splits import SplitRule
 from p3d.data.ucf101 import LISTS, list_ucf101
-from p3d.errors import BadVideoError, UserError
-from p3d.preprocessing import Preprocessing
-from p3d.video.decode import open_video
+from p3d.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -98,15 +96,3 @@ def read_dataset(options: DataOptions | Path | str, split: Split) -> VideoDatase
             split), the split has no videos, or listed videos of the split are missing.
     """
     return read_splits(options, (split,))[split]
-
-
-def with_scale_of(dataset: VideoDataset, prep: Preprocessing) -> Preprocessing:
-    """Return the preprocessing with the scale of a flow data set; unchanged for an RGB network."""
-    for record in dataset.records if prep.channels == "flow" else ():
-        try:
-            with open_video(record.path) as video:
-                flow = video.flow
-        except BadVideoError:
-            continue
-        return replace(prep, flow_short_side=flow.short_side) if flow else prep
-    return prep

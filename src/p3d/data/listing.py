@@ -11,11 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from p3d.errors import UserError
-
-VIDEO_SUFFIXES = frozenset(
-    ("3gp", "avi", "flv", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "ogv", "ts", "webm", "wmv")
-)
-"""Suffixes of video files, in lower case and without the dot."""
+from p3d.video.suffixes import VIDEO_SUFFIXES
 
 
 def stem_of(name: str) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -280,3 +280,15 @@ def check_dataset(dataset: VideoDataset, prep: Preprocessing) -> None:
             continue
         check_source(record.path, source, prep)
         return
+
+
+def with_scale_of(dataset: VideoDataset, prep: Preprocessing) -> Preprocessing:
+    """Return the preprocessing with the scale of a flow data set; unchanged for an RGB network."""
+    for record in dataset.records if prep.channels == "flow" else ():
+        try:
+            with open_video(record.path) as video:
+                flow = video.flow
+        except BadVideoError:
+            continue
+        return replace(prep, flow_short_side=flow.short_side) if flow else prep
+    return prep

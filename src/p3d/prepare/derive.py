@@ -93,8 +93,8 @@ def derive(
         The summary. Broken videos are not part of the new data set.
 
     Raises:
-        UserError: The data set cannot be read, two videos would get the same path, or a path is
-            occupied by something else.
+        UserError: The data set cannot be read, a class name is not a folder name, two videos would
+            get the same path, or a path is occupied by something else.
     """
     splits = read_splits(data)
     work = _plan(splits, out, what, suffix)
@@ -130,6 +130,11 @@ def _plan(
     """Return split and record of each original by the path of the new video."""
     work: dict[Path, tuple[Split, VideoRecord]] = {}
     for split, dataset in splits.items():
+        for name in dataset.class_names:
+            if Path(name).name != name or name in (".", ".."):
+                raise UserError(
+                    f"{name!r}: this class name cannot be a folder name; rename it without slashes"
+                )
         for record in dataset.records:
             name = stem_of(record.path.name) + suffix
             target = out / split / dataset.class_names[record.label] / name

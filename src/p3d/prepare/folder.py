@@ -11,9 +11,8 @@ from pathlib import Path
 from p3d.data.listing import stem_of
 from p3d.errors import UserError
 from p3d.prepare.linking import same_video
-from p3d.video.decode import FRAME_SUFFIXES
+from p3d.video.suffixes import FRAME_SUFFIXES
 
-_FRAME_ENDINGS = tuple(FRAME_SUFFIXES)  # for str.endswith: folders may hold millions of frames
 _CLIP = re.compile(r"_g\d+_c\d+$", re.IGNORECASE)
 
 
@@ -63,7 +62,7 @@ def index_folder(folder: Path, *, exclude: Path | None = None) -> FolderIndex:
     files, frames = _Clips("bytes"), _Clips("frames")
     for parent, names in _walk(folder, exclude):
         if is_clip(parent.name):
-            count = sum(name.lower().endswith(_FRAME_ENDINGS) for name in names)
+            count = sum(name.lower().endswith(FRAME_SUFFIXES) for name in names)
             frames.add(f"{parent.name.lower()}.avi", parent, count)
         for name in names:
             if name.lower().endswith(".avi"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections import deque
@@ -13,6 +12,8 @@ from threading import Event
 from typing import TypeVar
 
 from tqdm import tqdm
+
+from p3d.system.machine import num_cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -67,12 +68,6 @@ class Progress:
         total = "" if self._total is None else f" of {self._total // self._scale:,}"
         done = f"{self._done // self._scale:,}{total} {self._unit}"
         print(f"{self._title}: {done}", file=sys.stderr, flush=True)
-
-
-def num_cores() -> int:
-    """Return the number of CPU cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def parallel_map(

@@ -32,8 +32,9 @@ from p3d.data.ucf101 import LISTS
 from p3d.errors import UserError
 from p3d.prepare.linking import remove_partial
 from p3d.prepare.motions import CLASSES, render_video
-from p3d.prepare.parallel import Progress, num_cores
+from p3d.prepare.parallel import Progress
 from p3d.system.files import replacing, write_json, write_text
+from p3d.system.machine import num_cores
 
 FPS = 12
 MARKER = "sample.json"

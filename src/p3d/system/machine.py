@@ -7,10 +7,10 @@ import platform
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from p3d.system.device import describe_device
+if TYPE_CHECKING:
+    import torch
 
 
 def num_cores() -> int:
@@ -32,6 +32,10 @@ def describe_processor() -> str:
 
 def describe_machine(device: torch.device) -> dict[str, str]:
     """Return what a run's result may depend on besides its options: versions and hardware."""
+    import torch  # imported here, since preparing data needs the number of cores only
+
+    from p3d.system.device import describe_device
+
     packages = ("p3d", "torch", "numpy", "av", "pillow")
     machine = {
         "system": platform.platform(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from p3d.data.dataset import VideoDataset
-from p3d.run_folder import BEST, CONFIG_FILE, LOG_FILE, REPORT_FILE, find_checkpoints, read_log
+from p3d.run_folder import BEST_FILE, CONFIG_FILE, LOG_FILE, REPORT_FILE, find_checkpoints, read_log
 from p3d.system.device import Precision, describe_device, has_native_bf16
 from p3d.system.text import format_percent, format_table
 from p3d.training.plan import describe_step
@@ -44,7 +44,7 @@ def print_start(state: TrainState, validation: VideoDataset, messages: tuple[str
         if dataset.missing:
             print(f"MISSING: {dataset.missing} videos of the {name} list do not exist")
     if not validation.records:
-        print(f"no validation list: {BEST} will be the network of the last epoch")
+        print(f"no validation list: {BEST_FILE} will be the network of the last epoch")
     if state.precision == "bf16" and not has_native_bf16(state.device):
         print("this device has no native bf16 arithmetic; fp32 will be faster")
     for message in messages:
@@ -90,7 +90,7 @@ def print_summary(folder: Path) -> None:
     header = ("", "train top-1", "validation top-1", "top-5", "loss")
     print("\n" + format_table(header, rows))
     print(f"{sum(line['seconds'] for line in epochs):.0f} s in total; written to {folder}:")
-    best_file = [f"{BEST} (for p3d eval and predict)"] if (folder / BEST).exists() else []
+    best_file = [f"{BEST_FILE} (for p3d eval and predict)"] if (folder / BEST_FILE).exists() else []
     newest = [f"{path.name} (to resume from)" for path in find_checkpoints(folder)[:1]]
     others = [name for name in (REPORT_FILE, LOG_FILE, CONFIG_FILE) if (folder / name).exists()]
     print("  " + ", ".join([*best_file, *newest, *others]))

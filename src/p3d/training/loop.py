@@ -14,7 +14,7 @@ from p3d.data.loader import Batch, TrainLoader
 from p3d.evaluation.metrics import measure
 from p3d.inference.scorer import Scorer
 from p3d.inference.scoring import VideoScores, score_videos, write_scores
-from p3d.run_folder import BEST, VALIDATION_FILE
+from p3d.run_folder import BEST_FILE, VALIDATION_FILE
 from p3d.system.device import peak_memory
 from p3d.system.signals import Stopped, StopRequest
 from p3d.system.text import format_percent
@@ -249,7 +249,9 @@ class Trainer:
 
         def write() -> None:
             source = "trained by p3d" if options.weights is None else f"from {options.weights.name}"
-            save_model(state.model, options.out / BEST, source=source, recipe=asdict(state.recipe))
+            save_model(
+                state.model, options.out / BEST_FILE, source=source, recipe=asdict(state.recipe)
+            )
             if scored is not None:
                 write_scores(options.out / VALIDATION_FILE, self.validation, scored)
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch
 
 from p3d.data.dataset import VideoDataset
-from p3d.data.layouts import read_splits, with_scale_of
-from p3d.data.loader import TrainLoader
+from p3d.data.layouts import read_splits
+from p3d.data.loader import TrainLoader, with_scale_of
 from p3d.errors import UserError
 from p3d.model.network import P3D
 from p3d.report.page import write_run_report
@@ -52,8 +52,8 @@ def _train(options: TrainOptions, device: torch.device, group: Group, stop: Stop
     training, validation = splits["train"], splits["validation"]
     if options.patience is not None and not validation.records:
         raise UserError("--patience needs a validation list, and the data set has none")
-    marks = fingerprint(options, training)
-    checkpoint, messages = _find_checkpoint(options, marks, group)
+    now = fingerprint(options, training)
+    checkpoint, messages = _find_checkpoint(options, now, group)
     if checkpoint is None:
         model, messages = start_network(options, training)
     else:
@@ -85,7 +85,7 @@ def _train(options: TrainOptions, device: torch.device, group: Group, stop: Stop
         if group.is_main:
             _print_plan(state, loader)
         return 0
-    trainer = Trainer(state, options, loader, validation, marks, stop)
+    trainer = Trainer(state, options, loader, validation, now, stop)
     if not group.is_main:
         return stop.exit_code if trainer.train() else 0
     make_folder(options.out)

@@ -22,10 +22,8 @@ from p3d.errors import BadVideoError
 from p3d.video.geometry import Box
 from p3d.video.packets import check_size
 from p3d.video.sources import FrameSource, Piece, frames_per_piece
+from p3d.video.suffixes import FRAME_SUFFIXES
 from p3d.video.video_file import VideoFile
-
-FRAME_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
-"""Suffixes of the files in a frame folder that are frames, in lower case."""
 
 FRAME_FOLDER_FPS = 25.0
 """Frame rate assumed for a frame folder, which does not store one: that of most of UCF101."""
