@@ -221,7 +221,9 @@ def flags_of(name: str) -> frozenset[str]:
     listed = re.findall(r"(?m)^[^\w\n-]{0,4}((?:-h, )?--[a-z].*)", text.getvalue())
     flags = {flag for line in listed for flag in re.findall(r"--[a-z][\w-]*", line)}
     assert "--help" in flags, text.getvalue()
-    return frozenset(flags | {"--recipe"} if name in ("train", "bench train") else flags)
+    command = COMMANDS[name]
+    extra = {"--recipe": command.takes_recipe, "--config": command.takes_config}
+    return frozenset(flags.union(flag for flag, taken in extra.items() if taken))
 
 
 def flags_in(words: list[str]) -> set[str]:
