@@ -110,6 +110,30 @@ def rewrite_packets(
     return target
 
 
+def cut_at_key_frame(source: Path, target: Path, *, key: int = 1, end: int | None = None) -> Path:
+    """Copy a video from a key frame on without decoding, as `ffmpeg -ss TIME -c copy` does.
+
+    Frames stored after the key frame but shown before it are copied too.
+
+    Args:
+        source: The video.
+        target: The copy.
+        key: Which key frame to start at.
+        end: Number of packets to copy; all by default.
+    """
+    with av.open(str(source)) as old, av.open(str(target), "w") as new:
+        stream = old.streams.video[0]
+        copy = new.add_stream_from_template(stream)
+        packets = [packet for packet in old.demux(stream) if packet.size]
+        first = [number for number, packet in enumerate(packets) if packet.is_keyframe][key]
+        for number, packet in enumerate(packets[first:][:end]):
+            if packets[first].pts is None or target.suffix == ".avi":
+                packet.pts = packet.dts = number
+            packet.stream = copy
+            new.mux(packet)
+    return target
+
+
 VOP = b"\x00\x00\x01\xb6"
 # A frame that repeats the last one: type P, no second, 5 bits of time, not coded.
 EMPTY_VOP = VOP + bytes([0b01010000, 0b01011111])

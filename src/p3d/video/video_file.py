@@ -69,6 +69,7 @@ class VideoFile(FrameSource):
         self.path = path
         self._index = index = index_file(path, status.st_size, status.st_mtime_ns)
         self._container, self._stream = open_stream(path, index.container)
+        self._is_new = True
         try:
             self.flow = read_flow_info(self._container.metadata)
         except ValueError as error:
@@ -139,16 +140,16 @@ class VideoFile(FrameSource):
         Stops early if the first decoded frame turns out not to be a key frame.
         """
         remaining, count, started = set(wanted), 0, start == 0
+        # This opens the file again, so the decoder must be taken afterwards.
+        packets = self._packets_from(start)
         order, context = self._index.order, self._stream.codec_context
         number_of: dict[int | None, int] = {}
         if order is not None:
             number_of = {int(order[number]): number for number in wanted}
         can_skip = context.name in _CAN_SKIP_UNUSED and order is not None
-        if can_skip:
-            context.skip_frame = "DEFAULT"
         skipping = False
         first_needed = min((n for n in number_of if n is not None), default=0)
-        for index, packet in chain(self._packets_from(start), [(_END, None)]):
+        for index, packet in chain(packets, [(_END, None)]):
             if can_skip and skipping != (index < first_needed):
                 skipping = not skipping
                 context.skip_frame = "NONREF" if skipping else "DEFAULT"
@@ -177,7 +178,14 @@ class VideoFile(FrameSource):
         return dropwhile(lambda pair: pair[0] < start, numbered)
 
     def _seek(self, start: int) -> tuple[Iterator[Packet[VideoStream]], int]:
-        """Return packets from `start` or somewhere before it, and the number of the first."""
+        """Return packets from `start` or somewhere before it, and the number of the first.
+
+        Each call gives a new decoder: a seek does not reset all of the state that frames of a
+        damaged file depend on, and opening again takes about a millisecond.
+        """
+        if not self._is_new:
+            self._open_again()
+        self._is_new = False
         timestamp = self._index.timestamp_of(start)
         if timestamp is not None:
             try:
@@ -190,6 +198,9 @@ class VideoFile(FrameSource):
                 number = None if first is None else self._index.packet_at(first.pos)
                 if first is not None and number is not None and number <= start:
                     return chain([first], packets), number
+            self._open_again()
+        return demux(self._container, self._stream), 0
+
+    def _open_again(self) -> None:
         self.close()
         self._container, self._stream = open_stream(self.path, self._index.container)
-        return demux(self._container, self._stream), 0
