@@ -286,7 +286,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "playlist.mp4": (lambda path: path.write_bytes(PLAYLIST), NOT_A_VIDEO),
     "sound.mp4": (write_audio, "has no video stream"),
     "header.avi": (write_header_only, "holds no frame"),
-    "undecodable.avi": (write_undecodable, "none of its 4 packets decodes"),
+    "undecodable.avi": (write_undecodable, "none of its 4 packets decodes: damaged, .+"),
     "codec.avi": (
         lambda path: path.write_bytes(write_video(path).read_bytes().replace(b"FMP4", b"ZZZZ")),
         "its video codec is unknown to FFmpeg",
@@ -422,5 +422,5 @@ def test_repeated_reading_does_not_leak_memory(tmp_path: Path) -> None:
         for _ in range(60):
             read_clip(path, range(0, 40, 2))
         readings.append(private_kib())
-    # The leak would be 300 KiB per round: 1500 from the second to the last.
-    assert readings[-1] - readings[1] < 800, readings
+    # The leak would be 300 KiB in every round; the allocator may take more memory once.
+    assert np.median(np.diff(readings)) < 150, readings

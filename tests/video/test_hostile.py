@@ -32,21 +32,23 @@ from p3d.video.decode import open_video
 
 SMALL = replace(IMAGENET, num_frames=4, resize=(18, 24), crop=16)
 NO_VIDEO = r"not a video that FFmpeg can read \(.+\)"
+NO_FRAME = "packets decodes: damaged, or frames of more than 33,554,432 pixels"
 BROKEN = {
     "header.avi": NO_VIDEO,
     "index.mp4": NO_VIDEO,
     "front-header.mp4": NO_VIDEO,
-    "front-first-key.mp4": "none of its 1 packets decodes",
+    "front-first-key.mp4": f"none of its 1 {NO_FRAME}",
     "zero.avi": "holds no frame",
     "zero.mp4": "has no video stream",
     "audio.mp4": "has no video stream",
     "audio.avi": "has no video stream",
+    "jpeg.avi": NO_VIDEO,
     "text.avi": NO_VIDEO,
     "zeros.avi": NO_VIDEO,
     "empty.avi": r"the file is empty \(0 bytes\)",
-    "huge.avi": "none of its 3 packets decodes",
-    "large.avi": "its frames are 5900x5900, more than 33,554,432 pixels",
-    "undecodable.avi": "none of its 4 packets decodes",
+    "huge.avi": f"none of its 3 {NO_FRAME}",
+    "large.avi": f"none of its 3 {NO_FRAME}",
+    "undecodable.avi": f"none of its 4 {NO_FRAME}",
     "pipe.avi": "neither a file nor a folder",
     "loop.avi": r"cannot be opened \(Too many levels of symbolic links\)",
     "dangling.avi": "no such file or folder",
@@ -72,7 +74,6 @@ SHORTER = {  # frames that are left; not reported: the file does not show it, or
     "cut.ts": 16,
     "one.avi": 1,
     "one.mp4": 1,
-    "jpeg.avi": 1,
     "frames-one": 1,
 }
 LINES = {name: rf".*{re.escape(printable(name))}: {reason}" for name, reason in BROKEN.items()}

@@ -23,6 +23,26 @@ MAX_PIXELS = 2**25
 """Limit of a frame's size in pixels; 8K video just fits. A file of a few kilobytes can declare
 frames of gigabytes, and a process that runs out of memory cannot report which file it was."""
 
+_FORMATS = (
+    "4xm,amv,apng,asf,asf_o,av1,avi,avs2,avs3,bink,cavsvideo,dhav,dirac,dnxhd,dv,film_cpk,flic,flv,"
+    "gif,gxf,h261,h263,h264,hevc,idcin,ipu,ivf,kux,live_flv,lxf,m4v,matroska,mjpeg,mov,mpeg,mpegts,"
+    "mpegvideo,mxf,nsv,nut,nuv,obu,ogg,pva,rm,roq,smk,swf,ty,vc1,vc1test,vivo,vvc,wtv,yuv4mpegpipe"
+)
+"""FFmpeg's names of the formats that hold video themselves. Playlists, which open other files and
+may wait for a pipe, are not among them, nor are single pictures."""
+
+_OPEN_OPTIONS = {
+    "protocol_whitelist": "file",
+    "format_whitelist": _FORMATS,
+    # Also for the frames that FFmpeg decodes to find out about the streams.
+    "max_pixels": str(MAX_PIXELS),
+}
+# PyAV 19 ignores malformed metadata by itself.
+_IGNORE_METADATA_ERRORS: dict[str, Any] = (
+    {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
+)
+_THUMBNAILS = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+
 # Lets FFmpeg skip the packets of other streams; not in older PyAV.
 _DISCARD: Any = getattr(av.stream, "Discard", None)
 
@@ -32,7 +52,10 @@ _Packets: TypeAlias = "Generator[Packet[VideoStream]]"
 def open_stream(
     path: Path, container_format: str | None = None
 ) -> tuple[InputContainer, VideoStream]:
-    """Open the first video stream of a file, for decoding with one thread.
+    """Open the video stream of a file, for decoding with one thread.
+
+    Pictures and thumbnails are skipped. If there are several videos, it is the first of those with
+    the largest frames.
 
     Args:
         path: The file.
@@ -43,25 +66,25 @@ def open_stream(
             frames are too large.
     """
     try:
-        # "file:" keeps a colon in the name from being parsed as a protocol; the whitelist keeps a
-        # playlist with a video's suffix from opening anything else.
+        # "file:" keeps a colon in the name from being parsed as a protocol.
         container = av.open(
             f"file:{path}",
             format=container_format,
-            metadata_errors="ignore",
-            options={"protocol_whitelist": "file"},
+            options=_OPEN_OPTIONS,
+            **_IGNORE_METADATA_ERRORS,
         )
     except (av.FFmpegError, ValueError) as error:
         # Without the path and error number that PyAV adds.
         message = getattr(error, "strerror", None) or error
         raise BadVideoError(path, f"not a video that FFmpeg can read ({message})") from error
     try:
-        stream = _first_stream(path, container)
+        stream = _find_stream(path, container)
     except BadVideoError:
         container.close()
         raise
     # Loader workers occupy all cores already; more threads would only add overhead.
     stream.codec_context.thread_count = 1
+    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     if _DISCARD is not None:
         for other in container.streams:
             if other is not stream:
@@ -69,14 +92,21 @@ def open_stream(
     return container, stream
 
 
-def _first_stream(path: Path, container: InputContainer) -> VideoStream:
-    for stream in container.streams.video:
-        if stream.disposition != Disposition.attached_pic:
-            if stream.codec_context is None:
-                raise BadVideoError(path, "its video codec is unknown to FFmpeg")
-            check_size(path, stream.codec_context.width, stream.codec_context.height)
-            return stream
-    raise BadVideoError(path, "has no video stream")
+def _find_stream(path: Path, container: InputContainer) -> VideoStream:
+    streams = [s for s in container.streams.video if not s.disposition & _THUMBNAILS]
+    if not streams:
+        raise BadVideoError(path, "has no video stream")
+    stream = max(streams, key=_frame_area)  # the first of equals
+    if stream.codec_context is None:
+        raise BadVideoError(path, "its video codec is unknown to FFmpeg")
+    check_size(path, stream.codec_context.width, stream.codec_context.height)
+    return stream
+
+
+def _frame_area(stream: VideoStream) -> tuple[bool, int]:
+    """Return a stream's number of pixels, after whether it may have more than one frame."""
+    context = stream.codec_context
+    return stream.frames != 1, context.width * context.height if context is not None else 0
 
 
 def check_size(path: Path, width: int, height: int) -> None:

@@ -7,7 +7,8 @@ are read once without decoding, and the order follows from
 * the frame types in MPEG-4 part 2 (XviD, DivX, FMP4): an I- or P-frame is shown after the B-frames
   that follow it, whatever the timestamps say;
 * the presentation timestamps, if all are there, in codecs with one frame per packet;
-* a decode of the whole file for everything else, and for files with any irregularity.
+* a decode of the whole file for everything else, for H.264 that may hold one field per packet, and
+  for files with any irregularity.
 
 Packets are numbered in file order. The decoder carries that number through to the frame in place of
 the timestamp, so a frame is identified by its packet, not by when it comes out.
@@ -33,7 +34,8 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from p3d.errors import BadVideoError
-from p3d.video.packets import check_size, decode, demux, open_stream
+from p3d.video.h264 import may_have_fields
+from p3d.video.packets import MAX_PIXELS, check_size, decode, demux, open_stream
 
 # One frame per packet. Not VP8 (hidden frames) or MPEG-2 (a packet may hold one field).
 _ONE_FRAME_PER_PACKET = frozenset({"h264", "hevc", "av1", "vp9", "mjpeg", "ffv1"})
@@ -46,6 +48,9 @@ _VOP_I, _VOP_B, _VOP_EMPTY = 0, 2, -1
 # A VOP that is "not coded" (repeat the last frame) fits in this, and the decoder returns no frame
 # for it. So may a coded VOP of very few blocks: such files are decoded to find out.
 _MAX_EMPTY_VOP_BYTES = 8
+
+# The linear part of the display matrix for each counterclockwise rotation in degrees.
+_ROTATIONS = {90: (0, -1, 1, 0), 180: (-1, 0, 0, -1), 270: (0, 1, -1, 0)}
 
 
 class PacketInfo(NamedTuple):
@@ -187,6 +192,8 @@ def presentation_order(
         return None if types is None else _order_by_type(types)
     if context.name not in _ONE_FRAME_PER_PACKET:
         return None
+    if context.name == "h264" and may_have_fields(context.extradata or b""):
+        return None
     order = _order_by_timestamp(packets)
     if order is not None and context.has_b_frames and not (np.diff(order) < 0).any():
         # Frames are reordered but timestamps are not, so they only count packets, as in AVI.
@@ -237,7 +244,10 @@ def seek_table(
 
 def display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
     """Return the linear part of a display matrix that rotates or mirrors; else the identity."""
-    data = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        data = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV does not know the type of some other side data, such as EXIF
+        return _ROTATIONS.get(frame.rotation % 360, (1, 0, 0, 1))
     if isinstance(data, SideData):
         m = np.rint(np.frombuffer(bytes(data), np.int32)[[0, 1, 3, 4]] / 65536).astype(int).tolist()
         if sorted(map(abs, m)) == [0, 0, 1, 1] and abs(m[0] * m[3] - m[1] * m[2]) == 1:
@@ -269,8 +279,11 @@ def build_index(path: Path, container: InputContainer, stream: VideoStream) -> V
     """
     packets, is_marked, first = scan_packets(container, stream)
     if first is None:
-        reason = f"none of its {len(packets)} packets decodes" if packets else "holds no frame"
-        raise BadVideoError(path, reason)
+        reason = (
+            f"none of its {len(packets)} packets decodes: damaged, or frames of more than "
+            f"{MAX_PIXELS:,} pixels"
+        )
+        raise BadVideoError(path, reason if packets else "holds no frame")
     check_size(path, first.width, first.height)
     is_packed = any(len(packet.vops) > 1 for packet in packets)
     types = unpacked_types(packets) if stream.codec_context.name == "mpeg4" else None
@@ -281,11 +294,14 @@ def build_index(path: Path, container: InputContainer, stream: VideoStream) -> V
     num_frames = 0 if order is None else len(order)
     if order is None:
         num_frames, order = index_by_decoding(path)
+    seek_points = seek_table(packets, types, order)
+    if "pal8" in (first.format.name, stream.codec_context.pix_fmt):
+        seek_points = seek_points[:0]  # a seek would skip the palette, which only some packets hold
     return VideoIndex(
         num_frames=num_frames,
         order=order,
         is_packed=is_packed and order is not None,
-        seek_points=seek_table(packets, types, order),
+        seek_points=seek_points,
         height=first.height,
         width=first.width,
         matrix=display_matrix(first),
