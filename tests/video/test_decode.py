@@ -36,8 +36,9 @@ from helpers.videos import (
     write_video,
 )
 from p3d.errors import BadVideoError
-from p3d.video import video_file
+from p3d.video import index_cache, video_file
 from p3d.video.decode import open_video, read_clip
+from p3d.video.index_cache import IndexCache
 
 NUM_FRAMES = 30
 X264 = {"codec": "libx264", "b_frames": 3}
@@ -173,8 +174,8 @@ def test_a_file_is_indexed_once_until_it_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     indexed = []
-    original = video_file.build_index
-    monkeypatch.setattr(video_file, "build_index", lambda *a: indexed.append(a) or original(*a))
+    original = index_cache.build_index
+    monkeypatch.setattr(index_cache, "build_index", lambda *a: indexed.append(a) or original(*a))
     path = write_video(tmp_path / "a.avi", 10)
     for _ in range(2):
         with open_video(path) as video:
@@ -183,6 +184,35 @@ def test_a_file_is_indexed_once_until_it_changes(
     write_video(path, 14)
     with open_video(path) as video:
         assert video.num_frames == 14
+
+
+def test_a_file_replaced_by_one_of_equal_size_and_time_is_indexed_again(tmp_path: Path) -> None:
+    mjpeg = {"codec": "mjpeg", "pix_fmt": "yuvj420p"}
+    path = write_video(tmp_path / "a.avi", 10, **mjpeg)
+    other = write_video(tmp_path / "b.avi", 12, **mjpeg)
+    size = max(path.stat().st_size, other.stat().st_size)
+    for file in (path, other):  # as a tool that pads its files
+        file.write_bytes(file.read_bytes().ljust(size, b"\0"))
+        os.utime(file, ns=(10**18, 10**18))
+    assert len(read_clip(path, [9])) == 1
+    other.replace(path)
+    assert number_of(read_clip(path, [11])[0]) == 11
+    content = write_video(tmp_path / "c.avi", 8, **mjpeg).read_bytes().ljust(size, b"\0")
+    path.write_bytes(content)  # the same inode
+    os.utime(path, ns=(10**18, 10**18))
+    with open_video(path) as video:
+        assert video.num_frames == 8
+
+
+def test_the_cache_of_indices_is_limited_in_bytes(tmp_path: Path) -> None:
+    paths = [write_video(tmp_path / f"{n}.avi", 10) for n in range(4)]
+    cache = IndexCache(max_bytes=2500)
+    indices = [cache.get(path, path.stat()) for path in paths]
+    assert len(cache) == 2
+    assert cache.get(paths[3], paths[3].stat()) is indices[3]
+    assert cache.get(paths[0], paths[0].stat()) is not indices[0]
+    cache.clear()
+    assert len(cache) == 0
 
 
 def test_a_damaged_file_reads_the_same_every_time(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from helpers.hostile import whole
 from helpers.videos import cut_at_key_frame, number_of, write_video
 from p3d.errors import BadVideoError
 from p3d.video.decode import open_video
-from p3d.video.video_file import index_file
+from p3d.video.index_cache import INDICES
 
 X264 = {"codec": "libx264", "b_frames": 3, "gop": 10}
 OPEN_GOP = {**X264, "options": {"x264-params": "open-gop=1"}}
@@ -105,7 +105,7 @@ def test_first_and_later_opens_equal_a_full_decode(name: str, files: dict[str, P
         pytest.skip("PyAV's FFmpeg has no VC-2 encoder here")
     expected = decode_all(files[name])
     for indices in parts(len(expected)):
-        index_file.cache_clear()
+        INDICES.clear()
         for _ in ("first open", "second open"):
             with open_video(files[name]) as video:
                 for repeat in ("new decoder", "used decoder"):
@@ -139,7 +139,7 @@ def test_a_new_process_reads_the_same(files: dict[str, Path]) -> None:
 
 
 def test_an_avi_cut_at_a_key_frame_shows_its_own_frames(files: dict[str, Path]) -> None:
-    index_file.cache_clear()
+    INDICES.clear()
     with open_video(files["mpeg4-cut.avi"]) as video:
         shown = [number_of(frame) for frame in video.read(range(5))]
     assert shown == [12, 13, 14, 15, 16]
@@ -167,7 +167,7 @@ def test_videos_with_a_wrong_bit_read_the_same_every_time(tmp_path: Path) -> Non
         expected = decode_all(path)
         for indices in ([len(expected) - 2, len(expected) - 1], range(len(expected))):
             results = []
-            index_file.cache_clear()
+            INDICES.clear()
             for _ in ("first open", "second open"):
                 try:
                     with open_video(path) as video:

@@ -18,7 +18,7 @@ from helpers.videos import number_of, picture, rewrite_packets, write_frames, wr
 from p3d.errors import BadVideoError
 from p3d.video.decode import open_video, read_clip
 from p3d.video.h264 import may_have_fields
-from p3d.video.video_file import index_file
+from p3d.video.index_cache import INDICES
 
 MJPEG = {"codec": "mjpeg", "pix_fmt": "yuvj420p"}
 NOT_A_VIDEO = r"not a video that FFmpeg can read \(.+\)"
@@ -26,7 +26,7 @@ NOT_A_VIDEO = r"not a video that FFmpeg can read \(.+\)"
 
 def numbers(path: Path, indices: list[int]) -> list[int]:
     """Return the numbers that frames show in the open that indexes a file, and in a second one."""
-    index_file.cache_clear()
+    INDICES.clear()
     first, second = ([number_of(f) for f in read_clip(path, indices)] for _ in range(2))
     assert first == second
     return first

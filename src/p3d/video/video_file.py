@@ -11,8 +11,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import closing
-from functools import lru_cache
 from itertools import chain, dropwhile, islice
 from pathlib import Path
 
@@ -27,10 +25,10 @@ from numpy.typing import NDArray
 from p3d.errors import BadVideoError
 from p3d.video.flow_file import PIXEL_FORMAT, read_flow_info
 from p3d.video.geometry import Box
+from p3d.video.index_cache import INDICES
 from p3d.video.packets import decode, demux, numbered_packets, open_stream
 from p3d.video.rgb import RgbConverter
 from p3d.video.sources import FrameSource, Piece, frames_per_piece
-from p3d.video.video_index import VideoIndex, build_index
 
 # Decoders that can skip non-reference frames and still decode all others exactly. (Not HEVC: there
 # a frame that its own layer does not reference may be referenced by another.)
@@ -40,18 +38,6 @@ _END = 1 << 62
 # If the next key frame is at most this many packets ahead, decoding on to it is cheaper than a
 # seek, which also costs decoding one more frame to get the last one before it.
 _NEAR = 3
-
-
-@lru_cache(maxsize=16384)
-def index_file(path: Path, size: int, mtime_ns: int) -> VideoIndex:
-    """Return the index of a file; cached until its size or modification time changes.
-
-    An index takes about 4 bytes per frame.
-    """
-    del size, mtime_ns
-    container, stream = open_stream(path)
-    with closing(container):
-        return build_index(path, container, stream)
 
 
 class VideoFile(FrameSource):
@@ -67,7 +53,7 @@ class VideoFile(FrameSource):
         except OSError as error:  # FFmpeg's message would be vaguer
             raise BadVideoError(path, f"cannot be opened ({error.strerror})") from error
         self.path = path
-        self._index = index = index_file(path, status.st_size, status.st_mtime_ns)
+        self._index = index = INDICES.get(path, status)
         self._container, self._stream = open_stream(path, index.container)
         self._is_new = True
         try:

@@ -296,7 +296,8 @@ def build_index(path: Path, container: InputContainer, stream: VideoStream) -> V
         num_frames, order = index_by_decoding(path)
     seek_points = seek_table(packets, types, order)
     if "pal8" in (first.format.name, stream.codec_context.pix_fmt):
-        seek_points = seek_points[:0]  # a seek would skip the palette, which only some packets hold
+        # A seek would skip the palette, which only some packets hold.
+        seek_points = seek_table([], None, None)
     return VideoIndex(
         num_frames=num_frames,
         order=order,
