@@ -189,9 +189,9 @@ def count_opened(monkeypatch) -> Counter[Path]:
     open_video = clips.open_video
 
     @contextmanager
-    def counting(path):
+    def counting(path, **options):
         opened[path] += 1
-        with open_video(path) as video:
+        with open_video(path, **options) as video:
             yield video
 
     monkeypatch.setattr(clips, "open_video", counting)

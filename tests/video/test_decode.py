@@ -327,7 +327,10 @@ HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "stub.avi": (lambda path: path.write_bytes(write_video(path).read_bytes()[:60]), NOT_A_VIDEO),
     "pipe.avi": (os.mkfifo, "neither a file nor a folder"),
-    "no-frames": (lambda path: path.mkdir(), r"a folder without frames \(JPEG or PNG files\)"),
+    "no-frames": (
+        lambda path: path.mkdir(),
+        r"a folder without frames \(JPEG, PNG, BMP or WebP files\)",
+    ),
     "broken-jpeg": (write_broken_jpeg, r"walk-0001.jpg cannot be read \(.+\)"),
     "unnumbered": (
         write_unnumbered_frame,

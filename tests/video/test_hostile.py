@@ -52,7 +52,7 @@ BROKEN = {
     "pipe.avi": "neither a file nor a folder",
     "loop.avi": r"cannot be opened \(Too many levels of symbolic links\)",
     "dangling.avi": "no such file or folder",
-    "folder.avi": r"a folder without frames \(JPEG or PNG files\)",
+    "folder.avi": r"a folder without frames \(JPEG, PNG, BMP or WebP files\)",
     "frames-broken": r"walk-0001\.jpg cannot be read \(.+\)",
     "frames-large": "its frames are 5900x5900, more than 33,554,432 pixels",
     "frames-pipe": r"walk-0001\.jpg is not a regular file",
@@ -227,7 +227,7 @@ def test_the_error_for_a_killed_worker_names_its_video(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As by a crash in a decoder, or when memory runs out."""
-    monkeypatch.setattr("p3d.data.clips.open_video", lambda _: os.kill(os.getpid(), 9))
+    monkeypatch.setattr("p3d.data.clips.open_video", lambda *_, **__: os.kill(os.getpid(), 9))
     with pytest.raises((UserError, RuntimeError)) as caught:
         load(root, "sound.avi", workers=1)
     error = caught.value

@@ -124,7 +124,7 @@ class TrainClips(Dataset["Sample | BadVideoError"]):
         prep = self.prep
         try:
             path = self.videos.claim(index)
-            with open_video(path) as video:
+            with open_video(path, prefer_flow=prep.channels == "flow") as video:
                 check_source(path, video, prep)
                 window = random_window(video.num_frames, prep.num_frames, prep.frame_stride, rng)
                 clip = read_train_clip(
@@ -151,7 +151,7 @@ class EvalClips(Dataset["Sample | BadVideoError"]):
     def __getitem__(self, index: int) -> Sample | BadVideoError:
         try:
             path = self.videos.claim(index)
-            with open_video(path) as video:
+            with open_video(path, prefer_flow=self.prep.channels == "flow") as video:
                 check_source(path, video, self.prep)
                 clips = read_eval_clips(video, self.prep, self.num_clips)
         except BadVideoError as error:

@@ -22,7 +22,7 @@ class VideoRecord:
     """One video of a data set.
 
     Attributes:
-        path: A video file, or a folder of JPEG or PNG frames.
+        path: A video file, or a folder of frames.
         label: Index of its class in the data set's class names, or `UNLABELED`.
         group: What it shares with other videos, such as a person or a scene; "" if unknown.
         num_frames: Number of frames, if a manifest states it.

@@ -274,7 +274,7 @@ def check_dataset(dataset: VideoDataset, prep: Preprocessing) -> None:
     """Run `check_source` on the first video of a data set that can be opened."""
     for record in dataset.records:
         try:
-            with open_video(record.path) as video:
+            with open_video(record.path, prefer_flow=prep.channels == "flow") as video:
                 source = video
         except BadVideoError:
             continue
@@ -286,7 +286,7 @@ def with_scale_of(dataset: VideoDataset, prep: Preprocessing) -> Preprocessing:
     """Return the preprocessing with the scale of a flow data set; unchanged for an RGB network."""
     for record in dataset.records if prep.channels == "flow" else ():
         try:
-            with open_video(record.path) as video:
+            with open_video(record.path, prefer_flow=True) as video:
                 flow = video.flow
         except BadVideoError:
             continue

@@ -100,7 +100,7 @@ class Predictor:
             UserError: Flow must be computed and OpenCV is not installed.
         """
         preprocessing = self._scorer.preprocessing
-        with open_video(video) as opened:
+        with open_video(video, prefer_flow=preprocessing.channels == "flow") as opened:
             source = _network_input(opened, preprocessing, Path(video))
             clips = read_eval_clips(source, preprocessing, self.clips)
         return Prediction(Path(video), mean_probabilities(self._scorer(clips)), self.class_names)

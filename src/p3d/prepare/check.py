@@ -100,7 +100,8 @@ def _examine(split: Split, record: VideoRecord, *, all_frames: bool) -> VideoFac
             _decode(video, all_frames=all_frames)
             known = replace(record, num_frames=video.num_frames, fps=video.fps)
             size = (video.width, video.height)
-            return VideoFacts(split, known, size, _promised_frames(record.path))
+            promised = _promised_frames(record.path)
+            return VideoFacts(split, known, size, promised, num_missing=video.num_missing)
     except BadVideoError as error:
         return VideoFacts(split, record, reason=error.reason)
 

@@ -27,6 +27,7 @@ class VideoFacts:
         record: The video, with number of frames and frame rate if it is sound.
         size: Width and height in pixels, zeros if it is broken.
         promised: Number of frames according to its header, 0 if unknown.
+        num_missing: Number of frames missing according to the names in its folder.
         reason: Why it is broken, "" if it is sound.
     """
 
@@ -35,6 +36,7 @@ class VideoFacts:
     size: tuple[int, int] = (0, 0)
     promised: int = 0
     reason: str = ""
+    num_missing: int = 0
 
     @property
     def incomplete(self) -> bool:
@@ -132,6 +134,12 @@ class CheckReport:
         for f in self.incomplete:
             detail = f"{f.record.num_frames} of {f.promised} frames"
             yield Finding("WARNING", "cut off or damaged", f.split, str(f.record.path), detail)
+        for f in self.videos:
+            if f.num_missing:
+                detail = f"{f.num_missing} missing, {f.record.num_frames} there"
+                yield Finding(
+                    "WARNING", "gaps in the frame numbers", f.split, str(f.record.path), detail
+                )
         yield from sorted(map(_duplicate, self.duplicates), key=lambda finding: bool(finding.split))
         for name in self.untrained:
             yield Finding("WARNING", "classes without a training video", "train", name)

@@ -37,6 +37,7 @@ class FrameSource(ABC):
         width: Width in pixels, after rotation.
         fps: Average frame rate in frames per second.
         flow: How its optical flow was computed; None for RGB.
+        num_missing: Number of frames that are missing according to the numbers of the others.
     """
 
     num_frames: int
@@ -44,6 +45,7 @@ class FrameSource(ABC):
     width: int
     fps: float
     flow: FlowInfo | None = None
+    num_missing: int = 0
 
     def read(self, indices: Sequence[int]) -> Tensor:
         """Return frames by number.

@@ -5,5 +5,5 @@ VIDEO_SUFFIXES = frozenset(
 )
 """Suffixes of video files, in lower case and without the dot."""
 
-FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
+FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 """Endings of the files of a frame folder, in lower case and with the dot."""
