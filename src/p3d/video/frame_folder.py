@@ -54,6 +54,7 @@ _ERRORS = (
     LookupError,
     struct.error,
     Image.DecompressionBombError,
+    Image.DecompressionBombWarning,  # if warnings are errors
 )
 _NAME = re.compile(r"(.*?)([0-9]+)(?:[.,]([0-9]+))?", re.DOTALL)
 _FLOW_AXES = {"x": 0, "y": 1, "flow_x": 0, "flow_y": 1}
