@@ -8,7 +8,9 @@ floats in between.
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,11 @@ _SCHEMA: dict[str, list[tuple[str, int, _FIELD.Type.ValueType | str, bool]]] = {
     "Net": [("name", 1, _FIELD.TYPE_STRING, False), ("layer", 100, "Layer", True)],
 }
 
+_MAX_FILE_BYTES = 2**31 - 1  # protobuf's own limit
+_MAX_FIELDS, _MAX_LENGTH = 100_000, 256
+"""Upper limits of the fields of a file, and of the bytes of a name or shape. The file of P3D-199
+has 700 layers of some ten fields."""
+
 _LAYER = re.compile(r"(res|bn)([2-5])(?:([a-z])|b(\d+))_branch(1|2a|2b|2b_t|2c)")
 _PARTS = {"1": "shortcut", "2a": "reduce", "2b": "spatial", "2b_t": "temporal", "2c": "expand"}
 _NORM_LEAVES = ("weight", "bias", "running_mean", "running_var")
@@ -68,16 +75,84 @@ def _net_message() -> Any:
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("p3d.caffe.Net"))
 
 
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
+    """Return the number at an index, and the index after it."""
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = data[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+    raise ValueError("a number of more than ten bytes")
+
+
+def _fields(data: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Yield number and payload of a message's fields; the payload of numbers is empty.
+
+    Raises:
+        ValueError, IndexError: It is not a whole message.
+    """
+    at = 0
+    while at < len(data):
+        tag, at = _varint(data, at)
+        start, wire_type = at, tag & 7
+        if wire_type == 0:
+            _, at = _varint(data, at)
+            start = at
+        elif wire_type == 2:
+            length, start = _varint(data, at)
+            at = start + length
+        elif wire_type in (1, 5):
+            at += 8 if wire_type == 1 else 4
+        else:
+            raise ValueError(f"a field of type {wire_type}")
+        if at > len(data):
+            raise ValueError("a field is cut")
+        yield tag >> 3, data[start:at]
+
+
+def _check_wire(
+    data: memoryview, message: str = "Net", budget: Iterator[int] | None = None
+) -> None:
+    """Check the structure of a message before it is decoded.
+
+    protobuf takes many times the space of the data for messages without contents.
+
+    Args:
+        data: The message.
+        message: Its name in the schema.
+        budget: An iterator over as many values as the message may have fields.
+
+    Raises:
+        ValueError, IndexError: It is cut, or has too many fields, or too long names.
+    """
+    budget = iter(range(_MAX_FIELDS)) if budget is None else budget
+    known = {number: (name, kind) for name, number, kind, _ in _SCHEMA[message]}
+    for number, payload in _fields(data):
+        if next(budget, None) is None:
+            raise ValueError("too many fields")
+        name, kind = known.get(number, ("", None))
+        if isinstance(kind, str):
+            _check_wire(payload, kind, budget)
+        elif kind in (_FIELD.TYPE_STRING, _FIELD.TYPE_INT64):
+            if len(payload) > _MAX_LENGTH:
+                raise ValueError(f"{message} has a {name} of {len(payload)} bytes")
+            if kind == _FIELD.TYPE_STRING:
+                bytes(payload).decode()
+
+
 def _blob(layer: str, blob: Any) -> Tensor:
     """Return a blob as a float32 tensor."""
     shape = list(blob.shape.dim) or [blob.num, blob.channels, blob.height, blob.width]
     packed, dtype = (blob.data, "<f4") if blob.data else (blob.double_data, "<f8")
-    values = np.frombuffer(bytearray().join(packed), dtype).astype(np.float32, copy=False)
-    if values.size != int(np.prod(shape)):
+    size, rest = divmod(sum(map(len, packed)), int(dtype[-1]))
+    if rest or min(shape) < 1 or math.prod(shape) != size:
         raise UserError(
-            f"layer {layer} has {values.size} packed values for a blob of shape {shape}; "
+            f"layer {layer} has {size} packed values for a blob of shape {shape}; "
             "save it again with Caffe, which packs all values"
         )
+    values = np.frombuffer(bytearray().join(packed), dtype).astype(np.float32, copy=False)
     return torch.from_numpy(values).reshape(shape)
 
 
@@ -130,8 +205,12 @@ def read_caffemodel(path: Path) -> dict[str, Tensor]:
         UserError: The file is damaged, not a `.caffemodel`, or another network's.
     """
     try:
-        net = _net_message().FromString(path.read_bytes())
-    except DecodeError as error:
+        if path.stat().st_size > _MAX_FILE_BYTES:
+            raise ValueError("too large")
+        data = path.read_bytes()
+        _check_wire(memoryview(data))
+        net = _net_message().FromString(data)
+    except (DecodeError, ValueError, IndexError) as error:
         raise UserError(
             "it is neither a PyTorch file, nor safetensors, nor a complete .caffemodel; "
             "it may be damaged or incomplete: download it again"

@@ -194,9 +194,9 @@ def build(
     Raises:
         UserError: Keys or shapes do not fit.
     """
-    with _SkipInit():
-        model = P3D(config)
-    check_fit(model, state)
+    model = skeleton(config)
+    check_fit(model, state)  # before any memory is allocated
+    model.to_empty(device="cpu")
     model.load_state_dict(dict(state))
     model.preprocessing, model.class_names = preprocessing, class_names
     return model.eval()
