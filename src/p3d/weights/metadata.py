@@ -22,6 +22,7 @@ from p3d.model.network import P3D, P3DConfig
 from p3d.preprocessing import Preprocessing
 from p3d.system.files import replacing
 from p3d.weights.keys import check_class_count, check_fit
+from p3d.weights.safetensors_files import CHECKSUM_KEY, checksum
 
 VERSION_KEY = "p3d_format"
 VERSION = "1"
@@ -93,7 +94,7 @@ def save_model(
     source: str | None = None,
     recipe: Mapping[str, Any] | None = None,
 ) -> None:
-    """Save a network with its configuration and preprocessing as a safetensors file.
+    """Save a network with its configuration, preprocessing and checksum as a safetensors file.
 
     The file is written completely or not at all: an error leaves an existing file as it was.
 
@@ -109,7 +110,8 @@ def save_model(
     """
     path = Path(path)
     metadata = metadata_of(model, class_names=class_names, source=source, recipe=recipe)
-    tensors = {key: value.contiguous() for key, value in model.state_dict().items()}
+    tensors = {key: value.cpu().contiguous() for key, value in model.state_dict().items()}
+    metadata[CHECKSUM_KEY] = checksum(tensors)
     if path.is_dir():
         raise UserError(
             f"{path} is a folder; give a file in it, such as {path / 'p3d.safetensors'}"

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from torch import Tensor
 
 from p3d.weights.pickles import damaged
 
+CHECKSUM_KEY = "checksum"
+"""Entry of the metadata in our own files. The format itself has none."""
 _MAX_HEADER_BYTES = 2**24
 """Upper limit of a header. That of a P3D-199 with 400 class names has 0.1 MB."""
 _MAX_TENSORS, _MAX_DIMENSIONS = 100_000, 8
@@ -77,11 +82,22 @@ def _check_header(header: Any, data_bytes: int) -> dict[str, str]:
     return metadata
 
 
+def checksum(state: Mapping[str, Tensor]) -> str:
+    """Return a checksum of tensors on the CPU: BLAKE2b of names, types, shapes and values."""
+    digest = hashlib.blake2b(digest_size=32)
+    for name in sorted(state):
+        tensor = state[name].detach().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return f"blake2b:{digest.hexdigest()}"
+
+
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors and the metadata of a safetensors file.
 
     Raises:
-        UserError: It is damaged or incomplete.
+        UserError: It is damaged or incomplete, or its tensors do not have the checksum in its
+            metadata.
         OSError: It cannot be read.
     """
     metadata = _check_header(*_read_header(path))
@@ -92,4 +108,6 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise
     except Exception as error:  # A type that this PyTorch does not have is an AttributeError.
         raise damaged(str(error)[:100]) from error
+    if CHECKSUM_KEY in metadata and metadata[CHECKSUM_KEY] != checksum(state):
+        raise damaged("its tensors do not have the checksum in its header")
     return state, metadata
