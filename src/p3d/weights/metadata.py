@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from p3d.errors import UserError
+from p3d.errors import UserError, printable
 from p3d.model.network import P3D, P3DConfig
 from p3d.preprocessing import Preprocessing
 from p3d.system.files import replacing
@@ -114,15 +114,15 @@ def save_model(
     metadata[CHECKSUM_KEY] = checksum(tensors)
     if path.is_dir():
         raise UserError(
-            f"{path} is a folder; give a file in it, such as {path / 'p3d.safetensors'}"
+            f"{printable(path)} is a folder; give a file in it, such as p3d.safetensors"
         )
     try:
         with replacing(path) as temporary:
             save_file(tensors, temporary, metadata)
     except (OSError, SafetensorError) as error:
         raise UserError(
-            f"{path}: cannot be written ({error}); check that the folder exists and is writable, "
-            "and that its disk has room"
+            f"{printable(path)}: cannot be written ({error}); check that the folder exists and is "
+            "writable, and that its disk has room"
         ) from error
 
 
