@@ -17,32 +17,29 @@ from typing import Any
 
 import numpy as np
 import torch
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from google.protobuf.message import DecodeError
 from torch import Tensor
 
 from p3d.errors import UserError
 from p3d.weights.port import flatten_kernel
 
-_FIELD = descriptor_pb2.FieldDescriptorProto
-# message: (field name, number, type, is repeated)
-_SCHEMA: dict[str, list[tuple[str, int, _FIELD.Type.ValueType | str, bool]]] = {
-    "Shape": [("dim", 1, _FIELD.TYPE_INT64, True)],
+# message: (field name, number, type or message, is repeated)
+_SCHEMA: dict[str, list[tuple[str, int, str, bool]]] = {
+    "Shape": [("dim", 1, "int64", True)],
     "Blob": [
-        ("num", 1, _FIELD.TYPE_INT32, False),
-        ("channels", 2, _FIELD.TYPE_INT32, False),
-        ("height", 3, _FIELD.TYPE_INT32, False),
-        ("width", 4, _FIELD.TYPE_INT32, False),
-        ("data", 5, _FIELD.TYPE_BYTES, True),
+        ("num", 1, "int32", False),
+        ("channels", 2, "int32", False),
+        ("height", 3, "int32", False),
+        ("width", 4, "int32", False),
+        ("data", 5, "bytes", True),
         ("shape", 7, "Shape", False),
-        ("double_data", 8, _FIELD.TYPE_BYTES, True),
+        ("double_data", 8, "bytes", True),
     ],
     "Layer": [
-        ("name", 1, _FIELD.TYPE_STRING, False),
-        ("type", 2, _FIELD.TYPE_STRING, False),
+        ("name", 1, "string", False),
+        ("type", 2, "string", False),
         ("blobs", 7, "Blob", True),
     ],
-    "Net": [("name", 1, _FIELD.TYPE_STRING, False), ("layer", 100, "Layer", True)],
+    "Net": [("name", 1, "string", False), ("layer", 100, "Layer", True)],
 }
 
 _MAX_FILE_BYTES = 2**31 - 1  # protobuf's own limit
@@ -57,19 +54,30 @@ _NORM_LEAVES = ("weight", "bias", "running_mean", "running_var")
 
 @cache
 def _net_message() -> Any:
-    """Return the class of `NetParameter`, built from the schema."""
+    """Return the class of `NetParameter`, built from the schema.
+
+    Raises:
+        UserError: protobuf is not installed.
+    """
+    try:
+        from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+    except ImportError as error:
+        raise UserError(
+            "a .caffemodel needs protobuf, which is not installed; run: pip install 'p3d[caffe]'"
+        ) from error
+    types = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(
         name="p3d/caffe.proto", package="p3d.caffe", syntax="proto2"
     )
     for message, fields in _SCHEMA.items():
         declared = file.message_type.add(name=message)
         for name, number, kind, repeated in fields:
-            label = _FIELD.LABEL_REPEATED if repeated else _FIELD.LABEL_OPTIONAL
+            label = types.LABEL_REPEATED if repeated else types.LABEL_OPTIONAL
             field = declared.field.add(name=name, number=number, label=label)
-            if isinstance(kind, str):
-                field.type, field.type_name = _FIELD.TYPE_MESSAGE, f".p3d.caffe.{kind}"
+            if kind in _SCHEMA:
+                field.type, field.type_name = types.TYPE_MESSAGE, f".p3d.caffe.{kind}"
             else:
-                field.type = kind
+                field.type = types.Type.Value(f"TYPE_{kind.upper()}")
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("p3d.caffe.Net"))
@@ -132,13 +140,13 @@ def _check_wire(
     for number, payload in _fields(data):
         if next(budget, None) is None:
             raise ValueError("too many fields")
-        name, kind = known.get(number, ("", None))
-        if isinstance(kind, str):
+        name, kind = known.get(number, ("", ""))
+        if kind in _SCHEMA:
             _check_wire(payload, kind, budget)
-        elif kind in (_FIELD.TYPE_STRING, _FIELD.TYPE_INT64):
+        elif kind in ("string", "int64"):
             if len(payload) > _MAX_LENGTH:
                 raise ValueError(f"{message} has a {name} of {len(payload)} bytes")
-            if kind == _FIELD.TYPE_STRING:
+            if kind == "string":
                 bytes(payload).decode()
 
 
@@ -192,6 +200,13 @@ def _tensors(name: str, kind: str, blobs: list[Tensor]) -> dict[str, Tensor]:
     return {key: flatten_kernel(key, blobs[0])}
 
 
+def _not_whole() -> UserError:
+    return UserError(
+        "it is neither a PyTorch file, nor safetensors, nor a complete .caffemodel; "
+        "it may be damaged or incomplete: download it again"
+    )
+
+
 def read_caffemodel(path: Path) -> dict[str, Tensor]:
     """Read a `.caffemodel` of any depth, modality and class count.
 
@@ -202,19 +217,21 @@ def read_caffemodel(path: Path) -> dict[str, Tensor]:
         float32 tensors under our names and in our shapes.
 
     Raises:
-        UserError: The file is damaged, not a `.caffemodel`, or another network's.
+        UserError: The file is damaged, not a `.caffemodel`, or another network's; or protobuf is
+            not installed.
     """
     try:
         if path.stat().st_size > _MAX_FILE_BYTES:
             raise ValueError("too large")
         data = path.read_bytes()
         _check_wire(memoryview(data))
-        net = _net_message().FromString(data)
-    except (DecodeError, ValueError, IndexError) as error:
-        raise UserError(
-            "it is neither a PyTorch file, nor safetensors, nor a complete .caffemodel; "
-            "it may be damaged or incomplete: download it again"
-        ) from error
+    except (ValueError, IndexError) as error:
+        raise _not_whole() from error
+    message = _net_message()
+    try:
+        net = message.FromString(data)
+    except Exception as error:  # protobuf's DecodeError, or what its other implementations raise
+        raise _not_whole() from error
     state: dict[str, Tensor] = {}
     for layer in net.layer:
         if not layer.blobs:
