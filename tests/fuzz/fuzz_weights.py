@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import pickletools
 import random
 import re
@@ -263,7 +264,11 @@ def run_batch(seed: int, start: int, count: int) -> tuple[Counter[str], list[str
         command = [sys.executable, __file__, "--child", folder, str(seed), str(start), str(count)]
         try:
             done = subprocess.run(
-                command, capture_output=True, text=True, timeout=60 + SECONDS * 2 + count
+                command,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+                capture_output=True,
+                text=True,
+                timeout=60 + SECONDS * 2 + count,
             )
             output, code, errors = done.stdout, done.returncode, done.stderr
         except subprocess.TimeoutExpired as error:

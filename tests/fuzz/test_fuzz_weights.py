@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 pytest.importorskip("resource", reason="limits on memory are Unix's")
-FUZZER = Path(__file__).with_name("fuzz_weights.py")
+from fuzz.fuzz_weights import run_batch
 
 
 def test_damaged_files_give_a_network_or_a_user_error() -> None:
-    paths = [FUZZER.parents[2] / "src", FUZZER.parents[1]]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths))}
-    command = [sys.executable, str(FUZZER), "--seconds", "1", "--seed", "1", "--batch", "80"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "80 files, 0 failures" in done.stdout
+    counts, failures, _ = run_batch(seed=1, start=0, count=60)
+    assert failures == []
+    assert counts.total() == 60
