@@ -75,9 +75,10 @@ PROGRAMS = {
     "control": (b"\x80\x02co\x1b[2Js\nsystem\n.", r"\(o\\x1b\[2Js\.system\)"),
     "instruction": (b"\x80\x02(I1\ndi.", "instruction b'I'"),
     "long integer": (b"\x80\x02\x8b\xff\xff\xff\x7f" + b"\x01" * 99 + b".", "instruction b'.x8b'"),
+    "protocol": (b"\x80\x04\x95\x01\0\0\0\0\0\0\0.", "another pickle_protocol"),
     "no values": (b"\x80\x02s.", "damaged"),
     "no mark": (b"\x80\x02t.", "damaged"),
-    "cut": (b"\x80\x02}", "damaged or incomplete"),
+    "cut": (b"\x80\x02}", "damaged"),
     "long string": (b"\x80\x02X\xff\xff\xff\x7fabc.", "damaged or incomplete"),
     "loop": (b"\x80\x02" + b"]" * 1001 + b".", "too many instructions"),
     "not a dict": (b"\x80\x02]q\x00h\x00a.", "contains a list"),
@@ -237,6 +238,15 @@ def test_reads_other_ways_of_writing_a_state_dict(tmp_path: Path) -> None:
     for value in (state, PythonTwo()):
         torch.save({"state_dict": value}, tmp_path / "w.pth")
         assert torch.equal(read_contents(tmp_path / "w.pth").state["stem.conv.weight"], STEM)
+
+
+def test_reads_a_part_of_a_storage_as_older_versions_saved_it(tmp_path: Path) -> None:
+    """A view: its name, its first value and its length."""
+    view = tensor(3, stride=(1,)).replace(b"tQ", b"(U\x01vK\x01K\x03ttQ", 1)
+    values = np.arange(4, dtype="<f4")
+    write_zip(tmp_path / "w.pth", entry(view), _0=values.tobytes())
+    file = open_torch_file(tmp_path / "w.pth")
+    assert file.tensors(file.contents)["stem.conv.weight"].tolist() == [1, 2, 3]
 
 
 def test_reads_the_other_byte_order(tmp_path: Path) -> None:

@@ -223,9 +223,12 @@ class _Machine:
         for _ in range(_MAX_INSTRUCTIONS):
             code = file.read(1)
             opcode = _INSTRUCTIONS.get(code)
+            if not code:
+                raise ValueError("its pickle is cut")
             if opcode is None:
-                raise ValueError(
-                    f"its pickle has the instruction {code!r}" if code else "it is cut"
+                raise UserError(
+                    f"its pickle has the instruction {code!r}, which torch.save does not write; "
+                    "it is damaged, or was saved with another pickle_protocol: use the default"
                 )
             arg = None if opcode.arg is None else opcode.arg.reader(file)
             if opcode.name == "STOP":
