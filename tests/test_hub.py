@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from p3d.errors import UserError
-from p3d.hub import from_pretrained, push_to_hub, save_pretrained
+from p3d.hub import from_pretrained, model_card, push_to_hub, save_pretrained
 from p3d.model.network import create_model
 
 
@@ -39,6 +39,20 @@ def test_saves_and_loads_a_folder(tmp_path: Path) -> None:
     assert from_pretrained(folder, wiring="author").config.wiring == "author"
 
 
+def test_the_card_shows_class_names_as_text() -> None:
+    model = create_model("p3d63", num_classes=4)
+    model.class_names = ("<img src=x onerror=1>", "[a](javascript:b)", "c\n# d", "e\u202ef_g")
+    card = model_card(model, source="| a | `b` &lt;", recipe={"a": "```\n</code>"})
+    *_, classes = card.splitlines()
+    assert classes == (
+        r"&lt;img src\=x onerror\=1&gt;, \[a\](javascript\:b), c\\n\# d, e\\u202ef\_g"
+    )
+    assert r"| source | \| a \| \`b\` &amp;lt\; |" in card
+    assert [line for line in card.splitlines() if line.lstrip(" ").startswith("```")] == [
+        *("```python", "```", "```json", "```")
+    ]
+
+
 def test_rejects_bad_folders_and_repositories(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="neither a folder nor a repository"):
         from_pretrained(tmp_path / "none")
@@ -57,17 +71,43 @@ def test_names_the_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         push_to_hub(create_model("p3d63", num_classes=2), "someone/p3d63")
 
 
-def test_an_unreachable_hub_gives_a_one_line_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "environment",
+    [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}],
+    ids=["offline", "refused"],
+)
+def test_an_unreachable_hub_gives_a_one_line_error(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
     pytest.importorskip("huggingface_hub", reason="needs the extra: p3d[hub]")
     code = (
         "from p3d.errors import UserError\n"
-        "from p3d.hub import from_pretrained\n"
-        "try:\n    from_pretrained('someone/p3d63', revision='v1')\n"
+        "from p3d.hub import push_to_hub\n"
+        "from p3d.model.network import create_model\n"
+        "try:\n    push_to_hub(create_model('p3d63', num_classes=2), 'someone/p3d63')\n"
         "except UserError as error:\n    print(error)\n"
     )
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        env=os.environ | {"HF_HOME": str(tmp_path), "HF_TOKEN": "hf_none"} | environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    assert done.stdout.startswith("someone/p3d63: not a local folder")
+    assert done.stdout.startswith("someone/p3d63: cannot be saved on the Hub")
     assert done.stdout.count("\n") == 1
+
+
+def test_every_error_of_the_hub_gives_a_one_line_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = pytest.importorskip("huggingface_hub", reason="needs the extra: p3d[hub]")
+
+    class ConnectError(Exception):
+        """As httpx's, which has no base in Python itself."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise ConnectError("no\x1b[2J route\nmore")
+
+    monkeypatch.setattr(hub, "hf_hub_download", fail)
+    with pytest.raises(UserError, match=r"\(no\\x1b\[2J route\)") as caught:
+        from_pretrained("someone/p3d63")
+    assert str(caught.value).isprintable()

@@ -6,7 +6,9 @@ in readable form) and `README.md` (a model card). The Hub needs the extra `p3d[h
 
 from __future__ import annotations
 
+import html
 import json
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -14,15 +16,24 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from p3d.errors import UserError
+from p3d.errors import UserError, printable
 from p3d.model.network import P3D
 from p3d.system.files import replacing
 from p3d.weights.loading import load_model
 from p3d.weights.metadata import save_model
 
+_PUNCTUATION = re.compile(r"([!-%*-+.:;=?@\[-`{-~-])")
+"""ASCII punctuation with a meaning in Markdown, HTML aside."""
+
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 CARD_FILE = "README.md"
+
+
+def _escape(text: str) -> str:
+    """Return text for one line of Markdown, which shows it as it is."""
+    line = " ".join(printable(text).split())
+    return html.escape(_PUNCTUATION.sub(r"\\\1", line), quote=False)
 
 
 def model_card(
@@ -55,7 +66,7 @@ def model_card(
         f"| clip | {prep.num_frames} frames, stride {prep.frame_stride}, resized to "
         f"{prep.resize[0]}x{prep.resize[1]}, crop {prep.crop} |",
         f"| parameters | {sum(p.numel() for p in model.parameters()):,} |",
-        f"| source | {source or 'not recorded'} |",
+        f"| source | {_escape(source or 'not recorded')} |",
         "",
         "```python",
         "from p3d.hub import from_pretrained",
@@ -66,7 +77,7 @@ def model_card(
     if recipe:
         lines += ["", "## Recipe", "", "```json", json.dumps(recipe, indent=2), "```"]
     if model.class_names:
-        lines += ["", "## Classes", "", ", ".join(model.class_names)]
+        lines += ["", "## Classes", "", ", ".join(map(_escape, model.class_names))]
     return "\n".join(lines) + "\n"
 
 
@@ -121,7 +132,7 @@ def _huggingface_hub() -> ModuleType:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return printable((str(error).splitlines() or [type(error).__name__])[0])
 
 
 def from_pretrained(
@@ -147,12 +158,14 @@ def from_pretrained(
     repo_id = str(folder_or_repo_id)
     if repo_id.count("/") != 1 or repo_id.startswith((".", "~", "/")) or repo_id.endswith("/"):
         raise UserError(
-            f"{repo_id}: neither a folder nor a repository; give a folder or 'owner/name'"
+            f"{printable(repo_id)}: neither a folder nor a repository; "
+            "give a folder or 'owner/name'"
         )
     hub = _huggingface_hub()
     try:
         path = hub.hf_hub_download(repo_id, WEIGHTS_FILE, revision=revision)
-    except (OSError, ValueError, hub.errors.EntryNotFoundError) as error:
+    # The errors of the library and of its HTTP client have no common class.
+    except Exception as error:
         raise UserError(
             f"{repo_id}: not a local folder, and cannot be downloaded from the Hub "
             f"({_first_line(error)}); check the name, the revision and the connection"
@@ -194,7 +207,7 @@ def push_to_hub(
             api = hub.HfApi()
             url = api.create_repo(repo_id, private=private, exist_ok=True)
             api.upload_folder(repo_id=repo_id, folder_path=folder, revision=revision)
-        except (OSError, ValueError) as error:
+        except Exception as error:
             raise UserError(
                 f"{repo_id}: cannot be saved on the Hub ({_first_line(error)}); "
                 "check the name and the connection, and log in with: hf auth login"

@@ -8,7 +8,8 @@ training, evaluation, prediction and export.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from numbers import Integral, Real
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -16,6 +17,11 @@ from torch import Tensor
 from p3d.errors import UserError
 
 Channels = Literal["rgb", "bgr", "flow"]
+
+_MAX_SIZE = 10_000
+"""Upper limit of frames, strides and sides in pixels."""
+_MAX_VALUE = 1e6
+"""Upper limit of means and deviations, which are in pixel units."""
 
 
 @dataclass(frozen=True)
@@ -45,20 +51,44 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         """Raise UserError if a field is invalid."""
-        expected = 2 if self.channels == "flow" else 3
-        if len(self.mean) != expected or len(self.std) != expected:
+        if self.channels not in get_args(Channels):
             raise UserError(
-                f"{self.channels} input has {expected} channels, but {len(self.mean)} means and "
-                f"{len(self.std)} deviations were given; give one of each per channel"
+                f"no channels are called {str(self.channels)[:20]!r}; "
+                f"choose one of: {', '.join(get_args(Channels))}"
             )
-        sizes = (self.num_frames, self.frame_stride, self.crop, *self.resize, self.flow_short_side)
-        if min(sizes) < 1:
-            raise UserError(f"clip sizes must be at least 1, not {self}")
+        expected = 2 if self.channels == "flow" else 3
+        self._check_statistics("mean", self.mean, expected)
+        self._check_statistics("std", self.std, expected)
+        if min(self.std) <= 0:
+            raise UserError(f"std is {self.std}; give deviations greater than 0")
+        if not isinstance(self.resize, (tuple, list)) or len(self.resize) != 2:
+            raise UserError(f"resize is {str(self.resize)[:40]}; give height and width")
+        for name in ("num_frames", "frame_stride", "crop", "resize", "flow_short_side"):
+            value = getattr(self, name)
+            for size in value if name == "resize" else (value,):
+                whole = isinstance(size, Integral) and not isinstance(size, bool)
+                if not whole or not 1 <= size <= _MAX_SIZE:
+                    raise UserError(
+                        f"{name} is {str(value)[:40]}; give integers from 1 to {_MAX_SIZE}"
+                    )
         if self.crop > min(self.resize):
             height, width = self.resize
             raise UserError(
                 f"the crop of {self.crop} px does not fit into frames resized to {height}x{width}; "
                 "use a smaller crop or a larger resize"
+            )
+
+    def _check_statistics(self, name: str, values: tuple[float, ...], expected: int) -> None:
+        """Raise UserError unless there is a finite number per channel."""
+        if not isinstance(values, (tuple, list)) or not all(
+            isinstance(value, Real) and not isinstance(value, bool) and abs(value) < _MAX_VALUE
+            for value in values
+        ):
+            raise UserError(f"{name} is {str(values)[:40]}; give one number per channel")
+        if len(values) != expected:
+            raise UserError(
+                f"{self.channels} input has {expected} channels, but {name} has {len(values)} "
+                "numbers; give one per channel"
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -72,10 +102,12 @@ class Preprocessing:
         Raises:
             UserError: A key is unknown, or a value is invalid.
         """
+        if not isinstance(values, dict):
+            raise UserError("preprocessing is no dictionary; save the model again")
         unknown = set(values) - {field.name for field in fields(cls)}
         if unknown:
             raise UserError(
-                f"preprocessing has unknown entries {sorted(unknown)}; "
+                f"preprocessing has unknown entries {str(sorted(unknown))[:80]}; "
                 "the file may come from a newer p3d: upgrade p3d"
             )
         plain: dict[str, Any] = {

@@ -84,6 +84,41 @@ def write_caffemodel(path: Path, table: list[list[Any]], blobs: dict[str, list[T
     path.write_bytes(b"".join(chunks))
 
 
+CAFFE_PARTS = {"shortcut": "1", "reduce": "2a", "spatial": "2b", "temporal": "2b_t", "expand": "2c"}
+LEAVES = ("weight", "bias", "running_mean", "running_var")
+
+
+def caffe_name(module: str, *, letters: bool) -> str:
+    """Return Caffe's name of one of our modules, such as "res2.1.temporal.bn"."""
+    kind = module.rpartition(".")[2].replace("conv", "res")
+    if module.startswith("stem"):
+        return "conv1" if kind == "res" else "bn_conv1"
+    stage, index, part, _ = module.split(".")
+    number = int(index)
+    block = "abcdefghi"[number] if letters or number == 0 else f"b{number}"
+    return f"{kind}{stage[3:]}{block}_branch{CAFFE_PARTS[part]}"
+
+
+def caffemodel(
+    state: dict[str, Tensor], *, letters: bool = True, legacy: bool = False, head: str = "fc_x"
+) -> bytes:
+    """Encode our tensors as a `.caffemodel`, in the shapes that Caffe gives to blobs."""
+    chunks = []
+    for key, value in state.items():
+        module, _, leaf = key.rpartition(".")
+        if leaf == "weight" and module.endswith("conv"):
+            axis = 4 if "temporal" in module else 2
+            kernel = value if "res5" in module else value.unsqueeze(axis)
+            name = caffe_name(module, letters=letters)
+            chunks.append(layer(name, "Convolution", [blob(kernel)]))
+        elif leaf == "weight" and module.endswith("bn"):
+            shape = [1, len(value), 1, 1, 1]
+            blobs = [blob(state[f"{module}.{leaf}"], shape=shape) for leaf in LEAVES]
+            chunks.append(layer(caffe_name(module, letters=letters), "BN", blobs))
+    values = [blob(state[f"fc.{leaf}"], legacy=legacy) for leaf in ("weight", "bias")]
+    return b"".join([*chunks, layer(head, "InnerProduct", values), layer("prob", "Softmax", [])])
+
+
 # ------------------------------------------------------------------ the authors' graph
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
+from importlib import metadata
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -29,13 +31,53 @@ def package_name(requirement: str) -> str:
     return re.split(r"[\[<>=!~; ]", requirement)[0].lower().replace("_", "-")
 
 
-def test_every_direct_dependency_is_pinned_and_nothing_else() -> None:
+def read_constraints() -> tuple[list[str], list[str]]:
+    """Return the pins of direct dependencies, and those of what they require."""
+    text = (ROOT / "constraints.txt").read_text()
+    parts = text.split("\n# What these require")
+    return tuple([line for line in part.splitlines() if "==" in line] for part in parts)  # type: ignore[return-value]
+
+
+def test_every_direct_dependency_is_pinned() -> None:
     project = read_pyproject()["project"]
     direct = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
-    pinned = [line for line in lines if not line.startswith("#")]
-    assert {*map(package_name, pinned)} == {*map(package_name, direct)} - {"p3d"}
-    assert all("==" in line for line in pinned)
+    assert {*map(package_name, read_constraints()[0])} == {*map(package_name, direct)} - {"p3d"}
+
+
+def test_everything_that_the_dependencies_require_is_pinned() -> None:
+    requirements = pytest.importorskip("packaging.requirements")
+    direct, others = read_constraints()
+    versions = dict(re.split("==|;", line)[:2] for line in [*direct, *others])
+    for name, version in versions.items():
+        try:
+            installed = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            pytest.skip(f"{name} is not installed")
+        if installed.partition("+")[0] != version or sys.version_info[:2] != (3, 11):
+            pytest.skip("other versions are installed than those in constraints.txt")
+    found, queue = set[str](), [(package_name(line), "") for line in direct]
+    while queue:
+        name, extra = queue.pop()
+        found.add(name)
+        for line in metadata.requires(name) or ():
+            requirement = requirements.Requirement(line)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+                other = package_name(requirement.name)
+                wanted = [(other, option) for option in {"", *requirement.extras}]
+                queue += [item for item in wanted if item[0] not in found or item[1]]
+    assert found - {"setuptools"} == {*map(package_name, versions)}
+
+
+def test_the_cambricon_image_cuts_the_constraints_at_their_heading() -> None:
+    command = (ROOT / "docker" / "Dockerfile.mlu").read_text()
+    assert "sed '/^# What these require/,$d' constraints.txt" in command
+    assert "sympy" in "".join(read_constraints()[1])
+
+
+def test_only_the_extra_requires_protobuf() -> None:
+    project = read_pyproject()["project"]
+    assert "protobuf" not in map(package_name, project["dependencies"])
+    assert [*map(package_name, project["optional-dependencies"]["caffe"])] == ["protobuf"]
 
 
 def test_ci_runs_on_every_supported_python() -> None:

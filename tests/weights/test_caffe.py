@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from helpers.weight_files import blob, field, layer, randomize
+from helpers.weight_files import blob, caffemodel, field, layer, randomize
 from p3d.errors import UserError
 from p3d.model.network import create_model
 from p3d.preprocessing import AUTHORS, AUTHORS_FLOW
-from p3d.weights.caffe import our_layer, read_caffemodel
+from p3d.weights.caffe import _net_message, our_layer, read_caffemodel
 from p3d.weights.describe import describe_file
 from p3d.weights.loading import load_model
 
@@ -34,41 +36,6 @@ from p3d.weights.loading import load_model
 )
 def test_layers_get_our_names(name: str, ours: str | None) -> None:
     assert our_layer(name) == ours
-
-
-PARTS = {"shortcut": "1", "reduce": "2a", "spatial": "2b", "temporal": "2b_t", "expand": "2c"}
-LEAVES = ("weight", "bias", "running_mean", "running_var")
-
-
-def caffe_name(module: str, *, letters: bool) -> str:
-    """Return Caffe's name of one of our modules, such as "res2.1.temporal.bn"."""
-    kind = module.rpartition(".")[2].replace("conv", "res")
-    if module.startswith("stem"):
-        return "conv1" if kind == "res" else "bn_conv1"
-    stage, index, part, _ = module.split(".")
-    number = int(index)
-    block = "abcdefghi"[number] if letters or number == 0 else f"b{number}"
-    return f"{kind}{stage[3:]}{block}_branch{PARTS[part]}"
-
-
-def caffemodel(
-    state: dict[str, Tensor], *, letters: bool = True, legacy: bool = False, head: str = "fc_x"
-) -> bytes:
-    """Encode our tensors as a `.caffemodel`, in the shapes that Caffe gives to blobs."""
-    chunks = []
-    for key, value in state.items():
-        module, _, leaf = key.rpartition(".")
-        if leaf == "weight" and module.endswith("conv"):
-            axis = 4 if "temporal" in module else 2
-            kernel = value if "res5" in module else value.unsqueeze(axis)
-            name = caffe_name(module, letters=letters)
-            chunks.append(layer(name, "Convolution", [blob(kernel)]))
-        elif leaf == "weight" and module.endswith("bn"):
-            shape = [1, len(value), 1, 1, 1]
-            blobs = [blob(state[f"{module}.{leaf}"], shape=shape) for leaf in LEAVES]
-            chunks.append(layer(caffe_name(module, letters=letters), "BN", blobs))
-    values = [blob(state[f"fc.{leaf}"], legacy=legacy) for leaf in ("weight", "bias")]
-    return b"".join([*chunks, layer(head, "InnerProduct", values), layer("prob", "Softmax", [])])
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +106,17 @@ def test_rejects_an_incomplete_network(flow_state: dict[str, Tensor], tmp_path: 
     (tmp_path / "x.caffemodel").write_bytes(caffemodel(state))
     with pytest.raises(UserError, match=r"1 missing \(res3\.2\.expand\.conv\.weight\)"):
         load_model(tmp_path / "x.caffemodel")
+
+
+def test_names_the_missing_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.caffemodel"
+    path.write_bytes(layer("conv1", "Convolution", [ONE]))
+    _net_message.cache_clear()
+    monkeypatch.setitem(sys.modules, "google.protobuf", None)
+    with pytest.raises(UserError, match=r"x\.caffemodel: .* run: pip install 'p3d\[caffe\]'"):
+        load_model(path)
+
+
+def test_protobuf_is_imported_only_for_a_caffemodel() -> None:
+    code = "import sys, p3d.weights.loading; sys.exit('google.protobuf' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

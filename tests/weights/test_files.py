@@ -21,6 +21,7 @@ from p3d.weights.describe import describe_file
 from p3d.weights.loading import PretrainedWeights, load_model
 from p3d.weights.metadata import metadata_of, model_from, save_model
 from p3d.weights.reading import CHECKPOINT_FORMAT
+from p3d.weights.safetensors_files import checksum
 
 NAMES = ("jump", "run", "sit down")
 
@@ -61,6 +62,40 @@ def test_describes_a_file(model: P3D, saved: Path) -> None:
     assert (file.source, file.recipe, file.notes) == ("made up", {"epochs": 3}, ())
     with safe_open(saved, "pt") as raw:
         assert raw.metadata()["wiring"] == "port"
+
+
+def test_one_damaged_bit_is_found_by_the_checksum(saved: Path, tmp_path: Path) -> None:
+    data = bytearray(saved.read_bytes())
+    data[-1000] ^= 1
+    (tmp_path / "m.safetensors").write_bytes(data)
+    with pytest.raises(UserError, match="do not have the checksum in its header"):
+        load_model(tmp_path / "m.safetensors")
+
+
+def test_the_checksum_covers_names_types_shapes_and_values() -> None:
+    states = [
+        {"a": torch.zeros(4), "b": torch.zeros(0)},
+        {"a": torch.zeros(4), "c": torch.zeros(0)},
+        {"a": torch.zeros(2, 2), "b": torch.zeros(0)},
+        {"a": torch.zeros(4, dtype=torch.int32), "b": torch.zeros(0)},
+        {"a": torch.ones(4), "b": torch.zeros(0)},
+    ]
+    assert len({checksum(state) for state in states}) == len(states)
+    turned = dict(reversed(states[0].items()))
+    assert checksum(turned) == checksum(states[0])
+    assert checksum({"a": torch.ones(2, 3).t(), "b": torch.tensor(1.5).bfloat16()})
+    assert checksum({"a": torch.zeros(1)}) == (
+        "blake2b:ba7a4934a4a1c145b6b5507db36791cc87a04c471c5c56e4a90243841091e492"
+    )
+
+
+def test_a_file_without_checksum_is_read(saved: Path, model: P3D, tmp_path: Path) -> None:
+    with safe_open(saved, "pt") as raw:
+        metadata = raw.metadata()
+    assert metadata.pop("checksum").startswith("blake2b:")
+    tensors = {key: value.contiguous() for key, value in model.state_dict().items()}
+    save_file(tensors, tmp_path / "old.safetensors", metadata)
+    assert same(load_model(tmp_path / "old.safetensors").state_dict(), model.state_dict())
 
 
 def test_metadata_and_tensors_rebuild_the_model(model: P3D) -> None:

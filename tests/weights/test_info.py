@@ -72,6 +72,18 @@ def test_describes_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert printed["parameters"] == sum(p.numel() for p in model.parameters())
 
 
+def test_text_from_a_file_is_printable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "m.safetensors"
+    names = ["up\x1b[2J", "down\u202e"]
+    save_model(create_model("p3d63", num_classes=2), path, class_names=names, source="a\nb")
+    run(InfoOptions(str(path)))
+    lines = capsys.readouterr().out.splitlines()
+    assert r"names       up\x1b[2J, down\u202e" in lines
+    assert r"source      a\nb" in lines
+    run(InfoOptions(str(path), json=True))
+    assert json.loads(capsys.readouterr().out)["class_names"] == names
+
+
 def test_rejects_unknown_networks_and_empty_clips() -> None:
     with pytest.raises(UserError, match="p3d64: neither a network"):
         gather(InfoOptions("p3d64"))

@@ -123,7 +123,7 @@ def test_pretrained_weights_follow_the_models_wiring(tmp_path: Path) -> None:
     [
         ({"layer3.6.conv1.weight": torch.ones(1)}, "which fits no P3D"),
         ({"layer1.0.conv2.weight": torch.ones(128, 4, 3, 3)}, "misshapen"),
-        ({"layer1.0.bn2.weight": None}, "second batch normalization"),
+        ({"layer1.0.bn2.weight": None}, r"1 missing \(res2\.0\.spatial\.bn\.weight\)"),
     ],
     ids=["depth", "resnext", "preact"],
 )

@@ -8,40 +8,44 @@ floats in between.
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from google.protobuf.message import DecodeError
 from torch import Tensor
 
 from p3d.errors import UserError
 from p3d.weights.port import flatten_kernel
 
-_FIELD = descriptor_pb2.FieldDescriptorProto
-# message: (field name, number, type, is repeated)
-_SCHEMA: dict[str, list[tuple[str, int, _FIELD.Type.ValueType | str, bool]]] = {
-    "Shape": [("dim", 1, _FIELD.TYPE_INT64, True)],
+# message: (field name, number, type or message, is repeated)
+_SCHEMA: dict[str, list[tuple[str, int, str, bool]]] = {
+    "Shape": [("dim", 1, "int64", True)],
     "Blob": [
-        ("num", 1, _FIELD.TYPE_INT32, False),
-        ("channels", 2, _FIELD.TYPE_INT32, False),
-        ("height", 3, _FIELD.TYPE_INT32, False),
-        ("width", 4, _FIELD.TYPE_INT32, False),
-        ("data", 5, _FIELD.TYPE_BYTES, True),
+        ("num", 1, "int32", False),
+        ("channels", 2, "int32", False),
+        ("height", 3, "int32", False),
+        ("width", 4, "int32", False),
+        ("data", 5, "bytes", True),
         ("shape", 7, "Shape", False),
-        ("double_data", 8, _FIELD.TYPE_BYTES, True),
+        ("double_data", 8, "bytes", True),
     ],
     "Layer": [
-        ("name", 1, _FIELD.TYPE_STRING, False),
-        ("type", 2, _FIELD.TYPE_STRING, False),
+        ("name", 1, "string", False),
+        ("type", 2, "string", False),
         ("blobs", 7, "Blob", True),
     ],
-    "Net": [("name", 1, _FIELD.TYPE_STRING, False), ("layer", 100, "Layer", True)],
+    "Net": [("name", 1, "string", False), ("layer", 100, "Layer", True)],
 }
+
+_MAX_FILE_BYTES = 2**31 - 1  # protobuf's own limit
+_MAX_FIELDS, _MAX_LENGTH = 100_000, 256
+"""Upper limits of the fields of a file, and of the bytes of a name or shape. The file of P3D-199
+has 700 layers of some ten fields."""
 
 _LAYER = re.compile(r"(res|bn)([2-5])(?:([a-z])|b(\d+))_branch(1|2a|2b|2b_t|2c)")
 _PARTS = {"1": "shortcut", "2a": "reduce", "2b": "spatial", "2b_t": "temporal", "2c": "expand"}
@@ -50,34 +54,113 @@ _NORM_LEAVES = ("weight", "bias", "running_mean", "running_var")
 
 @cache
 def _net_message() -> Any:
-    """Return the class of `NetParameter`, built from the schema."""
+    """Return the class of `NetParameter`, built from the schema.
+
+    Raises:
+        UserError: protobuf is not installed.
+    """
+    try:
+        from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+    except ImportError as error:
+        raise UserError(
+            "a .caffemodel needs protobuf, which is not installed; run: pip install 'p3d[caffe]'"
+        ) from error
+    types = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(
         name="p3d/caffe.proto", package="p3d.caffe", syntax="proto2"
     )
     for message, fields in _SCHEMA.items():
         declared = file.message_type.add(name=message)
         for name, number, kind, repeated in fields:
-            label = _FIELD.LABEL_REPEATED if repeated else _FIELD.LABEL_OPTIONAL
+            label = types.LABEL_REPEATED if repeated else types.LABEL_OPTIONAL
             field = declared.field.add(name=name, number=number, label=label)
-            if isinstance(kind, str):
-                field.type, field.type_name = _FIELD.TYPE_MESSAGE, f".p3d.caffe.{kind}"
+            if kind in _SCHEMA:
+                field.type, field.type_name = types.TYPE_MESSAGE, f".p3d.caffe.{kind}"
             else:
-                field.type = kind
+                field.type = types.Type.Value(f"TYPE_{kind.upper()}")
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("p3d.caffe.Net"))
+
+
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
+    """Return the number at an index, and the index after it."""
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = data[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+    raise ValueError("a number of more than ten bytes")
+
+
+def _fields(data: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Yield number and payload of a message's fields; the payload of numbers is empty.
+
+    Raises:
+        ValueError, IndexError: It is not a whole message.
+    """
+    at = 0
+    while at < len(data):
+        tag, at = _varint(data, at)
+        start, wire_type = at, tag & 7
+        if wire_type == 0:
+            _, at = _varint(data, at)
+            start = at
+        elif wire_type == 2:
+            length, start = _varint(data, at)
+            at = start + length
+        elif wire_type in (1, 5):
+            at += 8 if wire_type == 1 else 4
+        else:
+            raise ValueError(f"a field of type {wire_type}")
+        if at > len(data):
+            raise ValueError("a field is cut")
+        yield tag >> 3, data[start:at]
+
+
+def _check_wire(
+    data: memoryview, message: str = "Net", budget: Iterator[int] | None = None
+) -> None:
+    """Check the structure of a message before it is decoded.
+
+    protobuf takes many times the space of the data for messages without contents.
+
+    Args:
+        data: The message.
+        message: Its name in the schema.
+        budget: An iterator over as many values as the message may have fields.
+
+    Raises:
+        ValueError, IndexError: It is cut, or has too many fields, or too long names.
+    """
+    budget = iter(range(_MAX_FIELDS)) if budget is None else budget
+    known = {number: (name, kind) for name, number, kind, _ in _SCHEMA[message]}
+    for number, payload in _fields(data):
+        if next(budget, None) is None:
+            raise ValueError("too many fields")
+        name, kind = known.get(number, ("", ""))
+        if kind in _SCHEMA:
+            _check_wire(payload, kind, budget)
+        elif kind in ("string", "int64"):
+            if len(payload) > _MAX_LENGTH:
+                raise ValueError(f"{message} has a {name} of {len(payload)} bytes")
+            if kind == "string":
+                bytes(payload).decode()
 
 
 def _blob(layer: str, blob: Any) -> Tensor:
     """Return a blob as a float32 tensor."""
     shape = list(blob.shape.dim) or [blob.num, blob.channels, blob.height, blob.width]
     packed, dtype = (blob.data, "<f4") if blob.data else (blob.double_data, "<f8")
-    values = np.frombuffer(bytearray().join(packed), dtype).astype(np.float32, copy=False)
-    if values.size != int(np.prod(shape)):
+    size, rest = divmod(sum(map(len, packed)), int(dtype[-1]))
+    if rest or min(shape) < 1 or math.prod(shape) != size:
         raise UserError(
-            f"layer {layer} has {values.size} packed values for a blob of shape {shape}; "
+            f"layer {layer} has {size} packed values for a blob of shape {shape}; "
             "save it again with Caffe, which packs all values"
         )
+    values = np.frombuffer(bytearray().join(packed), dtype).astype(np.float32, copy=False)
     return torch.from_numpy(values).reshape(shape)
 
 
@@ -117,6 +200,13 @@ def _tensors(name: str, kind: str, blobs: list[Tensor]) -> dict[str, Tensor]:
     return {key: flatten_kernel(key, blobs[0])}
 
 
+def _not_whole() -> UserError:
+    return UserError(
+        "it is neither a PyTorch file, nor safetensors, nor a complete .caffemodel; "
+        "it may be damaged or incomplete: download it again"
+    )
+
+
 def read_caffemodel(path: Path) -> dict[str, Tensor]:
     """Read a `.caffemodel` of any depth, modality and class count.
 
@@ -127,15 +217,21 @@ def read_caffemodel(path: Path) -> dict[str, Tensor]:
         float32 tensors under our names and in our shapes.
 
     Raises:
-        UserError: The file is damaged, not a `.caffemodel`, or another network's.
+        UserError: The file is damaged, not a `.caffemodel`, or another network's; or protobuf is
+            not installed.
     """
     try:
-        net = _net_message().FromString(path.read_bytes())
-    except DecodeError as error:
-        raise UserError(
-            "it is neither a PyTorch file, nor safetensors, nor a complete .caffemodel; "
-            "it may be damaged or incomplete: download it again"
-        ) from error
+        if path.stat().st_size > _MAX_FILE_BYTES:
+            raise ValueError("too large")
+        data = path.read_bytes()
+        _check_wire(memoryview(data))
+    except (ValueError, IndexError) as error:
+        raise _not_whole() from error
+    message = _net_message()
+    try:
+        net = message.FromString(data)
+    except Exception as error:  # protobuf's DecodeError, or what its other implementations raise
+        raise _not_whole() from error
     state: dict[str, Tensor] = {}
     for layer in net.layer:
         if not layer.blobs:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from p3d.errors import UserError
+from p3d.errors import UserError, printable
 from p3d.model.network import Modality, Variant, Wiring
 from p3d.weights.describe import Overrides, PreprocessingName, WeightFile, read_weights
 from p3d.weights.loading import build_model
@@ -49,7 +49,7 @@ def _read_class_names(path: Path) -> tuple[str, ...]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: class names cannot be read ({error})") from error
+        raise UserError(f"{printable(path)}: class names cannot be read ({error})") from error
     return tuple(line.strip() for line in lines if line.strip())
 
 
@@ -63,7 +63,7 @@ def _summary(file: WeightFile) -> str:
         f"of {prep.crop}x{prep.crop} px",
         *(f"  note: {note}" for note in file.notes),
     ]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def run(options: ConvertOptions) -> None:
@@ -74,9 +74,11 @@ def run(options: ConvertOptions) -> None:
     """
     source, target = options.input, options.output
     if target.exists() and source.exists() and target.samefile(source):
-        raise UserError(f"{target}: is the input itself; give another output")
+        raise UserError(f"{printable(target)}: is the input itself; give another output")
     if target.exists() and not options.force:
-        raise UserError(f"{target}: exists already; give another output, or overwrite it (--force)")
+        raise UserError(
+            f"{printable(target)}: exists already; give another output, or overwrite it (--force)"
+        )
     overrides = Overrides(
         wiring=options.wiring,
         variant=options.variant,
@@ -87,4 +89,6 @@ def run(options: ConvertOptions) -> None:
     )
     state, file = read_weights(source, overrides)
     save_model(build_model(state, file), target, source=file.source, recipe=file.recipe)
-    sys.stdout.write(f"{_summary(file)}\nwrote {target} ({target.stat().st_size / 1e6:.1f} MB)\n")
+    sys.stdout.write(
+        f"{_summary(file)}\nwrote {printable(target)} ({target.stat().st_size / 1e6:.1f} MB)\n"
+    )

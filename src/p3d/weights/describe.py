@@ -113,6 +113,7 @@ def _infer(
         )
         return state, config, "imagenet", note
     config = config_from(state, wiring="author", variant=variant)
+    check_fit(skeleton(config), state)
     if contents.format == "caffe":
         note = "a .caffemodel: author wiring and the authors' preprocessing"
         return state, config, "authors", note

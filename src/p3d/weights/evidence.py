@@ -63,7 +63,7 @@ def infer_origin(
     if not port:
         return "author", "imagenet", f"{seen} (unit scale), and the default"
     counters = [value for key, value in state.items() if key.endswith("num_batches_tracked")]
-    trained_in_torch = any(int(counter) > 0 for counter in counters)
+    trained_in_torch = any(counter.item() > 0 for counter in counters)
     released = _RELEASED.get(config.num_classes) if config.name == "p3d199" else None
     if released and not trained_in_torch:
         return (

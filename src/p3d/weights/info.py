@@ -17,7 +17,7 @@ import tyro
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from p3d.errors import UserError
+from p3d.errors import UserError, printable
 from p3d.model.network import BLOCKS, CHANNELS, Modality, Name, P3DConfig, Variant, Wiring
 from p3d.preprocessing import Preprocessing, default_preprocessing
 from p3d.weights.describe import describe_file
@@ -161,7 +161,7 @@ def gather(options: InfoOptions) -> Info:
         extra = {key: getattr(file, key) for key in keys}
     else:
         raise UserError(
-            f"{options.model}: neither a network ({', '.join(BLOCKS)}) nor a file; "
+            f"{printable(options.model)}: neither a network ({', '.join(BLOCKS)}) nor a file; "
             "check the spelling"
         )
     frames = preprocessing.num_frames if options.frames is None else options.frames
@@ -209,7 +209,7 @@ def _facts(info: Info) -> list[tuple[str, str]]:
 
 def render(info: Info) -> str:
     """Return the text that `p3d info` prints."""
-    lines = [f"{name:<11} {value}" for name, value in _facts(info)]
+    lines = [f"{name:<11} {printable(value)}" for name, value in _facts(info)]
     lines += ["", f"{'part':<6} {'output (C, T, H, W)':<22} {'parameters':>12} {'MMACs':>10}"]
     for part in info.stages:
         shape = " x ".join(map(str, part.output))

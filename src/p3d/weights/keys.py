@@ -14,6 +14,11 @@ from p3d.model.network import BLOCKS, CHANNELS, P3DConfig
 _BLOCK = re.compile(r"res([2-5])\.(\d+)\.")
 _TORCHVISION_BLOCK = re.compile(r"layer([1-4])\.(\d+)\.(.+)\.(\w+)")
 
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+MAX_CLASSES = 100_000
+"""Upper limit of the number of classes in a file. The largest public sets have some 20,000."""
+
 
 def rename(key: str, top: Mapping[str, str], parts: Mapping[str, str]) -> str:
     """Translate a key such as "layer2.0.conv1.weight" to ours, "res3.0.reduce.conv.weight".
@@ -52,6 +57,16 @@ def block_counts(state: Mapping[str, object]) -> tuple[int, ...]:
     return counts
 
 
+def check_class_count(count: int) -> None:
+    """Check the number of classes of a file.
+
+    Raises:
+        UserError: It is less than 1 or more than `MAX_CLASSES`.
+    """
+    if not 1 <= count <= MAX_CLASSES:
+        raise UserError(f"it has {count} classes, not 1 to {MAX_CLASSES}; give another file")
+
+
 def config_from(
     state: Mapping[str, Tensor], *, wiring: str, variant: str | None = None
 ) -> P3DConfig:
@@ -70,6 +85,7 @@ def config_from(
     modality = next((m for m, count in CHANNELS.items() if count == stem.shape[1]), None)
     if modality is None:
         raise UserError(f"its stem takes {stem.shape[1]} channels; P3D takes 3 (RGB) or 2 (flow)")
+    check_class_count(head.shape[0])
     variant = variant or ("ABC" if any(".temporal." in key for key in state) else "2d")
     return P3DConfig(name, head.shape[0], modality, wiring, variant)  # type: ignore[arg-type]
 
@@ -82,19 +98,33 @@ def add_counters(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
+def _usable(dtype: torch.dtype) -> tuple[torch.dtype, ...]:
+    """Return the types of numbers that can be loaded as this one."""
+    return _FLOATS if dtype.is_floating_point else (*_FLOATS, *_INTEGERS)
+
+
+def shorten(key: str) -> str:
+    """Return a key for a message; those of foreign files can be of any length."""
+    return key if len(key) <= 80 else f"{key[:80]}..."
+
+
 def _summarize(fault: str, keys: Sequence[str]) -> list[str]:
     if not keys:
         return []
     more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-    return [f"{len(keys)} {fault} ({', '.join(keys[:3])}{more})"]
+    return [f"{len(keys)} {fault} ({', '.join(map(shorten, keys[:3]))}{more})"]
 
 
 def check_fit(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Check that tensors have exactly a model's keys and shapes.
+    """Check that tensors have exactly a model's keys and shapes, and numbers of a usable type.
+
+    Args:
+        model: The model, possibly on the "meta" device.
+        state: Dense tensors. Weights must be floating-point numbers of 16 to 64 bits.
 
     Raises:
-        UserError: They do not. The message counts missing, unexpected and misshapen tensors and
-            names some of them.
+        UserError: They do not. The message counts missing, unexpected, misshapen and unusable
+            tensors and names some of them.
     """
     own = model.state_dict()
     misshapen = [
@@ -102,10 +132,16 @@ def check_fit(model: nn.Module, state: Mapping[str, Tensor]) -> None:
         for key in own
         if key in state and state[key].shape != own[key].shape
     ]
+    unusable = [
+        f"{key} {str(state[key].dtype).removeprefix('torch.')}"
+        for key, value in own.items()
+        if key in state and state[key].dtype not in _usable(value.dtype)
+    ]
     faults = [
         *_summarize("missing", [key for key in own if key not in state]),
         *_summarize("unexpected", [key for key in state if key not in own]),
         *_summarize("misshapen", misshapen),
+        *_summarize("of an unusable type", unusable),
     ]
     if faults:
         raise UserError(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from p3d.errors import UserError
+from p3d.errors import UserError, printable
 from p3d.model.network import P3D, Wiring
 from p3d.preprocessing import Preprocessing
 from p3d.weights.describe import (
@@ -83,7 +83,7 @@ def load_model(
     overrides = Overrides(wiring, variant, modality, dropout, num_classes, names, preprocessing)
     state, file = read_weights(path, overrides)
     for note in file.notes:
-        _log.warning("%s: %s", file.path, note)
+        _log.warning("%s: %s", printable(file.path), printable(note))
     return build_model(state, file)
 
 

@@ -17,27 +17,37 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from p3d.errors import UserError
+from p3d.errors import UserError, printable
 from p3d.model.network import P3D, P3DConfig
 from p3d.preprocessing import Preprocessing
 from p3d.system.files import replacing
-from p3d.weights.keys import check_fit
+from p3d.weights.keys import check_class_count, check_fit
+from p3d.weights.safetensors_files import CHECKSUM_KEY, checksum
 
 VERSION_KEY = "p3d_format"
 VERSION = "1"
+_MAX_NAME_LENGTH = 1000
+_MAX_ENTRY_LENGTH = 100
+"""Upper limit of the characters of an entry with one word or number."""
 
 
 def check_class_names(names: Sequence[str], num_classes: int) -> tuple[str, ...]:
     """Return the names as a tuple.
 
     Raises:
-        UserError: Their number is not the number of classes.
+        UserError: Their number is not the number of classes, or one is empty or no text.
     """
     if isinstance(names, str) or len(names) != num_classes:
         raise UserError(
             f"{len(names)} class names were given for {num_classes} classes; "
             "give a sequence with one name per class, in the order of the logits"
         )
+    for index, name in enumerate(names):
+        if not isinstance(name, str) or not 1 <= len(name) <= _MAX_NAME_LENGTH:
+            raise UserError(
+                f"class name {index} is {str(name)[:20]!r}; "
+                f"give text of 1 to {_MAX_NAME_LENGTH} characters"
+            )
     return tuple(names)
 
 
@@ -84,7 +94,7 @@ def save_model(
     source: str | None = None,
     recipe: Mapping[str, Any] | None = None,
 ) -> None:
-    """Save a network with its configuration and preprocessing as a safetensors file.
+    """Save a network with its configuration, preprocessing and checksum as a safetensors file.
 
     The file is written completely or not at all: an error leaves an existing file as it was.
 
@@ -100,19 +110,43 @@ def save_model(
     """
     path = Path(path)
     metadata = metadata_of(model, class_names=class_names, source=source, recipe=recipe)
-    tensors = {key: value.contiguous() for key, value in model.state_dict().items()}
+    tensors = {key: value.cpu().contiguous() for key, value in model.state_dict().items()}
+    metadata[CHECKSUM_KEY] = checksum(tensors)
     if path.is_dir():
         raise UserError(
-            f"{path} is a folder; give a file in it, such as {path / 'p3d.safetensors'}"
+            f"{printable(path)} is a folder; give a file in it, such as p3d.safetensors"
         )
     try:
         with replacing(path) as temporary:
             save_file(tensors, temporary, metadata)
     except (OSError, SafetensorError) as error:
         raise UserError(
-            f"{path}: cannot be written ({error}); check that the folder exists and is writable, "
-            "and that its disk has room"
+            f"{printable(path)}: cannot be written ({error}); check that the folder exists and is "
+            "writable, and that its disk has room"
         ) from error
+
+
+def _parse(metadata: Mapping[str, str], key: str) -> Any:
+    """Return the value of an entry in JSON, or None if the entry is missing.
+
+    Raises:
+        ValueError: It is not JSON.
+    """
+    try:
+        return json.loads(metadata[key]) if key in metadata else None
+    except RecursionError as error:
+        raise ValueError(f"{key} is nested too deep") from error
+
+
+def _read_config(metadata: Mapping[str, str]) -> P3DConfig:
+    keys = ("name", "modality", "wiring", "variant", "num_classes", "dropout")
+    words = {key: metadata[key] for key in keys}
+    for key, word in words.items():
+        if len(word) > _MAX_ENTRY_LENGTH:
+            raise ValueError(f"{key} has {len(word)} characters")
+    num_classes, dropout = int(words.pop("num_classes")), float(words.pop("dropout"))
+    check_class_count(num_classes)
+    return P3DConfig(**words, num_classes=num_classes, dropout=dropout)  # type: ignore[arg-type]
 
 
 def read_metadata(
@@ -123,22 +157,28 @@ def read_metadata(
     Raises:
         UserError: An entry is missing or invalid, or the format is newer.
     """
+    if not all(isinstance(value, str) for value in metadata.values()):
+        raise UserError("its metadata contains something else than text; save the model again")
     version = metadata.get(VERSION_KEY)
     if version != VERSION:
         raise UserError(
-            f"its format version is {version}, this p3d reads version {VERSION}; upgrade p3d"
+            f"its format version is {str(version)[:20]}, this p3d reads version {VERSION}; "
+            "upgrade p3d"
         )
     try:
-        config = P3DConfig(
-            **{key: metadata[key] for key in ("name", "modality", "wiring", "variant")},  # type: ignore[arg-type]
-            num_classes=int(metadata["num_classes"]),
-            dropout=float(metadata["dropout"]),
-        )
-        preprocessing = Preprocessing.from_dict(json.loads(metadata["preprocessing"]))
-        names = json.loads(metadata["class_names"]) if "class_names" in metadata else None
-        class_names = None if names is None else check_class_names(names, config.num_classes)
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        config = _read_config(metadata)
+        preprocessing = Preprocessing.from_dict(_parse(metadata, "preprocessing"))
+        names = _parse(metadata, "class_names")
+        if names is not None and not isinstance(names, list):
+            raise ValueError("class_names is no list")
+    except (KeyError, ValueError) as error:
         raise UserError(f"its metadata is damaged ({error!r}); save the model again") from error
+    if (preprocessing.channels == "flow") != (config.modality == "flow"):
+        raise UserError(
+            f"its metadata is damaged ({preprocessing.channels} input for a {config.modality} "
+            "network); save the model again"
+        )
+    class_names = None if names is None else check_class_names(names, config.num_classes)
     return config, preprocessing, class_names
 
 
@@ -148,12 +188,13 @@ def read_recipe(metadata: Mapping[str, str]) -> dict[str, Any] | None:
     Raises:
         UserError: It is invalid.
     """
-    if "recipe" not in metadata:
-        return None
     try:
-        return dict(json.loads(metadata["recipe"]))
-    except (ValueError, TypeError) as error:
+        recipe = _parse(metadata, "recipe")
+    except ValueError as error:
         raise UserError(f"its recipe is damaged ({error}); save the model again") from error
+    if recipe is not None and not isinstance(recipe, dict):
+        raise UserError("its recipe is damaged (no dictionary); save the model again")
+    return recipe
 
 
 class _SkipInit(TorchFunctionMode):
@@ -194,9 +235,9 @@ def build(
     Raises:
         UserError: Keys or shapes do not fit.
     """
-    with _SkipInit():
-        model = P3D(config)
-    check_fit(model, state)
+    model = skeleton(config)
+    check_fit(model, state)  # before any memory is allocated
+    model.to_empty(device="cpu")
     model.load_state_dict(dict(state))
     model.preprocessing, model.class_names = preprocessing, class_names
     return model.eval()

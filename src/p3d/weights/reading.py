@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
-import pickle
+import re
+import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from p3d.errors import UserError
+from p3d.errors import UserError, printable
 from p3d.weights.caffe import read_caffemodel
-from p3d.weights.keys import add_counters
+from p3d.weights.keys import add_counters, shorten
 from p3d.weights.metadata import VERSION_KEY
+from p3d.weights.pickles import StoredTensor
 from p3d.weights.port import from_port, is_port
 from p3d.weights.resnet import is_resnet
+from p3d.weights.safetensors_files import read_safetensors
+from p3d.weights.torch_files import open_torch_file
 
 Format = Literal["p3d", "checkpoint", "port", "caffe", "resnet"]
 
 CHECKPOINT_FORMAT = "p3d-checkpoint"
 """Value of "format" in a training checkpoint."""
+
+_PREFIX = re.compile(r"^(?:(?:module|model|net|network|backbone)\.)+")
+"""Prefixes of DataParallel, of Lightning and of other modules around the network. The prefix of
+`torch.compile`, "_orig_mod.", can be anywhere in a key."""
+_AVERAGED = "n_averaged"
+"""The counter of `torch.optim.swa_utils.AveragedModel`."""
+_WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights")
+"""Keys under which training scripts save the state dict, the first of them first."""
+_MAX_WRAPPERS = 4
 
 
 @dataclass(frozen=True)
@@ -47,101 +58,74 @@ def prefix_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+        raise UserError(f"{printable(path)}: {printable(error)}") from error
+
+
+def _without_prefix(key: str) -> str:
+    """Return a key without what wrappers of the network have put into it."""
+    return _PREFIX.sub("", key.replace("_orig_mod.", ""))
 
 
 def recognize(state: Mapping[str, Any]) -> Contents:
     """Recognize tensors of the port, of a 2-D ResNet, or under our names.
 
     Args:
-        state: A state dict, with or without the prefix "module." in its keys.
+        state: A state dict, with or without prefixes of wrappers ("module.") in its keys.
 
     Raises:
         UserError: It is none of these.
     """
-    tensors = {
-        str(key).removeprefix("module."): value
-        for key, value in state.items()
-        if isinstance(value, Tensor)
-    }
+    tensors: dict[str, Tensor] = {}
+    for key, value in state.items():
+        name = _without_prefix(str(key))
+        if not isinstance(value, Tensor) or name == _AVERAGED:
+            continue
+        if name in tensors:
+            raise UserError(
+                f"it contains {shorten(name)} more than once, with different prefixes; "
+                "give the state dict of one network"
+            )
+        tensors[name] = value
     if is_port(tensors):
         return Contents("port", add_counters(from_port(tensors)))
     if is_resnet(tensors):
         return Contents("resnet", tensors)
     if "stem.conv.weight" in tensors:
         return Contents("p3d", add_counters(tensors))
-    first = ", ".join([*list(tensors)[:3], "..."]) if tensors else "none"
+    first = ", ".join([*map(shorten, list(tensors)[:3]), "..."]) if tensors else "none"
     raise UserError(
         f"its tensors ({first}) are not those of a P3D, the public port or a 2-D "
         "ResNet-50/101/152; give the weights of one of these"
     )
 
 
-def _read_safetensors(path: Path) -> Contents:
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise UserError(f"it is damaged or incomplete ({error}); download it again") from error
-    if VERSION_KEY in metadata:
-        return Contents("p3d", state, metadata)
-    return recognize(state)
+def _find_state(contents: dict[Any, Any]) -> dict[Any, Any]:
+    """Return the state dict inside the dicts that training scripts put around it."""
+    for _ in range(_MAX_WRAPPERS):
+        wrapped = (contents.get(name) for name in _WRAPPERS)
+        inner = next((value for value in wrapped if isinstance(value, dict) and value), None)
+        if inner is None:
+            break
+        contents = inner
+    return contents
 
 
-class _Ignored:
-    """Replaces a value that is not needed; accepts and discards any arguments and state."""
-
-    def __init__(self, *_: object) -> None: ...
-
-    def __setstate__(self, state: object) -> None: ...
-
-
-_NUMPY_SCALARS: list[Any] = [
-    type(name, (_Ignored,), {"__module__": module})
-    for module, name in (
-        ("numpy.core.multiarray", "scalar"),
-        ("numpy._core.multiarray", "scalar"),
-        ("numpy", "dtype"),
-    )
-]
-"""Many training scripts save the accuracy as a NumPy scalar, which PyTorch's restricted unpickler
-refuses. It is given these classes under NumPy's names, so the file can be read and no code of
-NumPy's runs."""
+def _read_torch(path: Path) -> Contents:
+    file = open_torch_file(path)
+    loaded = file.contents
+    if not isinstance(loaded, dict):
+        raise UserError(f"it contains a {_name(loaded)}; give a file with a state dict")
+    if loaded.get("format") != CHECKPOINT_FORMAT:
+        return recognize(file.tensors(_find_state(loaded)))
+    model, metadata = loaded.get("model"), loaded.get("metadata")
+    if not isinstance(model, dict) or not isinstance(metadata, dict):
+        raise UserError("it is a training checkpoint without a network; give another one")
+    return Contents("checkpoint", file.tensors(model), metadata)
 
 
-def _torch_load(path: Path, *, mapped: bool) -> Any:
-    """Load the tensors and plain values of a PyTorch file; NumPy scalars are ignored."""
-    # PyTorch 2.4 lacks safe_globals and refuses files with NumPy scalars.
-    allowing = getattr(torch.serialization, "safe_globals", lambda _: nullcontext())
-    try:
-        with allowing(_NUMPY_SCALARS):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except OSError:
-        raise
-    # Damaged bytes can raise almost any exception.
-    except Exception as error:
-        message = str(error)
-        if isinstance(error, pickle.UnpicklingError) and "global" in message.lower():
-            raise UserError(
-                "it contains Python objects other than tensors, which could run code and are not "
-                "loaded; save model.state_dict() alone, where the file was made"
-            ) from error
-        reason = (message.splitlines() or [type(error).__name__])[0][:100]
-        raise UserError(f"it is damaged or incomplete ({reason}); download it again") from error
-
-
-def _read_torch(path: Path, head: bytes) -> Contents:
-    # Only zip archives can be memory-mapped, which reads only the tensors that are used.
-    loaded = _torch_load(path, mapped=head[:2] == b"PK")
-    if not isinstance(loaded, Mapping):
-        raise UserError(f"it contains a {type(loaded).__name__}; give a file with a state dict")
-    if loaded.get("format") == CHECKPOINT_FORMAT:
-        if not isinstance(loaded.get("model"), Mapping) or "metadata" not in loaded:
-            raise UserError("it is a training checkpoint without a network; give another one")
-        return Contents("checkpoint", dict(loaded["model"]), dict(loaded["metadata"]))
-    wrapped = loaded.get("state_dict", loaded)
-    return recognize(wrapped if isinstance(wrapped, Mapping) else loaded)
+def _name(value: object) -> str:
+    """Return what a value in a PyTorch file is."""
+    return "tensor" if isinstance(value, StoredTensor) else type(value).__name__.strip("_").lower()
 
 
 def _is_torch(head: bytes) -> bool:
@@ -165,16 +149,20 @@ def read_contents(path: Path) -> Contents:
 
 
 def _read(path: Path) -> Contents:
-    if path.is_dir():
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
         raise UserError("it is a folder; give the file inside it (such as model.safetensors)")
+    if not stat.S_ISREG(mode):
+        raise UserError("it is a pipe or a device; give a file")
     with path.open("rb") as file:
         head = file.read(512)
     if not head:
         raise UserError("it is empty; download it again")
+    if head[7:9] == b"\0{":  # the end of the header's size, and the header
+        state, metadata = read_safetensors(path)
+        return Contents("p3d", state, metadata) if VERSION_KEY in metadata else recognize(state)
     if head.lstrip()[:1] == b"<":
         raise UserError("it is a web page: the download failed; download it again")
-    if head[8:9] == b"{":
-        return _read_safetensors(path)
     if _is_torch(head):
-        return _read_torch(path, head)
+        return _read_torch(path)
     return Contents("caffe", add_counters(read_caffemodel(path)))

@@ -21,9 +21,9 @@ from itertools import cycle
 import torch
 from torch import Tensor
 
-from p3d.errors import UserError
 from p3d.model.network import CHANNELS
-from p3d.weights.keys import block_counts, rename
+from p3d.weights.keys import add_counters, block_counts, check_fit, config_from, rename
+from p3d.weights.metadata import skeleton
 
 _BN_EPS = 1e-5
 _DIFFERENCE = 2.0**-6
@@ -137,20 +137,17 @@ def inflate(
         Tensors under our names, in their original dtype.
 
     Raises:
-        UserError: The depth is not one of the three, or a block is not a plain bottleneck.
+        UserError: The tensors are not those of one of the three networks.
     """
     ours = {rename(key, _TOP, _PARTS): value for key, value in state.items()}
+    # The 2-D network has the shapes of a P3D without T.
+    config = config_from(ours, wiring=wiring, variant="2d")
+    check_fit(skeleton(config), add_counters(ours))
     if modality == "flow":
         stem = ours["stem.conv.weight"]
         ours["stem.conv.weight"] = stem.mean(1, keepdim=True).repeat(1, CHANNELS["flow"], 1, 1)
     for block, kind in _kinds(variant, block_counts(ours)):
-        norm = {
-            leaf: value
-            for leaf in ("weight", "bias")
-            if (value := ours.get(f"{block}.spatial.bn.{leaf}")) is not None
-        }
-        if len(norm) != 2:
-            raise UserError(f"{block} has no second batch normalization; give a bottleneck ResNet")
+        norm = {leaf: ours[f"{block}.spatial.bn.{leaf}"] for leaf in ("weight", "bias")}
         for name, value in _temporal(norm, kind, wiring).items():
             ours[f"{block}.{name}"] = value
     return ours

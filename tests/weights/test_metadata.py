@@ -1,0 +1,144 @@
+"""Metadata in weight files: every entry is checked before it is used."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from p3d.errors import UserError
+from p3d.model.network import P3DConfig, create_model
+from p3d.preprocessing import AUTHORS, Preprocessing
+from p3d.weights.loading import load_model
+from p3d.weights.metadata import check_class_names, metadata_of, read_metadata, read_recipe
+
+
+@pytest.fixture(scope="module")
+def metadata() -> dict[str, str]:
+    model = create_model("p3d63", num_classes=2)
+    return metadata_of(model, class_names=["up", "down"], recipe={"epochs": 3})
+
+
+def test_whole_metadata_is_read(metadata: dict[str, str]) -> None:
+    expected = (P3DConfig("p3d63", 2), Preprocessing(), ("up", "down"))
+    assert read_metadata(metadata) == expected
+    assert read_recipe(metadata) == {"epochs": 3}
+
+
+DEEP = "[" * 100_000
+ENTRIES: dict[str, tuple[dict[str, Any], str]] = {
+    "version": ({"p3d_format": "9" * 999}, r"version is 9{20}, this p3d"),
+    "name": ({"name": "p3d" * 100}, "name has 300 characters"),
+    "no name": ({"name": None}, "metadata is damaged .KeyError"),
+    "text": ({"name": 3}, "something else than text"),
+    "tensor": ({"name": torch.ones(2)}, "something else than text"),
+    "classes": ({"num_classes": "1" * 90}, "classes, not 1 to 100000"),
+    "no classes": ({"num_classes": "0"}, "0 classes, not 1 to 100000"),
+    "classes word": ({"num_classes": "two"}, "metadata is damaged"),
+    "dropout": ({"dropout": "nan"}, "dropout is nan"),
+    "preprocessing": ({"preprocessing": "[]"}, "preprocessing is no dictionary"),
+    "no preprocessing": ({"preprocessing": None}, "preprocessing is no dictionary"),
+    "deep preprocessing": ({"preprocessing": DEEP}, "preprocessing is nested too deep"),
+    "flow": ({"modality": "flow"}, "rgb input for a flow network"),
+    "names": ({"class_names": '{"a": 1, "b": 2}'}, "class_names is no list"),
+    "names text": ({"class_names": '"ab"'}, "class_names is no list"),
+    "names numbers": ({"class_names": "[1, 2]"}, "class name 0 is '1'; give text"),
+    "names lists": ({"class_names": '["a", ["b"]]'}, "class name 1 is"),
+    "names empty": ({"class_names": '["a", ""]'}, "class name 1 is ''"),
+    "names long": ({"class_names": json.dumps(["a", "b" * 1001])}, "class name 1 is 'bbbb"),
+    "names count": ({"class_names": '["a"]'}, "1 class names were given for 2"),
+    "names deep": ({"class_names": DEEP}, "class_names is nested too deep"),
+}
+
+
+@pytest.mark.parametrize("kind", ENTRIES)
+def test_refuses_invalid_entries(metadata: dict[str, str], kind: str) -> None:
+    changes, message = ENTRIES[kind]
+    changed = {k: v for k, v in (metadata | changes).items() if v is not None}
+    with pytest.raises(UserError, match=message) as caught:
+        read_metadata(changed)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+FIELDS: list[tuple[str, Any, str]] = [
+    ("channels", "xyz", "no channels are called 'xyz'; choose one of: rgb, bgr, flow"),
+    ("channels", [], "no channels are called"),
+    ("channels", "flow", "flow input has 2 channels, but mean has 3"),
+    ("mean", [1, 2], "rgb input has 3 channels, but mean has 2"),
+    ("mean", 3, "mean is 3"),
+    ("mean", [1, 2, "3"], "mean is"),
+    ("mean", [1, 2, None], "mean is"),
+    ("mean", [1, 2, True], "mean is"),
+    ("mean", [1, 2, float("nan")], "mean is"),
+    ("std", [1, 2, float("inf")], "std is"),
+    ("std", [1, 2, 1e300], "std is"),
+    ("std", [1, 2, 0], "give deviations greater than 0"),
+    ("std", [1] * 10_000, "std has 10000"),
+    ("num_frames", 0, "num_frames is 0; give integers from 1 to 10000"),
+    ("num_frames", 10**9, "num_frames is 1000000000; give"),
+    ("num_frames", 16.0, "num_frames is 16.0"),
+    ("frame_stride", True, "frame_stride is True"),
+    ("frame_stride", "1", "frame_stride is 1; give integers"),
+    ("crop", None, "crop is None"),
+    ("crop", [160], "crop is "),
+    ("crop", 170, None),
+    ("crop", 183, "does not fit into frames resized to 182x242"),
+    ("resize", [182], "resize is .* give height and width"),
+    ("resize", 182, "resize is 182; give height and width"),
+    ("resize", [182, 1e5], "resize is "),
+    ("resize", {"a": 1, "b": 2}, "resize is "),
+    ("flow_short_side", -1, "flow_short_side is -1"),
+    ("flow\nside", 3, "unknown entries"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "message"), FIELDS)
+def test_preprocessing_is_type_checked(
+    metadata: dict[str, str], name: str, value: Any, message: str | None
+) -> None:
+    text = json.dumps(Preprocessing().to_dict() | {name: value})
+    changed = metadata | {"preprocessing": text}
+    if message is None:
+        assert read_metadata(changed)[1].crop == value
+        return
+    with pytest.raises(UserError, match=message) as caught:
+        read_metadata(changed)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+def test_means_may_be_integers() -> None:
+    whole = AUTHORS.to_dict() | {"mean": [104, 117, 123], "std": [1, 1, 1]}
+    assert Preprocessing.from_dict(whole) == AUTHORS
+
+
+@pytest.mark.parametrize("recipe", ["[]", '[["a", 1]]', "3", "{", DEEP])
+def test_refuses_a_recipe_that_is_no_dictionary(recipe: str) -> None:
+    with pytest.raises(UserError, match="its recipe is damaged"):
+        read_recipe({"recipe": recipe})
+
+
+def test_class_names_of_a_user_are_checked_when_they_are_given() -> None:
+    with pytest.raises(UserError, match="class name 1 is '2'"):
+        check_class_names(["a", 2], 2)  # type: ignore[list-item]
+
+
+def test_huge_networks_of_small_files_are_not_built(
+    metadata: dict[str, str], tmp_path: Path
+) -> None:
+    huge = metadata | {"num_classes": "100000", "name": "p3d199", "class_names": "null"}
+    save_file({"fc.bias": torch.ones(1)}, tmp_path / "x", huge)
+    with pytest.raises(UserError, match=r"missing .* 1 misshapen"):
+        load_model(tmp_path / "x")
+
+
+def test_metadata_of_a_checkpoint_must_be_text(tmp_path: Path) -> None:
+    contents = {"format": "p3d-checkpoint", "model": {}, "metadata": {"p3d_format": torch.ones(1)}}
+    torch.save(contents, tmp_path / "c.pt")
+    with pytest.raises(UserError, match="something else than text"):
+        load_model(tmp_path / "c.pt")
