@@ -78,6 +78,7 @@ class CheckReport:
         allow_missing: Whether missing videos are allowed.
         duplicates: Groups of videos with the same contents.
         unlisted: Videos in its folder that no list names.
+        ignored: Files in its class folders that are not videos.
     """
 
     class_names: tuple[str, ...]
@@ -88,6 +89,7 @@ class CheckReport:
     allow_missing: bool
     duplicates: tuple[tuple[VideoFacts, ...], ...]
     unlisted: tuple[Path, ...]
+    ignored: tuple[str, ...] = ()
 
     @property
     def broken(self) -> tuple[VideoFacts, ...]:
@@ -140,6 +142,8 @@ class CheckReport:
             yield Finding("note", kind, f.split, str(f.record.path), detail)
         for path in self.unlisted:
             yield Finding("note", "in the folder, but in no list", "", str(path))
+        for name in self.ignored:
+            yield Finding("note", "ignored, as its suffix is not that of a video", "", name)
 
     def lines(self) -> list[str]:
         """Return the report as lines of text, the worst first."""

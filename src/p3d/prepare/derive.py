@@ -9,7 +9,7 @@ from threading import Event
 
 from p3d.data.dataset import SPLITS, Split, VideoDataset, VideoRecord
 from p3d.data.layouts import DataOptions, read_splits
-from p3d.data.listing import stem_of
+from p3d.data.listing import read_text, stem_of
 from p3d.data.manifest import write_manifest
 from p3d.data.ucf101 import LISTS
 from p3d.errors import BadVideoError, UserError
@@ -136,6 +136,8 @@ def _plan(
                     f"{name!r}: this class name cannot be a folder name; rename it without slashes"
                 )
         for record in dataset.records:
+            if record.label not in range(len(dataset.class_names)):
+                raise UserError(f"{record.path}: has no class; give every video one")
             name = stem_of(record.path.name) + suffix
             target = out / split / dataset.class_names[record.label] / name
             if target in work:
@@ -157,7 +159,7 @@ def _write_lists(
         if out.resolve() != data.data.resolve():
             (out / LISTS).mkdir(parents=True, exist_ok=True)
             for path in sorted(lists.glob("*.txt")):
-                write_lines(out / LISTS / path.name, path.read_text("utf-8-sig").splitlines())
+                write_lines(out / LISTS / path.name, read_text(path).rstrip("\n").split("\n"))
         return
     records: Mapping[Split, list[VideoRecord]] = {split: [] for split in SPLITS}
     for split, video in outcomes:

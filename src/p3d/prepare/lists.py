@@ -16,11 +16,12 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from p3d.data.dataset import Split
+from p3d.data.listing import read_text
 from p3d.data.ucf101 import LISTS, Key, parse_classes, parse_list
 from p3d.errors import UserError
 from p3d.prepare.archive import text_folder
 from p3d.prepare.options import Validation
-from p3d.system.files import write_text
+from p3d.system.files import replacing
 
 OFFICIAL_CLIPS = 13_320
 VALIDATION_GROUPS: Mapping[int, range] = {1: range(8, 11), 2: range(1, 4), 3: range(22, 25)}
@@ -130,9 +131,14 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
     Raises:
         UserError: The file cannot be written.
     """
-    text = "".join(f"{line}\n" for line in lines)
-    if not path.is_file() or path.read_bytes() != text.encode():
-        write_text(path, text)
+    text = "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
+    if path.is_file() and path.read_bytes() == text:
+        return
+    try:
+        with replacing(path) as temporary:
+            temporary.write_bytes(text)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def _make_fold(number: int, parts: Mapping[str, tuple[str, ...]], validation: Validation) -> Fold:
@@ -155,7 +161,7 @@ def _read_texts(source: Path) -> dict[str, str]:
         raise UserError(f"{source}: no such folder or zip; give the official lists by --lists")
     with text_folder(source) as folder:
         files = (path for path in sorted(folder.glob("*.txt")) if path.is_file())
-        return {path.name.lower(): path.read_text("utf-8-sig", "replace") for path in files}
+        return {path.name.lower(): read_text(path) for path in files}
 
 
 def find_lists(source: Path) -> Path:
