@@ -11,7 +11,7 @@ from statistics import median
 from typing import Literal, NamedTuple
 
 from p3d.data.dataset import SPLITS, Split, VideoRecord
-from p3d.errors import printable
+from p3d.errors import report_cell
 from p3d.system.files import write_csv
 
 SHOWN = 10
@@ -163,12 +163,12 @@ class CheckReport:
 
 
 def write_findings(path: Path, findings: Iterable[Finding]) -> None:
-    """Write all findings as CSV, one per row.
+    """Write all findings as CSV, one per row, see `report_cell`.
 
     Raises:
         UserError: The file cannot be written.
     """
-    write_csv(path, Finding._fields, ([printable(cell) for cell in row] for row in findings))
+    write_csv(path, Finding._fields, ([*map(report_cell, row)] for row in findings))
 
 
 def _duplicate(group: Sequence[VideoFacts]) -> Finding:

@@ -12,7 +12,7 @@ from p3d.data.layouts import DataOptions, read_splits
 from p3d.data.listing import read_text, stem_of
 from p3d.data.manifest import write_manifest
 from p3d.data.ucf101 import LISTS
-from p3d.errors import BadVideoError, UserError
+from p3d.errors import BadVideoError, UserError, printable
 from p3d.prepare.linking import remove_partial
 from p3d.prepare.lists import write_lines
 from p3d.prepare.parallel import parallel_map
@@ -54,10 +54,10 @@ class Summary:
     def print(self) -> int:
         """Print the summary, and return the exit code: 0 if no video is broken, else 1."""
         for line in self.broken:
-            print(f"ERROR: {line}")
+            print(f"ERROR: {printable(line)}")
         print(
-            f"{self.out} holds {self.frames:,} {self.what} of {self.written + self.kept:,} videos "
-            f"({self.kept:,} kept, {len(self.broken):,} broken)"
+            f"{printable(self.out)} holds {self.frames:,} {self.what} of "
+            f"{self.written + self.kept:,} videos ({self.kept:,} kept, {len(self.broken):,} broken)"
         )
         return 1 if self.broken else 0
 

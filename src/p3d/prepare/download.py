@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from p3d.errors import UserError
+from p3d.errors import UserError, printable
 from p3d.prepare.options import Remote
 from p3d.prepare.parallel import Progress
 from p3d.prepare.programs import running
@@ -92,7 +92,8 @@ def _download(url: str, part: Path, remote: Remote) -> None:
                     "resume, or give another address"
                 )
             pause = min(60.0, remote.pause * 2 ** (failures - 1))
-            tqdm.write(f"{url}: {reason}; next attempt in {pause:g} s", file=sys.stderr)
+            message = printable(f"{url}: {reason}; next attempt in {pause:g} s")
+            tqdm.write(message, file=sys.stderr)
             time.sleep(pause)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from p3d.data.dataset import SPLITS, Split, VideoRecord, check_missing
+from p3d.data.dataset import SPLITS, Split, VideoRecord, check_missing, examples
 from p3d.data.listing import NameFinder, find_clash, list_names, read_lines, spelling_key, stem_of
 from p3d.data.manifest import write_manifest
 from p3d.errors import UserError, printable
@@ -51,8 +51,8 @@ class ManifestOptions:
     """lists: text file with a line `name` or `number name` per class, in the order of the labels.
     Without this file, labels are used as class names."""
     first_label: Literal[0, 1] | None = None
-    """lists: number of the first class of --classes. By default 0 if a list has that label, and 1
-    if the largest label is the number of classes."""
+    """lists: label of the first class, where --classes is given.
+    By default 0 if a list has that label, and 1 if the largest label is the number of classes."""
     columns: tuple[str, str, str, str] = ("path", "class", "split", "group")
     """csv: names of the columns for path, class, split and group. The last two may be absent."""
     split: Split | None = None
@@ -84,8 +84,8 @@ class ManifestSummary:
         counts = ", ".join(f"{self.counts[split]:,} {split}" for split in SPLITS)
         lines = [f"{self.out} lists {counts} videos of {len(self.class_names):,} classes"]
         if self.missing:
-            shown = ", ".join(self.missing[:3]) + (", ..." if len(self.missing) > 3 else "")
-            lines.append(f"WARNING: {len(self.missing):,} videos are missing: {printable(shown)}")
+            shown = examples(self.missing)
+            lines.append(f"WARNING: {len(self.missing):,} videos are missing: {shown}")
         return lines
 
 
@@ -127,7 +127,7 @@ def prepare_manifest(options: ManifestOptions) -> ManifestSummary:
 
 def run(options: ManifestOptions) -> None:
     """Write a manifest and print the summary."""
-    print("\n".join(prepare_manifest(options).lines()))
+    print("\n".join(map(printable, prepare_manifest(options).lines())))
 
 
 def _class_names(options: ManifestOptions) -> tuple[str, ...]:
