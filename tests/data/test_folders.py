@@ -176,7 +176,7 @@ def test_folders_are_listed_once_for_all_splits(root, monkeypatch):
     assert len(listed) == len(set(listed)) == 5  # the root, three classes, one folder of frames
 
 
-@pytest.mark.parametrize("validation", ["val", "validation", "valid"])
+@pytest.mark.parametrize("validation", ["val", "validation", "valid", "validate"])
 def test_folders_that_are_split_already(tmp_path, validation):
     touch(tmp_path, "train/run/1.avi", "train/walk/2.avi", "test/walk/3.avi", "notes/plan.txt")
     touch(tmp_path, f"{validation}/jump/4/0001.jpg", f"{validation}/jump/.DS_Store")

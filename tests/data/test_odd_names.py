@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from helpers.videos import write_video
 from p3d.data.dataset import VideoRecord
@@ -14,10 +15,12 @@ from p3d.data.layouts import DataOptions, read_dataset, read_splits
 from p3d.data.manifest import write_manifest
 from p3d.data.splits import SplitRule
 from p3d.errors import BadVideoError, UserError, printable, report_cell
+from p3d.model.network import P3D, P3DConfig
 from p3d.prepare.check import check_dataset, run
 from p3d.prepare.frames import extract_frames
 from p3d.prepare.manifest import ManifestOptions, prepare_manifest
 from p3d.prepare.options import CheckOptions, FramesOptions
+from p3d.weights.metadata import metadata_of, read_metadata
 
 LATIN1 = os.fsdecode(b"caf\xe9")
 ODD = (
@@ -132,3 +135,12 @@ def test_text_is_printable_in_errors_and_reports(text: str, shown: str) -> None:
 def test_report_cells_are_no_formulas(cell: str) -> None:
     assert report_cell(cell) == f"'{cell}"
     assert report_cell(f"a{cell}") == f"a{cell}"
+
+
+def test_weights_keep_such_class_names() -> None:
+    with torch.device("meta"):
+        model = P3D(P3DConfig("p3d63", num_classes=2))
+    for names in (("run", LATIN1), ("run", "caf\u00e9")):
+        metadata = metadata_of(model, class_names=names)
+        assert metadata["class_names"].encode()
+        assert read_metadata(metadata)[2] == names

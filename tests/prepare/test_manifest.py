@@ -312,6 +312,9 @@ def test_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert read(options.out)["train"] == [("walk", "a.mp4", "anna"), ("run", "b.mp4", "ben")]
     with pytest.raises(UserError, match="split '' must be train"):
         prepare_manifest(replace(options, split=None))
+    table.write_text("clip,what,who\na.mp4,-1,anna\n")
+    with pytest.raises(UserError, match=r"my\.csv:2: a video needs a path and a class, not '-1'"):
+        prepare_manifest(options)
     with pytest.raises(UserError, match="has no column 'path', only clip, what, who"):
         prepare_manifest(replace(options, columns=("path", "what", "set", "who")))
 

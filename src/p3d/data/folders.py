@@ -28,6 +28,7 @@ _SPLIT_FOLDERS: dict[str, Split] = {
     "validation": "validation",
     "val": "validation",
     "valid": "validation",
+    "validate": "validation",
     "test": "test",
 }
 

@@ -250,8 +250,8 @@ def table(path: Path, columns: Sequence[str], default: Split | None) -> Iterator
     path_column, class_column, split_column, group_column = columns
     for line, row in _csv_rows(path, (path_column, class_column)):
         name, label = row[path_column], row[class_column]
-        if not name or not label:
-            raise UserError(f"{line}: a video needs a path and a class")
+        if not name or label in ("", "-1"):
+            raise UserError(f"{line}: a video needs a path and a class, not {label!r}")
         split = _parse_split(row.get(split_column) or "", default, line)
         yield Row((name,), label, split, row.get(group_column) or "", line)
 
