@@ -271,6 +271,7 @@ def test_files_that_are_not_videos_are_named(root):
     touch(root, "run/notes.txt", "run/.hidden", "walk/b.doc", "walk/clip.MTS", "walk/a_w/1.jpg")
     dataset = read(root, "train", SplitRule(test_fraction=0.2))
     assert dataset.ignored == ("run/notes.txt", "walk/b.doc")
+    assert dataset.describe_ignored() == "2 files that are not videos: run/notes.txt, walk/b.doc"
     assert (
         len(dataset.records) + len(read(root, "test", SplitRule(test_fraction=0.2)).records)
         == 15 + 2

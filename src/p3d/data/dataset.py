@@ -52,6 +52,10 @@ class VideoDataset:
     missing: int = 0
     ignored: tuple[str, ...] = ()
 
+    def describe_ignored(self) -> str:
+        """Return number and examples of the ignored files."""
+        return f"{len(self.ignored):,} files that are not videos: {examples(self.ignored)}"
+
 
 class Listed(NamedTuple):
     """Videos listed for a split: records of those found, names of those missing."""

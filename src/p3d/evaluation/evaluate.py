@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from p3d.data.dataset import Split, VideoDataset, examples
+from p3d.data.dataset import Split, VideoDataset
 from p3d.data.layouts import DataOptions, read_dataset
 from p3d.data.loader import BadVideoPolicy
 from p3d.errors import UserError
@@ -140,7 +140,7 @@ def _summary(accuracy: Accuracy, scored: VideoScores, dataset: VideoDataset, sec
     if dataset.missing:
         lines.append(f"NOT MEASURED: {dataset.missing} listed videos that do not exist")
     if dataset.ignored:
-        lines.append(f"IGNORED: {len(dataset.ignored):,} files: {examples(dataset.ignored)}")
+        lines.append(f"IGNORED: {dataset.describe_ignored()}")
     if scored.bad:
         lines.append(f"NOT MEASURED: {len(scored.bad)} videos that cannot be read:")
         lines += [f"  {line}" for line in scored.bad]

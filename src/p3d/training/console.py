@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from p3d.data.dataset import VideoDataset, examples
+from p3d.data.dataset import VideoDataset
 from p3d.run_folder import BEST_FILE, CONFIG_FILE, LOG_FILE, REPORT_FILE, find_checkpoints, read_log
 from p3d.system.device import Precision, describe_device, has_native_bf16
 from p3d.system.text import format_percent, format_table
@@ -44,7 +44,7 @@ def print_start(state: TrainState, validation: VideoDataset, messages: tuple[str
         if dataset.missing:
             print(f"MISSING: {dataset.missing} videos of the {name} list do not exist")
     if training.ignored:
-        print(f"IGNORED: {len(training.ignored):,} files, not videos: {examples(training.ignored)}")
+        print(f"IGNORED: {training.describe_ignored()}")
     if not validation.records:
         print(f"no validation list: {BEST_FILE} will be the network of the last epoch")
     if state.precision == "bf16" and not has_native_bf16(state.device):

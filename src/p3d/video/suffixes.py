@@ -4,8 +4,8 @@ VIDEO_SUFFIXES = frozenset(
     (
         *("3g2", "3gp", "amv", "asf", "avi", "divx", "dv", "f4v", "flv", "gif", "h264", "h265"),
         *("hevc", "ivf", "m1v", "m2t", "m2ts", "m2v", "m4v", "mjpeg", "mjpg", "mk3d", "mkv"),
-        *("mov", "mp4", "mpe", "mpeg", "mpg", "mpv", "mts", "mxf", "nut", "ogm", "ogv", "qt"),
-        *("rm", "rmvb", "tod", "ts", "vob", "webm", "wmv", "wtv", "xvid", "y4m"),
+        *("mod", "mov", "mp4", "mpe", "mpeg", "mpg", "mpv", "mts", "mxf", "nut", "ogm", "ogv"),
+        *("qt", "rm", "rmvb", "tod", "ts", "vob", "webm", "wmv", "wtv", "xvid", "y4m"),
     )
 )
 """Suffixes of video files, in lower case and without the dot."""
