@@ -23,7 +23,7 @@ from p3d.errors import UserError
 from p3d.prepare.lists import read_lists
 from p3d.prepare.manifest import ManifestOptions, prepare_manifest
 
-fuzz = settings(max_examples=int(os.environ.get("P3D_FUZZ_EXAMPLES", "100")), deadline=None)
+fuzz = settings(max_examples=int(os.environ.get("P3D_FUZZ_EXAMPLES", "50")), deadline=None)
 
 WORDS = (
     *("path", "class", "split", "label", "group", "num_frames", "fps", "youtube_id", "time_start"),
