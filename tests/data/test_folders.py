@@ -176,7 +176,7 @@ def test_folders_are_listed_once_for_all_splits(root, monkeypatch):
     assert len(listed) == len(set(listed)) == 5  # the root, three classes, one folder of frames
 
 
-@pytest.mark.parametrize("validation", ["val", "validation", "valid"])
+@pytest.mark.parametrize("validation", ["val", "validation", "valid", "validate"])
 def test_folders_that_are_split_already(tmp_path, validation):
     touch(tmp_path, "train/run/1.avi", "train/walk/2.avi", "test/walk/3.avi", "notes/plan.txt")
     touch(tmp_path, f"{validation}/jump/4/0001.jpg", f"{validation}/jump/.DS_Store")
@@ -265,3 +265,58 @@ def test_leave_one_person_out_on_real_videos():
     rule = SplitRule(BY_PERSON, test_groups=("daria",))
     assert len(read(root, "test", rule).records) == 10
     assert len(read(root, "train", rule).records) == 80
+
+
+def test_files_that_are_not_videos_are_named(root):
+    touch(root, "run/notes.txt", "run/.hidden", "walk/b.doc", "walk/clip.MTS", "walk/a_w/1.jpg")
+    dataset = read(root, "train", SplitRule(test_fraction=0.2))
+    assert dataset.ignored == ("run/notes.txt", "walk/b.doc")
+    assert dataset.describe_ignored() == "2 files that are not videos: run/notes.txt, walk/b.doc"
+    assert (
+        len(dataset.records) + len(read(root, "test", SplitRule(test_fraction=0.2)).records)
+        == 15 + 2
+    )
+
+
+def test_ignored_files_of_split_folders(tmp_path):
+    touch(tmp_path, "train/run/1.avi", "train/run/x.srt", "test/run/2.avi", "extra/run/3.avi")
+    assert read(tmp_path, "test").ignored == ("extra/", "train/run/x.srt")
+
+
+def test_a_class_without_videos_names_its_files(tmp_path):
+    touch(tmp_path, "run/1.avi", "walk/1.braw", "walk/2.braw")
+    with pytest.raises(UserError, match=r"walk: has no videos, only 1\.braw, 2\.braw; convert"):
+        read(tmp_path, "train", SplitRule(test_fraction=0.5))
+
+
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
+
+
+@pytest.mark.parametrize("names", [("Walk", "walk"), (COMPOSED, DECOMPOSED)])
+@pytest.mark.parametrize("splits", [("", ""), ("train", "test")])
+def test_two_spellings_of_a_class_are_an_error(tmp_path, names, splits):
+    touch(tmp_path, f"{splits[0]}/{names[0]}/1.avi".lstrip("/"))
+    touch(tmp_path, f"{splits[1]}/{names[1]}/2.avi".lstrip("/"))
+    if len([*tmp_path.iterdir()]) < 2:
+        pytest.skip("the file system makes the names equal")
+    with pytest.raises(UserError, match="differ only in case or Unicode form; rename") as caught:
+        read(tmp_path, "train")
+    assert str(caught.value).isascii()
+
+
+def test_lists_find_names_in_another_spelling(root):
+    touch(root, f"run/{DECOMPOSED}_Run.avi")
+    train = write_list(root, "a.txt", f"Run/{COMPOSED}_run.AVI", "WALK/ada_walk")
+    rule = SplitRule(train_list=train)
+    assert names(read(root, "train", rule)) == [f"run/{DECOMPOSED}_Run.avi", "walk/ada_walk.mp4"]
+    train.write_text("walk/ada_walk.mp4\nWalk/Ada_walk.mp4\n")
+    with pytest.raises(UserError, match=r"a.txt:2: .*already listed in .*a.txt:1"):
+        read(root, "train", rule)
+
+
+def test_lists_do_not_choose_between_two_spellings(root):
+    touch(root, "walk/Ada_walk.mp4")
+    train = write_list(root, "a.txt", "walk/ADA_WALK.mp4", "walk/Ada_walk.mp4")
+    dataset = read(root, "train", SplitRule(train_list=train), allow_missing=True)
+    assert names(dataset) == ["walk/Ada_walk.mp4"]
+    assert dataset.missing == 1

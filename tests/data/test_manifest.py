@@ -110,7 +110,7 @@ MEASURED = "path,class,split,num_frames,fps\n"
         (HEADER + "a.avi,x,dev\n", r":2: split 'dev' must be one of train, validation, test"),
         (HEADER + "a.avi,x,train\n./a.avi,x,test\n", r":3: .*a.avi is already listed in .*csv:2"),
         (HEADER + '"a.avi,x,train\n', "cannot be read as CSV"),
-        (HEADER + "\xff", "cannot be read as CSV in UTF-8"),
+        (HEADER + "a\0.avi,x,train\n", "NUL"),
         (LABELED + "a.avi,x,train,one\n", r":2: label, num_frames and fps must be numbers"),
         (LABELED + "a.avi,x,train,\n", r":2: has no label"),
         (LABELED + "a.avi,x,train,0\nb.avi,x,train,1\n", r":3: class x has label 1 here and 0 ab"),
@@ -152,3 +152,28 @@ def test_options_are_read_from_a_command_line_without_prefixes(capsys):
         tyro.cli(tyro.conf.OmitArgPrefixes[DataOptions], args=["--help"])
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "captures what comes before the first underscore" in text
+
+
+def test_two_spellings_of_a_class_need_labels(tmp_path):
+    rows = "a.avi,Walk,train\nb.avi,walk,train\n"
+    with pytest.raises(UserError, match=r"'Walk' and 'walk' differ only in case .*column label"):
+        read_dataset(write(tmp_path, HEADER + rows), "train")
+    path = write(tmp_path, LABELED + "a.avi,Walk,train,0\nb.avi,walk,train,1\n")
+    assert [r.label for r in read_dataset(path, "train").records] == [0, 1]
+
+
+def test_paths_in_another_spelling_are_found(tmp_path):
+    folder = tmp_path / "cafe\u0301"
+    folder.mkdir()
+    (folder / "One.avi").touch()
+    path = write(tmp_path, HEADER + "Caf\u00e9/one.AVI,x,train\nA.avi,x,train\na.avi,x,test\n")
+    dataset = read_dataset(DataOptions(path, allow_missing=True), "train")
+    assert [record.path for record in dataset.records] == [folder / "One.avi"]
+    assert dataset.missing == 1  # A.avi, as a.avi is listed too
+
+
+@pytest.mark.parametrize("label", [-1, 1])
+def test_videos_without_a_class_are_not_written(tmp_path, label):
+    with pytest.raises(UserError, match=r"a\.avi: has no class"):
+        write_manifest(tmp_path / "m.csv", ["x"], {"train": [VideoRecord(Path("a.avi"), label)]})
+    assert not list(tmp_path.iterdir())

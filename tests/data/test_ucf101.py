@@ -177,7 +177,7 @@ def test_errors_in_lists_name_the_line(tmp_path, lists, message):
         ("1", r"classInd.txt:1: '1' should be"),
         ("1 Archery\n2 archery", r"classInd.txt:2: class archery is listed twice"),
         ("\n", r"classInd.txt: is empty"),
-        ("1 Archery\n\xff", r"classInd.txt: is not UTF-8"),
+        ("1\0 \0A\0", r"classInd.txt: is not UTF-8"),
     ],
 )
 def test_errors_in_the_class_index_name_the_line(tmp_path, text, message):
@@ -190,3 +190,33 @@ def test_a_split_rule_is_an_error(tmp_path):
     write_lists(tmp_path)
     with pytest.raises(UserError, match="has its own lists; drop the split rule"):
         names(tmp_path, "train", splits=SplitRule(test_fraction=0.2))
+
+
+@pytest.mark.parametrize("end", [", 1", ",1", "  1", "\t01"])
+def test_labels_follow_a_space_or_a_comma(tmp_path, end):
+    write_lists(tmp_path, train=(f"Archery/v a  b_g08_c01.avi{end}",))
+    touch(tmp_path, "Archery/v a  b_g08_c01.avi")
+    assert names(tmp_path, "train") == ["Archery/v a  b_g08_c01.avi"]
+
+
+@pytest.mark.parametrize("label", ["-1", "\u00b2", "9" * 5000, "2"])
+def test_wrong_labels_are_errors(tmp_path, label):
+    write_lists(tmp_path, train=(f"Archery/v_Archery_g08_c01.avi {label}",))
+    touch_all(tmp_path)
+    with pytest.raises(UserError, match=r"trainlist01.txt:1: label|listed videos are not under"):
+        names(tmp_path, "train")
+
+
+def test_other_files_are_named(tmp_path):
+    write_lists(tmp_path)
+    touch_all(tmp_path, "train")
+    touch(tmp_path, "train/Archery/notes.txt", "Biking/x.doc", "more/y.doc")
+    dataset = read_dataset(DataOptions(tmp_path), "train")
+    assert dataset.ignored == ("train/Archery/notes.txt", "Biking/x.doc")
+
+
+def test_names_match_in_any_unicode_form(tmp_path):
+    lists = write_lists(tmp_path, train=("CAFE\u0301/v_e\u0301_g08_c01.avi",))
+    (lists / "classInd.txt").write_text("1 caf\u00e9\n2 Archery\n3 Biking\n", encoding="utf-8")
+    touch(tmp_path, "caf\u00e9/v_\u00e9_g08_c01.avi")
+    assert names(tmp_path, "train") == ["caf\u00e9/v_\u00e9_g08_c01.avi"]

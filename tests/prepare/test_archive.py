@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import stat
 import struct
@@ -15,8 +16,10 @@ import pytest
 
 from helpers.archives import CLIPS, Files, rar4, rar5, zipped
 from p3d.errors import UserError
-from p3d.prepare import members
+from p3d.prepare import archive, members
 from p3d.prepare.archive import open_archive
+from p3d.prepare.lists import read_lists
+from p3d.prepare.members import Blake2sp
 from p3d.prepare.options import Ucf101Options
 from p3d.prepare.rar import UNPACKERS, find_unpackers
 from p3d.prepare.ucf101 import prepare_ucf101
@@ -207,6 +210,81 @@ def test_failures_of_all_unpackers_are_reported(folder: Path, programs: Path) ->
         "unavailable); v_YoYo_g01_c01.avi is damaged (unar); download the archive again, or "
         "unpack it with unrar or 7-Zip and give the folder"
     ).replace("v_YoYo", "UCF-101/YoYo/v_YoYo")
+
+
+def blake2sp(data: bytes) -> bytes:
+    rarfile = pytest.importorskip("rarfile", reason="reading RAR needs the rarfile package")
+    digest: bytes = rarfile.Blake2SP(data).digest()
+    return digest
+
+
+def test_clips_with_blake2_checksums_are_verified(folder: Path, programs: Path) -> None:
+    write_unpacker(programs / "bsdtar", CLIPS)
+    digests = {name: blake2sp(data) for name, data in CLIPS}
+    prepare_ucf101(Ucf101Options(rar5(folder / "source", CLIPS, digests=digests), folder / "out"))
+    assert prepared_clips(folder / "out") == {name.rpartition("/")[2]: data for name, data in CLIPS}
+    digests[CLIPS[3][0]] = bytes(32)
+    source = rar5(folder / "source", CLIPS, digests=digests)
+    with pytest.raises(UserError, match=r"g04_c01\.avi is damaged"):
+        prepare_ucf101(Ucf101Options(source, folder / "other"))
+    assert len(prepared_clips(folder / "other")) == 3
+
+
+def test_clips_without_a_checksum_are_refused(folder: Path) -> None:
+    digests = {name: blake2sp(data) for name, data in CLIPS[1:]}
+    source = rar5(folder / "source", CLIPS, digests=digests)
+    with pytest.raises(UserError, match=r"has no checksum of UCF-101/YoYo/v_YoYo_g01_c01\.avi"):
+        prepare_ucf101(Ucf101Options(source, folder / "out"))
+
+
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 511, 512, 513, 1000, 5000])
+def test_blake2sp(size: int) -> None:
+    data = random.Random(size).randbytes(size)
+    for step in (7, 64, 700):
+        checksum = Blake2sp()
+        for start in range(0, size, step):
+            checksum.update(data[start : start + step])
+        assert checksum.digest() == blake2sp(data)
+
+
+def test_a_rar_that_ends_with_a_zip_is_a_rar(tmp_path: Path) -> None:
+    inner = zipped(tmp_path / "inner.zip", CLIPS[:1]).read_bytes()
+    source = rar4(tmp_path / "source", [("a.zip", inner)])
+    source.write_bytes(source.read_bytes() + inner)
+    pytest.importorskip("rarfile", reason="reading RAR needs the rarfile package")
+    assert not open_archive(source).is_zip
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_damaged_archives_raise_only_user_errors(tmp_path: Path, kind: str) -> None:
+    pytest.importorskip("rarfile", reason="reading RAR needs the rarfile package")
+    clips = [(f"{number}.avi", b"clip") for number in range(3)]
+    data = WRITERS[kind](tmp_path / "source", clips).read_bytes()
+    rng, path = random.Random(7), tmp_path / "damaged"
+    messages = []
+    for _ in range(400):
+        damaged = bytearray(data)
+        for position in rng.choices(range(len(data)), k=rng.randint(1, 4)):
+            damaged[position] = rng.choice((0, 1, 0x7F, 0xFF, rng.randrange(256)))
+        size = rng.choice((len(data), len(data), rng.randrange(len(data))))
+        path.write_bytes(damaged[:size])
+        try:
+            opened = open_archive(path)
+            if opened.is_zip:
+                opened.extract_all(tmp_path / "out")
+        except UserError as error:
+            messages.append(str(error))
+    assert len(messages) > 50
+    assert "\n" not in "".join(messages)
+
+
+def test_lists_that_would_fill_the_disk_are_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = zipped(folder / "lists.zip", [("classInd.txt", b"1 YoYo\n"), ("a.txt", b"x" * 90)])
+    monkeypatch.setattr(archive, "LARGEST_LISTS_BYTES", 90)
+    with pytest.raises(UserError, match="its lists unpack to 97 bytes, more than 90; refused"):
+        read_lists(source, "public")
 
 
 def test_programs_without_rar_support_are_ignored(programs: Path) -> None:

@@ -198,3 +198,15 @@ def test_unreadable_split_is_reported_with_the_others(listed: Path) -> None:
 def test_missing_data_set(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
         check_dataset(CheckOptions(DataOptions(tmp_path / "nothing")))
+
+
+def test_ignored_files_are_counted_and_named(data: Path) -> None:
+    for number in range(12):
+        (data / "run" / f"{number:02d}.srt").touch()
+    report = check_dataset(options(data))
+    assert report.fit
+    kind = "note: ignored, as its suffix is not that of a video"
+    lines = report.lines()
+    index = lines.index(f"{kind}: 12")
+    assert lines[index + 1] == "  run/00.srt"
+    assert lines[index + 11] == "  and 2 more, see --findings"

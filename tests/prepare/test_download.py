@@ -27,7 +27,7 @@ from p3d.prepare.download import KNOWN_BYTES, fetch, fetch_ucf101
 from p3d.prepare.options import Remote, Ucf101Options
 from p3d.prepare.ucf101 import prepare_ucf101
 
-CONTENT = random.Random(5).randbytes(3 * 2**20 + 17)
+CONTENT = b"Rar!\x1a\x07\x00" + random.Random(5).randbytes(3 * 2**20 + 17)
 QUICK = Remote(tries=3, pause=0.01)
 
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
@@ -206,7 +206,9 @@ def test_server_without_ranges_starts_again(site: Site, tmp_path: Path) -> None:
 @needs_curl
 def test_empty_file(site: Site, tmp_path: Path) -> None:
     site.files["/empty"] = b""
-    assert fetch(f"{site.url}/empty", tmp_path, QUICK).read_bytes() == b""
+    with pytest.raises(UserError, match="neither a RAR nor a zip archive"):
+        fetch(f"{site.url}/empty", tmp_path, QUICK)
+    assert not list(tmp_path.iterdir())
 
 
 @needs_curl
@@ -258,6 +260,14 @@ def test_server_that_cannot_be_reached(tmp_path: Path, url: str, reason: str) ->
 def test_wrong_checksum_removes_the_file(site: Site, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has SHA-256 .*, not 0000.* was removed"):
         fetch(f"{site.url}/UCF.bin", tmp_path, QUICK, sha256="0" * 64)
+    assert not list(tmp_path.iterdir())
+
+
+@needs_curl
+def test_a_page_in_place_of_the_archive_is_removed(site: Site, tmp_path: Path) -> None:
+    site.files["/UCF101.rar"] = b"<!DOCTYPE html><title>Sign in</title>"
+    with pytest.raises(UserError, match=r"neither a RAR nor a zip .* begins with b'<!DOCTYPE html"):
+        fetch(f"{site.url}/UCF101.rar", tmp_path, QUICK)
     assert not list(tmp_path.iterdir())
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 import tempfile
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -52,6 +54,35 @@ def test_finds_lists_in_the_source_and_in_a_zip_next_to_it(lists: Path, tmp_path
     shutil.rmtree(lists)
     assert find_lists(source) == Path(archive)
     assert read_lists(Path(archive), "public") == expected
+
+
+def test_odd_zips_beside_the_source_are_skipped(lists: Path, tmp_path: Path) -> None:
+    """The central directory of one has a truncated extra field, another is cut off."""
+    source = lists.parent
+    archive = shutil.make_archive(str(tmp_path / "splits"), "zip", source, lists.name)
+    good = Path(archive).read_bytes()
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as writer:
+        info = zipfile.ZipInfo("classInd.txt")
+        info.extra = struct.pack("<HH", 1, 8) + bytes(8)
+        writer.writestr(info, b"1 x")
+    data = (tmp_path / "a.zip").read_bytes()
+    at = data.rindex(struct.pack("<HH", 1, 8))
+    (tmp_path / "a.zip").write_bytes(data[: at + 2] + b"\xff\xff" + data[at + 4 :])
+    (tmp_path / "b.zip").write_bytes(good[:-30])
+    (tmp_path / "c.zip").write_bytes(good.replace(b"PK\x01\x02", b"PK\x01\x03", 1))
+    (tmp_path / "d.zip").mkdir()
+    (tmp_path / "e.zip").write_bytes(b"")
+    shutil.rmtree(lists)
+    assert find_lists(source) == Path(archive)
+    Path(archive).unlink()
+    with pytest.raises(UserError, match=r"found \(skipped .*a\.zip: .*\); give the official lists"):
+        find_lists(source)
+
+
+def test_other_text_files_beside_the_lists_are_not_read(lists: Path) -> None:
+    expected = read_lists(lists, "public")
+    (lists / "readme.txt").write_bytes("notes".encode("utf-16"))
+    assert read_lists(lists, "public") == expected
 
 
 def test_lists_of_the_size_of_ucf101(tmp_path: Path) -> None:

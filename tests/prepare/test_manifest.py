@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -155,6 +156,149 @@ def test_lists_with_and_without_frames(tmp_path: Path) -> None:
     }
 
 
+LISTED = ("walk 2/seq", "walk  3/a  b.mp4", "x, y.mp4", "a.mp4", "b.mp4", "c.mp4")
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "label"),
+    [
+        ("walk 2/seq 12 0", "walk 2/seq", "walk"),
+        ("walk  3/a  b.mp4 1", "walk  3/a  b.mp4", "pour milk"),
+        ("x, y.mp4 1", "x, y.mp4", "pour milk"),
+        ("x, y.mp4,30, 1", "x, y.mp4", "pour milk"),
+        ("a.mp4, 1", "a.mp4", "pour milk"),
+        ("a.mp4,pour milk", "a.mp4", "pour milk"),
+        ("a.mp4\t12\tPour Milk", "a.mp4", "pour milk"),
+        ("a.mp4 1 1", "a.mp4", "pour milk"),
+        ("A.mp4  30  walk", "a.mp4", "walk"),
+    ],
+)
+def test_lines_of_lists(tmp_path: Path, line: str, name: str, label: str) -> None:
+    videos = touch(tmp_path / "videos", *LISTED)
+    (tmp_path / "train.txt").write_text(f"b.mp4 0\n{line}\nc.mp4 2\n")
+    (tmp_path / "classes.txt").write_text("walk\npour milk\nrun\n")
+    options = ManifestOptions(
+        "lists",
+        videos,
+        tmp_path / "m.csv",
+        train_list=tmp_path / "train.txt",
+        classes=tmp_path / "classes.txt",
+    )
+    prepare_manifest(options)
+    data = read_dataset(DataOptions(options.out), "train")
+    assert data.class_names == ("walk", "pour milk", "run")
+    assert data.records[1].path == videos / name
+    assert data.class_names[data.records[1].label] == label
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("a.mp4 -1", "label -1 is no class; remove the line"),
+        ("a.mp4 0 1", "'a.mp4 0 1' has 0 frames"),
+        ("a.mp4 1000000000", "label 1000000000 is above 100,000"),
+        ("a.mp4 999999999", "label 999999999 is above 100,000"),
+        ("a.mp4\tx\t1", "should be `path label`"),
+        ("a.mp4", "should be `path label`"),
+        ("two 5 0", "'two 5 0' may be 'two' with label 0 or 'two 5' with label 0, and both"),
+    ],
+)
+def test_lines_that_are_refused(tmp_path: Path, line: str, message: str) -> None:
+    videos = touch(tmp_path / "videos", *LISTED, "two/1.jpg", "two 5/1.jpg")
+    train = tmp_path / "train.txt"
+    train.write_text(f"b.mp4 0\n{line}\n")
+    with pytest.raises(UserError, match=message):
+        prepare_manifest(ManifestOptions("lists", videos, tmp_path / "m.csv", train_list=train))
+
+
+@pytest.mark.parametrize(
+    ("labels", "first_label", "expected"),
+    [
+        ("0 1 1", None, "abb"),
+        ("1 2 3", None, "abc"),
+        ("1 3 3", None, "acc"),
+        ("1 2 2", 1, "abb"),
+        ("1 2 2", 0, "bcc"),
+        ("1 2 2", None, r"labels are 1 to 2 for 3 class names.*give --first-label"),
+        ("0 1 3", None, r"train\.txt:3: label 3, but there are 3 class names; .* from 0"),
+        ("0 1 2", 1, r"train\.txt:1: label 0, but there are 3 class names; .* from 1"),
+        ("1 2 4", None, r"train\.txt:3: label 4, but there are 3 class names"),
+    ],
+)
+def test_labels_counted_from_0_or_1(
+    tmp_path: Path, labels: str, first_label: Literal[0, 1] | None, expected: str
+) -> None:
+    videos = touch(tmp_path / "videos", "1.mp4", "2.mp4", "3.mp4")
+    train, classes = tmp_path / "train.txt", tmp_path / "classes.txt"
+    train.write_text("".join(f"{n}.mp4 {label}\n" for n, label in enumerate(labels.split(), 1)))
+    classes.write_text("1 a\n2 b\n3 c\n")
+    options = ManifestOptions(
+        "lists",
+        videos,
+        tmp_path / "m.csv",
+        train_list=train,
+        classes=classes,
+        first_label=first_label,
+    )
+    if len(expected) > 3:
+        with pytest.raises(UserError, match=expected):
+            prepare_manifest(options)
+    else:
+        prepare_manifest(options)
+        assert "".join(name for name, *_ in read(options.out)["train"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("2 a\n3 b\n", r"classes\.txt:1: '2 a' is class 2 by its line; number the classes in"),
+        ("0 a\n2 b\n", r"classes\.txt:2: '2 b' is class 1 by its line"),
+        ("walk\n50 m race\n", r"classes\.txt:2: '50 m race'"),
+        ("walk\nWalk\n", r"classes\.txt:2: class Walk is listed twice"),
+    ],
+)
+def test_wrong_class_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    classes = tmp_path / "classes.txt"
+    classes.write_text(text)
+    options = ManifestOptions("lists", tmp_path, tmp_path / "m.csv", classes=classes)
+    with pytest.raises(UserError, match=message):
+        prepare_manifest(options)
+
+
+def test_names_in_another_spelling(tmp_path: Path) -> None:
+    videos = touch(tmp_path / "videos", "Cafe\u0301/One.MP4", "b.mp4", "B.MP4")
+    train = tmp_path / "train.txt"
+    train.write_text("caf\u00e9/one 0\nb 0\n", encoding="utf-8")
+    options = ManifestOptions("lists", videos, tmp_path / "m.csv", train_list=train)
+    prepare_manifest(options)
+    assert [name for _, name, _ in read(options.out)["train"]] == ["One.MP4", "b.mp4"]
+    table = tmp_path / "t.csv"
+    table.write_text("path,class,split\nb.mp4,Walk,train\nB.MP4,walk,train\n")
+    options = replace(options, kind="csv", tables=(table,))
+    with pytest.raises(UserError, match=r"t\.csv:3: class 'walk' is spelled 'Walk' in .*csv:2"):
+        prepare_manifest(options)
+
+
+@pytest.mark.parametrize("word", ["validate", "val", "valid", "validation"])
+@pytest.mark.parametrize("folder", ["val", "validate", "validation/tai chi", "val/tai_chi"])
+def test_kinetics_split_folders_of_another_name(tmp_path: Path, word: str, folder: str) -> None:
+    videos = touch(tmp_path / "videos", f"{folder}/abc_000003_000013.mp4")
+    table = tmp_path / "t.csv"
+    table.write_text(f"label,youtube_id,time_start,time_end,split\ntai chi,abc,3,13,{word}\n")
+    options = ManifestOptions("kinetics", videos, tmp_path / "m.csv", (table,))
+    prepare_manifest(options)
+    assert read(options.out)["validation"] == [("tai chi", "abc_000003_000013.mp4", "abc")]
+
+
+@pytest.mark.parametrize("time", ["inf", "nan", "x"])
+def test_times_that_are_no_seconds(tmp_path: Path, time: str) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text(f"label,youtube_id,time_start,time_end\nx,abc,{time},13\n")
+    options = ManifestOptions("kinetics", tmp_path, tmp_path / "m.csv", (table,), split="train")
+    with pytest.raises(UserError, match=r"t\.csv:2: times must be seconds"):
+        prepare_manifest(options)
+
+
 def test_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     videos = touch(tmp_path / "videos", "a.mp4", "b.mp4")
     table = tmp_path / "my.csv"
@@ -168,6 +312,9 @@ def test_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert read(options.out)["train"] == [("walk", "a.mp4", "anna"), ("run", "b.mp4", "ben")]
     with pytest.raises(UserError, match="split '' must be train"):
         prepare_manifest(replace(options, split=None))
+    table.write_text("clip,what,who\na.mp4,-1,anna\n")
+    with pytest.raises(UserError, match=r"my\.csv:2: a video needs a path and a class, not '-1'"):
+        prepare_manifest(options)
     with pytest.raises(UserError, match="has no column 'path', only clip, what, who"):
         prepare_manifest(replace(options, columns=("path", "what", "set", "who")))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from p3d.errors import UserError
+from p3d.errors import UserError, printable
 
 Split = Literal["train", "validation", "test"]
 
@@ -44,11 +44,17 @@ class VideoDataset:
         class_names: All classes of the data set, including those without a video in this split.
         records: The videos, in an order that depends only on the data set.
         missing: Number of listed videos that were not found, where that is allowed.
+        ignored: Files in the class folders that are not videos, of all splits.
     """
 
     class_names: tuple[str, ...]
     records: tuple[VideoRecord, ...]
     missing: int = 0
+    ignored: tuple[str, ...] = ()
+
+    def describe_ignored(self) -> str:
+        """Return number and examples of the ignored files."""
+        return f"{len(self.ignored):,} files that are not videos: {examples(self.ignored)}"
 
 
 class Listed(NamedTuple):
@@ -66,11 +72,14 @@ class Listing:
         path: The data set's folder or manifest.
         class_names: All classes, in the order of their labels.
         splits: Videos of the splits asked for; None for a split that needs a list and has none.
+        ignored: Files in the class folders that are not videos, and folders next to those of the
+            splits, relative to the data set's folder.
     """
 
     path: Path
     class_names: tuple[str, ...]
     splits: Mapping[Split, Listed | None]
+    ignored: tuple[str, ...] = ()
 
     def dataset(self, split: Split, *, allow_missing: bool) -> VideoDataset:
         """Return one split; only a validation split may be empty.
@@ -91,7 +100,12 @@ class Listing:
             raise UserError(
                 f"{self.path}: has no videos for {split}; add some, or fix the lists or rule"
             )
-        return VideoDataset(self.class_names, records, len(missing))
+        return VideoDataset(self.class_names, records, len(missing), self.ignored)
+
+
+def examples(names: Sequence[str]) -> str:
+    """Return the first three names, for a message."""
+    return printable(", ".join(names[:3]) + (", ..." if len(names) > 3 else ""))
 
 
 class MissingVideosError(UserError):
@@ -110,8 +124,7 @@ def check_missing(missing: Sequence[str], total: int, root: Path, allow_missing:
     """
     if not missing or (allow_missing and len(missing) < total):
         return
-    examples = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-    fact = f"{len(missing):,} of {total:,} listed videos are not under {root} ({examples})"
+    fact = f"{len(missing):,} of {total:,} listed videos are not under {root} ({examples(missing)})"
     if len(missing) == total:
         remedy = "put the videos there, or give the folder that holds them"
     else:

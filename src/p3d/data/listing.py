@@ -7,8 +7,10 @@ of thousands of videos on a network drive. What cannot be listed or read raises 
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from p3d.errors import UserError
 from p3d.video.suffixes import VIDEO_SUFFIXES
@@ -20,16 +22,99 @@ def stem_of(name: str) -> str:
     return stem if stem and suffix.lower() in VIDEO_SUFFIXES else name
 
 
-def videos_in(folder: Path) -> list[str]:
-    """Return the names of the video files and frame folders in a class folder, sorted.
+MAX_DEPTH = 100
+"""Number of nested folders that `NameFinder` searches."""
+
+
+class ClassFolder(NamedTuple):
+    """Names of the videos in a class folder, and of the files that are not videos, sorted."""
+
+    videos: list[str]
+    ignored: list[str]
+
+
+def list_class(folder: Path) -> ClassFolder:
+    """List the video files and frame folders in a class folder.
 
     If a video is there both as a file and as frames, only the file is returned.
     """
-    entries = list(visible_entries(folder))
-    files = [entry.name for entry in entries if stem_of(entry.name) != entry.name]
-    stems = {stem_of(name).lower() for name in files}
-    others = (entry for entry in entries if stem_of(entry.name) == entry.name)
-    return sorted(files + [e.name for e in others if e.is_dir() and e.name.lower() not in stems])
+    videos: list[str] = []
+    folders: list[str] = []
+    ignored: list[str] = []
+    for entry in visible_entries(folder):
+        is_video = stem_of(entry.name) != entry.name
+        kind = videos if is_video else folders if entry.is_dir() else ignored
+        kind.append(entry.name)
+    stems = {stem_of(name).lower() for name in videos}
+    frames = [name for name in folders if name.lower() not in stems]
+    return ClassFolder(sorted(videos + frames), sorted(ignored))
+
+
+def spelling_key(name: str) -> str:
+    """Return a name in one spelling: lower case, and Unicode normalization form C."""
+    return (name if name.isascii() else unicodedata.normalize("NFC", name)).lower()
+
+
+def find_clash(names: Iterable[str]) -> tuple[str, str] | None:
+    """Return two names that are equal but for case or Unicode form, or None."""
+    spelled: dict[str, str] = {}
+    for name in names:
+        if spelled.setdefault(spelling_key(name), name) != name:
+            return spelled[spelling_key(name)], name
+    return None
+
+
+class NameFinder:
+    """Finds files below a folder whose names are spelled differently, see `spelling_key`.
+
+    A list may be written on a system that ignores case, or stores another Unicode form. Each folder
+    is listed once.
+
+    Args:
+        root: The folder.
+        stems: Whether a video's name without its suffix is enough.
+    """
+
+    def __init__(self, root: Path, *, stems: bool = False) -> None:
+        self._root = root
+        self._stems = stems
+        self._folders: dict[str, Path | None] = {"": root}
+        self._names: dict[Path, dict[str, list[str]]] = {}
+
+    def find(self, name: str) -> Path | None:
+        """Return the file of a path like `a/b.avi`; None if there is none, or several."""
+        parent, _, last = name.strip("/").rpartition("/")
+        if parent.count("/") > MAX_DEPTH:
+            return None
+        if parent not in self._folders:
+            self._folders[parent] = self.find(parent)
+        folder = self._folders[parent]
+        if folder is None or last in ("", "."):
+            return folder
+        names = self._names_in(folder).get(spelling_key(last), [])
+        if last in names:
+            return folder / last
+        return folder / names[0] if len(names) == 1 else None
+
+    def _names_in(self, folder: Path) -> dict[str, list[str]]:
+        """Return the names in a folder by their `spelling_key`."""
+        if folder not in self._names:
+            names: dict[str, list[str]] = {}
+            stems: dict[str, list[str]] = {}
+            for name in list_names(folder):
+                names.setdefault(spelling_key(name), []).append(name)
+                if self._stems and stem_of(name) != name:
+                    stems.setdefault(spelling_key(stem_of(name)), []).append(name)
+            self._names[folder] = stems | names
+        return self._names[folder]
+
+
+def list_names(folder: Path) -> list[str]:
+    """Return the names in a folder; none if it cannot be listed."""
+    try:
+        return os.listdir(folder)  # noqa: PTH208 (names, not paths, are needed)
+    except OSError:
+        return []
 
 
 def subfolders(folder: Path) -> list[str]:
@@ -54,19 +139,33 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
 
 
 def read_text(path: Path) -> str:
-    """Read a text file in UTF-8."""
+    """Read a text file in UTF-8. Other bytes are kept, as in the names of files (PEP 383)."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not UTF-8 text; save it as UTF-8") from error
+    if "\0" in text:
+        raise UserError(f"{path}: is not UTF-8 text; save it as UTF-8")
+    return text
 
 
 def numbered_lines(text: str) -> list[tuple[int, str]]:
     """Return the lines that are not blank, stripped, with their line numbers from 1."""
-    lines = ((number, line.strip()) for number, line in enumerate(text.splitlines(), start=1))
+    # Not `splitlines`, since names may hold the other characters at which that divides.
+    lines = ((number, line.strip()) for number, line in enumerate(text.split("\n"), start=1))
     return [(number, line) for number, line in lines if line]
+
+
+def split_label(line: str) -> tuple[str, str]:
+    """Split a line at the space or comma before the number at its end; "" if there is none."""
+    head = line.rstrip("0123456789")
+    if len(head) == len(line):
+        return line, ""
+    head = head.removesuffix("-")
+    name = head.rstrip()
+    if name == head and not name.endswith(","):
+        return line, ""
+    return name.removesuffix(",").rstrip(), line[len(head) :]
 
 
 def absent(paths: Iterable[Path]) -> set[Path]:
@@ -74,8 +173,5 @@ def absent(paths: Iterable[Path]) -> set[Path]:
     paths = set(paths)
     names: dict[Path, set[str]] = {}
     for folder in {path.parent for path in paths}:
-        try:
-            names[folder] = set(os.listdir(folder))  # noqa: PTH208 (names, not paths, are needed)
-        except OSError:
-            names[folder] = set()
+        names[folder] = set(list_names(folder))
     return {path for path in paths if path.name not in names[path.parent]}

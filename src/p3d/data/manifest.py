@@ -5,19 +5,23 @@ A manifest has a header and a row for each video. The columns `path` (relative t
 `num_frames` and `fps` are optional; other columns are ignored. Labels determine the order of the
 classes; without them, names are sorted. A row with a class but no path and no split declares a
 class without videos.
+
+Manifests are UTF-8. Other bytes in the names of files are kept as they are (PEP 383), so that a
+path reads back equal. Cells are data for programs: unlike in reports, none is changed for
+spreadsheets.
 """
 
 from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from p3d.data.dataset import SPLITS, UNLABELED, Listed, Listing, Split, VideoRecord
-from p3d.data.listing import absent
+from p3d.data.listing import NameFinder, absent, find_clash
 from p3d.errors import UserError
 from p3d.system.files import replacing
 
@@ -30,7 +34,7 @@ class _Row(NamedTuple):
     location: str
     class_name: str
     label: int | None
-    split: str
+    split: Split | None
     record: VideoRecord | None
 
 
@@ -46,7 +50,7 @@ def list_manifest(path: Path, splits: Sequence[Split]) -> Listing:
     class_names = _order_classes(path, rows)
     labels = {name: label for label, name in enumerate(class_names)}
     seen: dict[str, str] = {}
-    listed: dict[str, list[VideoRecord]] = {split: [] for split in splits}
+    listed: dict[Split, list[VideoRecord]] = {split: [] for split in splits}
     for location, class_name, _, split, record in rows:
         if record is None:
             continue
@@ -56,22 +60,47 @@ def list_manifest(path: Path, splits: Sequence[Split]) -> Listing:
                 f"{location}: {record.path} is already listed in {seen[key]}; list it once"
             )
         seen[key] = location
-        if split in listed:
+        if split and split in listed:
             listed[split].append(replace(record, label=labels[class_name]))
+    return Listing(path, class_names, _find_videos(path.parent, listed, seen.keys()))
+
+
+def _find_videos(
+    folder: Path, listed: Mapping[Split, Sequence[VideoRecord]], taken: Collection[str]
+) -> dict[Split, Listed]:
+    """Return the records of the videos that exist and the names of the others.
+
+    Args:
+        folder: The manifest's folder.
+        listed: The videos of each split.
+        taken: Normalized paths of all videos, which no other row can mean.
+    """
     gone = absent(record.path for records in listed.values() for record in records)
-    found = {
+    finder = NameFinder(folder)
+    respelled: dict[Path, Path] = {}
+    for path in sorted(gone):
+        if not path.is_relative_to(folder):
+            continue
+        found = finder.find(path.relative_to(folder).as_posix())
+        if found and os.path.normpath(found) not in taken and found not in respelled.values():
+            respelled[path] = found
+    gone -= respelled.keys()
+    return {
         split: Listed(
-            tuple(record for record in listed[split] if record.path not in gone),
-            tuple(str(record.path) for record in listed[split] if record.path in gone),
+            tuple(
+                replace(record, path=respelled.get(record.path, record.path))
+                for record in records
+                if record.path not in gone
+            ),
+            tuple(str(record.path) for record in records if record.path in gone),
         )
-        for split in splits
+        for split, records in listed.items()
     }
-    return Listing(path, class_names, found)
 
 
 def _read_rows(path: Path) -> list[_Row]:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             reader = csv.reader(file, strict=True)
             header = [name.strip().lower() for name in next(reader, [])]
             for name in _REQUIRED:
@@ -84,7 +113,7 @@ def _read_rows(path: Path) -> list[_Row]:
                 for cells in reader
                 if any(cells)
             ]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read as CSV in UTF-8 ({error})") from error
 
 
@@ -92,10 +121,13 @@ def _parse(path: Path, location: str, header: Sequence[str], cells: Sequence[str
     if len(cells) != len(header):
         raise UserError(f"{location}: has {len(cells)} cells, but the header has {len(header)}")
     row = dict.fromkeys(_COLUMNS, "") | dict(zip(header, map(str.strip, cells), strict=True))
+    if "\0" in "".join(cells):
+        raise UserError(f"{location}: has a NUL character; save the manifest as UTF-8")
     declares_class = not row["path"] and not row["split"]
     if not row["class"] or not (row["path"] or declares_class):
         raise UserError(f"{location}: a video needs a path and a class")
-    if row["split"] not in SPLITS and not declares_class:
+    split = next((split for split in SPLITS if split == row["split"]), None)
+    if split is None and not declares_class:
         raise UserError(f"{location}: split {row['split']!r} must be one of {', '.join(SPLITS)}")
     if "label" in header and not row["label"]:
         raise UserError(f"{location}: has no label; give every row one, or drop the column")
@@ -111,7 +143,7 @@ def _parse(path: Path, location: str, header: Sequence[str], cells: Sequence[str
     if row["path"]:
         video = path.parent / row["path"]
         record = VideoRecord(video, UNLABELED, row["group"], num_frames, fps)
-    return _Row(location, row["class"], label, row["split"], record)
+    return _Row(location, row["class"], label, split, record)
 
 
 def _order_classes(path: Path, rows: Sequence[_Row]) -> tuple[str, ...]:
@@ -119,6 +151,11 @@ def _order_classes(path: Path, rows: Sequence[_Row]) -> tuple[str, ...]:
     if not names:
         raise UserError(f"{path}: lists no videos; add a row for each")
     if rows[0].label is None:
+        if clash := find_clash(names):
+            raise UserError(
+                f"{path}: the classes {clash[0]!a} and {clash[1]!a} differ only in case "
+                "or Unicode form; spell them alike, or add the column label"
+            )
         return tuple(names)
     labels: dict[str, int] = {}
     classes: dict[int, str] = {}
@@ -155,27 +192,62 @@ def write_manifest(
         path: The CSV file; its folder is created if needed.
         class_names: All classes, in the order of their labels.
         splits: The videos of each split.
+
+    Raises:
+        UserError: A video has no class, or a class or group has spaces at its ends, which readers
+            remove.
+        OSError: The file cannot be written.
     """
+    _check_writable(class_names, splits)
     folder = _absolute(path.parent)
     shown = {record.label for records in splits.values() for record in records}
+    rows: list[Sequence[object]] = [_COLUMNS]
+    rows += (
+        ("", name, label, "", "", "", "")
+        for label, name in enumerate(class_names)
+        if label not in shown
+    )
+    for split, records in splits.items():
+        for r in records:
+            name = _name_from(folder, r.path)
+            rows.append((name, class_names[r.label], r.label, split, r.group, r.num_frames, r.fps))
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(_COLUMNS)
-        for label, name in enumerate(class_names):
-            if label not in shown:
-                writer.writerow(["", name, label, "", "", "", ""])
-        for split, records in splits.items():
-            for r in records:
-                video = _absolute(r.path)
-                if video.is_relative_to(folder):
-                    video = video.relative_to(folder)
-                name = video.as_posix()
-                if name != name.strip():
-                    # Readers strip cells, but not spaces that are enclosed by slashes.
-                    name = os.path.join(".", name, "")  # noqa: PTH118
-                row = [name, class_names[r.label], r.label, split, r.group, r.num_frames, r.fps]
-                writer.writerow(row)
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
+        plain = csv.writer(file, lineterminator="\n")
+        quoting = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        for row in rows:
+            # Before Python 3.13, csv does not quote a carriage return by itself.
+            quoted = any(isinstance(cell, str) and "\r" in cell for cell in row)
+            (quoting if quoted else plain).writerow(row)
+
+
+def _check_writable(
+    class_names: Sequence[str], splits: Mapping[Split, Sequence[VideoRecord]]
+) -> None:
+    for records in splits.values():
+        for record in records:
+            if record.label not in range(len(class_names)):
+                raise UserError(f"{record.path}: has no class; a manifest needs one for each video")
+    groups = {record.group for records in splits.values() for record in records}
+    for name in (*class_names, *sorted(groups)):
+        if name != name.strip():
+            raise UserError(
+                f"{name!r}: a class or group in a manifest cannot begin or end with a space; "
+                "rename it"
+            )
+
+
+def _name_from(folder: Path, path: Path) -> str:
+    """Return the path of a video as a manifest in a folder names it."""
+    video = _absolute(path)
+    if video.is_relative_to(folder):
+        video = video.relative_to(folder)
+    name = video.as_posix()
+    # Readers strip cells, but not spaces that are enclosed by slashes.
+    return name if name == name.strip() else os.path.join(".", name, "")  # noqa: PTH118
 
 
 def _absolute(path: Path) -> Path:

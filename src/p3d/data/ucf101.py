@@ -1,7 +1,7 @@
 """The layout of UCF101: class folders and the official lists in `ucfTrainTestlist/`.
 
-Class and file names are matched without regard to case, since UCF101's own names are inconsistent:
-`HandstandPushups/v_HandStandPushups_g01_c01.avi`.
+Class and file names are matched without regard to case and Unicode form, since UCF101's own names
+are inconsistent: `HandstandPushups/v_HandStandPushups_g01_c01.avi`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from p3d.data.dataset import SPLITS, Listed, Listing, Split, VideoRecord
-from p3d.data.listing import numbered_lines, read_text, stem_of, subfolders, videos_in
+from p3d.data.listing import (
+    list_class,
+    numbered_lines,
+    read_text,
+    spelling_key,
+    split_label,
+    stem_of,
+    subfolders,
+)
 from p3d.errors import UserError
 
 LISTS = "ucfTrainTestlist"
@@ -22,7 +30,7 @@ _LIST_NAMES = {"train": "trainlist", "validation": "validationlist", "test": "te
 _GROUP = re.compile(r"_g(\d+)_")
 
 Key = tuple[str, str]
-"""Class and video name, both in lower case and without suffix."""
+"""Class and video name, both as `spelling_key` spells them and without suffix."""
 
 
 class Entry(NamedTuple):
@@ -49,7 +57,7 @@ def list_ucf101(root: Path, fold: int) -> Listing:
     path = root / LISTS / "classInd.txt"
     class_names = parse_classes(read_text(path), str(path))
     lists = _read_lists(root / LISTS, fold, class_names)
-    videos = _list_videos(root, class_names)
+    videos, ignored = _list_videos(root, class_names)
     splits: dict[Split, Listed] = {}
     for split, entries in lists.items():
         preferred = sorted(videos, key=lambda video: (video.is_frames, video.base != split))
@@ -62,7 +70,7 @@ def list_ucf101(root: Path, fold: int) -> Listing:
             ),
             tuple(entry.name for key, entry in entries.items() if key not in paths),
         )
-    return Listing(root, class_names, splits)
+    return Listing(root, class_names, splits, ignored)
 
 
 def parse_classes(text: str, source: str) -> tuple[str, ...]:
@@ -85,7 +93,7 @@ def parse_classes(text: str, source: str) -> tuple[str, ...]:
                 "classes are numbered from 1, one per line"
             )
         (name,) = rest
-        if name.lower() in map(str.lower, names):
+        if spelling_key(name) in map(spelling_key, names):
             raise UserError(f"{source}:{number}: class {name} is listed twice; list it once")
         names.append(name)
     if not names:
@@ -104,28 +112,27 @@ def parse_list(text: str, source: str, class_names: tuple[str, ...]) -> Iterator
     Raises:
         UserError: A line is malformed, or its class or label is unknown.
     """
-    labels = {name.lower(): label for label, name in enumerate(class_names)}
+    labels = {spelling_key(name): label for label, name in enumerate(class_names)}
     for line_number, line in numbered_lines(text):
         location = f"{source}:{line_number}"
-        name, *rest = line.rsplit(maxsplit=1)
-        number = rest[0] if rest and rest[0].isdigit() else ""
-        parts = (name if number else line).replace("\\", "/").split("/")
+        name, number = split_label(line)
+        parts = name.replace("\\", "/").split("/")
         if len(parts) < 2 or not all(parts[-2:]):
             raise UserError(
                 f"{location}: {line!r} should be `Class/video.avi`, optionally with a label"
             )
         class_name, video = parts[-2:]
-        label = labels.get(class_name.lower())
+        label = labels.get(spelling_key(class_name))
         if label is None:
             raise UserError(f"{location}: class {class_name} is not in classInd.txt; add or fix it")
-        if number and int(number) != label + 1:
+        if number and number.lstrip("0") != str(label + 1):
             raise UserError(
                 f"{location}: label {number}, but {class_name} is {label + 1} in classInd.txt"
             )
         stem = stem_of(video)
         match = _GROUP.search(stem)
         group = f"{class_names[label]}_g{match[1]}" if match else ""
-        key = (class_name.lower(), stem.lower())
+        key = (spelling_key(class_name), spelling_key(stem))
         yield Entry(f"{class_name}/{video}", key, label, group, location)
 
 
@@ -167,15 +174,19 @@ class _Video(NamedTuple):
     is_frames: bool
 
 
-def _list_videos(root: Path, class_names: Iterable[str]) -> list[_Video]:
-    classes = {name.lower() for name in class_names}
+def _list_videos(root: Path, class_names: Iterable[str]) -> tuple[list[_Video], tuple[str, ...]]:
+    """Return the videos in the class folders, and the names of the other files there."""
+    classes = {spelling_key(name) for name in class_names}
     videos: list[_Video] = []
+    ignored: list[str] = []
     # Folders of other splits count too: fold 2 uses videos that are laid out for fold 1.
     for base in (*SPLITS, "videos", "UCF-101", "."):
         for folder in subfolders(root / base):
-            if folder.lower() in classes:
-                for name in videos_in(root / base / folder):
+            if spelling_key(folder) in classes:
+                listed = list_class(root / base / folder)
+                ignored += (Path(base, folder, name).as_posix() for name in listed.ignored)
+                for name in listed.videos:
                     stem = stem_of(name)
-                    key = (folder.lower(), stem.lower())
+                    key = (spelling_key(folder), spelling_key(stem))
                     videos.append(_Video(key, root / base / folder / name, base, stem == name))
-    return videos
+    return videos, tuple(ignored)

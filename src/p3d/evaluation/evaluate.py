@@ -139,6 +139,8 @@ def _summary(accuracy: Accuracy, scored: VideoScores, dataset: VideoDataset, sec
     ]
     if dataset.missing:
         lines.append(f"NOT MEASURED: {dataset.missing} listed videos that do not exist")
+    if dataset.ignored:
+        lines.append(f"IGNORED: {dataset.describe_ignored()}")
     if scored.bad:
         lines.append(f"NOT MEASURED: {len(scored.bad)} videos that cannot be read:")
         lines += [f"  {line}" for line in scored.bad]

@@ -6,24 +6,25 @@ import shutil
 import stat
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from p3d.errors import UserError
 from p3d.prepare.members import (
+    LARGEST_LISTS_BYTES,
     DamagedError,
     Member,
     Opener,
     Reader,
+    Verifier,
     check_entry,
     check_sizes,
     read_member,
 )
 from p3d.prepare.parallel import Progress
-from p3d.prepare.rar import rar_members, rar_openers
+from p3d.prepare.rar import RAR_START, rar_members, rar_openers
 from p3d.system.files import replacing
 
 
@@ -110,9 +111,10 @@ def open_archive(path: Path, suffix: str = ".avi") -> Archive:
 
     Raises:
         UserError: It is neither RAR nor zip, is damaged, encrypted or far larger than UCF101, holds
-            links, unsafe names or different files of one name, or rarfile is not installed.
+            links, unsafe names, different files of one name or files without a checksum, or rarfile
+            is not installed.
     """
-    is_zip = zipfile.is_zipfile(path)
+    is_zip = _is_zip(path)
     members = zip_members(path) if is_zip else rar_members(path)
     check_sizes(path, members)
     clips: dict[str, Member] = {}
@@ -120,8 +122,13 @@ def open_archive(path: Path, suffix: str = ".avi") -> Archive:
     for member in members:
         if not member.key.endswith(suffix) or member.key.startswith(".") or member.size == 0:
             continue
+        if not member.verifiable:
+            raise UserError(
+                f"{path}: has no checksum of {member.name}, so damage would go unnoticed; unpack "
+                "it with unrar or 7-Zip and give the folder"
+            )
         known = clips.setdefault(member.key, member)
-        if (known.size, known.crc) != (member.size, member.crc):
+        if replace(known, name=member.name) != member:
             raise UserError(
                 f"{path}: holds {known.name} and {member.name}, which differ; unpack it, remove "
                 "the wrong one, and give the folder"
@@ -136,21 +143,28 @@ def text_folder(source: Path) -> Iterator[Path]:
     if not source.is_file():
         yield source
         return
+    archive = open_archive(source, ".txt")
+    total = sum(member.size for member in archive.clips.values())
+    if total > LARGEST_LISTS_BYTES:
+        raise UserError(
+            f"{source}: its lists unpack to {total:,} bytes, more than {LARGEST_LISTS_BYTES:,}; "
+            "refused"
+        )
     with tempfile.TemporaryDirectory(prefix="p3d-lists-") as folder:
-        open_archive(source, ".txt").extract_all(Path(folder))
+        archive.extract_all(Path(folder))
         yield Path(folder)
 
 
 def _write(member: Member, chunks: Iterator[bytes], target: Path, progress: Progress) -> None:
-    crc = size = 0
+    verifier = Verifier(member)
     try:
         with replacing(target, flush=False) as temporary:
             with temporary.open("xb") as file:
                 for chunk in chunks:
                     file.write(chunk)
-                    crc, size = zlib.crc32(chunk, crc), size + len(chunk)
+                    verifier.update(chunk)
                     progress.advance(len(chunk))
-            if size != member.size or (member.crc is not None and crc != member.crc):
+            if not verifier.matches():
                 raise DamagedError(f"{member.name} is damaged")
     except OSError as error:
         raise UserError(f"{target}: cannot be written ({error.strerror or error})") from error
@@ -163,6 +177,24 @@ def _check_free_space(folder: Path, needed: int) -> None:
             f"{folder}: {free / 2**30:.1f} GiB free, {needed / 2**30:.1f} GiB needed; make room or "
             "choose another --out"
         )
+
+
+def is_archive(path: Path) -> bool:
+    """Return whether a file begins like a RAR, or is a zip."""
+    return _is_rar(path) or _is_zip(path)
+
+
+def _is_rar(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(RAR_START)) == RAR_START
+
+
+def _is_zip(path: Path) -> bool:
+    """Return whether a file is a zip, and not a RAR with a zip in it."""
+    try:
+        return not _is_rar(path) and zipfile.is_zipfile(path)
+    except Exception as error:  # zipfile's own code lets several kinds through
+        raise UserError(f"{path}: cannot be read ({error})") from error
 
 
 def zip_members(path: Path) -> tuple[Member, ...]:
@@ -179,7 +211,9 @@ def zip_members(path: Path) -> tuple[Member, ...]:
                 check_entry(path, info.filename, link=link, encrypted=bool(info.flag_bits & 1))
                 if not info.is_dir():
                     members.append(Member(info.filename, info.file_size, info.CRC))
-    except (zipfile.BadZipFile, OSError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # damaged zips raise some ten kinds of errors
         raise UserError(f"{path}: not a readable zip ({error}); download it again") from error
     return tuple(members)
 
@@ -193,7 +227,7 @@ def zip_contents(path: Path) -> Iterator[Reader]:
             try:
                 with archive.open(member.name) as file:
                     yield from read_member(file, member)
-            except (zipfile.BadZipFile, NotImplementedError, zlib.error, EOFError) as error:
+            except Exception as error:  # of several decompressors
                 raise DamagedError(f"{member.name} is damaged ({error})") from error
 
         yield read

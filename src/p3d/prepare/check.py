@@ -59,6 +59,7 @@ def check_dataset(options: CheckOptions) -> CheckReport:
         allow_missing=options.data.allow_missing,
         duplicates=_find_duplicates(videos, options.workers),
         unlisted=_find_unlisted(options.data.data, [record.path for _, record in listed]),
+        ignored=listing.ignored,
     )
     if options.out is not None:
         _write(options.out, lambda path: _write_sound(path, report))
@@ -168,12 +169,7 @@ def _write_sound(path: Path, report: CheckReport) -> None:
     splits: dict[Split, list[VideoRecord]] = {split: [] for split in SPLITS}
     for facts in report.sound:
         splits[facts.split].append(facts.record)
-    try:
-        write_manifest(path, report.class_names, splits)
-    except UnicodeEncodeError as error:
-        raise UserError(
-            f"{path}: cannot be written in UTF-8; rename the video {printable(error.object)!r}"
-        ) from error
+    write_manifest(path, report.class_names, splits)
 
 
 def _write(path: Path, write: Callable[[Path], None]) -> None:

@@ -11,7 +11,7 @@ from statistics import median
 from typing import Literal, NamedTuple
 
 from p3d.data.dataset import SPLITS, Split, VideoRecord
-from p3d.errors import printable
+from p3d.errors import report_cell
 from p3d.system.files import write_csv
 
 SHOWN = 10
@@ -80,6 +80,7 @@ class CheckReport:
         allow_missing: Whether missing videos are allowed.
         duplicates: Groups of videos with the same contents.
         unlisted: Videos in its folder that no list names.
+        ignored: Files in its class folders that are not videos.
     """
 
     class_names: tuple[str, ...]
@@ -90,6 +91,7 @@ class CheckReport:
     allow_missing: bool
     duplicates: tuple[tuple[VideoFacts, ...], ...]
     unlisted: tuple[Path, ...]
+    ignored: tuple[str, ...] = ()
 
     @property
     def broken(self) -> tuple[VideoFacts, ...]:
@@ -148,6 +150,8 @@ class CheckReport:
             yield Finding("note", kind, f.split, str(f.record.path), detail)
         for path in self.unlisted:
             yield Finding("note", "in the folder, but in no list", "", str(path))
+        for name in self.ignored:
+            yield Finding("note", "ignored, as its suffix is not that of a video", "", name)
 
     def lines(self) -> list[str]:
         """Return the report as lines of text, the worst first."""
@@ -167,12 +171,12 @@ class CheckReport:
 
 
 def write_findings(path: Path, findings: Iterable[Finding]) -> None:
-    """Write all findings as CSV, one per row.
+    """Write all findings as CSV, one per row, see `report_cell`.
 
     Raises:
         UserError: The file cannot be written.
     """
-    write_csv(path, Finding._fields, ([printable(cell) for cell in row] for row in findings))
+    write_csv(path, Finding._fields, ([*map(report_cell, row)] for row in findings))
 
 
 def _duplicate(group: Sequence[VideoFacts]) -> Finding:

@@ -9,10 +9,10 @@ from threading import Event
 
 from p3d.data.dataset import SPLITS, Split, VideoDataset, VideoRecord
 from p3d.data.layouts import DataOptions, read_splits
-from p3d.data.listing import stem_of
+from p3d.data.listing import read_text, stem_of
 from p3d.data.manifest import write_manifest
 from p3d.data.ucf101 import LISTS
-from p3d.errors import BadVideoError, UserError
+from p3d.errors import BadVideoError, UserError, printable
 from p3d.prepare.linking import remove_partial
 from p3d.prepare.lists import write_lines
 from p3d.prepare.parallel import parallel_map
@@ -54,10 +54,10 @@ class Summary:
     def print(self) -> int:
         """Print the summary, and return the exit code: 0 if no video is broken, else 1."""
         for line in self.broken:
-            print(f"ERROR: {line}")
+            print(f"ERROR: {printable(line)}")
         print(
-            f"{self.out} holds {self.frames:,} {self.what} of {self.written + self.kept:,} videos "
-            f"({self.kept:,} kept, {len(self.broken):,} broken)"
+            f"{printable(self.out)} holds {self.frames:,} {self.what} of "
+            f"{self.written + self.kept:,} videos ({self.kept:,} kept, {len(self.broken):,} broken)"
         )
         return 1 if self.broken else 0
 
@@ -136,6 +136,8 @@ def _plan(
                     f"{name!r}: this class name cannot be a folder name; rename it without slashes"
                 )
         for record in dataset.records:
+            if record.label not in range(len(dataset.class_names)):
+                raise UserError(f"{record.path}: has no class; give every video one")
             name = stem_of(record.path.name) + suffix
             target = out / split / dataset.class_names[record.label] / name
             if target in work:
@@ -157,7 +159,7 @@ def _write_lists(
         if out.resolve() != data.data.resolve():
             (out / LISTS).mkdir(parents=True, exist_ok=True)
             for path in sorted(lists.glob("*.txt")):
-                write_lines(out / LISTS / path.name, path.read_text("utf-8-sig").splitlines())
+                write_lines(out / LISTS / path.name, read_text(path).rstrip("\n").split("\n"))
         return
     records: Mapping[Split, list[VideoRecord]] = {split: [] for split in SPLITS}
     for split, video in outcomes:

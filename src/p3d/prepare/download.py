@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from p3d.errors import UserError
+from p3d.errors import UserError, printable
+from p3d.prepare.archive import is_archive
 from p3d.prepare.options import Remote
 from p3d.prepare.parallel import Progress
 from p3d.prepare.programs import running
@@ -55,7 +56,7 @@ def fetch(url: str, folder: Path, remote: Remote, *, sha256: str = "") -> Path:
         Path of the file.
 
     Raises:
-        UserError: The download fails, or the file has the wrong size or SHA-256.
+        UserError: The download fails, or the file is no archive or has another size or SHA-256.
     """
     name = Path(urlsplit(url).path).name
     if urlsplit(url).scheme not in ("http", "https") or not name:
@@ -92,7 +93,8 @@ def _download(url: str, part: Path, remote: Remote) -> None:
                     "resume, or give another address"
                 )
             pause = min(60.0, remote.pause * 2 ** (failures - 1))
-            tqdm.write(f"{url}: {reason}; next attempt in {pause:g} s", file=sys.stderr)
+            message = printable(f"{url}: {reason}; next attempt in {pause:g} s")
+            tqdm.write(message, file=sys.stderr)
             time.sleep(pause)
 
 
@@ -161,7 +163,7 @@ def _http_error(message: str) -> int:
 
 
 def _check(path: Path, url: str, sha256: str) -> None:
-    """Remove a file with the wrong size or SHA-256, and raise a UserError."""
+    """Remove a file that is no archive, or of another size or SHA-256, and raise a UserError."""
     size, address = path.stat().st_size, urlsplit(url)
     official = address.hostname == urlsplit(Remote.archive_url).hostname
     known = KNOWN_BYTES.get(Path(address.path).name, size) if official else size
@@ -170,6 +172,9 @@ def _check(path: Path, url: str, sha256: str) -> None:
         fault = f"has {size:,} bytes, but the official file has {known:,}"
     elif sha256 and (found := file_sha256(path)) != sha256.lower():
         fault = f"has SHA-256 {found}, not {sha256}"
+    elif not is_archive(path):
+        with path.open("rb") as file:
+            fault = f"is neither a RAR nor a zip archive, but begins with {file.read(40)!r}"
     if fault:
         path.unlink()
         raise UserError(f"{url}: {fault}; the file was removed, run the same command again")

@@ -9,22 +9,23 @@ fold 1, 7,995 / 1,591 / 3,734 in fold 2, and 8,056 / 1,568 / 3,696 in fold 3.
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from p3d.data.dataset import Split
+from p3d.data.listing import read_text
 from p3d.data.ucf101 import LISTS, Key, parse_classes, parse_list
 from p3d.errors import UserError
-from p3d.prepare.archive import text_folder
+from p3d.prepare.archive import open_archive, text_folder
 from p3d.prepare.options import Validation
-from p3d.system.files import write_text
+from p3d.system.files import replacing
 
 OFFICIAL_CLIPS = 13_320
 VALIDATION_GROUPS: Mapping[int, range] = {1: range(8, 11), 2: range(1, 4), 3: range(22, 25)}
 
+_LIST = re.compile(r"classind\.txt|(train|validation|test)list\d\d\.txt")
 _GROUP = re.compile(r"_g(\d+)_c\d+\.\w+$", re.IGNORECASE)
 
 Fold = Mapping[Split, tuple[str, ...]]
@@ -130,9 +131,14 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
     Raises:
         UserError: The file cannot be written.
     """
-    text = "".join(f"{line}\n" for line in lines)
-    if not path.is_file() or path.read_bytes() != text.encode():
-        write_text(path, text)
+    text = "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
+    if path.is_file() and path.read_bytes() == text:
+        return
+    try:
+        with replacing(path) as temporary:
+            temporary.write_bytes(text)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def _make_fold(number: int, parts: Mapping[str, tuple[str, ...]], validation: Validation) -> Fold:
@@ -154,8 +160,8 @@ def _read_texts(source: Path) -> dict[str, str]:
     if not source.exists():
         raise UserError(f"{source}: no such folder or zip; give the official lists by --lists")
     with text_folder(source) as folder:
-        files = (path for path in sorted(folder.glob("*.txt")) if path.is_file())
-        return {path.name.lower(): path.read_text("utf-8-sig", "replace") for path in files}
+        files = {path.name.lower(): path for path in sorted(folder.glob("*.txt"))}
+        return {n: read_text(path) for n, path in files.items() if _LIST.fullmatch(n)}
 
 
 def find_lists(source: Path) -> Path:
@@ -170,24 +176,21 @@ def find_lists(source: Path) -> Path:
     Raises:
         UserError: There is none.
     """
+    unreadable: list[str] = []
     parents = [source, source.parent] if source.is_dir() else [source.parent]
     for parent in parents:
         for folder in (parent, parent / LISTS):
             if (folder / "classInd.txt").is_file():
                 return folder
         for path in sorted(parent.glob("*.zip")):
-            if _holds_lists(path):
-                return path
+            try:
+                if "classind.txt" in open_archive(path, ".txt").clips:
+                    return path
+            except UserError as error:
+                unreadable.append(str(error))
     searched = " or ".join(str(parent) for parent in parents)
+    skipped = f" (skipped {'; '.join(unreadable)})" if unreadable else ""
     raise UserError(
-        f"{searched}: no classInd.txt, {LISTS}/ or zip of lists found; give the official lists "
-        "(UCF101TrainTestSplits-RecognitionTask.zip) by --lists"
+        f"{searched}: no classInd.txt, {LISTS}/ or zip of lists found{skipped}; give the official "
+        "lists (UCF101TrainTestSplits-RecognitionTask.zip) by --lists"
     )
-
-
-def _holds_lists(path: Path) -> bool:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(PurePosixPath(n).name == "classInd.txt" for n in archive.namelist())
-    except (zipfile.BadZipFile, OSError):
-        return False

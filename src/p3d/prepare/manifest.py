@@ -5,20 +5,19 @@ Videos stay where they are; only archives are unpacked. `tables` reads the diffe
 
 from __future__ import annotations
 
-import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from p3d.data.dataset import SPLITS, Split, VideoRecord, check_missing
-from p3d.data.listing import read_lines, stem_of
+from p3d.data.dataset import SPLITS, Split, VideoRecord, check_missing, examples
+from p3d.data.listing import NameFinder, find_clash, list_names, read_lines, spelling_key, stem_of
 from p3d.data.manifest import write_manifest
 from p3d.errors import UserError, printable
 from p3d.prepare import tables
 from p3d.prepare.archive import open_archive, text_folder
-from p3d.prepare.tables import Row
+from p3d.prepare.tables import Row, is_number
 from p3d.system.files import TEMPORARY
 
 
@@ -50,7 +49,10 @@ class ManifestOptions:
     """lists: text file of the test videos."""
     classes: Path | None = None
     """lists: text file with a line `name` or `number name` per class, in the order of the labels.
-    Labels start at 0. Without this file, labels are used as class names."""
+    Without this file, labels are used as class names."""
+    first_label: Literal[0, 1] | None = None
+    """lists: label of the first class, where --classes is given.
+    By default 0 if a list has that label, and 1 if the largest label is the number of classes."""
     columns: tuple[str, str, str, str] = ("path", "class", "split", "group")
     """csv: names of the columns for path, class, split and group. The last two may be absent."""
     split: Split | None = None
@@ -82,8 +84,8 @@ class ManifestSummary:
         counts = ", ".join(f"{self.counts[split]:,} {split}" for split in SPLITS)
         lines = [f"{self.out} lists {counts} videos of {len(self.class_names):,} classes"]
         if self.missing:
-            shown = ", ".join(self.missing[:3]) + (", ..." if len(self.missing) > 3 else "")
-            lines.append(f"WARNING: {len(self.missing):,} videos are missing: {printable(shown)}")
+            shown = examples(self.missing)
+            lines.append(f"WARNING: {len(self.missing):,} videos are missing: {shown}")
         return lines
 
 
@@ -98,15 +100,17 @@ def prepare_manifest(options: ManifestOptions) -> ManifestSummary:
     rows = list(_read_rows(options, class_names))
     if not rows:
         raise UserError(f"--kind {options.kind}: the tables list no videos; give others")
-    class_names = class_names or _order_classes({row.class_name for row in rows}, options.kind)
-    labels = {name: label for label, name in enumerate(class_names)}
+    class_names = class_names or _order_classes(rows, options)
+    labels = {spelling_key(name): label for label, name in enumerate(class_names)}
+    labels |= {name: label for label, name in enumerate(class_names)}
     index = _VideoIndex(_unpack_videos(options))
     splits: dict[Split, list[VideoRecord]] = {split: [] for split in SPLITS}
     seen: dict[Path, str] = {}
     missing: list[str] = []
     for row in rows:
         path = index.find(row.names)
-        if row.class_name not in labels:
+        label = labels.get(row.class_name, labels.get(spelling_key(row.class_name)))
+        if label is None:
             raise UserError(f"{row.line}: class {row.class_name} is not in {options.classes}")
         if path is None:
             missing.append(row.names[0])
@@ -114,7 +118,7 @@ def prepare_manifest(options: ManifestOptions) -> ManifestSummary:
             raise UserError(f"{row.line}: {path} is listed in {seen[path]} already; remove one")
         else:
             seen[path] = row.line
-            splits[row.split].append(VideoRecord(path, labels[row.class_name], row.group))
+            splits[row.split].append(VideoRecord(path, label, row.group))
     check_missing(missing, len(rows), index.root, options.allow_missing)
     write_manifest(options.out, class_names, splits)
     counts = {split: len(records) for split, records in splits.items()}
@@ -123,7 +127,7 @@ def prepare_manifest(options: ManifestOptions) -> ManifestSummary:
 
 def run(options: ManifestOptions) -> None:
     """Write a manifest and print the summary."""
-    print("\n".join(prepare_manifest(options).lines()))
+    print("\n".join(map(printable, prepare_manifest(options).lines())))
 
 
 def _class_names(options: ManifestOptions) -> tuple[str, ...]:
@@ -139,7 +143,13 @@ def _read_rows(options: ManifestOptions, class_names: tuple[str, ...]) -> Iterat
         given = [(split, path) for split, path in zip(SPLITS, paths, strict=True) if path]
         if not given:
             raise UserError("--kind lists needs --train-list, and --test-list for testing")
-        yield from tables.lists(given, class_names)
+        index = _VideoIndex(options.videos)
+        yield from tables.lists(
+            given,
+            class_names,
+            lambda name: index.find((name,)) is not None,
+            options.first_label,
+        )
         return
     if not options.tables:
         raise UserError(f"--kind {options.kind} needs --tables, the lists of the data set")
@@ -156,20 +166,36 @@ def _read_rows(options: ManifestOptions, class_names: tuple[str, ...]) -> Iterat
 
 
 def _read_classes(path: Path) -> tuple[str, ...]:
-    names = []
-    for number, line in read_lines(path):
-        first, _, rest = line.partition(" ")
-        names.append(rest.strip() if first.isdigit() and rest.strip() else line)
-        if names[-1] in names[:-1]:
-            raise UserError(f"{path}:{number}: class {names[-1]} is listed twice; remove one")
-    return tuple(names)
+    lines = read_lines(path)
+    numbered = [line.split(maxsplit=1) for _, line in lines]
+    numbers = [int(p[0]) if len(p) == 2 and is_number(p[0]) else None for p in numbered]
+    start = next((n - i for i, n in enumerate(numbers) if n is not None), 0)
+    names: dict[str, str] = {}
+    for i, (number, line) in enumerate(lines):
+        if numbers[i] is not None and (numbers[i] != i + start or start not in (0, 1)):
+            raise UserError(
+                f"{path}:{number}: {line!r} is class {i + start} by its line; number the classes "
+                "in order from 0 or 1"
+            )
+        name = line if numbers[i] is None else numbered[i][1]
+        key = spelling_key(name)
+        if key in names:
+            raise UserError(f"{path}:{number}: class {name} is listed twice; remove one")
+        names[key] = name
+    return tuple(names.values())
 
 
-def _order_classes(names: set[str], kind: str) -> tuple[str, ...]:
+def _order_classes(rows: Sequence[Row], options: ManifestOptions) -> tuple[str, ...]:
     """Return sorted names; numbers of `lists` keep their value, even if some have no video."""
-    if kind == "lists" and all(name.isdigit() for name in names):
-        return tuple(map(str, range(max(map(int, names)) + 1)))
-    return tuple(sorted(names))
+    lines = {row.class_name: row.line for row in rows}
+    if options.kind == "lists" and all(map(is_number, lines)):
+        return tuple(map(str, range(options.first_label or 0, max(map(int, lines)) + 1)))
+    if clash := find_clash(sorted(lines)):
+        raise UserError(
+            f"{lines[clash[1]]}: class {clash[1]!a} is spelled {clash[0]!a} in "
+            f"{lines[clash[0]]}; spell it alike"
+        )
+    return tuple(sorted(lines))
 
 
 def _unpack_videos(options: ManifestOptions) -> Path:
@@ -205,23 +231,24 @@ class _VideoIndex:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._listings: dict[Path, dict[str, str]] = {}
+        self._listings: dict[str, dict[str, str]] = {}
+        self._finder = NameFinder(root, stems=True)
 
-    def find(self, names: Iterable[str]) -> Path | None:
-        """Return the first of the names that exists, as it is or with a video's suffix."""
+    def find(self, names: Sequence[str]) -> Path | None:
+        """Return the first of the names that exists, as it is or with a video's suffix.
+
+        If none does, other spellings are tried, see `NameFinder`.
+        """
         for name in names:
-            path = self.root / name
-            found = self._listing(path.parent).get(path.name)
+            folder, _, last = name.rstrip("/").rpartition("/")
+            found = self._listing(folder).get(last)
             if found is not None:
-                return path.with_name(found)
-        return None
+                return self.root / folder / found
+        return next(filter(None, map(self._finder.find, names)), None)
 
-    def _listing(self, folder: Path) -> dict[str, str]:
+    def _listing(self, folder: str) -> dict[str, str]:
         if folder not in self._listings:
-            try:
-                names = sorted(os.listdir(folder))  # noqa: PTH208 (names only)
-            except OSError:
-                names = []
+            names = sorted(list_names(self.root / folder))
             stems = {stem_of(name): name for name in reversed(names)}
             self._listings[folder] = stems | {name: name for name in names}
         return self._listings[folder]

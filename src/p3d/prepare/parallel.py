@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from p3d.errors import printable
 from p3d.system.machine import num_cores
 
 Item = TypeVar("Item")
@@ -32,7 +33,7 @@ class Progress:
     """
 
     def __init__(self, total: int | None, title: str, unit: str = "video") -> None:
-        terminal = sys.stderr.isatty()
+        terminal, title = sys.stderr.isatty(), printable(title)
         is_bytes = unit == "B"
         self._bar = tqdm(
             total=total,

@@ -16,6 +16,9 @@ from p3d.errors import UserError
 from p3d.prepare.members import DamagedError, Member, Opener, Reader, check_entry, read_member
 from p3d.prepare.programs import running
 
+RAR_START = b"Rar!\x1a\x07"
+"""The first bytes of every RAR."""
+
 UNPACKERS: Mapping[str, tuple[str, ...]] = {
     "unrar": ("p", "-inul", "-p-", "--"),
     "7zz": ("e", "-so", "-bb0", "-p", "--"),
@@ -53,17 +56,20 @@ def rar_members(path: Path) -> tuple[Member, ...]:
             f"{path}: is not a zip, and reading RAR needs the rarfile package; pip install "
             "'p3d[ucf101]', or unpack the archive and give the folder"
         ) from error
-    if not rarfile.is_rarfile(path):
-        raise UserError(f"{path}: neither a RAR nor a zip archive; download it again")
     members = []
     try:
+        if not rarfile.is_rarfile(path):
+            raise UserError(f"{path}: neither a RAR nor a zip archive; download it again")
         with rarfile.RarFile(path) as archive:
             for info in archive.infolist():
                 link = info.is_symlink() or bool(info.file_redir)
                 check_entry(path, info.filename, link=link, encrypted=info.needs_password())
                 if info.is_file():
-                    members.append(Member(info.filename, info.file_size, info.CRC))
-    except (rarfile.Error, OSError) as error:
+                    digest = info.blake2sp_hash
+                    members.append(Member(info.filename, info.file_size, info.CRC, digest))
+    except UserError:
+        raise
+    except Exception as error:  # rarfile lets several kinds through
         raise UserError(f"{path}: not a readable RAR ({error}); download it again") from error
     return tuple(members)
 

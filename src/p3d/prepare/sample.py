@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from p3d.data.dataset import SPLITS, Split
 from p3d.data.ucf101 import LISTS
-from p3d.errors import UserError
+from p3d.errors import UserError, printable
 from p3d.prepare.linking import remove_partial
 from p3d.prepare.motions import CLASSES, render_video
 from p3d.prepare.parallel import Progress
@@ -165,10 +165,11 @@ def write_sample(out: Path, *, workers: int | None = None, **spec_fields: int) -
             f"{out}: the sample set cannot be written there ({error.filename or out}: "
             f"{error.strerror}); choose a writable folder on a disk with enough space"
         ) from error
+    shown = printable(out)
     if missing or lists_written:
-        print(f"{out}: wrote {len(missing)} of {len(videos)} videos; the sample set is complete")
+        print(f"{shown}: wrote {len(missing)} of {len(videos)} videos; the sample set is complete")
     else:
-        print(f"{out}: all {len(videos)} videos of the sample set are already there")
+        print(f"{shown}: all {len(videos)} videos of the sample set are already there")
 
 
 def _claim(out: Path, spec: SampleSpec) -> None:

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from p3d.data.dataset import SPLITS, Split
+from p3d.data.dataset import SPLITS, Split, examples
 from p3d.data.ucf101 import LISTS
-from p3d.errors import UserError
+from p3d.errors import UserError, printable
 from p3d.prepare.archive import Archive, open_archive
 from p3d.prepare.download import fetch_ucf101
 from p3d.prepare.folder import FolderIndex, index_folder, is_clip
@@ -62,7 +62,7 @@ class Ucf101Summary:
         lines = [f"{self.out} {verb} fold {self.fold}: {counts} clips ({self.kept:,} kept)"]
         total = sum(self.named.values())
         if self.missing:
-            shown = ", ".join(self.missing[:3]) + (", ..." if len(self.missing) > 3 else "")
+            shown = examples(self.missing)
             lines.append(f"WARNING: {len(self.missing):,} of {total:,} clips are missing: {shown}")
         if total != OFFICIAL_CLIPS:
             lines.append(f"note: the lists name {total:,} clips, the official {OFFICIAL_CLIPS:,}")
@@ -114,7 +114,7 @@ def prepare_ucf101(options: Ucf101Options) -> Ucf101Summary:
 
 def run(options: Ucf101Options) -> None:
     """Prepare UCF101 and print the summary."""
-    print("\n".join(prepare_ucf101(options).lines()))
+    print("\n".join(map(printable, prepare_ucf101(options).lines())))
 
 
 def _download(options: Ucf101Options) -> Ucf101Options:

@@ -43,6 +43,8 @@ def print_start(state: TrainState, validation: VideoDataset, messages: tuple[str
     for dataset, name in ((training, "training"), (validation, "validation")):
         if dataset.missing:
             print(f"MISSING: {dataset.missing} videos of the {name} list do not exist")
+    if training.ignored:
+        print(f"IGNORED: {training.describe_ignored()}")
     if not validation.records:
         print(f"no validation list: {BEST_FILE} will be the network of the last epoch")
     if state.precision == "bf16" and not has_native_bf16(state.device):

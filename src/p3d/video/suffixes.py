@@ -1,7 +1,12 @@
 """Suffixes of the files that are read as videos and as frames."""
 
 VIDEO_SUFFIXES = frozenset(
-    ("3gp", "avi", "flv", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "ogv", "ts", "webm", "wmv")
+    (
+        *("3g2", "3gp", "amv", "asf", "avi", "divx", "dv", "f4v", "flv", "gif", "h264", "h265"),
+        *("hevc", "ivf", "m1v", "m2t", "m2ts", "m2v", "m4v", "mjpeg", "mjpg", "mk3d", "mkv"),
+        *("mod", "mov", "mp4", "mpe", "mpeg", "mpg", "mpv", "mts", "mxf", "nut", "ogm", "ogv"),
+        *("qt", "rm", "rmvb", "tod", "ts", "vob", "webm", "wmv", "wtv", "xvid", "y4m"),
+    )
 )
 """Suffixes of video files, in lower case and without the dot."""
 
