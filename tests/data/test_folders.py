@@ -320,3 +320,10 @@ def test_lists_do_not_choose_between_two_spellings(root):
     dataset = read(root, "train", SplitRule(train_list=train), allow_missing=True)
     assert names(dataset) == ["walk/Ada_walk.mp4"]
     assert dataset.missing == 1
+
+
+@pytest.mark.parametrize("end", [" 0", ", 1", ",12", "  -1"])
+def test_lists_with_labels_are_refused(root, end):
+    train = write_list(root, "a.txt", "run/ada_run.mp4", f"walk/ada_walk.mp4{end}")
+    with pytest.raises(UserError, match=r"a.txt:2: .* should be `CLASS/VIDEO` without a label"):
+        read(root, "train", SplitRule(train_list=train), allow_missing=True)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from p3d.data.dataset import SPLITS, Listed, Listing, Split, VideoRecord, examples
@@ -15,6 +15,7 @@ from p3d.data.listing import (
     list_class,
     read_lines,
     spelling_key,
+    split_label,
     stem_of,
     subfolders,
     visible_entries,
@@ -130,6 +131,40 @@ def _choose_by_lists(
         "validation": rule.validation_list,
         "test": rule.test_list,
     }
+    find = _make_finder(records)
+    seen: dict[str, str] = {}
+    splits: dict[Split, Listed | None] = {}
+    for split, path in paths.items():
+        found: list[VideoRecord] = []
+        missing: list[str] = []
+        for number, line in read_lines(path) if path else ():
+            name = line.replace("\\", "/").removeprefix("./")
+            video = find(name)
+            if video is None and find(split_label(name)[0]):
+                raise UserError(
+                    f"{path}:{number}: {line!r} should be `CLASS/VIDEO` without a label; give "
+                    "lists with labels to p3d prepare manifest"
+                )
+            key = str(video.path) if video else name
+            if key in seen:
+                raise UserError(f"{path}:{number}: {name} is already listed in {seen[key]}")
+            seen[key] = f"{path}:{number}"
+            if video:
+                found.append(video)
+            else:
+                missing.append(name)
+        has_list = path is not None or split == "validation"
+        splits[split] = Listed(tuple(found), tuple(missing)) if has_list else None
+    return splits
+
+
+def _make_finder(
+    records: Mapping[Video, VideoRecord],
+) -> Callable[[str], VideoRecord | None]:
+    """Return a function that finds a record by the name of its video in a list.
+
+    Names may lack the suffix, and be spelled differently if only one video fits.
+    """
     by_name = {f"{v.class_name}/{stem_of(v.file_name)}": r for v, r in reversed([*records.items()])}
     by_name |= {video.name: record for video, record in records.items()}
     by_spelling: dict[str, set[VideoRecord]] = {}
@@ -143,22 +178,4 @@ def _choose_by_lists(
         spelled = by_spelling.get(keys[0]) or by_spelling.get(keys[1]) or set()
         return next(iter(spelled)) if len(spelled) == 1 else None
 
-    seen: dict[str, str] = {}
-    splits: dict[Split, Listed | None] = {}
-    for split, path in paths.items():
-        found: list[VideoRecord] = []
-        missing: list[str] = []
-        for number, line in read_lines(path) if path else ():
-            name = line.replace("\\", "/").removeprefix("./")
-            video = find(name)
-            key = str(video.path) if video else name
-            if key in seen:
-                raise UserError(f"{path}:{number}: {name} is already listed in {seen[key]}")
-            seen[key] = f"{path}:{number}"
-            if video:
-                found.append(video)
-            else:
-                missing.append(name)
-        has_list = path is not None or split == "validation"
-        splits[split] = Listed(tuple(found), tuple(missing)) if has_list else None
-    return splits
+    return find
