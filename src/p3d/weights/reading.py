@@ -32,7 +32,10 @@ _PREFIX = re.compile(r"^(?:(?:module|model|net|network|backbone)\.)+")
 `torch.compile`, "_orig_mod.", can be anywhere in a key."""
 _AVERAGED = "n_averaged"
 """The counter of `torch.optim.swa_utils.AveragedModel`."""
-_WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights")
+_WRAPPERS = (
+    *("state_dict", "model_state_dict", "model_state", "model"),
+    *("net", "network", "weights", "module"),
+)
 """Keys under which training scripts save the state dict, the first of them first."""
 _MAX_WRAPPERS = 4
 
@@ -125,7 +128,9 @@ def _read_torch(path: Path) -> Contents:
 
 def _name(value: object) -> str:
     """Return what a value in a PyTorch file is."""
-    return "tensor" if isinstance(value, StoredTensor) else type(value).__name__.strip("_").lower()
+    if isinstance(value, StoredTensor):
+        return "tensor"
+    return type(value).__name__ if isinstance(value, (list, tuple, str, int)) else "single value"
 
 
 def _is_torch(head: bytes) -> bool:
