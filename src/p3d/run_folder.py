@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from p3d.errors import UserError
+
 BEST_FILE = "best.safetensors"
 """Weights of the best epoch on the validation list, or of the last epoch without such a list."""
 LOG_FILE = "log.jsonl"
@@ -25,10 +27,17 @@ def checkpoint_path(folder: Path, step: int) -> Path:
 
 
 def find_checkpoints(folder: Path) -> list[Path]:
-    """Return the checkpoints in a run's folder, newest first."""
-    if not folder.is_dir():
+    """Return the checkpoints in a run's folder, newest first.
+
+    Raises:
+        UserError: The folder cannot be read.
+    """
+    try:
+        paths = [p for p in folder.iterdir() if _CHECKPOINT.fullmatch(p.name) and p.is_file()]
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    paths = [p for p in folder.iterdir() if _CHECKPOINT.fullmatch(p.name) and p.is_file()]
+    except OSError as error:
+        raise UserError(f"{folder}: the folder cannot be read ({error.strerror})") from error
     return sorted(paths, key=step_of, reverse=True)
 
 

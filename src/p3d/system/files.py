@@ -148,16 +148,30 @@ def lock_folder(folder: Path) -> Iterator[None]:
             raise UserError(
                 f"{folder}: cannot be locked ({error.strerror}); choose another --out"
             ) from error
-        _print_warning(f"{folder}: this file system has no locks; run only one process in it")
+        print_warning(f"{folder}: this file system has no locks; run only one process in it")
     try:
         yield
     finally:
         lock.release()
 
 
-def _print_warning(message: str) -> None:
+def print_warning(message: str) -> None:
+    """Print a warning on stderr, on one line."""
     with suppress(OSError):  # stderr may be a file on a full disk
-        print(f"p3d: warning: {message}", file=sys.stderr, flush=True)
+        print(f"p3d: warning: {printable(message)}", file=sys.stderr, flush=True)
+
+
+def reason_of(error: BaseException) -> str:
+    """Return why a file could not be written, in one line.
+
+    PyTorch reports a failed write without its cause, which is the error's context.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__context__
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 class BestEffortFile:
@@ -185,8 +199,8 @@ class BestEffortFile:
         except OSError as error:
             self.close()  # the handle stays invalid when a network drive comes back
             if not self._failing:
-                name, reason = printable(self.path), error.strerror or error
-                _print_warning(f"{name}: cannot be written ({reason}); going on without it")
+                reason = error.strerror or error
+                print_warning(f"{self.path}: cannot be written ({reason}); going on without it")
             self._failing = True
             return False
         self._failing = False

@@ -94,7 +94,13 @@ class TrainState:
 
     def restore(self, checkpoint: CheckpointState) -> None:
         """Restore optimizer, schedule, scaler and progress; the network already has its weights."""
-        self.optimizer.load_state_dict(checkpoint.optimizer)
+        # Settings of the groups that the checkpoint lacks keep the values that the recipe gives.
+        fresh, saved = self.optimizer.state_dict(), checkpoint.optimizer
+        groups = [
+            new | old | {"params": new["params"]}
+            for new, old in zip(fresh["param_groups"], saved["param_groups"], strict=True)
+        ]
+        self.optimizer.load_state_dict({"state": saved["state"], "param_groups": groups})
         self.schedule.load_state_dict(checkpoint.schedule)
         self.scaler.load_state_dict(checkpoint.scaler)
         self.progress = checkpoint.progress
