@@ -9,13 +9,16 @@ import subprocess
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from helpers.processes import finish, launch, train_flags
 from helpers.runs import (
+    TINY,
     are_identical,
     has_step,
     log_lines,
@@ -26,8 +29,11 @@ from helpers.runs import (
     weights,
 )
 from p3d.errors import UserError
-from p3d.run_folder import BEST_FILE, find_checkpoints
+from p3d.evaluation.metrics import Accuracy
+from p3d.report.record import read_run
+from p3d.run_folder import BEST_FILE, VALIDATION_FILE, find_checkpoints
 from p3d.system.files import lock_folder
+from p3d.training import loop
 from p3d.training.checkpoint import CheckpointState, Saver, check_room
 from p3d.training.log import RunLog
 from p3d.training.progress import Progress
@@ -117,6 +123,54 @@ def test_full_disk_does_not_end_a_run(whole: Path, sample: Path, tmp_path: Path)
     assert logged_steps(tmp_path) == [1, 2, 3, 4]
     assert log_lines(tmp_path, "save-failed")
     assert are_identical(load_file(tmp_path / BEST_FILE), load_file(whole / BEST_FILE))
+
+
+def test_best_network_is_kept_if_its_scores_cannot_be_written(
+    sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / VALIDATION_FILE / "in the way").mkdir(parents=True)
+    assert run(options(sample, tmp_path, replace(TINY, epochs=1))) == 0
+    output = capsys.readouterr()
+    assert output.err.count("NOT SAVED: ") == 1
+    assert "validation.csv: cannot be written" in output.err
+    assert "best (epoch 1)" in output.out
+    assert newest(tmp_path).progress.best_epoch == 1
+    assert are_identical(load_file(tmp_path / BEST_FILE), weights(tmp_path))
+
+
+def test_summary_names_the_network_that_was_kept(
+    sample: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The best network cannot be written in the last epoch, nor the scores of the first."""
+    epochs = iter([(True, 0.25), (True, 0.5), (False, 1.0)])
+
+    def measure_as(*_: object) -> Accuracy:
+        may_write, top1 = next(epochs)
+        if not may_write:
+            (tmp_path / BEST_FILE).rename(tmp_path / "kept")
+            (tmp_path / BEST_FILE).mkdir()
+        return Accuracy(8, top1, 1.0, top1, 0.1, torch.zeros(8, 8))
+
+    def fail(*_: object) -> None:
+        raise UserError("validation.csv: cannot be written")
+
+    monkeypatch.setattr(loop, "measure", measure_as)
+    monkeypatch.setattr(loop, "write_scores", fail)
+    (tmp_path / VALIDATION_FILE).write_text("scores of an earlier network")
+    assert run(options(sample, tmp_path, replace(TINY, epochs=3))) == 0
+    assert not (tmp_path / VALIDATION_FILE).exists()
+    assert [line["best_epoch"] for line in log_lines(tmp_path, "epoch")] == [1, 2, 2]
+    progress = newest(tmp_path).progress
+    assert (progress.best_epoch, progress.best_top1) == (2, 0.5)
+    output = capsys.readouterr().out
+    assert "best (epoch 2)" in output
+    assert "last (epoch 3)" in output
+    best = read_run(tmp_path).best
+    assert best is not None
+    assert best["epoch"] == 2
 
 
 def checkpoint_of(step: int) -> CheckpointState:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from p3d.data.dataset import VideoDataset
-from p3d.run_folder import BEST_FILE, CONFIG_FILE, LOG_FILE, REPORT_FILE, find_checkpoints, read_log
+from p3d.run_folder import (
+    BEST_FILE,
+    CONFIG_FILE,
+    LOG_FILE,
+    REPORT_FILE,
+    best_epoch,
+    find_checkpoints,
+    read_log,
+)
 from p3d.system.device import Precision, describe_device, has_native_bf16
 from p3d.system.text import format_percent, format_table
 from p3d.training.plan import describe_step
@@ -75,8 +83,9 @@ def print_summary(folder: Path) -> None:
     if not epochs:  # the log may have been lost on a full disk
         print(f"the log in {folder} has no complete epoch: no summary")
         return
-    key = "validation_top1" if "validation_top1" in epochs[-1] else "epoch"
-    best = max(epochs, key=lambda line: float(line[key]))
+    best = best_epoch(epochs)
+    if best is None and "validation_top1" not in epochs[-1]:
+        best = epochs[-1]  # in older logs
     rows = [
         (
             f"{name} (epoch {line['epoch']})",
@@ -86,6 +95,7 @@ def print_summary(folder: Path) -> None:
             f"{line['validation_loss']:.3f}" if "validation_loss" in line else "",
         )
         for name, line in (("best", best), ("last", epochs[-1]))
+        if line is not None
     ]
     header = ("", "train top-1", "validation top-1", "top-5", "loss")
     print("\n" + format_table(header, rows))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from tqdm import tqdm
 
 from p3d.data.dataset import VideoDataset
 from p3d.data.loader import Batch, TrainLoader
+from p3d.errors import printable
 from p3d.evaluation.metrics import measure
 from p3d.inference.scorer import Scorer
 from p3d.inference.scoring import VideoScores, score_videos, write_scores
@@ -159,7 +161,7 @@ class Trainer:
         """Write a few of the epoch's first clips, as the network gets them, for TensorBoard."""
         dataset = self.state.dataset
         records = [dataset.records[index] for index in batch.indices[:NUM_SHOWN_CLIPS].tolist()]
-        captions = [f"{dataset.class_names[r.label]}: {r.path.name}" for r in records]
+        captions = [printable(f"{dataset.class_names[r.label]}: {r.path.name}") for r in records]
         if self.log is not None and records:
             clips = batch.clips[:NUM_SHOWN_CLIPS]
             self.log.write_clips("train/clips", clips, self.state.progress.step, captions)
@@ -194,7 +196,8 @@ class Trainer:
             values["overflows"] = progress.overflows
         if top1 is None or top1 > progress.best_top1:
             self._keep_best(scored, top1)
-        self.write_log("epoch", epoch=progress.epoch + 1, **values)
+        best = progress.best_epoch
+        self.write_log("epoch", epoch=progress.epoch + 1, **values, best_epoch=best)
         if state.group.is_main:
             tqdm.write(epoch_line(state, values))
         progress.next_epoch()
@@ -245,19 +248,26 @@ class Trainer:
 
     def _keep_best(self, scored: VideoScores | None, top1: float | None) -> None:
         """Write the best network so far; if that fails, the previous best remains the best."""
-        state, options, progress = self.state, self.options, self.state.progress
-
-        def write() -> None:
-            source = "trained by p3d" if options.weights is None else f"from {options.weights.name}"
-            save_model(
-                state.model, options.out / BEST_FILE, source=source, recipe=asdict(state.recipe)
-            )
-            if scored is not None:
-                write_scores(options.out / VALIDATION_FILE, self.validation, scored)
-
-        saved = self.saver is None or self.saver.attempt(progress.step, write)
-        if state.group.any(not saved):
+        progress = self.state.progress
+        saved = self.saver is None or self.saver.attempt(progress.step, self._write_best)
+        if self.state.group.any(not saved):
             return
         progress.best_epoch = progress.epoch + 1
         if top1 is not None:
             progress.best_top1 = top1
+        if self.saver is not None and scored is not None:
+            path = self.options.out / VALIDATION_FILE
+            if not self.saver.attempt(
+                progress.step, lambda: write_scores(path, self.validation, scored)
+            ):
+                with suppress(OSError):  # it has the scores of a network that is gone
+                    path.unlink()
+
+    def _write_best(self) -> None:
+        start = self.options.weights
+        save_model(
+            self.state.model,
+            self.options.out / BEST_FILE,
+            source="trained by p3d" if start is None else f"from {printable(start.name)}",
+            recipe=asdict(self.state.recipe),
+        )
