@@ -7,6 +7,7 @@ Only this module reads `sys.argv`. The module of a subcommand is imported when i
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import os
 import sys
@@ -92,6 +93,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     The code is 0 on success, 2 for an error in the input, and 128 + n if signal n stopped it.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a notebook's is not
+            stream.reconfigure(errors="backslashreplace")  # for names that it cannot encode
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
         name, rest = _find_command(arguments)

@@ -84,19 +84,23 @@ def _fsync(path: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 file completely or not at all.
 
+    Bytes of file names that are not UTF-8 are written as they are ("surrogateescape").
+
     Raises:
         UserError: It cannot be written.
     """
     try:
         with replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8", newline="\n")
+            temporary.write_text(text, encoding="utf-8", errors="surrogateescape", newline="\n")
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write a value as JSON, like `write_text`; what JSON cannot hold becomes text."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n"
+    # Bytes of file names that are not UTF-8 become JSON escapes, such as \udcff.
+    write_text(path, text.encode("utf-8", "backslashreplace").decode())
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -68,7 +68,9 @@ def metadata_of(
     names = model.class_names if class_names is None else class_names
     if names is not None:
         checked = check_class_names(names, config.num_classes)
-        metadata["class_names"] = json.dumps(checked, ensure_ascii=False)
+        text = json.dumps(checked, ensure_ascii=False)
+        # Bytes of folder names that are not UTF-8 become JSON escapes, such as \udcff.
+        metadata["class_names"] = text.encode("utf-8", "backslashreplace").decode()
     if source is not None:
         metadata["source"] = source
     if recipe is not None:
