@@ -15,7 +15,7 @@ import torch
 
 from p3d.errors import UserError
 from p3d.model.network import create_model
-from p3d.system.files import TEMPORARY, lock_folder, replacing
+from p3d.system.files import TEMPORARY, lock_folder, replacing, write_text
 from p3d.weights.metadata import save_model
 
 
@@ -116,6 +116,37 @@ def test_saved_weights_have_the_permissions_of_a_new_file(tmp_path: Path, umask:
         os.umask(before)
     for path in tmp_path.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_a_file_system_that_cannot_flush_gets_one_warning(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flush = os.fsync
+
+    def refuse(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode) == (kind == "folder"):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    for text in ("one", "two"):
+        write_text(tmp_path / "figures.json", text)
+    assert (tmp_path / "figures.json").read_text() == "two"
+    warning = capsys.readouterr().err
+    assert warning.startswith(f"p3d: warning: {tmp_path}: this file system cannot flush (Invalid")
+    assert warning.count("\n") == 1
+
+
+def test_a_disk_that_fails_to_flush_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(UserError, match="cannot be written"):
+        write_text(tmp_path / "figures.json", "one")
 
 
 def lock_in_another_process(folder: Path) -> subprocess.Popen[str]:

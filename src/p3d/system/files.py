@@ -13,6 +13,7 @@ import sys
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,17 @@ from p3d.errors import UserError, printable
 
 TEMPORARY = ".p3d-partial-"
 """Prefix of unfinished videos and folders. Readers ignore them, and later runs delete them."""
+
+_NO_FLUSH = {
+    errno.EINVAL,
+    errno.ENOSYS,
+    errno.ENOTSUP,
+    errno.EOPNOTSUPP,
+    errno.EBADF,
+    errno.EACCES,
+    errno.EPERM,
+}
+"""Errors of file systems that cannot flush a file or folder."""
 
 _NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 """Errors of file systems without locks, such as some network drives."""
@@ -73,12 +85,29 @@ def _create(path: Path) -> int:
 
 
 def _fsync(path: Path) -> None:
-    """Write a file or folder from the system's cache to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Write a file or folder from the system's cache to the disk, if its file system can do that.
+
+    Some network and FUSE drives cannot, most often for folders.
+    """
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FLUSH:
+            raise
+        folder = path if path.is_dir() else path.parent
+        _warn_no_flush(folder, error.strerror)
+
+
+@cache
+def _warn_no_flush(folder: Path, reason: str) -> None:
+    """Print a warning, once for each folder."""
+    print_warning(
+        f"{folder}: this file system cannot flush ({reason}); a power failure may damage new files"
+    )
 
 
 def write_text(path: Path, text: str) -> None:

@@ -302,10 +302,18 @@ class Saver:
 
     Attributes:
         failed: Whether the last checkpoint could not be written.
+        saved_step: Step of the last checkpoint that was written, or that the run resumed from.
     """
 
     def __init__(
-        self, folder: Path, log: RunLog, *, minutes: float, steps: int | None, keep: int
+        self,
+        folder: Path,
+        log: RunLog,
+        *,
+        minutes: float,
+        steps: int | None,
+        keep: int,
+        saved_step: int = 0,
     ) -> None:
         self._folder = folder
         self._log = log
@@ -315,6 +323,7 @@ class Saver:
         self._last = time.monotonic()
         self._undeleted: set[Path] = set()
         self.failed = False
+        self.saved_step = saved_step
 
     def is_due(self, step: int) -> bool:
         """Return whether a checkpoint should be written after this step."""
@@ -333,6 +342,7 @@ class Saver:
             size, seconds = path.stat().st_size, round(self._last - start, 3)
             self._log.write("checkpoint", step, bytes=size, seconds=seconds)
             self._prune(step)
+            self.saved_step = step
         self.failed = not saved
 
     def _prune(self, step: int) -> None:

@@ -12,13 +12,13 @@ from tqdm import tqdm
 
 from p3d.data.dataset import VideoDataset
 from p3d.data.loader import Batch, TrainLoader
-from p3d.errors import printable
+from p3d.errors import UserError, printable
 from p3d.evaluation.metrics import measure
 from p3d.inference.scorer import Scorer
 from p3d.inference.scoring import VideoScores, score_videos, write_scores
 from p3d.run_folder import BEST_FILE, VALIDATION_FILE
 from p3d.system.device import peak_memory
-from p3d.system.signals import Stopped, StopRequest
+from p3d.system.signals import Stopped, StopRequest, postponed_child_signal
 from p3d.system.text import format_percent
 from p3d.training.checkpoint import Saver
 from p3d.training.console import epoch_line
@@ -61,7 +61,21 @@ class Trainer:
 
         Returns:
             True if a stop ended the run; it was saved then, unless writing failed.
+
+        Raises:
+            UserError: The data or the loss ends the run, or another process was lost. What was done
+                since the last checkpoint is saved first, unless a step was not complete.
+            RuntimeError: A worker process was lost; saved in the same way.
         """
+        try:
+            return self._train()
+        except (UserError, OSError, RuntimeError):
+            step = self.state.progress.step
+            if self.saver is not None and not self.state.in_step and step > self.saver.saved_step:
+                self.save()
+            raise
+
+    def _train(self) -> bool:
         while not (self.state.is_finished or self._is_out_of_patience()):
             if not self._train_epoch():
                 self.save()
@@ -110,9 +124,10 @@ class Trainer:
             start = time.perf_counter()
             for batches in self.loader.steps(progress.epoch, progress.step_in_epoch):
                 waited = time.perf_counter() - start
-                step = train_step(state, batches)
-                end = time.perf_counter()
-                self._report_step(bar, batches, step, end - start, waited)
+                with postponed_child_signal():  # a lost worker must not end a step half way
+                    step = train_step(state, batches)
+                    end = time.perf_counter()
+                    self._report_step(bar, batches, step, end - start, waited)
                 start = end
                 is_over = state.all_steps_done or progress.step_in_epoch >= steps_per_epoch
                 # Signals reach the ranks at different times; all ranks must make the same decision.

@@ -40,6 +40,7 @@ class TrainState:
         clips_per_step: Clips of an optimizer step over all ranks.
         total_steps: Optimizer steps of the whole run.
         progress: Position of the run.
+        in_step: Whether a step has begun and is not complete, so that a checkpoint would be wrong.
     """
 
     recipe: Recipe
@@ -56,6 +57,7 @@ class TrainState:
     clips_per_step: int
     total_steps: int
     progress: Progress = field(default_factory=Progress)
+    in_step: bool = False
 
     @property
     def all_steps_done(self) -> bool:

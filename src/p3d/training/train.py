@@ -25,6 +25,7 @@ from p3d.system.distributed import Group, join, read_launch
 from p3d.system.files import lock_folder, make_folder, write_json
 from p3d.system.machine import describe_machine
 from p3d.system.options import plain_options
+from p3d.system.resources import raise_file_limit
 from p3d.system.signals import StopRequest
 from p3d.training.checkpoint import CheckpointState, Saver, check_room
 from p3d.training.console import print_start, print_summary
@@ -44,6 +45,7 @@ def run(options: TrainOptions) -> int:
     Raises:
         UserError: The options, the data or the weights do not fit together.
     """
+    raise_file_limit()
     launch = read_launch()
     device = resolve_device(options.compute.device, launch.local_rank)
     with StopRequest(launched=launch.launched) as stop, join(device, launch) as group:
@@ -208,6 +210,7 @@ def _train_and_write(trainer: Trainer) -> int:
             minutes=options.save_minutes,
             steps=options.save_steps,
             keep=options.keep_checkpoints,
+            saved_step=state.progress.step,
         )
         trainer.write_log(
             "start",
