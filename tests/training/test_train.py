@@ -41,6 +41,7 @@ from p3d.training import loop as train_loop
 from p3d.training.checkpoint import CheckpointState, DamagedCheckpoint, read_checkpoint
 from p3d.training.console import print_summary
 from p3d.training.options import TrainOptions
+from p3d.training.recipes import Schedule
 from p3d.training.resume import restorable_network
 from p3d.training.state import TrainState
 from p3d.training.step import train_step
@@ -231,6 +232,56 @@ def test_patience_ends_a_run_without_improvement(sample: Path, tmp_path: Path) -
 def test_summary_of_a_run_without_a_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     print_summary(tmp_path)
     assert "has no complete epoch" in capsys.readouterr().out
+
+
+def test_extended_run_equals_a_run_of_that_length(
+    sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first part ends in the middle of an epoch."""
+    recipe = replace(TINY, schedule="cyclic", cyclic_half_epochs=0.75)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert run(options(sample, whole, recipe)) == 0
+    assert run(options(sample, parts, replace(recipe, max_steps=3))) == 0
+    assert newest(parts).progress.step == 3
+    capsys.readouterr()
+    assert run(options(sample, parts, recipe, resume=True)) == 0
+    assert (
+        "extended from 3 to 4 steps: the cyclic learning rate continues, as in a run of this "
+        "length\n"
+    ) in capsys.readouterr().out
+    assert are_identical(weights(parts), weights(whole))
+    assert logged_steps(parts) == [1, 2, 3, 4]
+    assert newest(parts).progress.epoch == 2
+    with pytest.raises(UserError, match=r"has --max-steps null, not 3; resume with"):
+        run(options(sample, parts, replace(recipe, max_steps=3), resume=True))
+    with pytest.raises(UserError, match=r"has --epochs 2, not 1; resume with"):
+        run(options(sample, parts, replace(recipe, epochs=1), resume=True))
+
+
+@pytest.mark.parametrize("schedule", ["one-cycle", "cosine"])
+def test_extended_run_stretches_its_schedule_and_resumes_bit_for_bit(
+    schedule: Schedule, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = replace(TINY, schedule=schedule, epochs=3, batch_size=4)
+    start_state, _ = tiny_run(sample, recipe)
+    planned = []
+    for _ in range(12):
+        planned.append(start_state.lr)
+        start_state.schedule.step()
+    assert run(options(sample, tmp_path, replace(recipe, epochs=2))) == 0
+    capsys.readouterr()
+    longer = options(sample, tmp_path, recipe, resume=True, save_steps=1)
+    assert run(longer) == 0
+    line = f"extended from 8 to 12 steps: the {schedule} schedule is stretched and goes on with a"
+    assert line in capsys.readouterr().out
+    lrs = [line["lr"] for line in log_lines(tmp_path, "step")]
+    assert lrs[8:] == planned[8:]
+    extended = weights(tmp_path)
+    find_checkpoints(tmp_path)[0].unlink()
+    assert newest(tmp_path).progress.step == 11
+    assert run(longer) == 0
+    assert "extended from" not in capsys.readouterr().out
+    assert are_identical(weights(tmp_path), extended)
 
 
 def test_non_finite_validation_scores_do_not_end_a_run(

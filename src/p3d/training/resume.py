@@ -17,7 +17,7 @@ from p3d.system.distributed import Group
 from p3d.training.checkpoint import CheckpointState, read_newest
 from p3d.training.network import prepare_for_training
 from p3d.training.optim import build_optimizer, build_schedule, parameter_groups
-from p3d.training.options import TrainOptions, check_same
+from p3d.training.options import LENGTH, TrainOptions, check_same, earlier_length
 from p3d.weights.metadata import model_from
 
 
@@ -57,13 +57,16 @@ def find_start(
 
 
 def check_run(folder: Path, checkpoint: CheckpointState, now: dict[str, str]) -> None:
-    """Check that a checkpoint was written by a run with the same options.
+    """Check that a checkpoint was written by a run with the same options, or by a shorter one.
 
     Raises:
         UserError: They differ.
     """
+    before = checkpoint.fingerprint
+    if earlier_length(before, now) is not None:
+        before = before | {name: now[name] for name in LENGTH}
     remedy = "resume with the same options, or choose another --out"
-    check_same(f"the run in {folder}", checkpoint.fingerprint, now, remedy)
+    check_same(f"the run in {folder}", before, now, remedy)
 
 
 def _check_ranks(

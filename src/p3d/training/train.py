@@ -32,10 +32,10 @@ from p3d.training.console import print_start, print_summary
 from p3d.training.log import RunLog
 from p3d.training.loop import Trainer
 from p3d.training.network import build_network, prepare_for_training
-from p3d.training.options import TrainOptions, fingerprint
+from p3d.training.options import TrainOptions, earlier_length, fingerprint
 from p3d.training.plan import disk_bytes, make_plan, render
 from p3d.training.resume import find_start
-from p3d.training.state import TrainState, build_state
+from p3d.training.state import TrainState, build_state, extend
 from p3d.weights.loading import PretrainedWeights
 
 
@@ -120,7 +120,11 @@ def _build_trainer(
         group=group,
     )
     if checkpoint is not None:
-        state.restore(checkpoint)
+        length = earlier_length(checkpoint.fingerprint, now)
+        if length is None:
+            state.restore(checkpoint)
+        else:
+            messages = (*messages, extend(state, checkpoint, loader.steps_per_epoch, length))
     return Trainer(state, options, loader, splits["validation"], now, stop), messages
 
 
