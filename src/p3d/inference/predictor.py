@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from p3d.data.clips import check_source, read_eval_clips
-from p3d.errors import BadVideoError, UserError
+from p3d.errors import BadVideoError, UserError, printable
 from p3d.inference.scorer import Scorer, mean_probabilities
 from p3d.model.network import P3D
 from p3d.preprocessing import Preprocessing
@@ -157,7 +157,7 @@ def run(options: PredictOptions) -> int:
             _print(predictor(video), options)
         except BadVideoError as error:
             unread += 1
-            print(f"p3d: error: {error}", file=sys.stderr)
+            print(f"p3d: error: {printable(error)}", file=sys.stderr)
             if options.json:
                 print(json_line({"video": str(video), "error": error.reason}), flush=True)
     if unread and len(options.videos) > 1:

@@ -25,6 +25,7 @@ from p3d.run_folder import (
     best_epoch,
     read_log,
 )
+from p3d.system.files import plain_cell
 
 Line = Mapping[str, Any]
 
@@ -219,7 +220,8 @@ def read_predictions(path: Path) -> Predictions | None:
 def _read_rows(reader: Iterator[list[str]]) -> Iterator[list[str]]:
     """Yield rows up to the first that is not CSV."""
     try:
-        yield from reader
+        for row in reader:
+            yield [plain_cell(cell) for cell in row]
     except csv.Error:
         return
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import errno
 import hashlib
-import io
 import json
 import os
+import re
 import shutil
 import sys
 import uuid
@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from io import FileIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -133,12 +134,31 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a CSV file, like `write_text`."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+    """Write a CSV file, like `write_text`.
+
+    A cell that a spreadsheet would run as a formula gets an apostrophe in front, which
+    `plain_cell` removes.
+    """
+    lines: list[str] = []
+    # csv quotes a carriage return in a cell only if it is a part of the line terminator.
+    writer = csv.writer(SimpleNamespace(write=lines.append), lineterminator="\r\n")
+    writer.writerows([_safe_cell(cell) for cell in row] for row in (header, *rows))
+    write_text(path, "".join(line.removesuffix("\r\n") + "\n" for line in lines))
+
+
+# Also cells that begin so after apostrophes, so that `plain_cell` undoes every escape.
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+
+
+def _safe_cell(cell: object) -> object:
+    if isinstance(cell, int | float) or not _FORMULA.match(str(cell)):
+        return cell
+    return f"'{cell}"
+
+
+def plain_cell(cell: str) -> str:
+    """Return a cell of a file of `write_csv` as it was given."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def make_folder(folder: Path) -> None:

@@ -146,7 +146,7 @@ class Trainer:
         progress.seconds += seconds
         progress.waited += waited
         for line in (line for batch in batches for line in batch.bad):
-            tqdm.write(f"skipped {line}")
+            tqdm.write(f"skipped {printable(line)}")
         values: dict[str, float] = {
             "loss": step.loss,
             "top1": round(step.top1, 4),

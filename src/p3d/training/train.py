@@ -16,7 +16,7 @@ import torch
 from p3d.data.dataset import Split, VideoDataset
 from p3d.data.layouts import read_splits
 from p3d.data.loader import TrainLoader, with_scale_of
-from p3d.errors import UserError
+from p3d.errors import UserError, printable
 from p3d.model.network import P3D
 from p3d.report.page import write_run_report
 from p3d.run_folder import CONFIG_FILE, ENVIRONMENT_FILE
@@ -203,7 +203,8 @@ def _print_plan(state: TrainState, loader: TrainLoader) -> None:
 def _train_and_write(trainer: Trainer) -> int:
     """Train on the main process, which writes the run's files, and return the exit code."""
     options, state = trainer.options, trainer.state
-    print(check_room(options.out, *disk_bytes(state.model, state.recipe), options.keep_checkpoints))
+    needed = disk_bytes(state.model, state.recipe)
+    print(check_room(options.out, *needed, options.keep_checkpoints))
     write_json(options.out / CONFIG_FILE, plain_options(options))
     write_json(options.out / ENVIRONMENT_FILE, describe_machine(state.device))
     with RunLog(options.out, state.progress.step, tensorboard=options.tensorboard) as log:
@@ -229,7 +230,7 @@ def _train_and_write(trainer: Trainer) -> int:
     try:
         write_run_report(options.out)
     except UserError as error:
-        print(f"no report: {error}")
+        print(f"no report: {printable(error)}")
     print_summary(options.out)
     return 1 if trainer.saver.failed else 0
 
