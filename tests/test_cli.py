@@ -353,3 +353,22 @@ def test_value_out_of_range_is_reported_in_one_line(
     assert message in error
     assert error.startswith("p3d: error: ")
     assert error.count("\n") == 1
+
+
+def test_control_characters_of_names_do_not_reach_the_terminal(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "a\x1b[2J\u202e\x9b\n.avi"
+    write_video(tmp_path / name)
+    predict = ("predict", "--weights", weights, "--clips", 1, "--device", "cpu")
+    assert call(*predict, tmp_path / name) == 0
+    assert call(*predict, tmp_path / name, tmp_path / f"b{name}") == 2
+    assert call("train", "--data", tmp_path / f"c{name}") == 2
+    printed = capsys.readouterr()
+    for text in (printed.out, printed.err):
+        assert not set("\x1b\u202e\x9b") & set(text)
+        assert "\\x1b[2J\\u202e\\x9b\\n.avi" in text
+    assert call(*predict, "--json", tmp_path / name) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert not set("\x1b\u202e\x9b") & set(line)
+    assert json.loads(line)["video"] == str(tmp_path / name)

@@ -7,6 +7,7 @@ Only this module reads `sys.argv`. The module of a subcommand is imported when i
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import os
 import sys
@@ -16,7 +17,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from p3d import __version__
-from p3d.errors import UserError
+from p3d.errors import UserError, printable
+from p3d.system.resources import explain_limit
 
 
 class Command(NamedTuple):
@@ -92,6 +94,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     The code is 0 on success, 2 for an error in the input, and 128 + n if signal n stopped it.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a notebook's is not
+            stream.reconfigure(errors="backslashreplace")  # for names that it cannot encode
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
         name, rest = _find_command(arguments)
@@ -100,16 +105,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = parse_options(name, rest)
         return importlib.import_module(COMMANDS[name].module).run(options) or 0
     except UserError as error:
-        print(f"p3d: error: {error}", file=sys.stderr)
-        return 2
+        return _report(error)
     except RuntimeError as error:
         # If a worker process of a loader died, its module has been imported.
         workers = sys.modules.get("p3d.data.workers")
         explained = workers.explain_death(error) if workers else None
-        if explained is None:
-            raise
-        print(f"p3d: error: {explained}", file=sys.stderr)
-        return 2
+        return _report_limit(error) if explained is None else _report(explained)
     except KeyboardInterrupt:
         print("p3d: interrupted", file=sys.stderr)
         return 130
@@ -117,6 +118,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of stdout has exited; keep Python from flushing to it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        return _report_limit(error)
+
+
+def _report(message: object) -> int:
+    """Print an error on one line and return the exit code."""
+    print(f"p3d: error: {printable(message)}", file=sys.stderr)
+    return 2
+
+
+def _report_limit(error: OSError | RuntimeError) -> int:
+    """Report an error that a limit of the machine caused; raise any other again."""
+    message = explain_limit(error)
+    if message is None:
+        raise error
+    return _report(message)
 
 
 def _find_command(arguments: list[str]) -> tuple[str | None, list[str]]:

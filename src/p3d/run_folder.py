@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from p3d.errors import UserError
 
 BEST_FILE = "best.safetensors"
 """Weights of the best epoch on the validation list, or of the last epoch without such a list."""
@@ -25,10 +29,17 @@ def checkpoint_path(folder: Path, step: int) -> Path:
 
 
 def find_checkpoints(folder: Path) -> list[Path]:
-    """Return the checkpoints in a run's folder, newest first."""
-    if not folder.is_dir():
+    """Return the checkpoints in a run's folder, newest first.
+
+    Raises:
+        UserError: The folder cannot be read.
+    """
+    try:
+        paths = [p for p in folder.iterdir() if _CHECKPOINT.fullmatch(p.name) and p.is_file()]
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    paths = [p for p in folder.iterdir() if _CHECKPOINT.fullmatch(p.name) and p.is_file()]
+    except OSError as error:
+        raise UserError(f"{folder}: the folder cannot be read ({error.strerror})") from error
     return sorted(paths, key=step_of, reverse=True)
 
 
@@ -50,6 +61,25 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     # Not splitlines(), which also splits at characters that may occur inside a damaged line.
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     return [entry for entry in map(_parse, lines) if entry is not None]
+
+
+def best_epoch(epochs: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return the log line of the epoch whose network is in `BEST_FILE`.
+
+    Args:
+        epochs: The lines of a run's epochs. Each names the best epoch so far that could be written
+            ("best_epoch"); in older logs, which do not, it is the first of the highest accuracy.
+
+    Returns:
+        None if there is no such epoch.
+    """
+    if epochs and "best_epoch" in epochs[-1]:
+        number = epochs[-1]["best_epoch"]
+        return next((line for line in reversed(epochs) if line.get("epoch") == number), None)
+    scores = [(line, line.get("validation_top1")) for line in epochs]
+    scored = [(line, value) for line, value in scores if isinstance(value, int | float)]
+    finite = [(line, value) for line, value in scored if math.isfinite(value)]
+    return max(finite, key=lambda pair: pair[1], default=(None, 0))[0]
 
 
 def _parse(line: str) -> dict[str, Any] | None:

@@ -14,9 +14,10 @@ from p3d.data.clips import read_eval_clips
 from p3d.data.dataset import VideoDataset, VideoRecord
 from p3d.errors import BadVideoError, UserError
 from p3d.inference.scorer import Scorer, mean_probabilities
-from p3d.inference.scoring import VideoScores, score_videos
+from p3d.inference.scoring import VideoScores, score_videos, write_scores
 from p3d.model.network import create_model
 from p3d.preprocessing import IMAGENET
+from p3d.report.record import read_predictions
 from p3d.system.distributed import Group
 from p3d.system.signals import Stopped, StopRequest
 from p3d.video.decode import open_video
@@ -116,6 +117,26 @@ def test_bad_video_is_skipped_or_an_error(
     only_bad = replace(dataset, records=dataset.records[1:2])
     with pytest.raises(UserError, match=r"none of the 1 videos could be read.*bad\.avi"):
         score_videos(scorer, only_bad, num_clips=NUM_CLIPS, on_bad_video="skip")
+
+
+def test_written_scores_have_no_class_for_an_unlabeled_video(
+    unlabeled: VideoDataset, tmp_path: Path
+) -> None:
+    """Class names that are formulas in a spreadsheet are read back as they were."""
+    names = ("=1+1", "-run", "'@walk")
+    dataset = replace(unlabeled, class_names=names)
+    logits = torch.tensor([[[9.0, 0.0, 0.0]], [[0.0, 9.0, 0.0]]])
+    labels, indices = torch.tensor([-1, 1]), torch.tensor([0, 1])
+    path = tmp_path / "validation.csv"
+    write_scores(path, dataset, VideoScores(logits, labels, indices, ()))
+    header, first, second = path.read_text().splitlines()
+    assert header == "path,class,'=1+1,'-run,''@walk"
+    assert first.split(",")[1] == ""
+    assert second.split(",")[1] == "'-run"
+    read = read_predictions(path)
+    assert read is not None
+    assert read.class_names == names
+    assert (read.labels.tolist(), read.num_damaged) == ([1], 1)
 
 
 def test_stop_request_ends_scoring(scorer: Scorer, unlabeled: VideoDataset) -> None:

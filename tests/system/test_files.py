@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import os
 import signal
@@ -12,10 +13,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from p3d.errors import UserError
 from p3d.model.network import create_model
-from p3d.system.files import TEMPORARY, lock_folder, replacing
+from p3d.system.files import TEMPORARY, lock_folder, plain_cell, replacing, write_csv, write_text
 from p3d.weights.metadata import save_model
 
 
@@ -116,6 +119,61 @@ def test_saved_weights_have_the_permissions_of_a_new_file(tmp_path: Path, umask:
         os.umask(before)
     for path in tmp_path.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_a_file_system_that_cannot_flush_gets_one_warning(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flush = os.fsync
+
+    def refuse(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode) == (kind == "folder"):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    for text in ("one", "two"):
+        write_text(tmp_path / "figures.json", text)
+    assert (tmp_path / "figures.json").read_text() == "two"
+    warning = capsys.readouterr().err
+    assert warning.startswith(f"p3d: warning: {tmp_path}: this file system cannot flush (Invalid")
+    assert warning.count("\n") == 1
+
+
+def test_a_disk_that_fails_to_flush_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(UserError, match="cannot be written"):
+        write_text(tmp_path / "figures.json", "one")
+
+
+CELLS = st.text(st.sampled_from("'=+-@\t\r\n,\"a1é"), max_size=4)
+
+
+@settings(max_examples=200, deadline=None)
+@given(cells=st.lists(CELLS, min_size=1, max_size=4))
+def test_no_csv_cell_is_a_formula_and_every_cell_reads_back(
+    cells: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "cells.csv"
+    write_csv(path, ("text", "-number"), [cells, (0.5, -1)])
+    with path.open(encoding="utf-8", newline="") as file:
+        header, row, numbers = csv.reader(file)
+    assert header == ["text", "'-number"]
+    assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for cell in row)
+    assert [plain_cell(cell) for cell in row] == cells
+    assert numbers == ["0.5", "-1"]
+
+
+@pytest.mark.parametrize("cell", ["walk", "'quoted'", "", "a=b", "0.5", "''"])
+def test_harmless_cells_are_written_as_they_are(cell: str, tmp_path: Path) -> None:
+    write_csv(tmp_path / "cells.csv", ("x", "y"), [(cell, 1)])
+    assert (tmp_path / "cells.csv").read_text() == f"x,y\n{cell},1\n"
 
 
 def lock_in_another_process(folder: Path) -> subprocess.Popen[str]:

@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import resource
+import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from helpers.processes import finish, launch, train_flags
 from helpers.runs import (
+    TINY,
     are_identical,
+    copy_set,
     has_step,
     log_lines,
     logged_steps,
     newest,
     options,
     start,
+    wait_for_step,
     weights,
 )
 from p3d.errors import UserError
-from p3d.run_folder import BEST_FILE, find_checkpoints
+from p3d.evaluation.metrics import Accuracy
+from p3d.report.record import read_run
+from p3d.run_folder import BEST_FILE, VALIDATION_FILE, find_checkpoints
 from p3d.system.files import lock_folder
+from p3d.training import loop, resume, step
 from p3d.training.checkpoint import CheckpointState, Saver, check_room
 from p3d.training.log import RunLog
 from p3d.training.progress import Progress
@@ -111,12 +123,162 @@ def test_full_disk_does_not_end_a_run(whole: Path, sample: Path, tmp_path: Path)
     )
     output = finish(process, code=1)
     assert output.count("NOT SAVED: ") == 4
-    assert "the checkpoint could not be written" in output
+    assert "the checkpoint could not be written (File too large)" in output
     assert "Traceback" not in output
     assert find_checkpoints(tmp_path) == []
     assert logged_steps(tmp_path) == [1, 2, 3, 4]
     assert log_lines(tmp_path, "save-failed")
     assert are_identical(load_file(tmp_path / BEST_FILE), load_file(whole / BEST_FILE))
+
+
+def test_best_network_is_kept_if_its_scores_cannot_be_written(
+    sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / VALIDATION_FILE / "in the way").mkdir(parents=True)
+    assert run(options(sample, tmp_path, replace(TINY, epochs=1))) == 0
+    output = capsys.readouterr()
+    assert output.err.count("NOT SAVED: ") == 1
+    assert "validation.csv: cannot be written" in output.err
+    assert "best (epoch 1)" in output.out
+    assert newest(tmp_path).progress.best_epoch == 1
+    assert are_identical(load_file(tmp_path / BEST_FILE), weights(tmp_path))
+
+
+def test_summary_names_the_network_that_was_kept(
+    sample: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The best network cannot be written in the last epoch, nor the scores of the first."""
+    epochs = iter([(True, 0.25), (True, 0.5), (False, 1.0)])
+
+    def measure_as(*_: object) -> Accuracy:
+        may_write, top1 = next(epochs)
+        if not may_write:
+            (tmp_path / BEST_FILE).rename(tmp_path / "kept")
+            (tmp_path / BEST_FILE).mkdir()
+        return Accuracy(8, top1, 1.0, top1, 0.1, torch.zeros(8, 8))
+
+    def fail(*_: object) -> None:
+        raise UserError("validation.csv: cannot be written")
+
+    monkeypatch.setattr(loop, "measure", measure_as)
+    monkeypatch.setattr(loop, "write_scores", fail)
+    (tmp_path / VALIDATION_FILE).write_text("scores of an earlier network")
+    assert run(options(sample, tmp_path, replace(TINY, epochs=3))) == 0
+    assert not (tmp_path / VALIDATION_FILE).exists()
+    assert [line["best_epoch"] for line in log_lines(tmp_path, "epoch")] == [1, 2, 2]
+    progress = newest(tmp_path).progress
+    assert (progress.best_epoch, progress.best_top1) == (2, 0.5)
+    output = capsys.readouterr().out
+    assert "best (epoch 2)" in output
+    assert "last (epoch 3)" in output
+    best = read_run(tmp_path).best
+    assert best is not None
+    assert best["epoch"] == 2
+
+
+def test_lost_worker_process_saves_and_ends_the_run(sample: Path, tmp_path: Path) -> None:
+    process = start(*train_flags(sample, tmp_path, workers=1, epochs=40))
+    wait_for_step(process, tmp_path, 2)
+    for worker in descendants(process.pid):
+        os.kill(worker, signal.SIGKILL)
+    output = finish(process, code=2)
+    assert re.search(r"p3d: error: .*worker process that read it died", output)
+    assert "Traceback" not in output
+    progress = newest(tmp_path).progress
+    assert progress.step == logged_steps(tmp_path)[-1] >= 2
+
+
+def test_validation_without_a_readable_video_saves_and_ends_the_run(
+    whole: Path, sample: Path, tmp_path: Path
+) -> None:
+    data, out = tmp_path / "set", tmp_path / "run"
+    copy_set(sample, data)
+    names = (data / "ucfTrainTestlist" / "validationlist01.txt").read_text().split()
+    videos = [next(data.rglob(Path(name).name)) for name in names if name.endswith(".avi")]
+    contents = [video.read_bytes() for video in videos]
+    for video in videos:
+        video.unlink()
+        video.write_bytes(b"damaged")
+    with pytest.raises(UserError, match="none of the 8 videos could be read"):
+        run(options(data, out))
+    assert newest(out).progress.step == logged_steps(out)[-1] == 2
+    for video, content in zip(videos, contents, strict=True):
+        video.write_bytes(content)
+    assert run(options(data, out, resume=True)) == 0
+    assert logged_steps(out) == [1, 2, 3, 4]
+    assert are_identical(weights(out), weights(whole))
+
+
+def test_failed_step_is_not_saved(
+    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise UserError("the loss is nan")
+
+    monkeypatch.setattr(step, "_check_finite", fail)
+    with pytest.raises(UserError, match="the loss is nan"):
+        run(options(sample, tmp_path))
+    assert find_checkpoints(tmp_path) == []
+
+
+def test_single_clip_of_a_small_crop_is_rejected_in_one_line(sample: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"a batch of 1 clips, 4 frames of 16x16, .* one value per"):
+        run(options(sample, tmp_path, replace(TINY, batch_size=1)))
+
+
+def test_folder_is_locked_before_a_checkpoint_is_read(
+    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resume, "read_newest", lambda *_: pytest.fail("read without the lock"))
+    with lock_folder(tmp_path), pytest.raises(UserError, match="another process is using"):
+        run(options(sample, tmp_path, resume=True))
+
+
+def test_old_checkpoint_that_cannot_be_deleted_gets_one_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unlink = Path.unlink
+
+    def refuse(path: Path, *, missing_ok: bool = False) -> None:
+        if path.name == "checkpoint-0000001.pt":
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with RunLog(tmp_path, 0) as log:
+        saver = Saver(tmp_path, log, minutes=10, steps=1, keep=1)
+        for number in (1, 2, 3, 4):
+            saver.save(checkpoint_of(number))
+        assert not saver.failed
+    warning = capsys.readouterr().err
+    assert warning.count("\n") == 1
+    assert "0000001.pt: the old checkpoint cannot be deleted (Operation not permitted)" in warning
+    assert [path.name for path in find_checkpoints(tmp_path)] == [
+        "checkpoint-0000004.pt",
+        "checkpoint-0000001.pt",
+    ]
+
+
+def test_small_shared_memory_is_reported_with_the_remedy(sample: Path, tmp_path: Path) -> None:
+    small = [
+        "unshare",
+        "-m",
+        "sh",
+        "-c",
+        "mount -t tmpfs -o size=1m none /dev/shm && exec $0 $@",
+    ]
+    if shutil.which("unshare") is None or subprocess.run([*small, "true"], check=False).returncode:
+        pytest.skip("this process cannot mount a small /dev/shm")
+    flags = train_flags(sample, tmp_path, workers=1, num_frames=16, resize="128 170", crop=112)
+    output = subprocess.run(
+        [*small, sys.executable, "-m", "p3d", *flags], capture_output=True, text=True, check=False
+    )
+    assert output.returncode == 2, output.stderr
+    last = output.stderr.strip().splitlines()[-1]
+    assert last.startswith("p3d: error: the shared memory of the worker processes (/dev/shm) is")
 
 
 def checkpoint_of(step: int) -> CheckpointState:

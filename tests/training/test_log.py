@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -169,6 +170,27 @@ def test_resumed_run_replaces_later_tensorboard_scalars(tmp_path: Path) -> None:
         (4, 5.0),
         (5, 5.0),
     ]
+
+
+def test_tensorboard_times_rise_after_the_clock_was_set_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorboard")
+    start = time.time()
+    for step, clock in ((0, start), (2, start - 9e4)):
+        monkeypatch.setattr(time, "time", lambda clock=clock: clock)
+        with RunLog(tmp_path, step, tensorboard=True) as log:
+            log.write("step", step + 1, loss=1.0)
+            monkeypatch.setattr(time, "time", lambda clock=clock: clock - 7200)
+            log.write("step", step + 2, loss=2.0)
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    read = events.Scalars("step/loss")
+    assert [event.step for event in read] == [1, 2, 3, 4]
+    times = [event.wall_time for event in read]
+    assert times == sorted(times)
+    assert times[0] == pytest.approx(start, abs=1e-3)
 
 
 def clip_of(colors: list[tuple[int, int, int]], side: int = 20) -> torch.Tensor:

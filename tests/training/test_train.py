@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import random
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -35,9 +38,11 @@ from p3d.run_folder import BEST_FILE, find_checkpoints
 from p3d.system.files import write_json
 from p3d.system.options import DeviceOptions, plain_options
 from p3d.training import loop as train_loop
-from p3d.training.checkpoint import read_checkpoint
+from p3d.training.checkpoint import CheckpointState, DamagedCheckpoint, read_checkpoint
 from p3d.training.console import print_summary
 from p3d.training.options import TrainOptions
+from p3d.training.recipes import Schedule
+from p3d.training.resume import restorable_network
 from p3d.training.state import TrainState
 from p3d.training.step import train_step
 from p3d.training.train import run
@@ -229,6 +234,56 @@ def test_summary_of_a_run_without_a_log(tmp_path: Path, capsys: pytest.CaptureFi
     assert "has no complete epoch" in capsys.readouterr().out
 
 
+def test_extended_run_equals_a_run_of_that_length(
+    sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first part ends in the middle of an epoch."""
+    recipe = replace(TINY, schedule="cyclic", cyclic_half_epochs=0.75)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert run(options(sample, whole, recipe)) == 0
+    assert run(options(sample, parts, replace(recipe, max_steps=3))) == 0
+    assert newest(parts).progress.step == 3
+    capsys.readouterr()
+    assert run(options(sample, parts, recipe, resume=True)) == 0
+    assert (
+        "extended from 3 to 4 steps: the cyclic learning rate continues, as in a run of this "
+        "length\n"
+    ) in capsys.readouterr().out
+    assert are_identical(weights(parts), weights(whole))
+    assert logged_steps(parts) == [1, 2, 3, 4]
+    assert newest(parts).progress.epoch == 2
+    with pytest.raises(UserError, match=r"has --max-steps null, not 3; resume with"):
+        run(options(sample, parts, replace(recipe, max_steps=3), resume=True))
+    with pytest.raises(UserError, match=r"has --epochs 2, not 1; resume with"):
+        run(options(sample, parts, replace(recipe, epochs=1), resume=True))
+
+
+@pytest.mark.parametrize("schedule", ["one-cycle", "cosine"])
+def test_extended_run_stretches_its_schedule_and_resumes_bit_for_bit(
+    schedule: Schedule, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = replace(TINY, schedule=schedule, epochs=3, batch_size=4)
+    start_state, _ = tiny_run(sample, recipe)
+    planned = []
+    for _ in range(12):
+        planned.append(start_state.lr)
+        start_state.schedule.step()
+    assert run(options(sample, tmp_path, replace(recipe, epochs=2))) == 0
+    capsys.readouterr()
+    longer = options(sample, tmp_path, recipe, resume=True, save_steps=1)
+    assert run(longer) == 0
+    line = f"extended from 8 to 12 steps: the {schedule} schedule is stretched and goes on with a"
+    assert line in capsys.readouterr().out
+    lrs = [line["lr"] for line in log_lines(tmp_path, "step")]
+    assert lrs[8:] == planned[8:]
+    extended = weights(tmp_path)
+    find_checkpoints(tmp_path)[0].unlink()
+    assert newest(tmp_path).progress.step == 11
+    assert run(longer) == 0
+    assert "extended from" not in capsys.readouterr().out
+    assert are_identical(weights(tmp_path), extended)
+
+
 def test_non_finite_validation_scores_do_not_end_a_run(
     sample: Path,
     tmp_path: Path,
@@ -345,6 +400,133 @@ def test_invalid_checkpoint_is_rejected_in_one_line(
         read_checkpoint(path)
     assert str(caught.value).startswith(f"{path}: the checkpoint cannot be used (")
     assert reason in str(caught.value)
+
+
+def run_with_changed_newest(change: Any, finished: Path, sample: Path, out: Path) -> None:
+    """Resume from a copy of a run whose newest checkpoint was changed and saved again."""
+    newest_path, previous = find_checkpoints(finished)
+    contents = torch.load(newest_path, weights_only=True)
+    change(contents)
+    torch.save(contents, out / newest_path.name)
+    (out / previous.name).hardlink_to(previous)
+    assert run(options(sample, out, resume=True)) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "entry"),
+    [
+        (lambda c: c["model"].pop("stem.conv.weight"), "stem.conv.weight"),
+        (lambda c: c["model"].update({"fc.bias": torch.zeros(9)}), "fc.bias"),
+        (lambda c: c["model"].update({"fc.bias": 1.0}), "'model'"),
+        (lambda c: c["model"].update({"fc.bias": torch.zeros(8).int()}), "'model'"),
+        (lambda c: c["metadata"].update(num_classes="eight"), "eight"),
+        (lambda c: c["metadata"].update(name=3), "'metadata'"),
+        (lambda c: c["metadata"].update(preprocessing="[]"), "damaged"),
+        (lambda c: c["optimizer"].pop("state"), "'optimizer'"),
+        (lambda c: c["optimizer"]["state"].pop(3), "'optimizer'"),
+        (lambda c: c["optimizer"]["state"][3].update(momentum_buffer=torch.ones(1)), "'optimizer'"),
+        (lambda c: c["optimizer"].update(param_groups=[]), "'optimizer'"),
+        (lambda c: c["optimizer"]["param_groups"][1].pop("lr"), "'optimizer'"),
+        (lambda c: c["optimizer"]["param_groups"][1].update(momentum="high"), "'optimizer'"),
+        (lambda c: c["schedule"].pop("last_epoch"), "'schedule'"),
+        (lambda c: c["schedule"].update(_schedule_phases=None), "'schedule'"),
+        (lambda c: c["scaler"].update(scale=1.0), "'scaler'"),
+        (lambda c: c["progress"].update(clips=None), "'progress'"),
+        (lambda c: c.update(version="2"), "version"),
+    ],
+)
+def test_checkpoint_that_does_not_fit_the_run_is_refused(
+    change: Callable[[dict[str, Any]], Any], entry: str, finished: Path, sample: Path
+) -> None:
+    contents = torch.load(find_checkpoints(finished)[0], weights_only=True, mmap=True)
+    change(contents)
+    with pytest.raises(ValueError, match=entry):
+        restorable_network(CheckpointState.from_dict(contents), options(sample, finished))
+
+
+def test_checkpoint_that_does_not_fit_is_named_and_the_previous_one_used(
+    finished: Path, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def change(contents: dict[str, Any]) -> None:
+        contents["optimizer"]["state"][3].update(momentum_buffer=torch.ones(1))
+
+    run_with_changed_newest(change, finished, sample, tmp_path)
+    output = capsys.readouterr().out
+    (message,) = (line for line in output.splitlines() if "DAMAGED" in line)
+    assert "0004.pt: the checkpoint cannot be used (its entry 'optimizer' is damaged)" in message
+    assert are_identical(weights(tmp_path), weights(finished))
+
+
+def test_settings_that_a_checkpoint_lacks_come_from_the_recipe(
+    finished: Path, sample: Path, tmp_path: Path
+) -> None:
+    """Releases of PyTorch save different keys."""
+    newest_path, previous = find_checkpoints(finished)
+    contents = torch.load(previous, weights_only=True)
+    for group in contents["optimizer"]["param_groups"]:
+        del group["momentum"], group["max_lr"]
+    del contents["schedule"]["total_steps"]
+    torch.save(contents, tmp_path / previous.name)
+    assert run(options(sample, tmp_path, resume=True)) == 0
+    assert are_identical(weights(tmp_path), read_checkpoint(newest_path).model)
+
+
+def test_lost_sector_is_found_and_the_previous_checkpoint_used(
+    finished: Path, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    newest_path, previous = find_checkpoints(finished)
+    content = bytearray(newest_path.read_bytes())
+    middle = len(content) // 2
+    assert any(content[middle : middle + 512])
+    content[middle : middle + 512] = bytes(512)
+    (tmp_path / newest_path.name).write_bytes(content)
+    (tmp_path / previous.name).hardlink_to(previous)
+    torch.load(tmp_path / newest_path.name, weights_only=True)  # PyTorch does not notice
+    assert run(options(sample, tmp_path, resume=True)) == 0
+    assert "0000004.pt: the checkpoint is damaged (the checksum of its part" in (
+        capsys.readouterr().out
+    )
+    assert are_identical(weights(tmp_path), weights(finished))
+
+
+def test_damage_anywhere_in_a_checkpoint_is_reported(tmp_path: Path) -> None:
+    """Zeros, ones and random bytes, at the places that a zip reader interprets."""
+    path = tmp_path / "checkpoint-0000003.pt"
+    torch.save({"format": "?", "model": {"a": torch.arange(99.0)}}, path)
+    whole = path.read_bytes()
+    draw = random.Random(1)
+    for offset in [*range(0, 300, 3), *range(len(whole) - 900, len(whole), 3)]:
+        damaged = bytearray(whole)
+        damaged[offset : offset + 8] = draw.choice([bytes(8), b"\xff" * 8, draw.randbytes(8)])
+        path.write_bytes(damaged)
+        with pytest.raises(DamagedCheckpoint):
+            read_checkpoint(path)
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ESTALE, errno.EMFILE])
+def test_checkpoint_that_cannot_be_read_is_not_damage(
+    code: int, finished: Path, sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newest_path, previous = find_checkpoints(finished)
+    for path in (newest_path, previous):
+        (tmp_path / path.name).hardlink_to(path)
+    open_file = Path.open
+
+    def refuse(path: Path, *arguments: Any, **settings: Any) -> Any:
+        if path.name == newest_path.name:
+            raise OSError(code, os.strerror(code))
+        return open_file(path, *arguments, **settings)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(UserError, match=r"0004\.pt: the checkpoint cannot be read \(.*\); nothing"):
+        run(options(sample, tmp_path, resume=True))
+    assert find_checkpoints(tmp_path) == [tmp_path / newest_path.name, tmp_path / previous.name]
+
+
+def test_newer_checkpoint_is_not_damage(finished: Path, sample: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="its version 3 is newer than 2; upgrade p3d"):
+        run_with_changed_newest(lambda c: c.update(version=3), finished, sample, tmp_path)
+    assert len(find_checkpoints(tmp_path)) == 2
 
 
 def test_starts_from_a_saved_configuration(

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from p3d.data.dataset import VideoDataset
 from p3d.errors import UserError, printable
+from p3d.system.resources import NO_SHARED_MEMORY
 
 
 class Videos:
@@ -77,6 +78,8 @@ def explain_death(error: RuntimeError) -> UserError | None:
     paths = [path for videos in list(_OPEN) for path in videos.read_by(processes)]
     last = " or ".join(printable(path) for path in paths) or "before the first video"
     reason = found[2].partition(". ")[0].strip(" .").removeprefix("is ")
+    if "Bus error" in reason:
+        return UserError(NO_SHARED_MEMORY)
     return UserError(
         f"{last}: the worker process that read it died ({reason}); if memory ran out, use fewer "
         "--workers, otherwise remove that video"

@@ -16,7 +16,7 @@ import torch
 from p3d.data.dataset import Split, VideoDataset
 from p3d.data.layouts import DataOptions, read_dataset
 from p3d.data.loader import BadVideoPolicy
-from p3d.errors import UserError
+from p3d.errors import UserError, printable
 from p3d.evaluation.metrics import Accuracy, measure
 from p3d.evaluation.output import write_accuracy
 from p3d.inference.scorer import Scorer
@@ -114,7 +114,7 @@ def _evaluate(options: EvalOptions, device: torch.device, group: Group) -> None:
     accuracy = measure(scored.probabilities, scored.labels)
     seconds = time.perf_counter() - start
     count = f"{group.world_size} x " if group.world_size > 1 else ""
-    print(f"{options.weights} on the {options.split} list of {options.data.data}")
+    print(printable(f"{options.weights} on the {options.split} list of {options.data.data}"))
     print(f"{count}{describe_device(device)}, {precision}, {options.clips} clips a video")
     print(_summary(accuracy, scored, dataset, seconds))
     if options.out is not None:
@@ -143,7 +143,7 @@ def _summary(accuracy: Accuracy, scored: VideoScores, dataset: VideoDataset, sec
         lines.append(f"IGNORED: {dataset.describe_ignored()}")
     if scored.bad:
         lines.append(f"NOT MEASURED: {len(scored.bad)} videos that cannot be read:")
-        lines += [f"  {line}" for line in scored.bad]
+        lines += [f"  {printable(line)}" for line in scored.bad]
     return "\n".join(lines)
 
 
@@ -167,4 +167,5 @@ def _write(
     write_json(folder / "metrics.json", metrics)
     write_accuracy(folder, accuracy, dataset.class_names)
     write_scores(folder / "scores.csv", dataset, scored)
-    print(f"written to {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+    names = ", ".join(sorted(path.name for path in folder.iterdir()))
+    print(printable(f"written to {folder}: {names}"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,13 +13,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from p3d.data.clips import check_source, read_eval_clips
-from p3d.errors import BadVideoError, UserError
+from p3d.errors import BadVideoError, UserError, printable
 from p3d.inference.scorer import Scorer, mean_probabilities
 from p3d.model.network import P3D
 from p3d.preprocessing import Preprocessing
 from p3d.system.device import DeviceName, Precision, resolve_device
 from p3d.system.options import DeviceOptions
-from p3d.system.text import format_percent, format_table
+from p3d.system.text import format_percent, format_table, json_line
 from p3d.video.decode import open_video
 from p3d.video.flow import ComputedFlow
 from p3d.video.sources import FrameSource
@@ -158,9 +157,9 @@ def run(options: PredictOptions) -> int:
             _print(predictor(video), options)
         except BadVideoError as error:
             unread += 1
-            print(f"p3d: error: {error}", file=sys.stderr)
+            print(f"p3d: error: {printable(error)}", file=sys.stderr)
             if options.json:
-                print(json.dumps({"video": str(video), "error": error.reason}), flush=True)
+                print(json_line({"video": str(video), "error": error.reason}), flush=True)
     if unread and len(options.videos) > 1:
         print(f"p3d: {unread} of {len(options.videos)} videos were not read", file=sys.stderr)
     return 2 if unread else 0
@@ -170,8 +169,7 @@ def _print(prediction: Prediction, options: PredictOptions) -> None:
     top = prediction.top(options.top)
     if options.json:
         classes = [{"class": name, "score": round(score, 6)} for name, score in top]
-        line = json.dumps({"video": str(prediction.path), "top": classes}, ensure_ascii=False)
-        print(line, flush=True)
+        print(json_line({"video": str(prediction.path), "top": classes}), flush=True)
         return
     rows = [(name, format_percent(score)) for name, score in top]
     print(format_table((str(prediction.path), "score"), rows) + "\n", flush=True)

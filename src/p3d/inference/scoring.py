@@ -127,9 +127,11 @@ def _concatenate(parts: Sequence[VideoScores]) -> VideoScores:
 def write_scores(path: Path, dataset: VideoDataset, scored: VideoScores) -> None:
     """Write a CSV file with one line a video: path, class, probability of each class.
 
+    The class of a video without a label is empty.
+
     Args:
         path: The file.
-        dataset: The labeled videos that were scored.
+        dataset: The videos that were scored.
         scored: Their scores.
 
     Raises:
@@ -147,7 +149,7 @@ def write_scores(path: Path, dataset: VideoDataset, scored: VideoScores) -> None
         [
             (
                 dataset.records[index].path,
-                dataset.class_names[label],
+                dataset.class_names[label] if label >= 0 else "",
                 *(f"{probability:.5f}" for probability in probabilities),
             )
             for index, label, probabilities in rows

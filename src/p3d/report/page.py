@@ -9,6 +9,7 @@ from typing import Annotated
 
 import tyro
 
+from p3d.errors import printable
 from p3d.report.record import read_run
 from p3d.run_folder import REPORT_FILE
 from p3d.system.files import write_text
@@ -27,7 +28,7 @@ def run(options: ReportOptions) -> int:
     path = write_run_report(options.run)
     if path is None:
         return 2
-    print(f"written to {path}")
+    print(f"written to {printable(path)}")
     return 0
 
 

@@ -17,7 +17,15 @@ from torch import Tensor
 
 from p3d.errors import UserError
 from p3d.evaluation.metrics import Accuracy, measure
-from p3d.run_folder import CONFIG_FILE, ENVIRONMENT_FILE, LOG_FILE, VALIDATION_FILE, read_log
+from p3d.run_folder import (
+    CONFIG_FILE,
+    ENVIRONMENT_FILE,
+    LOG_FILE,
+    VALIDATION_FILE,
+    best_epoch,
+    read_log,
+)
+from p3d.system.files import plain_cell
 
 Line = Mapping[str, Any]
 
@@ -118,9 +126,11 @@ class RunRecord:
 
     @property
     def best(self) -> Line | None:
-        """Line of the first epoch with the highest validation accuracy."""
-        scored = [line for line in self.epochs if math.isfinite(number(line, "validation_top1"))]
-        return max(scored, key=lambda line: number(line, "validation_top1"), default=None)
+        """Line of the epoch with the best validation accuracy, whose network was kept."""
+        line = best_epoch(self.epochs)
+        if line is None or not math.isfinite(number(line, "validation_top1")):
+            return None
+        return line
 
     @property
     def outcome(self) -> str:
@@ -210,7 +220,8 @@ def read_predictions(path: Path) -> Predictions | None:
 def _read_rows(reader: Iterator[list[str]]) -> Iterator[list[str]]:
     """Yield rows up to the first that is not CSV."""
     try:
-        yield from reader
+        for row in reader:
+            yield [plain_cell(cell) for cell in row]
     except csv.Error:
         return
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import csv
 import errno
 import hashlib
-import io
 import json
 import os
+import re
 import shutil
 import sys
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from io import FileIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -23,6 +25,17 @@ from p3d.errors import UserError, printable
 
 TEMPORARY = ".p3d-partial-"
 """Prefix of unfinished videos and folders. Readers ignore them, and later runs delete them."""
+
+_NO_FLUSH = {
+    errno.EINVAL,
+    errno.ENOSYS,
+    errno.ENOTSUP,
+    errno.EOPNOTSUPP,
+    errno.EBADF,
+    errno.EACCES,
+    errno.EPERM,
+}
+"""Errors of file systems that cannot flush a file or folder."""
 
 _NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 """Errors of file systems without locks, such as some network drives."""
@@ -73,39 +86,79 @@ def _create(path: Path) -> int:
 
 
 def _fsync(path: Path) -> None:
-    """Write a file or folder from the system's cache to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Write a file or folder from the system's cache to the disk, if its file system can do that.
+
+    Some network and FUSE drives cannot, most often for folders.
+    """
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FLUSH:
+            raise
+        folder = path if path.is_dir() else path.parent
+        _warn_no_flush(folder, error.strerror)
+
+
+@cache
+def _warn_no_flush(folder: Path, reason: str) -> None:
+    """Print a warning, once for each folder."""
+    print_warning(
+        f"{folder}: this file system cannot flush ({reason}); a power failure may damage new files"
+    )
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 file completely or not at all.
+
+    Bytes of file names that are not UTF-8 are written as they are ("surrogateescape").
 
     Raises:
         UserError: It cannot be written.
     """
     try:
         with replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8", newline="\n")
+            temporary.write_text(text, encoding="utf-8", errors="surrogateescape", newline="\n")
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write a value as JSON, like `write_text`; what JSON cannot hold becomes text."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n"
+    # Bytes of file names that are not UTF-8 become JSON escapes, such as \udcff.
+    write_text(path, text.encode("utf-8", "backslashreplace").decode())
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a CSV file, like `write_text`."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+    """Write a CSV file, like `write_text`.
+
+    A cell that a spreadsheet would run as a formula gets an apostrophe in front, which
+    `plain_cell` removes.
+    """
+    lines: list[str] = []
+    # csv quotes a carriage return in a cell only if it is a part of the line terminator.
+    writer = csv.writer(SimpleNamespace(write=lines.append), lineterminator="\r\n")
+    writer.writerows([_safe_cell(cell) for cell in row] for row in (header, *rows))
+    write_text(path, "".join(line.removesuffix("\r\n") + "\n" for line in lines))
+
+
+# Also cells that begin so after apostrophes, so that `plain_cell` undoes every escape.
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+
+
+def _safe_cell(cell: object) -> object:
+    if isinstance(cell, int | float) or not _FORMULA.match(str(cell)):
+        return cell
+    return f"'{cell}"
+
+
+def plain_cell(cell: str) -> str:
+    """Return a cell of a file of `write_csv` as it was given."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def make_folder(folder: Path) -> None:
@@ -148,16 +201,30 @@ def lock_folder(folder: Path) -> Iterator[None]:
             raise UserError(
                 f"{folder}: cannot be locked ({error.strerror}); choose another --out"
             ) from error
-        _print_warning(f"{folder}: this file system has no locks; run only one process in it")
+        print_warning(f"{folder}: this file system has no locks; run only one process in it")
     try:
         yield
     finally:
         lock.release()
 
 
-def _print_warning(message: str) -> None:
+def print_warning(message: str) -> None:
+    """Print a warning on stderr, on one line."""
     with suppress(OSError):  # stderr may be a file on a full disk
-        print(f"p3d: warning: {message}", file=sys.stderr, flush=True)
+        print(f"p3d: warning: {printable(message)}", file=sys.stderr, flush=True)
+
+
+def reason_of(error: BaseException) -> str:
+    """Return why a file could not be written, in one line.
+
+    PyTorch reports a failed write without its cause, which is the error's context.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__context__
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 class BestEffortFile:
@@ -185,8 +252,8 @@ class BestEffortFile:
         except OSError as error:
             self.close()  # the handle stays invalid when a network drive comes back
             if not self._failing:
-                name, reason = printable(self.path), error.strerror or error
-                _print_warning(f"{name}: cannot be written ({reason}); going on without it")
+                reason = error.strerror or error
+                print_warning(f"{self.path}: cannot be written ({reason}); going on without it")
             self._failing = True
             return False
         self._failing = False

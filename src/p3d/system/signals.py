@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 
 
@@ -63,3 +65,25 @@ class StopRequest:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
         self._handlers.clear()
+
+
+@contextmanager
+def postponed_child_signal() -> Iterator[None]:
+    """Postpone the handler of SIGCHLD to the end of the block.
+
+    PyTorch's handler raises an error when a worker process of a loader has died.
+    """
+    number = getattr(signal, "SIGCHLD", None)
+    if number is None:  # Windows
+        yield
+        return
+    handler = signal.getsignal(number)
+    received: list[int] = []
+    if callable(handler):
+        signal.signal(number, lambda number, _: received.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(number, handler)
+    if received and callable(handler):
+        handler(number, None)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Iterable, Sequence
+from typing import Any
+
+from p3d.errors import printable
 
 
 def format_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return a table as plain text: the first column aligned left, the others right."""
-    cells = [list(header), *([str(cell) for cell in row] for row in rows)]
+    """Return a table as plain text: the first column aligned left, the others right.
+
+    Characters that cannot be printed are escaped.
+    """
+    cells = [[printable(cell) for cell in row] for row in (header, *rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     lines = [
         "  ".join(
@@ -17,6 +25,19 @@ def format_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str
         for row in cells
     ]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def json_line(value: Any) -> str:
+    """Return a value as JSON on one line, for stdout.
+
+    Characters that are not printable, or not in the encoding of stdout, are JSON escapes.
+    """
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return json.dumps(value)
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def format_percent(fraction: float | None) -> str:

@@ -9,7 +9,8 @@ one.
 
 from __future__ import annotations
 
-import pickle
+import errno
+import math
 import shutil
 import sys
 import time
@@ -17,15 +18,15 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from p3d.errors import UserError
+from p3d.errors import UserError, printable
 from p3d.run_folder import checkpoint_path, find_checkpoints, step_of
-from p3d.system.files import replacing
+from p3d.system.files import print_warning, reason_of, replacing
 from p3d.training.log import RunLog
 from p3d.training.progress import Progress
 from p3d.weights.reading import CHECKPOINT_FORMAT
@@ -43,6 +44,10 @@ _TYPES: dict[str, type] = {
     "progress": dict,
     "fingerprint": dict,
 }
+
+
+class DamagedCheckpoint(UserError):
+    """A checkpoint that cannot be used, so that the run resumes from an earlier one."""
 
 
 @dataclass(frozen=True)
@@ -84,28 +89,64 @@ class CheckpointState:
         """Check the contents of a checkpoint file of any version and return them.
 
         Raises:
-            ValueError: A value is missing or of the wrong type, or the version is newer.
+            ValueError: A value is missing or of the wrong type.
         """
         version = contents.get("version", 1)
         if version not in (1, VERSION):
-            raise ValueError(f"its version {version} is newer than {VERSION}; upgrade p3d")
+            raise ValueError(f"its version {version} is unknown")
         for name, expected in _TYPES.items():
             if not isinstance(contents.get(name), expected):
                 raise ValueError(f"its entry {name!r} is missing or damaged")
+            if not _is_valid(name, contents[name]):
+                raise ValueError(f"its entry {name!r} is damaged")
         values = {name: contents[name] for name in _TYPES}
-        if values["progress"].keys() != {item.name for item in fields(Progress)}:
-            raise ValueError("its entry 'progress' is damaged")
         values["progress"] = Progress(**values["progress"])
         if version == 1:
             values["optimizer"] = _upgrade_optimizer(values["optimizer"])
         return cls(**values)
 
 
+def _is_valid(name: str, value: Any) -> bool:
+    """Return whether the contents of an entry have the right types."""
+    match name:
+        case "clips_per_step":
+            return type(value) is int and value > 0
+        case "progress":
+            return _is_valid_progress(value)
+        case "model":
+            return all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())
+        case "metadata" | "fingerprint":
+            return all(isinstance(k, str) and isinstance(v, str) for k, v in value.items())
+        case "optimizer":
+            groups = value.get("param_groups", [])
+            return isinstance(groups, list) and all(isinstance(group, dict) for group in groups)
+    return True
+
+
+def _is_valid_progress(values: dict[Any, Any]) -> bool:
+    if values.keys() != {item.name for item in fields(Progress)}:
+        return False
+    for item in fields(Progress):
+        value = values[item.name]
+        if item.name in ("best_epoch", "best_top1"):
+            if value is not None and not _is_number(value):
+                return False
+        elif not _is_number(value) or value < 0:
+            return False
+        if isinstance(item.default, int) and type(value) is not int:
+            return False
+    return values["best_top1"] is not None
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and not math.isnan(value)  # type: ignore[arg-type]
+
+
 def _upgrade_optimizer(optimizer: dict[str, Any]) -> dict[str, Any]:
     """Rename "rate", the learning-rate multiplier of version 1, to `lr_mult`."""
     groups = [
         {"lr_mult" if key == "rate" else key: value for key, value in group.items()}
-        for group in optimizer["param_groups"]
+        for group in optimizer.get("param_groups", [])
     ]
     return optimizer | {"param_groups": groups}
 
@@ -117,64 +158,130 @@ def write_checkpoint(path: Path, state: CheckpointState) -> None:
         UserError: The disk is full or the folder cannot be written; other files are unchanged.
     """
     try:
-        with replacing(path) as temporary:
-            torch.save(state.to_dict(), temporary)
+        # Python's file says why a write fails, PyTorch's does not.
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            torch.save(state.to_dict(), file)
     except (OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path}: the checkpoint could not be written ({reason})") from error
+        raise UserError(
+            f"{path}: the checkpoint could not be written ({reason_of(error)})"
+        ) from error
 
 
-def prune_checkpoints(folder: Path, step: int, keep: int) -> None:
+def prune_checkpoints(folder: Path, step: int, keep: int) -> dict[Path, OSError]:
     """Delete all checkpoints of a run except the newest `keep` up to a step.
 
     Checkpoints of later steps are deleted too: they are damaged, or the run would have resumed from
     them. Unfinished files of a killed process are deleted as well.
+
+    Returns:
+        The files that could not be deleted, and why.
     """
+    failed = {}
     paths = find_checkpoints(folder)
     kept = [path for path in paths if step_of(path) <= step][:keep]
     unfinished = [path for path in folder.glob(".checkpoint-*.pt.tmp") if path.is_file()]
     for path in [*(path for path in paths if path not in kept), *unfinished]:
-        path.unlink(missing_ok=True)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            failed[path] = error
+    return failed
 
 
 def read_checkpoint(path: Path) -> CheckpointState:
     """Read a checkpoint, with its tensors on the CPU.
 
     Raises:
-        UserError: The file is missing, damaged, of a newer version, or not a checkpoint of p3d.
+        DamagedCheckpoint: The file is damaged or not a checkpoint of p3d.
+        UserError: The file is missing, cannot be read, or is of a newer version.
     """
     try:
-        contents = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:
+            contents = _load(file)
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no such checkpoint") from error
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+    except Exception as error:  # damage can raise any exception of zipfile, pickle and PyTorch
+        if (cause := _outside_cause(error)) is not None:
+            raise UserError(
+                f"{path}: the checkpoint cannot be read ({cause}); nothing was changed: remove the "
+                "cause and resume again"
+            ) from error
         # PyTorch's message is a paragraph; keep its first sentence.
         reason = (str(error) or type(error).__name__).splitlines()[0].partition(". ")[0]
-        raise UserError(f"{path}: the checkpoint is damaged ({reason})") from error
+        raise DamagedCheckpoint(
+            f"{path}: the checkpoint is damaged ({printable(reason)})"
+        ) from error
     if not isinstance(contents, dict) or contents.get("format") != CHECKPOINT_FORMAT:
-        raise UserError(f"{path}: this is not a training checkpoint of p3d")
+        raise DamagedCheckpoint(f"{path}: this is not a training checkpoint of p3d")
+    version = contents.get("version")
+    if type(version) is int and VERSION < version < 1000:
+        raise UserError(
+            f"{path}: the checkpoint cannot be used (its version {version} is newer than "
+            f"{VERSION}; upgrade p3d)"
+        )
     try:
-        return CheckpointState.from_dict(cast("dict[str, Any]", contents))
+        return CheckpointState.from_dict(contents)
     except ValueError as error:
-        raise UserError(f"{path}: the checkpoint cannot be used ({error})") from error
+        raise unusable(path, error) from error
 
 
-def read_newest(folder: Path) -> tuple[CheckpointState | None, tuple[str, ...]]:
-    """Read the newest readable checkpoint of a run.
+def unusable(path: Path, error: Exception) -> DamagedCheckpoint:
+    """Return the error for a checkpoint whose contents are not those of this run."""
+    reason = printable(str(error) or type(error).__name__).partition("\\n")[0]
+    return DamagedCheckpoint(f"{path}: the checkpoint cannot be used ({reason})")
+
+
+def _load(file: BinaryIO) -> Any:
+    """Return the contents of a file of `torch.save`, after checking its checksums.
+
+    `torch.load` does not check them: it takes a lost sector for weights.
+    """
+    with zipfile.ZipFile(file) as archive:
+        if (name := archive.testzip()) is not None:
+            raise zipfile.BadZipFile(f"the checksum of its part {name} is wrong")
+    file.seek(0)
+    return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _outside_cause(error: Exception) -> str | None:
+    """Return why a file could not be read if the cause is not in the file."""
+    # A damaged offset in the file is an invalid argument of seek().
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+        return error.strerror
+    if isinstance(error, MemoryError) or "allocate memory" in str(error):
+        return "not enough memory"
+    return None
+
+
+def read_newest(
+    folder: Path, check: Callable[[CheckpointState], object] | None = None
+) -> tuple[CheckpointState | None, tuple[str, ...]]:
+    """Read the newest usable checkpoint of a run.
+
+    Args:
+        folder: The run's folder; need not exist.
+        check: Raises `ValueError` for a checkpoint that cannot be used.
 
     Returns:
         The checkpoint, or None if the folder has none; and one line for each newer checkpoint that
         cannot be read.
 
     Raises:
-        UserError: There are checkpoints, and none can be read.
+        UserError: There are checkpoints, and none can be used, or one cannot be read although it
+            may be intact.
     """
     problems: list[str] = []
     for path in find_checkpoints(folder):
         try:
-            return read_checkpoint(path), tuple(problems)
-        except UserError as error:
+            checkpoint = read_checkpoint(path)
+            if check is not None:
+                check(checkpoint)
+        except DamagedCheckpoint as error:
             problems.append(str(error))
+        except ValueError as error:
+            problems.append(str(unusable(path, error)))
+        else:
+            return checkpoint, tuple(problems)
     if problems:
         raise UserError(
             f"no checkpoint of {folder} can be read: {'; '.join(problems)}; restore one from a "
@@ -195,10 +302,18 @@ class Saver:
 
     Attributes:
         failed: Whether the last checkpoint could not be written.
+        saved_step: Step of the last checkpoint that was written, or that the run resumed from.
     """
 
     def __init__(
-        self, folder: Path, log: RunLog, *, minutes: float, steps: int | None, keep: int
+        self,
+        folder: Path,
+        log: RunLog,
+        *,
+        minutes: float,
+        steps: int | None,
+        keep: int,
+        saved_step: int = 0,
     ) -> None:
         self._folder = folder
         self._log = log
@@ -206,7 +321,9 @@ class Saver:
         self._steps = steps
         self._keep = keep
         self._last = time.monotonic()
+        self._undeleted: set[Path] = set()
         self.failed = False
+        self.saved_step = saved_step
 
     def is_due(self, step: int) -> bool:
         """Return whether a checkpoint should be written after this step."""
@@ -224,15 +341,23 @@ class Saver:
         if saved:
             size, seconds = path.stat().st_size, round(self._last - start, 3)
             self._log.write("checkpoint", step, bytes=size, seconds=seconds)
-            prune_checkpoints(self._folder, step, self._keep)
+            self._prune(step)
+            self.saved_step = step
         self.failed = not saved
+
+    def _prune(self, step: int) -> None:
+        """Delete old checkpoints; warn once about each that cannot be deleted."""
+        for path, error in prune_checkpoints(self._folder, step, self._keep).items():
+            if path not in self._undeleted:
+                print_warning(f"{path}: the old checkpoint cannot be deleted ({error.strerror})")
+                self._undeleted.add(path)
 
     def attempt(self, step: int, write: Callable[[], None]) -> bool:
         """Call a function that writes a file; report a failure and return whether it succeeded."""
         try:
             write()
         except UserError as error:
-            tqdm.write(f"NOT SAVED: {error}; training continues", file=sys.stderr)
+            tqdm.write(f"NOT SAVED: {printable(error)}; training continues", file=sys.stderr)
             self._log.write("save-failed", step, reason=str(error))
             return False
         return True

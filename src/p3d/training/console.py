@@ -5,7 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from p3d.data.dataset import VideoDataset
-from p3d.run_folder import BEST_FILE, CONFIG_FILE, LOG_FILE, REPORT_FILE, find_checkpoints, read_log
+from p3d.errors import printable
+from p3d.run_folder import (
+    BEST_FILE,
+    CONFIG_FILE,
+    LOG_FILE,
+    REPORT_FILE,
+    best_epoch,
+    find_checkpoints,
+    read_log,
+)
 from p3d.system.device import Precision, describe_device, has_native_bf16
 from p3d.system.text import format_percent, format_table
 from p3d.training.plan import describe_step
@@ -50,7 +59,7 @@ def print_start(state: TrainState, validation: VideoDataset, messages: tuple[str
     if state.precision == "bf16" and not has_native_bf16(state.device):
         print("this device has no native bf16 arithmetic; fp32 will be faster")
     for message in messages:
-        print(message)
+        print(printable(message))
     if state.progress.step:
         print(f"resuming in epoch {state.progress.epoch + 1} after step {state.progress.step}")
 
@@ -75,10 +84,11 @@ def print_summary(folder: Path) -> None:
     """Print the best and the last epoch of a run, and the files in its folder."""
     epochs = [line for line in read_log(folder) if line["event"] == "epoch"]
     if not epochs:  # the log may have been lost on a full disk
-        print(f"the log in {folder} has no complete epoch: no summary")
+        print(f"the log in {printable(folder)} has no complete epoch: no summary")
         return
-    key = "validation_top1" if "validation_top1" in epochs[-1] else "epoch"
-    best = max(epochs, key=lambda line: float(line[key]))
+    best = best_epoch(epochs)
+    if best is None and "validation_top1" not in epochs[-1]:
+        best = epochs[-1]  # in older logs
     rows = [
         (
             f"{name} (epoch {line['epoch']})",
@@ -88,10 +98,12 @@ def print_summary(folder: Path) -> None:
             f"{line['validation_loss']:.3f}" if "validation_loss" in line else "",
         )
         for name, line in (("best", best), ("last", epochs[-1]))
+        if line is not None
     ]
     header = ("", "train top-1", "validation top-1", "top-5", "loss")
     print("\n" + format_table(header, rows))
-    print(f"{sum(line['seconds'] for line in epochs):.0f} s in total; written to {folder}:")
+    seconds = sum(line["seconds"] for line in epochs)
+    print(f"{seconds:.0f} s in total; written to {printable(folder)}:")
     best_file = [f"{BEST_FILE} (for p3d eval and predict)"] if (folder / BEST_FILE).exists() else []
     newest = [f"{path.name} (to resume from)" for path in find_checkpoints(folder)[:1]]
     others = [name for name in (REPORT_FILE, LOG_FILE, CONFIG_FILE) if (folder / name).exists()]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -107,8 +109,10 @@ class EventFile:
         except OSError as error:
             raise UserError(f"{folder}: the folder cannot be created ({error.strerror})") from error
         self._event, self._summary, self._records = event_pb2, summary_pb2, RecordWriter
-        # TensorBoard reads the files of a folder in the order of their names.
-        name = f"{time.time_ns() / 1e9:017.6f}.{socket.gethostname()}.{os.getpid()}"
+        # TensorBoard reads the files of a folder in the order of their names, and the name and the
+        # events of a run must not be older than the earlier ones, even if the clock was set back.
+        self._last_time = max(time.time(), _newest_time(folder) + 1e-6)
+        name = f"{self._last_time:017.6f}.{socket.gethostname()}.{os.getpid()}"
         self._file = BestEffortFile(folder / f"events.out.tfevents.{name}")
         self._has_head = False
         self._first_step = step + 1
@@ -150,10 +154,21 @@ class EventFile:
         records = io.BytesIO()
         writer = self._records(records)
         for event in events:
-            event.wall_time = time.time()
+            self._last_time = event.wall_time = max(time.time(), self._last_time)
             writer.write(event.SerializeToString())
         return records.getvalue()
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _newest_time(folder: Path) -> float:
+    """Return the highest time in the name, or of the last change, of earlier event files."""
+    times = [0.0]
+    for path in folder.glob("events.out.tfevents.*"):
+        with suppress(OSError):
+            times.append(path.stat().st_mtime)
+        found = re.match(r"events\.out\.tfevents\.(\d{1,11}(?:\.\d{6}(?=\.))?)", path.name)
+        times.append(float(found[1]) if found else 0.0)
+    return max(times)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,12 +12,13 @@ from tqdm import tqdm
 
 from p3d.data.dataset import VideoDataset
 from p3d.data.loader import Batch, TrainLoader
+from p3d.errors import UserError, printable
 from p3d.evaluation.metrics import measure
 from p3d.inference.scorer import Scorer
 from p3d.inference.scoring import VideoScores, score_videos, write_scores
 from p3d.run_folder import BEST_FILE, VALIDATION_FILE
 from p3d.system.device import peak_memory
-from p3d.system.signals import Stopped, StopRequest
+from p3d.system.signals import Stopped, StopRequest, postponed_child_signal
 from p3d.system.text import format_percent
 from p3d.training.checkpoint import Saver
 from p3d.training.console import epoch_line
@@ -59,7 +61,21 @@ class Trainer:
 
         Returns:
             True if a stop ended the run; it was saved then, unless writing failed.
+
+        Raises:
+            UserError: The data or the loss ends the run, or another process was lost. What was done
+                since the last checkpoint is saved first, unless a step was not complete.
+            RuntimeError: A worker process was lost; saved in the same way.
         """
+        try:
+            return self._train()
+        except (UserError, OSError, RuntimeError):
+            step = self.state.progress.step
+            if self.saver is not None and not self.state.in_step and step > self.saver.saved_step:
+                self.save()
+            raise
+
+    def _train(self) -> bool:
         while not (self.state.is_finished or self._is_out_of_patience()):
             if not self._train_epoch():
                 self.save()
@@ -108,9 +124,10 @@ class Trainer:
             start = time.perf_counter()
             for batches in self.loader.steps(progress.epoch, progress.step_in_epoch):
                 waited = time.perf_counter() - start
-                step = train_step(state, batches)
-                end = time.perf_counter()
-                self._report_step(bar, batches, step, end - start, waited)
+                with postponed_child_signal():  # a lost worker must not end a step half way
+                    step = train_step(state, batches)
+                    end = time.perf_counter()
+                    self._report_step(bar, batches, step, end - start, waited)
                 start = end
                 is_over = state.all_steps_done or progress.step_in_epoch >= steps_per_epoch
                 # Signals reach the ranks at different times; all ranks must make the same decision.
@@ -129,7 +146,7 @@ class Trainer:
         progress.seconds += seconds
         progress.waited += waited
         for line in (line for batch in batches for line in batch.bad):
-            tqdm.write(f"skipped {line}")
+            tqdm.write(f"skipped {printable(line)}")
         values: dict[str, float] = {
             "loss": step.loss,
             "top1": round(step.top1, 4),
@@ -159,7 +176,7 @@ class Trainer:
         """Write a few of the epoch's first clips, as the network gets them, for TensorBoard."""
         dataset = self.state.dataset
         records = [dataset.records[index] for index in batch.indices[:NUM_SHOWN_CLIPS].tolist()]
-        captions = [f"{dataset.class_names[r.label]}: {r.path.name}" for r in records]
+        captions = [printable(f"{dataset.class_names[r.label]}: {r.path.name}") for r in records]
         if self.log is not None and records:
             clips = batch.clips[:NUM_SHOWN_CLIPS]
             self.log.write_clips("train/clips", clips, self.state.progress.step, captions)
@@ -194,7 +211,8 @@ class Trainer:
             values["overflows"] = progress.overflows
         if top1 is None or top1 > progress.best_top1:
             self._keep_best(scored, top1)
-        self.write_log("epoch", epoch=progress.epoch + 1, **values)
+        best = progress.best_epoch
+        self.write_log("epoch", epoch=progress.epoch + 1, **values, best_epoch=best)
         if state.group.is_main:
             tqdm.write(epoch_line(state, values))
         progress.next_epoch()
@@ -245,19 +263,26 @@ class Trainer:
 
     def _keep_best(self, scored: VideoScores | None, top1: float | None) -> None:
         """Write the best network so far; if that fails, the previous best remains the best."""
-        state, options, progress = self.state, self.options, self.state.progress
-
-        def write() -> None:
-            source = "trained by p3d" if options.weights is None else f"from {options.weights.name}"
-            save_model(
-                state.model, options.out / BEST_FILE, source=source, recipe=asdict(state.recipe)
-            )
-            if scored is not None:
-                write_scores(options.out / VALIDATION_FILE, self.validation, scored)
-
-        saved = self.saver is None or self.saver.attempt(progress.step, write)
-        if state.group.any(not saved):
+        progress = self.state.progress
+        saved = self.saver is None or self.saver.attempt(progress.step, self._write_best)
+        if self.state.group.any(not saved):
             return
         progress.best_epoch = progress.epoch + 1
         if top1 is not None:
             progress.best_top1 = top1
+        if self.saver is not None and scored is not None:
+            path = self.options.out / VALIDATION_FILE
+            if not self.saver.attempt(
+                progress.step, lambda: write_scores(path, self.validation, scored)
+            ):
+                with suppress(OSError):  # it has the scores of a network that is gone
+                    path.unlink()
+
+    def _write_best(self) -> None:
+        start = self.options.weights
+        save_model(
+            self.state.model,
+            self.options.out / BEST_FILE,
+            source="trained by p3d" if start is None else f"from {printable(start.name)}",
+            recipe=asdict(self.state.recipe),
+        )

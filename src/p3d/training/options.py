@@ -17,6 +17,9 @@ from p3d.model.network import Modality, Variant, Wiring
 from p3d.system.options import DeviceOptions
 from p3d.training.recipes import UCF101, Recipe
 
+LENGTH = ("--epochs", "--max-steps")
+"""Options in a fingerprint that may grow when a run is resumed."""
+
 
 @dataclass(frozen=True)
 class TrainOptions:
@@ -29,7 +32,8 @@ class TrainOptions:
     out: Path = Path("runs/p3d")
     """Folder of the run."""
     resume: bool = False
-    """Resume the run in --out; start it if there is none yet."""
+    """Resume the run in --out; start it if there is none yet. Larger --epochs or --max-steps extend
+    the run."""
     save_minutes: float = 10.0
     """Minutes between checkpoints; one is also saved after every epoch."""
     save_steps: int | None = None
@@ -93,6 +97,31 @@ def _digest(dataset: VideoDataset) -> str:
     names = "\n".join(f"{record.path.name} {record.label}" for record in dataset.records)
     digest = hashlib.blake2b(names.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
     return f"{len(dataset.records)} videos ({digest})"
+
+
+def earlier_length(
+    before: Mapping[str, str], now: Mapping[str, str]
+) -> tuple[int, int | None] | None:
+    """Return the `epochs` and `max_steps` of a run that other options extend.
+
+    Args:
+        before: Fingerprint of the run.
+        now: Fingerprint of the options given.
+
+    Returns:
+        None if the options do not extend the run: they have the same length, or end it earlier.
+    """
+    try:
+        old, new = ([json.loads(values[name]) for name in LENGTH] for values in (before, now))
+    except (KeyError, ValueError):
+        return None
+    (epochs, max_steps), (new_epochs, new_max_steps) = old, new
+    if old == new or type(epochs) is not int or type(max_steps) not in (int, type(None)):
+        return None
+    may_end_earlier = new_epochs < epochs or (
+        new_max_steps is not None and (max_steps is None or new_max_steps < max_steps)
+    )
+    return None if may_end_earlier else (epochs, max_steps)
 
 
 def check_same(name: str, before: Mapping[str, str], now: Mapping[str, str], remedy: str) -> None:

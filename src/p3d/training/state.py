@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -40,6 +40,7 @@ class TrainState:
         clips_per_step: Clips of an optimizer step over all ranks.
         total_steps: Optimizer steps of the whole run.
         progress: Position of the run.
+        in_step: Whether a step has begun and is not complete, so that a checkpoint would be wrong.
     """
 
     recipe: Recipe
@@ -56,6 +57,7 @@ class TrainState:
     clips_per_step: int
     total_steps: int
     progress: Progress = field(default_factory=Progress)
+    in_step: bool = False
 
     @property
     def all_steps_done(self) -> bool:
@@ -92,12 +94,65 @@ class TrainState:
             fingerprint=fingerprint,
         )
 
-    def restore(self, checkpoint: CheckpointState) -> None:
-        """Restore optimizer, schedule, scaler and progress; the network already has its weights."""
-        self.optimizer.load_state_dict(checkpoint.optimizer)
-        self.schedule.load_state_dict(checkpoint.schedule)
+    def restore(self, checkpoint: CheckpointState, *, stretched: bool = False) -> None:
+        """Restore optimizer, schedule, scaler and progress; the network already has its weights.
+
+        Args:
+            checkpoint: The checkpoint.
+            stretched: Take the learning rates from this run's schedule at the checkpoint's step,
+                not from the checkpoint's shorter schedule.
+        """
+        for _ in range(checkpoint.progress.step if stretched else 0):
+            self.schedule.step()
+        lrs = [group["lr"] for group in self.optimizer.param_groups]
+        # Settings of the groups that the checkpoint lacks keep the values that the recipe gives.
+        fresh, saved = self.optimizer.state_dict(), checkpoint.optimizer
+        groups = [
+            new | old | {"params": new["params"]}
+            for new, old in zip(fresh["param_groups"], saved["param_groups"], strict=True)
+        ]
+        self.optimizer.load_state_dict({"state": saved["state"], "param_groups": groups})
+        if stretched:
+            for group, lr in zip(self.optimizer.param_groups, lrs, strict=True):
+                group["lr"] = lr
+        else:
+            self.schedule.load_state_dict(checkpoint.schedule)
         self.scaler.load_state_dict(checkpoint.scaler)
         self.progress = checkpoint.progress
+
+
+def extend(
+    state: TrainState,
+    checkpoint: CheckpointState,
+    steps_per_epoch: int,
+    length: tuple[int, int | None],
+) -> str:
+    """Restore a checkpoint of a shorter run, and describe how the learning rate continues.
+
+    The schedules cyclic, step and constant do not depend on the length of a run, so the weights are
+    those of a run that was started with the new length. Cosine and one-cycle are stretched.
+
+    Args:
+        state: The longer run.
+        checkpoint: The checkpoint of the shorter one.
+        steps_per_epoch: Optimizer steps in an epoch.
+        length: `epochs` and `max_steps` of the shorter run.
+    """
+    epochs, max_steps = length
+    before = total_steps(replace(state.recipe, epochs=epochs, max_steps=max_steps), steps_per_epoch)
+    schedule, stretched = state.recipe.schedule, state.recipe.schedule in ("cosine", "one-cycle")
+    state.restore(checkpoint, stretched=stretched)
+    progress = state.progress
+    if progress.step_in_epoch == 0 and progress.step % steps_per_epoch:
+        # max_steps ended the run in the middle of an epoch, whose other steps follow now.
+        progress.epoch, progress.step_in_epoch = divmod(progress.step, steps_per_epoch)
+    message = f"extended from {before} to {state.total_steps} steps: "
+    if not stretched:
+        return message + f"the {schedule} learning rate continues, as in a run of this length"
+    return message + (
+        f"the {schedule} schedule is stretched and goes on with a learning rate of {state.lr:.3g}; "
+        "a run that is started with this length gives another network"
+    )
 
 
 def total_steps(recipe: Recipe, steps_per_epoch: int) -> int:

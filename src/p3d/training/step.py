@@ -58,6 +58,7 @@ def train_step(state: TrainState, batches: Sequence[Batch]) -> Step:
     counts = group.total(
         [sum(len(batch.labels) for batch in batches), sum(len(batch.bad) for batch in batches)]
     )
+    state.in_step = True
     clips, lr, norm = int(counts[0]), state.lr, 0.0
     sums = [0.0, 0.0, 0.0]
     if clips:
@@ -80,6 +81,7 @@ def train_step(state: TrainState, batches: Sequence[Batch]) -> Step:
     progress.loss += sums[0]
     progress.top1 += int(sums[1])
     progress.top5 += int(sums[2])
+    state.in_step = False
     loss, top1, top5 = (part / clips if clips else math.nan for part in sums)
     return Step(clips, loss, top1, top5, norm, lr)
 
@@ -115,7 +117,7 @@ def _forward_backward(state: TrainState, batch: Batch, clips_in_step: int) -> Te
     labels = batch.labels.to(state.device, non_blocking=True)
     pixels = normalize(batch.clips.to(state.device, non_blocking=True), state.model.preprocessing)
     with autocast(state.device, state.precision):
-        logits: Tensor = state.forward(pixels, masks.to(state.device, non_blocking=True))
+        logits = _forward(state, pixels, masks.to(state.device, non_blocking=True))
     loss = F.cross_entropy(logits.float(), labels, reduction="sum")
     # DistributedDataParallel averages gradients over the ranks; the factor turns that into a sum.
     state.scaler.scale(loss * (state.group.world_size / clips_in_step)).backward()
@@ -123,6 +125,27 @@ def _forward_backward(state: TrainState, batch: Batch, clips_in_step: int) -> Te
         state.model.train()
     correct = [correct_among_best(logits.detach(), labels, k) for k in (1, 5)]
     return torch.stack([loss.detach(), *(count.float() for count in correct)])
+
+
+def _forward(state: TrainState, pixels: Tensor, masks: Tensor) -> Tensor:
+    """Return the network's logits.
+
+    Raises:
+        UserError: Batch normalization gets a single value per channel.
+    """
+    try:
+        logits: Tensor = state.forward(pixels, masks)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        recipe = state.recipe
+        raise UserError(
+            f"a batch of {len(pixels)} clips, {recipe.num_frames} frames of {recipe.crop}x"
+            f"{recipe.crop}, at step {state.progress.step + 1} leaves batch normalization one "
+            "value per channel (the last batch of an epoch may be smaller than --batch-size); use "
+            "a larger --crop, another --batch-size, or --norms freeze-all"
+        ) from error
+    return logits
 
 
 def _freeze_statistics(model: P3D) -> None:

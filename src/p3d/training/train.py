@@ -8,31 +8,35 @@ and a run on several processes with the weights of a run on one, up to rounding.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+
 import torch
 
-from p3d.data.dataset import VideoDataset
+from p3d.data.dataset import Split, VideoDataset
 from p3d.data.layouts import read_splits
 from p3d.data.loader import TrainLoader, with_scale_of
-from p3d.errors import UserError
+from p3d.errors import UserError, printable
 from p3d.model.network import P3D
 from p3d.report.page import write_run_report
-from p3d.run_folder import CONFIG_FILE, ENVIRONMENT_FILE, find_checkpoints
+from p3d.run_folder import CONFIG_FILE, ENVIRONMENT_FILE
 from p3d.system.device import needs_pinned_memory, resolve_device
 from p3d.system.distributed import Group, join, read_launch
 from p3d.system.files import lock_folder, make_folder, write_json
 from p3d.system.machine import describe_machine
 from p3d.system.options import plain_options
+from p3d.system.resources import raise_file_limit
 from p3d.system.signals import StopRequest
-from p3d.training.checkpoint import CheckpointState, Saver, check_room, read_newest
+from p3d.training.checkpoint import CheckpointState, Saver, check_room
 from p3d.training.console import print_start, print_summary
 from p3d.training.log import RunLog
 from p3d.training.loop import Trainer
 from p3d.training.network import build_network, prepare_for_training
-from p3d.training.options import TrainOptions, check_same, fingerprint
+from p3d.training.options import TrainOptions, earlier_length, fingerprint
 from p3d.training.plan import disk_bytes, make_plan, render
-from p3d.training.state import TrainState, build_state
+from p3d.training.resume import find_start
+from p3d.training.state import TrainState, build_state, extend
 from p3d.weights.loading import PretrainedWeights
-from p3d.weights.metadata import model_from
 
 
 def run(options: TrainOptions) -> int:
@@ -41,6 +45,7 @@ def run(options: TrainOptions) -> int:
     Raises:
         UserError: The options, the data or the weights do not fit together.
     """
+    raise_file_limit()
     launch = read_launch()
     device = resolve_device(options.compute.device, launch.local_rank)
     with StopRequest(launched=launch.launched) as stop, join(device, launch) as group:
@@ -49,21 +54,58 @@ def run(options: TrainOptions) -> int:
 
 def _train(options: TrainOptions, device: torch.device, group: Group, stop: StopRequest) -> int:
     splits = read_splits(options.data, ("train", "validation"))
-    training, validation = splits["train"], splits["validation"]
-    if options.patience is not None and not validation.records:
+    if options.patience is not None and not splits["validation"].records:
         raise UserError("--patience needs a validation list, and the data set has none")
+    with _locked(options, group):
+        trainer, messages = _build_trainer(options, splits, device, group, stop)
+        if group.is_main:
+            print_start(trainer.state, trainer.validation, messages)
+        if options.plan:
+            if group.is_main:
+                _print_plan(trainer.state, trainer.loader)
+            return 0
+        if not group.is_main:
+            return stop.exit_code if trainer.train() else 0
+        return _train_and_write(trainer)
+
+
+@contextmanager
+def _locked(options: TrainOptions, group: Group) -> Iterator[None]:
+    """Lock the run's folder before any rank reads a checkpoint in it; `--plan` writes nothing.
+
+    A process that read first and locked later would delete the checkpoints that another process
+    wrote in between.
+    """
+    with ExitStack() as stack:
+        if group.is_main and not options.plan:
+            make_folder(options.out)
+            stack.enter_context(lock_folder(options.out))
+        group.any(False)  # the other ranks wait for the lock
+        yield
+
+
+def _build_trainer(
+    options: TrainOptions,
+    splits: Mapping[Split, VideoDataset],
+    device: torch.device,
+    group: Group,
+    stop: StopRequest,
+) -> tuple[Trainer, tuple[str, ...]]:
+    """Build a new run or restore one, and return it with messages about its weights."""
+    training = splits["train"]
     now = fingerprint(options, training)
-    checkpoint, messages = _find_checkpoint(options, now, group)
-    if checkpoint is None:
+    start = find_start(options, now, group)
+    if start is None:
+        checkpoint = None
         model, messages = start_network(options, training)
+        prepare_for_training(
+            model,
+            options.recipe,
+            sync_norms=options.sync_norms,
+            checkpoint_activations=options.checkpoint_activations,
+        )
     else:
-        model = model_from(checkpoint.model, checkpoint.metadata)
-    prepare_for_training(
-        model,
-        options.recipe,
-        sync_norms=options.sync_norms,
-        checkpoint_activations=options.checkpoint_activations,
-    )
+        checkpoint, model, messages = start
     loader = build_loader(options, model, training, checkpoint, group, device)
     state = build_state(
         options.recipe,
@@ -78,47 +120,12 @@ def _train(options: TrainOptions, device: torch.device, group: Group, stop: Stop
         group=group,
     )
     if checkpoint is not None:
-        state.restore(checkpoint)
-    if group.is_main:
-        print_start(state, validation, messages)
-    if options.plan:
-        if group.is_main:
-            _print_plan(state, loader)
-        return 0
-    trainer = Trainer(state, options, loader, validation, now, stop)
-    if not group.is_main:
-        return stop.exit_code if trainer.train() else 0
-    make_folder(options.out)
-    with lock_folder(options.out):
-        return _train_and_write(trainer)
-
-
-def _find_checkpoint(
-    options: TrainOptions, now: dict[str, str], group: Group
-) -> tuple[CheckpointState | None, tuple[str, ...]]:
-    """Return the checkpoint to resume from, if any, and messages about damaged newer ones.
-
-    Raises:
-        UserError: No checkpoint can be read, it belongs to another run, or there is a run in the
-            folder and `--resume` was not given.
-    """
-    if not options.resume and find_checkpoints(options.out):
-        raise UserError(
-            f"{options.out} already holds a run; add --resume to resume it, or choose another --out"
-        )
-    checkpoint, problems = read_newest(options.out)
-    if checkpoint is not None:
-        remedy = "resume with the same options, or choose another --out"
-        check_same(f"the run in {options.out}", checkpoint.fingerprint, now, remedy)
-    steps = group.gather(None if checkpoint is None else checkpoint.progress.step)
-    for rank, (theirs, step) in enumerate(zip(group.gather(now), steps, strict=True)):
-        check_same(f"process {rank}", theirs, now, "give all processes the same options and data")
-        if step != steps[0]:
-            raise UserError(
-                f"process 0 finds the run in {options.out} at step {steps[0]} and process {rank} "
-                f"at {step}; put --out on storage that all machines share"
-            )
-    return checkpoint, tuple(f"DAMAGED: {line}; using an earlier one" for line in problems)
+        length = earlier_length(checkpoint.fingerprint, now)
+        if length is None:
+            state.restore(checkpoint)
+        else:
+            messages = (*messages, extend(state, checkpoint, loader.steps_per_epoch, length))
+    return Trainer(state, options, loader, splits["validation"], now, stop), messages
 
 
 def start_network(options: TrainOptions, training: VideoDataset) -> tuple[P3D, tuple[str, ...]]:
@@ -196,7 +203,8 @@ def _print_plan(state: TrainState, loader: TrainLoader) -> None:
 def _train_and_write(trainer: Trainer) -> int:
     """Train on the main process, which writes the run's files, and return the exit code."""
     options, state = trainer.options, trainer.state
-    print(check_room(options.out, *disk_bytes(state.model, state.recipe), options.keep_checkpoints))
+    needed = disk_bytes(state.model, state.recipe)
+    print(check_room(options.out, *needed, options.keep_checkpoints))
     write_json(options.out / CONFIG_FILE, plain_options(options))
     write_json(options.out / ENVIRONMENT_FILE, describe_machine(state.device))
     with RunLog(options.out, state.progress.step, tensorboard=options.tensorboard) as log:
@@ -207,6 +215,7 @@ def _train_and_write(trainer: Trainer) -> int:
             minutes=options.save_minutes,
             steps=options.save_steps,
             keep=options.keep_checkpoints,
+            saved_step=state.progress.step,
         )
         trainer.write_log(
             "start",
@@ -221,7 +230,7 @@ def _train_and_write(trainer: Trainer) -> int:
     try:
         write_run_report(options.out)
     except UserError as error:
-        print(f"no report: {error}")
+        print(f"no report: {printable(error)}")
     print_summary(options.out)
     return 1 if trainer.saver.failed else 0
 

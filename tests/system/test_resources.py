@@ -1,0 +1,80 @@
+"""Errors that a limit of the machine causes are explained in one line."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+
+from p3d.cli import COMMANDS, main
+from p3d.system.resources import explain_limit
+
+
+@pytest.mark.parametrize(
+    ("error", "start", "remedy"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), "too many open files", "ulimit -n"),
+        (RuntimeError("received 0 items of ancdata"), "too many open files", "--workers"),
+        (
+            RuntimeError(
+                "unable to open shared memory object </torch_1>: Too many open files (24)"
+            ),
+            "too many open files",
+            "ulimit -n",
+        ),
+        (
+            RuntimeError("unable to write to file </torch_5_1>: No space left on device (28)"),
+            "the shared memory",
+            "--shm-size",
+        ),
+        (
+            RuntimeError("unable to allocate shared memory(shm) for file </torch_5>: Success (0)"),
+            "the shared memory",
+            "--ipc=host",
+        ),
+        (OSError(errno.ENOSPC, "No space left on device", "a.csv"), "a.csv: no space left", "free"),
+        (OSError(errno.ENOSPC, "No space left on device"), "no space left", "--shm-size"),
+    ],
+)
+def test_limits_are_explained(
+    error: OSError | RuntimeError,
+    start: str,
+    remedy: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from p3d.weights import info
+
+    def fail(_: object) -> None:
+        raise error
+
+    assert COMMANDS["info"].module == info.__name__
+    monkeypatch.setattr(info, "run", fail)
+    assert main(["info", "p3d63"]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith(f"p3d: error: {start}")
+    assert remedy in message
+    assert message.count("\n") == 1
+
+
+def test_other_errors_are_not_explained() -> None:
+    assert explain_limit(RuntimeError("size mismatch")) is None
+    assert explain_limit(OSError(errno.EIO, os.strerror(errno.EIO))) is None
+
+
+def test_the_limit_of_open_files_is_raised() -> None:
+    script = """
+import resource
+from p3d.system.resources import raise_file_limit
+resource.setrlimit(resource.RLIMIT_NOFILE, (100, 200))
+for limit in (150, 120, 999):
+    raise_file_limit(limit)
+    print(resource.getrlimit(resource.RLIMIT_NOFILE))
+"""
+    pytest.importorskip("resource")
+    command = [sys.executable, "-c", script]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert output.split("\n")[:3] == ["(150, 200)", "(150, 200)", "(200, 200)"]
