@@ -362,7 +362,9 @@ def test_curl_ends_with_the_process_and_the_part_file_remains(
 ) -> None:
     site.stalls = True
     program = (
-        "from pathlib import Path; from p3d.prepare.download import *; "
+        "import signal; from pathlib import Path; from p3d.prepare.download import *; "
+        # A shell starts background jobs with SIGINT ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler); "
         f"fetch({site.url + '/UCF.bin'!r}, Path({str(tmp_path)!r}), Remote())"
     )
     process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)
