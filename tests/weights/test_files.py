@@ -64,6 +64,16 @@ def test_describes_a_file(model: P3D, saved: Path) -> None:
         assert raw.metadata()["wiring"] == "port"
 
 
+def test_saves_and_loads_a_file_whose_name_is_not_utf8(model: P3D, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.safetensors")
+    try:
+        path.touch()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    save_model(model, path)
+    assert same(load_model(path).state_dict(), model.state_dict())
+
+
 def test_one_damaged_bit_is_found_by_the_checksum(saved: Path, tmp_path: Path) -> None:
     data = bytearray(saved.read_bytes())
     data[-1000] ^= 1

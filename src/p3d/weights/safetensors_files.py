@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
+from safetensors.torch import load
 from torch import Tensor
 
 from p3d.weights.pickles import damaged
@@ -92,6 +93,15 @@ def checksum(state: Mapping[str, Tensor]) -> str:
     return f"blake2b:{digest.hexdigest()}"
 
 
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # `safe_open` refuses a path that is not UTF-8
+        return load(path.read_bytes())
+    with safe_open(path, framework="pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+
+
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors and the metadata of a safetensors file.
 
@@ -102,8 +112,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     metadata = _check_header(*_read_header(path))
     try:
-        with safe_open(path, framework="pt") as file:
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        state = _read_tensors(path)
     except OSError:
         raise
     except Exception as error:  # A type that this PyTorch does not have is an AttributeError.
