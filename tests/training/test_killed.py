@@ -40,9 +40,10 @@ from p3d.report.record import read_run
 from p3d.run_folder import BEST_FILE, VALIDATION_FILE, find_checkpoints
 from p3d.system.files import lock_folder
 from p3d.training import loop, resume, step
-from p3d.training.checkpoint import CheckpointState, Saver, check_room
+from p3d.training.checkpoint import CheckpointState
 from p3d.training.log import RunLog
 from p3d.training.progress import Progress
+from p3d.training.saver import Saver, check_room
 from p3d.training.train import run
 
 

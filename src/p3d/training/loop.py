@@ -20,10 +20,10 @@ from p3d.run_folder import BEST_FILE, VALIDATION_FILE
 from p3d.system.device import peak_memory
 from p3d.system.signals import Stopped, StopRequest, postponed_child_signal
 from p3d.system.text import format_percent
-from p3d.training.checkpoint import Saver
 from p3d.training.console import epoch_line
 from p3d.training.log import RunLog
 from p3d.training.options import TrainOptions
+from p3d.training.saver import Saver
 from p3d.training.state import TrainState
 from p3d.training.step import Step, train_step
 from p3d.weights.metadata import save_model

@@ -27,7 +27,7 @@ from p3d.system.machine import describe_machine
 from p3d.system.options import plain_options
 from p3d.system.resources import raise_file_limit
 from p3d.system.signals import StopRequest
-from p3d.training.checkpoint import CheckpointState, Saver, check_room
+from p3d.training.checkpoint import CheckpointState
 from p3d.training.console import print_start, print_summary
 from p3d.training.log import RunLog
 from p3d.training.loop import Trainer
@@ -35,6 +35,7 @@ from p3d.training.network import build_network, prepare_for_training
 from p3d.training.options import TrainOptions, earlier_length, fingerprint
 from p3d.training.plan import disk_bytes, make_plan, render
 from p3d.training.resume import find_start
+from p3d.training.saver import Saver, check_room
 from p3d.training.state import TrainState, build_state, extend
 from p3d.weights.loading import PretrainedWeights
 
