@@ -13,6 +13,8 @@ from p3d.errors import UserError
 
 BEST_FILE = "best.safetensors"
 """Weights of the best epoch on the validation list, or of the last epoch without such a list."""
+LAST_FILE = "last.safetensors"
+"""Weights of the last epoch."""
 LOG_FILE = "log.jsonl"
 CONFIG_FILE = "config.json"
 ENVIRONMENT_FILE = "environment.json"

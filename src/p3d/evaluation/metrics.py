@@ -8,6 +8,15 @@ import torch
 from torch import Tensor
 
 
+TOP5_CLASSES = 10
+"""Fewest classes for which top-5 accuracy is shown."""
+
+
+def shows_top5(num_classes: int) -> bool:
+    """Return whether top-5 accuracy says something about a network with this many classes."""
+    return num_classes >= TOP5_CLASSES
+
+
 def correct_among_best(logits: Tensor, labels: Tensor, k: int) -> Tensor:
     """Count the rows whose label is among the k largest scores.
 

@@ -269,6 +269,7 @@ class P3D(nn.Module):
         config: The architecture.
         preprocessing: How its input is made from decoded frames; saved with its weights.
         class_names: A name for each logit, or None if unknown.
+        trained_on: Digests of the videos that it was trained on; empty if unknown.
         frozen_norms: Batch normalizations that stay in evaluation mode during training.
         checkpoint_activations: Whether training keeps only each block's input and recomputes the
             other activations in the backward pass.
@@ -279,6 +280,7 @@ class P3D(nn.Module):
         self.config = config
         self.preprocessing: Preprocessing = default_preprocessing(config.modality)
         self.class_names: tuple[str, ...] | None = None
+        self.trained_on: frozenset[bytes] = frozenset()
         self.frozen_norms: tuple[nn.Module, ...] = ()
         self.checkpoint_activations = False
 
