@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-
 TOP5_CLASSES = 10
 """Fewest classes for which top-5 accuracy is shown."""
 
