@@ -40,6 +40,7 @@ from torch.nn import functional as F
 
 from p3d.errors import UserError
 from p3d.model.activation_checkpointing import run_checkpointed
+from p3d.model.pair_max import max_of_pairs
 from p3d.preprocessing import Preprocessing, default_preprocessing
 
 Name = Literal["p3d63", "p3d131", "p3d199"]
@@ -123,10 +124,12 @@ def _pool_time(x: Tensor, frames: int, wiring: Wiring) -> tuple[Tensor, int]:
     if frames == 1:
         return x, 1
     rows, channels, height, width = x.shape
-    if frames % 2 == 0 and not x.requires_grad:
-        # Without gradients, the maximum over a view takes a third of the pooling kernel's time.
+    is_captured = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    if frames % 2 == 0 and not (x.requires_grad and is_captured):
+        # The maximum over a view takes a third of the pooling kernel's time.
         pairs = x.permute(0, 2, 3, 1).reshape(rows // 2, 2, height, width, channels)
-        return pairs.amax(1).permute(0, 3, 1, 2), frames // 2
+        larger = max_of_pairs(pairs) if x.requires_grad else pairs.amax(1)
+        return larger.permute(0, 3, 1, 2), frames // 2
     pooled = F.max_pool2d(_temporal_view(x, frames), (2, 1), (2, 1), ceil_mode=wiring == "author")
     return _spatial_view(pooled, height, width), pooled.shape[2]
 
@@ -148,7 +151,15 @@ class ConvBN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(N, C, H, W)` to `(N, C', H', W')`."""
-        out: Tensor = self.bn(self.conv(x))
+        bn, conv = self.bn, self.conv
+        if isinstance(bn, nn.BatchNorm2d) and not bn.training and bn.running_var is not None:
+            # The normalization is constant, so it becomes part of the weight. The gradient follows.
+            assert bn.running_mean is not None
+            scale = bn.weight * (bn.running_var + bn.eps).rsqrt()
+            weight = conv.weight * scale.view(-1, 1, 1, 1)
+            shift = bn.bias - bn.running_mean * scale
+            return F.conv2d(x, weight, shift, conv.stride, conv.padding)
+        out: Tensor = bn(conv(x))
         return out
 
 
@@ -199,8 +210,12 @@ class Bottleneck(nn.Module):
         return _spatial_view(self.temporal(_temporal_view(x, frames)), *x.shape[2:])
 
 
-# The combinations of S and T (Qiu et al. 2017, fig. 3). Sums are computed in place on the output of
-# T's batch normalization, which the backward pass does not need.
+# The combinations of S and T (Qiu et al. 2017, fig. 3).
+
+
+def _add(x: Tensor, y: Tensor) -> Tensor:
+    """Add; in place without gradients only, since the backward pass of that copies a view."""
+    return x + y if torch.is_grad_enabled() else x.add_(y)
 
 
 def _mix_2d(block: Bottleneck, x: Tensor, frames: int) -> Tensor:  # noqa: ARG001
@@ -212,7 +227,7 @@ def _mix_a(block: Bottleneck, x: Tensor, frames: int) -> Tensor:
 
 
 def _mix_b_author(block: Bottleneck, x: Tensor, frames: int) -> Tensor:
-    return F.relu(block.convolve_time(x, frames).add_(block.convolve_space(x)), inplace=True)
+    return F.relu(_add(block.convolve_time(x, frames), block.convolve_space(x)), inplace=True)
 
 
 def _mix_b_port(block: Bottleneck, x: Tensor, frames: int) -> Tensor:
@@ -221,7 +236,7 @@ def _mix_b_port(block: Bottleneck, x: Tensor, frames: int) -> Tensor:
 
 def _mix_c_author(block: Bottleneck, x: Tensor, frames: int) -> Tensor:
     space = block.convolve_space(x)
-    return F.relu(block.convolve_time(space, frames).add_(space).mul_(0.5), inplace=True)
+    return F.relu(_add(block.convolve_time(space, frames), space).mul_(0.5), inplace=True)
 
 
 def _mix_c_port(block: Bottleneck, x: Tensor, frames: int) -> Tensor:
