@@ -13,6 +13,7 @@ from pathlib import Path
 from torch import Tensor
 
 from p3d.errors import BadVideoError
+from p3d.system.resources import raise_file_limit_error
 from p3d.video.frame_folder import open_folder
 from p3d.video.sources import FrameSource
 from p3d.video.video_file import VideoFile
@@ -44,6 +45,7 @@ def open_video(path: Path | str, *, prefer_flow: bool = False) -> Iterator[Frame
     except FileNotFoundError:
         raise BadVideoError(path, "no such file or folder") from None
     except OSError as error:
+        raise_file_limit_error(error)
         raise BadVideoError(path, f"cannot be opened ({error.strerror})") from error
     if stat.S_ISDIR(status.st_mode):
         yield open_folder(path, prefer_flow=prefer_flow)

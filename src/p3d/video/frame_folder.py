@@ -27,6 +27,7 @@ from PIL import (
 )
 
 from p3d.errors import BadVideoError
+from p3d.system.resources import raise_file_limit_error
 from p3d.video.flow_file import FlowInfo, quantize
 from p3d.video.geometry import Box
 from p3d.video.packets import check_size
@@ -113,6 +114,7 @@ def _list_series(path: Path) -> dict[str, list[_Frame]]:
                 frame = _Frame(int(match[2]), match[3] or "", entry.name)
                 series.setdefault(match[1].lower(), []).append(frame)
     except OSError as error:
+        raise_file_limit_error(error)
         raise BadVideoError(path, f"cannot be opened ({error.strerror})") from error
     if not series:
         raise BadVideoError(path, "a folder without frames (JPEG, PNG, BMP or WebP files)")
@@ -170,6 +172,7 @@ class _Pictures(FrameSource):
         except BadVideoError:
             raise
         except _ERRORS as error:
+            raise_file_limit_error(error)
             message = str(error).replace(file, name)
             raise BadVideoError(self.path, f"{name} cannot be read ({message})") from error
 

@@ -18,6 +18,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from p3d.errors import BadVideoError
+from p3d.system.resources import raise_file_limit_error
 
 MAX_PIXELS = 2**25
 """Limit of a frame's size in pixels; 8K video just fits. A file of a few kilobytes can declare
@@ -74,6 +75,7 @@ def open_stream(
             **_IGNORE_METADATA_ERRORS,
         )
     except (av.FFmpegError, ValueError) as error:
+        raise_file_limit_error(error)
         # Without the path and error number that PyAV adds.
         message = getattr(error, "strerror", None) or error
         raise BadVideoError(path, f"not a video that FFmpeg can read ({message})") from error

@@ -23,6 +23,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from p3d.errors import BadVideoError
+from p3d.system.resources import raise_file_limit_error
 from p3d.video.flow_file import PIXEL_FORMAT, read_flow_info
 from p3d.video.geometry import Box
 from p3d.video.index_cache import INDICES
@@ -51,6 +52,7 @@ class VideoFile(FrameSource):
         try:
             os.close(os.open(path, os.O_RDONLY))
         except OSError as error:  # FFmpeg's message would be vaguer
+            raise_file_limit_error(error)
             raise BadVideoError(path, f"cannot be opened ({error.strerror})") from error
         self.path = path
         self._index = index = INDICES.get(path, status)
