@@ -1,4 +1,4 @@
-"""Fuzz the reading of weight files: every damaged file must give a network or a `UserError`.
+"""Fuzz the reading of weight files and checkpoints: each must give a network or a `UserError`.
 
 Small valid files of every format are changed at random, with a seed: bits, numbers, cuts, copies,
 instructions of pickles, entries of JSON. The changed files are read in a child process with a limit
@@ -33,8 +33,17 @@ from typing import Any
 import torch
 
 from helpers.weight_files import caffemodel, randomize
+from p3d.data.dataset import VideoDataset, VideoRecord
+from p3d.data.layouts import DataOptions
 from p3d.errors import UserError
 from p3d.model import network
+from p3d.run_folder import checkpoint_path
+from p3d.system.distributed import Group
+from p3d.training.checkpoint import read_newest, write_checkpoint
+from p3d.training.options import TrainOptions
+from p3d.training.recipes import SAMPLE
+from p3d.training.resume import restorable_network
+from p3d.training.state import build_state
 from p3d.weights import describe
 from p3d.weights.loading import load_model
 from p3d.weights.metadata import metadata_of, save_model
@@ -51,6 +60,10 @@ VALUES = [
     *(None, True, -1, 0, 2**31, 2**64, 1e308, float("nan"), "", "x", "rgb", "F64", [], {}),
     *([0, 0], [2**40, 2**40], {"a": 1}, "9" * 5000, "\u202e", [[[]]], "nan", "-1"),
 ]
+
+
+RESUMED = TrainOptions(DataOptions(Path("videos")), SAMPLE)
+"""Options of the run that the training checkpoints belong to."""
 
 
 class TimeLimit(BaseException):
@@ -101,9 +114,34 @@ def valid_files(folder: Path) -> dict[str, bytes]:
     return files | {
         "checkpoint": saved(checkpoint | {"optimizer": optimizer, "step": 3}),
         "port": saved({"state_dict": port, "epoch": 3, "best": torch.tensor(0.5)}),
+        "training": training_checkpoint(folder),
         "legacy": saved({"state_dict": port, "epoch": 3}, legacy=True),
         "resnet": saved(image_state(flat.state_dict())),
     }
+
+
+def training_checkpoint(folder: Path) -> bytes:
+    """Return a checkpoint of a run after one step."""
+    model = network.create_model("p3d63", num_classes=2)
+    state = build_state(
+        SAMPLE,
+        model,
+        VideoDataset(("a", "b"), (VideoRecord(Path("a.avi"), 0),)),
+        torch.device("cpu"),
+        clips_per_step=1,
+        steps_per_epoch=4,
+        seed=0,
+        precision="fp32",
+        compiled=False,
+        group=Group(),
+    )
+    model(torch.randn(2, 3, 2, 16, 16)).square().sum().backward()
+    state.optimizer.step()
+    state.schedule.step()
+    state.progress.step = state.progress.step_in_epoch = 1
+    path = folder / "training"
+    write_checkpoint(path, state.checkpoint({"--seed": "0"}))
+    return path.read_bytes()
 
 
 # ------------------------------------------------------------------ mutations
@@ -215,13 +253,19 @@ def make(files: dict[str, bytes], seed: int, index: int) -> tuple[str, bytes]:
 # ------------------------------------------------------------------ running
 
 
-def read(path: Path) -> str:
+def read(kind: str, folder: Path, data: bytes) -> str:
     """Read a file; return "network", "UserError", or what went wrong."""
+    path = checkpoint_path(folder, 1) if kind == "training" else folder / "w"
+    path.write_bytes(data)
     try:
-        load_model(path)
+        if kind == "training":
+            read_newest(folder, lambda found: restorable_network(found, RESUMED))
+        else:
+            load_model(path)
     except UserError as error:
         message = str(error)
-        if message.isprintable() and message.startswith(f"{path}: ") and len(message) < 1000:
+        start = f"no checkpoint of {folder} can be read: " if kind == "training" else f"{path}: "
+        if message.isprintable() and message.startswith(start) and len(message) < 1000:
             return "UserError"
         return f"message {message[:1200]!r}"
     except BaseException as error:
@@ -243,16 +287,14 @@ def run_child(folder: Path, seed: int, start: int, count: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
     signal.signal(signal.SIGALRM, stop)
     for kind, data in files.items():
-        (folder / "w").write_bytes(data)
-        if read(folder / "w") != "network":
-            raise RuntimeError(f"the valid {kind} file cannot be read")
+        if (result := read(kind, folder, data)) != "network":
+            raise RuntimeError(f"the valid {kind} file cannot be read: {result}")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for index in range(start, start + count):
         kind, data = make(files, seed, index)
-        (folder / "w").write_bytes(data)
         print(json.dumps([index, kind]), flush=True)
         signal.alarm(SECONDS)
-        result = read(folder / "w")
+        result = read(kind, folder, data)
         signal.alarm(0)
         print(json.dumps([index, kind, result]), flush=True)
     print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))

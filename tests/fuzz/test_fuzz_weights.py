@@ -1,4 +1,4 @@
-"""A short run of the fuzzer for weight files; `fuzz_weights.py` runs longer by hand."""
+"""A short run of the fuzzer for weights and checkpoints; `fuzz_weights.py` runs longer by hand."""
 
 from __future__ import annotations
 
