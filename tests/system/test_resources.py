@@ -78,3 +78,23 @@ for limit in (150, 120, 999):
     command = [sys.executable, "-c", script]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert output.split("\n")[:3] == ["(150, 200)", "(150, 200)", "(200, 200)"]
+
+
+def test_too_low_a_limit_of_open_files_is_refused() -> None:
+    script = """
+import resource
+from p3d.errors import UserError
+from p3d.system.resources import raise_file_limit
+resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))
+try:
+    raise_file_limit()
+except UserError as error:
+    print(error)
+"""
+    pytest.importorskip("resource")
+    command = [sys.executable, "-c", script]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert output == (
+        "at most 32 files can be open, and training needs 64 or more; raise the limit "
+        "(ulimit -n 65536)\n"
+    )

@@ -7,6 +7,8 @@ import errno
 import re
 from contextlib import suppress
 
+from p3d.errors import UserError
+
 NO_SHARED_MEMORY = (
     "the shared memory of the worker processes (/dev/shm) is full; start the container with "
     "--shm-size 16g or --ipc=host, or use fewer --workers (0 needs none)"
@@ -15,6 +17,7 @@ _TOO_MANY_FILES = re.compile(r"too many open files|items of ancdata", re.I)
 _SHARED_MEMORY = re.compile(r"shared memory|</?torch_\d+|bus error", re.I)
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # names in glibc's malloc.h
+_FEWEST_FILES = 64
 _NO_FILES = (errno.EMFILE, errno.ENFILE)
 
 
@@ -48,6 +51,9 @@ def raise_file_limit(limit: int = 65536) -> None:
 
     Each batch of a worker process is an open file. The default of many systems, 1,024, dates from
     programs that call select(), which p3d does not.
+
+    Raises:
+        UserError: The system allows too few; worker processes could not even report that.
     """
     try:
         import resource
@@ -55,6 +61,11 @@ def raise_file_limit(limit: int = 65536) -> None:
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+    if hard != resource.RLIM_INFINITY and hard < _FEWEST_FILES:
+        raise UserError(
+            f"at most {hard} files can be open, and training needs {_FEWEST_FILES} or more; raise the "
+            "limit (ulimit -n 65536)"
+        )
     if soft != resource.RLIM_INFINITY and soft < wanted:
         with suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
