@@ -63,8 +63,8 @@ def raise_file_limit(limit: int = 65536) -> None:
     wanted = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
     if hard != resource.RLIM_INFINITY and hard < _FEWEST_FILES:
         raise UserError(
-            f"at most {hard} files can be open, and training needs {_FEWEST_FILES} or more; raise the "
-            "limit (ulimit -n 65536)"
+            f"at most {hard} files can be open, and training needs {_FEWEST_FILES} or more; "
+            "raise the limit (ulimit -n 65536)"
         )
     if soft != resource.RLIM_INFINITY and soft < wanted:
         with suppress(OSError, ValueError):
