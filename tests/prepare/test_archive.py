@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from p3d.prepare.archive import open_archive
 from p3d.prepare.lists import read_lists
 from p3d.prepare.members import Blake2sp
 from p3d.prepare.options import Ucf101Options
-from p3d.prepare.rar import UNPACKERS, find_unpackers
+from p3d.prepare.rar import RAR_START, UNPACKERS, find_unpackers
 from p3d.prepare.ucf101 import prepare_ucf101
 from p3d.system.files import TEMPORARY
 
@@ -125,6 +126,16 @@ def test_encrypted_archives_are_refused(tmp_path: Path) -> None:
     pytest.importorskip("rarfile", reason="reading RAR needs the rarfile package")
     with pytest.raises(UserError, match="encrypted"):
         open_archive(rar4(tmp_path / "source", [("v_a.avi", b"x")], flags=4))
+
+
+def test_archives_with_encrypted_names_are_refused(tmp_path: Path) -> None:
+    pytest.importorskip("rarfile", reason="reading RAR needs the rarfile package")
+    # The encryption header of RAR 5: size, type 4, flags, version, check value, log2(rounds), salt.
+    header = bytes([21, 4, 0, 0, 0, 15]) + bytes(16)
+    path = tmp_path / "source"
+    path.write_bytes(RAR_START + b"\x01\0" + zlib.crc32(header).to_bytes(4, "little") + header)
+    with pytest.raises(UserError, match="is encrypted"):
+        open_archive(path)
 
 
 @pytest.mark.parametrize("limit", ["MOST_MEMBERS", "LARGEST_MEMBER_BYTES", "LARGEST_TOTAL_BYTES"])

@@ -61,6 +61,8 @@ def rar_members(path: Path) -> tuple[Member, ...]:
         if not rarfile.is_rarfile(path):
             raise UserError(f"{path}: neither a RAR nor a zip archive; download it again")
         with rarfile.RarFile(path) as archive:
+            if archive.needs_password():  # if the headers are encrypted too, there are no entries
+                raise UserError(f"{path}: is encrypted; unpack it and give the folder")
             for info in archive.infolist():
                 link = info.is_symlink() or bool(info.file_redir)
                 check_entry(path, info.filename, link=link, encrypted=info.needs_password())
