@@ -35,10 +35,16 @@ class Outer:
     inner: Inner = field(default_factory=Inner)
 
 
+@dataclass(frozen=True)
+class Wider(Inner):
+    minutes: float = 30.0
+    """Time for all."""
+
+
 def parse(*words: str, **defaults: object) -> Outer:
     options = options_of(Outer, defaults)
     values = {option.flag: option.default for option in options}
-    return build(Outer, values | read_words("p3d x", options, words))  # type: ignore[no-any-return]
+    return build(Outer, values | read_words("p3d x", options, words), defaults)  # type: ignore[no-any-return]
 
 
 def test_defaults_apply_to_options_that_are_not_given() -> None:
@@ -103,6 +109,16 @@ def test_any_words_are_taken_or_refused_in_one_line(words: list[str]) -> None:
         assert message.isprintable()
     else:
         assert isinstance(outer, Outer)
+
+
+def test_the_type_of_a_default_decides_on_the_options() -> None:
+    wider = Wider(rate=0.1)
+    assert parse("--minutes", "5", inner=wider).inner == Wider(rate=0.1, minutes=5.0)
+    with pytest.raises(UserError, match="p3d x has no option --minutes"):
+        parse("--minutes", "5")
+    texts = {option.flag: option.text for option in options_of(Outer, {"inner": wider})}
+    assert texts["--rate"].startswith("Rate of")
+    assert texts["--minutes"] == "Time for all."
 
 
 def test_marks_and_docstrings_describe_an_option() -> None:

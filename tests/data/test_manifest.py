@@ -148,7 +148,7 @@ def test_options_are_read_from_a_command_line_without_prefixes():
     flags = "--data X --allow-missing --group-pattern ^(.)_ --test-groups ann bob --test-list t.txt"
     options = options_of(DataOptions, {})
     given = read_words("p3d train", options, flags.split())
-    built = build(DataOptions, {option.flag: option.default for option in options} | given)
+    built = build(DataOptions, {option.flag: option.default for option in options} | given, {})
     rule = SplitRule("^(.)_", ("ann", "bob"), test_list=Path("t.txt"))
     assert built == DataOptions(Path("X"), allow_missing=True, splits=rule)
     text = " ".join(next(option.text for option in options if "pattern" in option.flag).split())

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import pytest
 
 from p3d.cli import COMMANDS, main
+from p3d.training.recipes import RECIPES
 
 ROOT = Path(__file__).parents[2]
 ENGLISH = ROOT / "README.md"
@@ -214,10 +215,12 @@ def command_name(words: list[str]) -> str:
 
 @cache
 def flags_of(name: str) -> frozenset[str]:
-    """Return the options in a subcommand's help."""
+    """Return the options in a subcommand's help, with any recipe."""
     text = io.StringIO()
+    recipes = [["--recipe", recipe] for recipe in RECIPES] if COMMANDS[name].takes_recipe else [[]]
     with redirect_stdout(text):
-        assert main([*name.split(), "--help-all"]) == 0
+        for recipe in recipes:
+            assert main([*name.split(), *recipe, "--help-all"]) == 0
     listed = re.findall(r"(?m)^[^\w\n-]{0,4}((?:-h, )?--[a-z].*)", text.getvalue())
     flags = {flag for line in listed for flag in re.findall(r"--[a-z][\w-]*", line)}
     assert "--help" in flags, text.getvalue()

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from p3d.cli import COMMANDS
+from p3d.cli import COMMANDS, Command
 from p3d.cli.options import Option
 from p3d.cli.parse import command_options
 from p3d.system.markers import Positional
@@ -41,10 +41,20 @@ def run(options: CompletionOptions) -> None:
 
 def completion(shell: Shell) -> str:
     """Return the script that completes p3d's commands in a shell."""
-    options = {name: command_options(command) for name, command in COMMANDS.items()}
+    options = {name: all_options(command) for name, command in COMMANDS.items()}
     if shell == "fish":
         return _fish(options)
     return (_ZSH if shell == "zsh" else "") + _bash(options)
+
+
+def all_options(command: Command) -> list[Option]:
+    """Return the options of a command with any recipe."""
+    if not command.takes_recipe:
+        return command_options(command)
+    from p3d.training.recipes import RECIPES
+
+    found = [command_options(command, {"recipe": recipe}) for recipe in RECIPES.values()]
+    return list({option.flag: option for each in found for option in each}.values())
 
 
 _ZSH = """\

@@ -107,7 +107,8 @@ def _collect(
         positional = Mark.POSITIONAL in marks
         if is_dataclass(hint):
             values = {} if default is MISSING else vars(default)
-            nested.append((hint, values, item.name, positional))
+            inner = hint if default is MISSING else type(default)
+            nested.append((inner, values, item.name, positional))
             continue
         kind = kind_of(hint)
         positional = positional or (is_positional and default is MISSING)
@@ -126,20 +127,28 @@ def _collect(
         yield from _collect(inner, values, name, is_positional=positional)
 
 
-def build(options_type: Any, values: Mapping[str, Any]) -> Any:
-    """Return the dataclass with these values, by flag; nested dataclasses are built likewise.
+def build(options_type: Any, values: Mapping[str, Any], defaults: Mapping[str, Any]) -> Any:
+    """Return the dataclass with these values; nested dataclasses are built likewise.
+
+    Args:
+        options_type: The dataclass.
+        values: Values of all options, by flag.
+        defaults: Values of fields that replace their defaults; those of nested dataclasses decide
+            on the subclass.
 
     Raises:
         UserError: The dataclass refuses a value.
     """
     hints = get_type_hints(options_type, include_extras=True)
-    types = {item.name: _split(hints[item.name])[0] for item in fields(options_type)}
-    return options_type(
-        **{
-            name: build(hint, values) if is_dataclass(hint) else values[flag_of(name)]
-            for name, hint in types.items()
-        }
-    )
+    built = {}
+    for item in fields(options_type):
+        hint, _ = _split(hints[item.name])
+        if is_dataclass(hint):
+            inner = type(defaults[item.name]) if item.name in defaults else hint
+            built[item.name] = build(inner, values, {})
+        else:
+            built[item.name] = values[flag_of(item.name)]
+    return options_type(**built)
 
 
 def _split(hint: Any) -> tuple[Any, tuple[Any, ...]]:
@@ -157,9 +166,12 @@ def _default(item: Any) -> Any:
 @cache
 def field_texts(options_type: type) -> dict[str, str]:
     """Return the docstrings below the fields of a dataclass."""
-    tree = ast.parse(inspect.getsource(sys.modules[options_type.__module__]))
-    bodies = {node.name: node.body for node in tree.body if isinstance(node, ast.ClassDef)}
-    return docstrings(bodies.get(options_type.__name__, []))
+    texts: dict[str, str] = {}
+    for each in reversed(options_type.__mro__[:-1]):
+        tree = ast.parse(inspect.getsource(sys.modules[each.__module__]))
+        bodies = {node.name: node.body for node in tree.body if isinstance(node, ast.ClassDef)}
+        texts |= docstrings(bodies.get(each.__name__, []))
+    return texts
 
 
 def docstrings(body: list[ast.stmt]) -> dict[str, str]:

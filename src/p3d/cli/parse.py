@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -32,56 +33,72 @@ def parse_options(name: str, words: Sequence[str]) -> Any | None:
         UserError: A word is wrong, or a required option is missing.
     """
     command, title = COMMANDS[name], f"p3d {name}"
-    options = command_options(command)
+    defaults = _defaults(command, _recipe_in(words))
+    options = command_options(command, defaults)
     given = read_words(title, options, words)
-    if command.takes_recipe and "--recipe" in given:
-        options = command_options(command, given["--recipe"])
     if given.keys() & {"--help", "--help-all"}:
-        description = _options_type(command).__doc__
+        description = options_type(command).__doc__
         print(help_page(title, description, options, everything="--help-all" in given))
         return None
     given = _expand(command, title, options, given)
     require(title, options, given)
     values = {option.flag: option.default for option in options} | given
-    return build(_options_type(command), values)
+    return build(options_type(command), values, defaults)
 
 
-def _options_type(command: Command) -> Any:
+def options_type(command: Command) -> Any:
+    """Return the dataclass of a command's options."""
     return getattr(importlib.import_module(command.module), command.options)
 
 
-def command_options(command: Command, recipe: str = DEFAULT_RECIPE) -> list[Option]:
+def command_options(command: Command, defaults: Mapping[str, Any] | None = None) -> list[Option]:
     """Return all options of a command.
 
     Args:
         command: The command.
-        recipe: Recipe that its defaults are from, if it takes one.
+        defaults: Values of fields that replace their defaults; by default those of the recipe
+            that is used if none is given.
     """
+    defaults = _defaults(command) if defaults is None else defaults
+    own = options_of(options_type(command), defaults)
+    flags = {option.flag for option in own}
     path, switch = kind_of(Path), kind_of(bool)
-    special = [
-        Option(expansion.flag, path, expansion.text, None, "options")
-        for expansion in command.expansions
-    ]
-    defaults = {}
-    if command.takes_recipe:
-        from p3d.training.recipes import find_recipe
-
-        special.insert(0, _recipe_option(recipe))
-        defaults = {"recipe": find_recipe(recipe)}
     return [
-        *special,
-        *options_of(_options_type(command), defaults),
+        *([_recipe_option(defaults["recipe"])] if command.takes_recipe else ()),
+        *(
+            Option(expansion.flag, path, expansion.text, None, "options")
+            for expansion in command.expansions
+            if expansion.flag not in flags
+        ),
+        *own,
         Option("--help", switch, "Show the first options.", False, "help"),
         Option("--help-all", switch, "Show all options.", False, "help"),
     ]
 
 
-def _recipe_option(recipe: str) -> Option:
-    """Return the option that sets the defaults of the others."""
+def _recipe_in(words: Sequence[str]) -> str:
+    """Return the recipe that a command line names, before its other words are read."""
+    text = "\n".join(words)
+    names = re.findall(r"(?m)^--recipe(?:=|\n)(.*)$", text)
+    return names[-1] if names else DEFAULT_RECIPE
+
+
+def _defaults(command: Command, recipe: str = DEFAULT_RECIPE) -> dict[str, Any]:
+    """Return the values of fields that a recipe sets; another name is refused later."""
+    if not command.takes_recipe:
+        return {}
+    from p3d.training.recipes import RECIPES
+
+    return {"recipe": RECIPES.get(recipe, RECIPES[DEFAULT_RECIPE])}
+
+
+def _recipe_option(recipe: Any) -> Option:
+    """Return the option that sets the defaults of the others, now to those of a recipe."""
     from p3d.training import recipes
 
+    now = next(name for name, each in recipes.RECIPES.items() if each is recipe)
     texts = docstrings(ast.parse(inspect.getsource(recipes)).body)
-    lines = [f"Defaults of the other options, here those of {recipe}."]
+    lines = [f"Defaults of the other options, here those of {now}."]
     for name in recipes.RECIPES:
         text = " ".join(texts.get(name.upper().replace("-", "_"), "").split())
         lines.append(f"{name}: {text.partition('. ')[0].rstrip('.')}.")

@@ -19,6 +19,7 @@ _OPTIONS = {
     "--checkpoint": "--weights",
     "--init": "--weights",
     "--load-from": "--weights",
+    "--pretrain": "--weights",
     "--pretrained": "--weights",
     "--clip-len": "--num-frames",
     "--clip-length": "--num-frames",
@@ -34,6 +35,7 @@ _OPTIONS = {
     "--dataset": "--data",
     "--input": "--data",
     "--root": "--data",
+    "--cfg": "--config",
     "--dry-run": "--plan",
     "--early-stopping": "--patience",
     "--iterations": "--max-steps",
@@ -45,6 +47,8 @@ _OPTIONS = {
     "--nproc": "--workers",
     "--output": "--out",
     "--output-dir": "--out",
+    "--log-dir": "--out",
+    "--logdir": "--out",
     "--save-dir": "--out",
     "--work-dir": "--out",
     "--save-freq": "--save-steps",
@@ -52,7 +56,10 @@ _OPTIONS = {
     "--lr-scheduler": "--schedule",
     "--stride": "--frame-stride",
     "--sampling-rate": "--frame-stride",
+    "--top-k": "--top",
     "--topk": "--top",
+    "--val": "--validation-fraction",
+    "--val-split": "--validation-fraction",
     "--wd": "--weight-decay",
     "-b": "--batch-size",
     "-d": "--data",
@@ -95,8 +102,12 @@ def closest(word: str, names: Iterable[str]) -> str:
     for table in (_OPTIONS, _COMMANDS, _VALUES):
         if table.get(word) in known:
             return table[word]
-    endings = [name for name in known if name.split()[-1:] == [word]]
-    return next(iter(endings or get_close_matches(word, known, n=1, cutoff=0.65)), "")
+    word = word.lstrip("-")
+    bare = {name.split()[-1]: name for name in reversed(known)}  # prepare check: check
+    bare |= {name.lstrip("-"): name for name in known}
+    longer = sorted((name for name in bare if len(word) > 2 and name.startswith(word)), key=len)
+    similar = get_close_matches(word, bare, n=1, cutoff=0.7)
+    return next((bare[name] for name in [*longer, *similar]), "")
 
 
 def did_you_mean(word: str, names: Iterable[str]) -> str:
