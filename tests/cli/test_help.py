@@ -49,6 +49,13 @@ def test_the_short_help_fits_a_screen(name: str, capsys: pytest.CaptureFixture[s
         assert not re.search(r"\{None|\(default: \)|None\}", "\n".join(lines))
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_short_help_is_not_empty(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Show what people use first: the author of an option marks it with `First`."""
+    short = flags(page(capsys, *name.split(), "--help"))
+    assert len(short) >= min(5, len(flags(page(capsys, *name.split(), "--help-all"))))
+
+
 def test_the_first_options_of_train(capsys: pytest.CaptureFixture[str]) -> None:
     text = page(capsys, "train", "--help")
     assert flags(text) == [*FIRST_OF_TRAIN.split(), "--help-all"]

@@ -51,8 +51,8 @@ WRONG = {
     "info https://x.org/a.pth": "MODEL is 'https://x.org/a.pth'; p3d reads files: download it",
     "train --weights s3://b/w.pt": "--weights is 's3://b/w.pt'; p3d reads files: download it first",
     # Missing and superfluous words.
-    "train": "p3d train needs --data PATH; see p3d train --help",
-    "eval": "p3d eval needs --weights PATH and --data PATH; see p3d eval --help",
+    "train": "p3d train needs --data PATH or --config PATH; see p3d train --help",
+    "eval": "p3d eval needs --weights PATH and --data PATH",
     "convert a.pth": "p3d convert needs OUTPUT; see p3d convert --help",
     "train --data": "--data needs PATH",
     "train --data --epochs 3": "--data needs PATH",

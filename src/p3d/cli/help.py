@@ -10,7 +10,7 @@ from dataclasses import MISSING
 
 from p3d.cli.options import Option
 
-FEW = 12
+FEW = 14
 """A command with at most this many options shows all of them at once."""
 _COLUMN = 24
 """Column where the help of an option starts."""
@@ -32,7 +32,7 @@ def help_page(title: str, description: str, options: Sequence[Option], *, everyt
     own = [option for option in options if option.heading != "help"]
     shown = own if everything or len(own) <= FEW else [o for o in own if o.is_first]
     named = sorted(shown, key=_rank)
-    lines = [_usage(title, named), ""]
+    lines = [_usage(title, own), ""]
     for paragraph in re.split(r"\n\s*\n", description.strip()):
         lines += [*_wrap(paragraph, 0), ""]
     for heading, group in _groups(named, everything=everything).items():
@@ -59,7 +59,7 @@ def _groups(options: Iterable[Option], *, everything: bool) -> dict[str, list[Op
 
 
 def _usage(title: str, options: Sequence[Option]) -> str:
-    required = [o.usage for o in options if o.is_positional or o.is_required]
+    required = [o.usage for o in sorted(options, key=_rank) if o.is_positional or o.is_required]
     words = " ".join([title, *required, *["[OPTIONS]"] * (len(required) < len(options))])
     return "\n".join(_wrap(f"usage: {words}", 0, indent=len("usage: ")))
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from p3d.cli import COMMANDS, Command
+from p3d.cli import COMMANDS, Command, Expansion
 from p3d.cli.help import help_page
 from p3d.cli.options import Option, build, docstrings, options_of
 from p3d.cli.values import kind_of
@@ -41,7 +41,7 @@ def parse_options(name: str, words: Sequence[str]) -> Any | None:
         print(help_page(title, description, options, everything="--help-all" in given))
         return None
     given = _expand(command, title, options, given)
-    require(title, options, given)
+    require(title, options, given, [expansion.flag for expansion in command.expansions])
     values = {option.flag: option.default for option in options} | given
     return build(options_type(command), values, defaults)
 
@@ -111,17 +111,15 @@ def _expand(
 ) -> dict[str, Any]:
     """Return the given options, after those that some of them stand for."""
     sources = {e: given[e.flag] for e in command.expansions if e.flag in given}
-    if command.resumes and given.get("--resume") and not sources:
+    if not sources and command.resumes and given.get("--resume"):
         required = {option.flag for option in options if option.is_required}
         if not required <= given.keys():
-            out = given.setdefault("--out", _default(options, "--out"))
-            sources = {command.expansions[0]: _config_of(out)}
+            given.setdefault("--out", _default(options, "--out"))
+            sources = {command.expansions[0]: _config_of(given["--out"])}
     for expansion, path in sources.items():
         if "--recipe" in given:
-            remedy = f"give {expansion.flag} or --recipe, not both"
-            raise UserError(f"{expansion.flag} contains a recipe; {remedy}")
-        module, _, function = expansion.function.partition(":")
-        words = getattr(importlib.import_module(module), function)(path)
+            raise UserError(f"{path} contains a recipe; drop --recipe")
+        words = _words_of(expansion, path)
         try:
             given = read_words(title, options, words) | given
         except UserError as error:
@@ -129,11 +127,19 @@ def _expand(
     return given
 
 
+def _words_of(expansion: Expansion, path: Path) -> list[str]:
+    """Return the arguments that an option stands for."""
+    module, _, function = expansion.function.partition(":")
+    words: list[str] = getattr(importlib.import_module(module), function)(path)
+    return words
+
+
 def _default(options: Sequence[Option], flag: str) -> Any:
     return next(option.default for option in options if option.flag == flag)
 
 
 def _config_of(out: Path) -> Path:
+    """Return the file with the options of the run in a folder."""
     if not (out / CONFIG_FILE).is_file():
         raise UserError(
             f"{out}: holds no run to resume; give the folder of one (--out), or --data to start one"

@@ -102,12 +102,21 @@ def _superfluous(command: str, options: Sequence[Option], word: str) -> str:
     return f"{command} does not take {word!r} without an option before it, such as {example}"
 
 
-def require(command: str, options: Sequence[Option], given: dict[str, Any]) -> None:
+def require(
+    command: str, options: Sequence[Option], given: dict[str, Any], instead: Sequence[str]
+) -> None:
     """Check that all required options are given.
+
+    Args:
+        command: The command, for messages.
+        options: Its options.
+        given: The values given, by flag.
+        instead: Options that stand for those that are required.
 
     Raises:
         UserError: Some are missing.
     """
     missing = [o.usage for o in options if o.is_required and o.flag not in given]
     if missing:
-        raise UserError(f"{command} needs {' and '.join(missing)}; see {command} --help")
+        needed = " or ".join([" and ".join(missing), *(f"{flag} PATH" for flag in instead)])
+        raise UserError(f"{command} needs {needed}; see {command} --help")
