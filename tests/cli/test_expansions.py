@@ -43,7 +43,9 @@ def test_the_folder_given_is_the_one_that_goes_on(tmp_path: Path) -> None:
 def test_a_configuration_and_a_recipe_exclude_each_other(tmp_path: Path) -> None:
     write_json(tmp_path / CONFIG_FILE, plain_options(options(tmp_path, tmp_path)))
     for first in (["--config", str(tmp_path / CONFIG_FILE)], ["--resume", "--out", str(tmp_path)]):
-        with pytest.raises(UserError, match=r"config\.json contains a recipe; drop --recipe"):
+        with pytest.raises(
+            UserError, match=r"config\.json contains a recipe; give --.* or --recipe, not both"
+        ):
             parse_options("train", [*first, "--recipe", "sample"])
 
 

@@ -118,7 +118,8 @@ def _expand(
             sources = {command.expansions[0]: _config_of(given["--out"])}
     for expansion, path in sources.items():
         if "--recipe" in given:
-            raise UserError(f"{path} contains a recipe; drop --recipe")
+            flag = expansion.flag if expansion.flag in given else "--resume without --data"
+            raise UserError(f"{path} contains a recipe; give {flag} or --recipe, not both")
         words = _words_of(expansion, path)
         try:
             given = read_words(title, options, words) | given
