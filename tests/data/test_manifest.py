@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
-import tyro
 
+from p3d.cli.options import build, options_of
+from p3d.cli.words import read_words
 from p3d.data.dataset import VideoRecord
 from p3d.data.layouts import DataOptions, read_dataset, read_splits
 from p3d.data.manifest import write_manifest
@@ -143,14 +144,14 @@ def test_options_that_do_not_apply_are_errors(tmp_path):
         read_dataset(DataOptions(path, splits=SplitRule(test_fraction=0.5)), "train")
 
 
-def test_options_are_read_from_a_command_line_without_prefixes(capsys):
+def test_options_are_read_from_a_command_line_without_prefixes():
     flags = "--data X --allow-missing --group-pattern ^(.)_ --test-groups ann bob --test-list t.txt"
-    options = tyro.cli(tyro.conf.OmitArgPrefixes[DataOptions], args=flags.split())
+    options = options_of(DataOptions, {})
+    given = read_words("p3d train", options, flags.split())
+    built = build(DataOptions, {option.flag: option.default for option in options} | given, {})
     rule = SplitRule("^(.)_", ("ann", "bob"), test_list=Path("t.txt"))
-    assert options == DataOptions(Path("X"), allow_missing=True, splits=rule)
-    with pytest.raises(SystemExit):
-        tyro.cli(tyro.conf.OmitArgPrefixes[DataOptions], args=["--help"])
-    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert built == DataOptions(Path("X"), allow_missing=True, splits=rule)
+    text = " ".join(next(option.text for option in options if "pattern" in option.flag).split())
     assert "captures what comes before the first underscore" in text
 
 

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import pytest
 
 from p3d.cli import COMMANDS, main
+from p3d.training.recipes import RECIPES
 
 ROOT = Path(__file__).parents[2]
 ENGLISH = ROOT / "README.md"
@@ -214,16 +215,16 @@ def command_name(words: list[str]) -> str:
 
 @cache
 def flags_of(name: str) -> frozenset[str]:
-    """Return the options in a subcommand's help."""
+    """Return the options in a subcommand's help, with any recipe."""
     text = io.StringIO()
-    with redirect_stdout(text), pytest.raises(SystemExit):
-        main([*name.split(), "--help"])
+    recipes = [["--recipe", recipe] for recipe in RECIPES] if COMMANDS[name].takes_recipe else [[]]
+    with redirect_stdout(text):
+        for recipe in recipes:
+            assert main([*name.split(), *recipe, "--help-all"]) == 0
     listed = re.findall(r"(?m)^[^\w\n-]{0,4}((?:-h, )?--[a-z].*)", text.getvalue())
     flags = {flag for line in listed for flag in re.findall(r"--[a-z][\w-]*", line)}
     assert "--help" in flags, text.getvalue()
-    command = COMMANDS[name]
-    extra = {"--recipe": command.takes_recipe, "--config": command.takes_config}
-    return frozenset(flags.union(flag for flag, taken in extra.items() if taken))
+    return frozenset(flags | {"--help-all"})
 
 
 def flags_in(words: list[str]) -> set[str]:
@@ -240,11 +241,7 @@ def test_commands_parse(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert name, f"{page.name}: no command p3d {' '.join(words)}"
         module = importlib.import_module(COMMANDS[name].module)
         monkeypatch.setattr(module, "run", lambda options: 0)  # noqa: ARG005
-        try:
-            code = main(words)
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        assert code == 0, f"{page.name}: p3d {' '.join(words)}"
+        assert main(words) == 0, f"{page.name}: p3d {' '.join(words)}"
 
 
 @each_page

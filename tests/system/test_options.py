@@ -28,6 +28,7 @@ def test_device_options_are_at_the_top_level() -> None:
         "device": "cpu",
         "precision": "bf16",
         "compile": True,
+        "threads": None,
     }
 
 

@@ -29,7 +29,8 @@ from helpers.runs import (
     wait_for_step,
     weights,
 )
-from p3d.cli import main, parse_options
+from p3d.cli import main
+from p3d.cli.parse import parse_options
 from p3d.data.layouts import DataOptions, read_dataset
 from p3d.data.loader import Batch
 from p3d.data.splits import SplitRule

@@ -28,6 +28,7 @@ from p3d.system.device import (
     Precision,
     autocast,
     describe_device,
+    limit_threads,
     resolve_device,
     set_precision,
     synchronize,
@@ -62,6 +63,8 @@ class ModelBenchOptions:
     """Timed calls of each candidate, of which the median counts."""
     device: DeviceName = "auto"
     """Device to run on."""
+    threads: int | None = None
+    """CPU threads; by default PyTorch's choice, usually one per core."""
     out: Path | None = None
     """JSON file for the figures."""
 
@@ -185,6 +188,7 @@ def bench_model(options: ModelBenchOptions) -> list[Timing]:
     """
     if min(options.rounds, options.batch_size, options.training_batch_size) < 1:
         raise UserError("--rounds and the batch sizes must be 1 or more")
+    limit_threads(options.threads)
     device = resolve_device(options.device)
     tasks = [("inference", _inference, options.batch_size)]
     if options.training:

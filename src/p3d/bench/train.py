@@ -17,10 +17,17 @@ from p3d.data.dataset import VideoDataset, VideoRecord
 from p3d.data.loader import Batch
 from p3d.errors import UserError
 from p3d.model.network import CHANNELS, Modality
-from p3d.system.device import describe_device, peak_memory, resolve_device, synchronize
+from p3d.system.device import (
+    describe_device,
+    limit_threads,
+    peak_memory,
+    resolve_device,
+    synchronize,
+)
 from p3d.system.distributed import Group, join, read_launch
 from p3d.system.files import write_json
 from p3d.system.machine import describe_machine
+from p3d.system.markers import First
 from p3d.system.options import DeviceOptions, plain_options
 from p3d.system.text import format_table
 from p3d.training.network import build_network, prepare_for_training
@@ -41,14 +48,14 @@ class TrainBenchOptions:
     """Number of classes."""
     modality: Modality = "rgb"
     """RGB frames or optical flow."""
-    steps: int = 10
+    steps: First[int] = 10
     """Timed steps, after two warm-up steps."""
     compute: DeviceOptions = field(default_factory=DeviceOptions)
     checkpoint_activations: bool = False
     """Save only the input of each block for the backward pass and recompute the rest."""
     sync_norms: bool = False
     """Compute batch normalization's statistics over all processes."""
-    out: Path | None = None
+    out: First[Path | None] = None
     """JSON file for the results."""
 
 
@@ -61,6 +68,7 @@ def run(options: TrainBenchOptions) -> None:
     if options.steps < 1:
         raise UserError(f"--steps is {options.steps}; give 1 or more")
     launch = read_launch()
+    limit_threads(options.compute.threads)
     device = resolve_device(options.compute.device, launch.local_rank)
     with join(device, launch) as group:
         state = _build_state(options, device, group)

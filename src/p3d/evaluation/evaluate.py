@@ -22,9 +22,10 @@ from p3d.evaluation.output import write_accuracy
 from p3d.inference.scorer import Scorer
 from p3d.inference.scoring import VideoScores, score_videos, write_scores
 from p3d.model.network import P3D
-from p3d.system.device import describe_device, resolve_device
+from p3d.system.device import describe_device, limit_threads, resolve_device
 from p3d.system.distributed import Group, join, read_launch
 from p3d.system.files import make_folder, write_json
+from p3d.system.markers import First
 from p3d.system.options import DeviceOptions, plain_options
 from p3d.system.text import format_percent, format_table
 from p3d.weights.loading import load_model
@@ -37,13 +38,13 @@ class EvalOptions:
     data: DataOptions
     weights: Path
     """Weight file, in any format that p3d reads."""
-    split: Split = "test"
+    split: First[Split] = "test"
     """Split to measure on."""
-    clips: int = 20
+    clips: First[int] = 20
     """Clips of each video, uniformly spaced."""
-    out: Path | None = None
+    out: First[Path | None] = None
     """Folder for metrics.json, scores.csv, per_class.csv, confusion.csv and confusion.png."""
-    batch_size: int = 16
+    batch_size: First[int] = 16
     """Clips on the device at once."""
     workers: int = 2
     """Worker processes that decode; 0 decodes in the main process."""
@@ -81,6 +82,7 @@ def run(options: EvalOptions) -> None:
     if min(options.clips, options.batch_size) < 1:
         raise UserError("--clips and --batch-size must be 1 or more")
     launch = read_launch()
+    limit_threads(options.compute.threads)
     device = resolve_device(options.compute.device, launch.local_rank)
     with join(device, launch) as group:
         _evaluate(options, device, group)

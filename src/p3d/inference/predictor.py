@@ -6,9 +6,7 @@ import sys
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated
 
-import tyro
 from torch import Tensor
 from tqdm import tqdm
 
@@ -17,7 +15,8 @@ from p3d.errors import BadVideoError, UserError, printable
 from p3d.inference.scorer import Scorer, mean_probabilities
 from p3d.model.network import P3D
 from p3d.preprocessing import Preprocessing
-from p3d.system.device import DeviceName, Precision, resolve_device
+from p3d.system.device import DeviceName, Precision, limit_threads, resolve_device
+from p3d.system.markers import Positional
 from p3d.system.options import DeviceOptions
 from p3d.system.text import format_percent, format_table, json_line
 from p3d.video.decode import open_video
@@ -118,7 +117,7 @@ def _network_input(source: FrameSource, preprocessing: Preprocessing, path: Path
 class PredictOptions:
     """Print the most likely classes of videos. Exit code 0: all were read; 2: some were not."""
 
-    videos: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    videos: Positional[tuple[Path, ...]]
     """Video files or folders of frames; a flow network also takes files of flow."""
     weights: Path
     """Weight file, in any format that p3d reads."""
@@ -143,6 +142,7 @@ def run(options: PredictOptions) -> int:
         raise UserError("no videos were given; give one or more files after the options")
     if options.top < 1:
         raise UserError(f"--top is {options.top}; give 1 or more")
+    limit_threads(options.compute.threads)
     predictor = Predictor(
         options.weights,
         device=options.compute.device,

@@ -19,6 +19,7 @@ from p3d.prepare import tables
 from p3d.prepare.archive import open_archive, text_folder
 from p3d.prepare.tables import Row, is_number
 from p3d.system.files import TEMPORARY
+from p3d.system.markers import First
 
 
 @dataclass(frozen=True)
@@ -36,16 +37,16 @@ class ManifestOptions:
     """Folder of the videos. For hmdb51 also hmdb51_org.rar, or the folder of its RARs."""
     out: Path
     """Manifest to write. Archives are unpacked into the folder `videos` next to it."""
-    tables: tuple[Path, ...] = ()
+    tables: First[tuple[Path, ...]] = ()
     """The lists.
     kinetics, csv: the CSV files.
     ucf101: the folder of the lists.
     hmdb51: the folder or the RAR of the lists."""
-    train_list: Path | None = None
+    train_list: First[Path | None] = None
     """lists: text file of the training videos."""
-    validation_list: Path | None = None
+    validation_list: First[Path | None] = None
     """lists: text file of the validation videos."""
-    test_list: Path | None = None
+    test_list: First[Path | None] = None
     """lists: text file of the test videos."""
     classes: Path | None = None
     """lists: text file with a line `name` or `number name` per class, in the order of the labels.
@@ -53,13 +54,13 @@ class ManifestOptions:
     first_label: Literal[0, 1] | None = None
     """lists: label of the first class, where --classes is given.
     By default 0 if a list has that label, and 1 if the largest label is the number of classes."""
-    columns: tuple[str, str, str, str] = ("path", "class", "split", "group")
+    columns: First[tuple[str, str, str, str]] = ("path", "class", "split", "group")
     """csv: names of the columns for path, class, split and group. The last two may be absent."""
     split: Split | None = None
     """kinetics, csv: split of rows without one."""
-    fold: Literal[1, 2, 3] = 1
+    fold: First[Literal[1, 2, 3]] = 1
     """hmdb51, ucf101: official split to use."""
-    allow_missing: bool = False
+    allow_missing: First[bool] = False
     """Skip listed videos that are missing, instead of stopping."""
 
 

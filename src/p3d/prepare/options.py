@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
-
-import tyro
+from typing import Literal
 
 from p3d.data.layouts import DataOptions
 from p3d.errors import UserError
+from p3d.system.markers import First, Positional
 
 LinkMode = Literal["hard", "symbolic", "copy"]
 Validation = Literal["public", "none"]
@@ -44,27 +43,27 @@ class Ucf101Options:
     source: Path
     """UCF101.rar, a zip of it, or a folder with its clips. It is not changed.
     Clips in a folder are AVI files, or folders of JPEG frames, at any depth."""
-    out: Path = Path("ucf101")
+    out: First[Path] = Path("ucf101")
     """Output folder. Each --fold and --validation needs its own."""
-    lists: Path | None = None
+    lists: First[Path | None] = None
     """Official lists, a folder or an archive. By default searched for in and next to the source."""
-    link: LinkMode = "hard"
+    link: First[LinkMode] = "hard"
     """How to add clips from a source folder.
     Hard links use no space and survive the deletion of the source.
     On another disk they become copies."""
-    fold: Literal[1, 2, 3] = 1
+    fold: First[Literal[1, 2, 3]] = 1
     """Official split to arrange into folders. The lists of all three are written."""
-    validation: Validation = "public"
+    validation: First[Validation] = "public"
     """Clips to move from the training to the validation split.
     public: groups 8-10 (fold 1), 1-3 (fold 2), 22-24 (fold 3), as in lists in public use.
     none: no validation split."""
-    dry_run: bool = False
+    dry_run: First[bool] = False
     """Print the counts and write nothing."""
-    allow_missing: bool = False
+    allow_missing: First[bool] = False
     """Skip listed clips that are missing from the source, instead of stopping."""
-    workers: int = 0
+    workers: First[int] = 0
     """Threads that link or copy; 0: one per core."""
-    download: bool = False
+    download: First[bool] = False
     """First download the archive and the lists; --source is the folder for them."""
     remote: Remote = field(default_factory=Remote)
 
@@ -73,16 +72,16 @@ class Ucf101Options:
 class CheckOptions:
     """Check a data set before training: decode all videos, look for missing and duplicate ones."""
 
-    data: Annotated[DataOptions, tyro.conf.PositionalRequiredArgs]
-    frames: Literal["ends", "all"] = "ends"
+    data: Positional[DataOptions]
+    frames: First[Literal["ends", "all"]] = "ends"
     """Frames of each video to decode: the first and the last, or all."""
     clip_frames: int = 16
     """Report videos with fewer frames as short. They can be used: the last frame is repeated."""
-    out: Path | None = None
+    out: First[Path | None] = None
     """Write a manifest of all readable videos, with their numbers of frames and frame rates."""
-    findings: Path | None = None
+    findings: First[Path | None] = None
     """Write all findings to a CSV file. The printed report shows ten of each kind."""
-    workers: int = 0
+    workers: First[int] = 0
     """Threads; 0: one per core."""
 
 
@@ -94,11 +93,11 @@ class FramesOptions:
     out: Path
     """Output folder, a data set of OUT/SPLIT/CLASS/VIDEO/VIDEO-0001.jpg and so on.
     It may be the folder of the videos if that is laid out like UCF101."""
-    short_side: int | None = None
+    short_side: First[int | None] = None
     """Shrink frames so that their shorter side has this many pixels. Never enlarges."""
-    quality: int = 95
+    quality: First[int] = 95
     """JPEG quality, 1 to 100. Finished folders are kept when it changes."""
-    workers: int = 0
+    workers: First[int] = 0
     """Threads; 0: one per core."""
 
     def __post_init__(self) -> None:
@@ -115,11 +114,11 @@ class FlowOptions:
     data: DataOptions
     out: Path
     """Output folder, a data set of OUT/SPLIT/CLASS/VIDEO.mkv for `p3d train --modality flow`."""
-    short_side: int = 256
+    short_side: First[int] = 256
     """Shrink frames so that their shorter side has this many pixels before computing flow.
     Flow is stored at this size, and trained weights record it.
     Half the size takes about a third of the time."""
-    workers: int = 0
+    workers: First[int] = 0
     """Threads; 0: one per core."""
 
     def __post_init__(self) -> None:

@@ -5,21 +5,19 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from p3d.errors import printable
 from p3d.report.record import read_run
 from p3d.run_folder import REPORT_FILE
 from p3d.system.files import write_text
+from p3d.system.markers import Positional
 
 
 @dataclass(frozen=True)
 class ReportOptions:
     """Write report.html, a page about a training run, into the run's folder."""
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Positional[Path]
     """Folder of the run: the --out of `p3d train`."""
 
 

@@ -63,6 +63,19 @@ def resolve_device(name: DeviceName, local_rank: int = 0) -> torch.device:
     return torch.device(name, local_rank)
 
 
+def limit_threads(threads: int | None) -> None:
+    """Set the number of CPU threads of the network; None leaves PyTorch's default.
+
+    Raises:
+        UserError: The number is out of range.
+    """
+    if threads is None:
+        return
+    if not 1 <= threads <= 1024:
+        raise UserError(f"--threads is {threads}; give 1 to 1024")
+    torch.set_num_threads(threads)
+
+
 def _mlu_available() -> bool:
     """Return whether torch_mlu is installed and finds a card; importing it registers the device."""
     if not hasattr(torch, "mlu"):

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from p3d.system.device import DeviceName, Precision
+from p3d.system.markers import First, Heading
 
 
 @dataclass(frozen=True)
 class DeviceOptions:
     """Where a network runs, and in which arithmetic."""
 
-    device: DeviceName = "auto"
+    device: Annotated[First[DeviceName], Heading("device")] = "auto"
     """Device to run on; auto takes CUDA, then MLU, then the CPU."""
-    precision: Precision = "fp32"
+    precision: First[Precision] = "fp32"
     """Arithmetic: fp32 (IEEE, no TF32), tf32, bf16 or fp16. Training in bf16 or fp16 is mixed
     precision."""
     compile: bool = False
     """Compile the network first: slow to start, then faster."""
+    threads: int | None = None
+    """CPU threads of each process; by default PyTorch's choice, usually one per core. Results are
+    equal bit for bit only with the same number."""
 
 
 def plain_options(options: Any) -> dict[str, Any]:

@@ -7,13 +7,14 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from p3d.data.dataset import VideoDataset
 from p3d.data.layouts import DataOptions
 from p3d.data.loader import BadVideoPolicy
 from p3d.errors import UserError
 from p3d.model.network import Modality, Variant, Wiring
+from p3d.system.markers import First, Heading
 from p3d.system.options import DeviceOptions
 from p3d.training.recipes import UCF101, Recipe
 
@@ -27,9 +28,9 @@ class TrainOptions:
 
     data: DataOptions
     recipe: Recipe = UCF101
-    weights: Path | None = None
+    weights: First[Path | None] = None
     """Weights to start from, in any format that p3d reads; from scratch by default."""
-    out: Path = Path("runs/p3d")
+    out: Annotated[First[Path], Heading("run")] = Path("runs/p3d")
     """Folder of the run."""
     resume: bool = False
     """Resume the run in --out; start it if there is none yet. Larger --epochs or --max-steps extend
@@ -40,7 +41,7 @@ class TrainOptions:
     """Also save a checkpoint every this many steps."""
     keep_checkpoints: int = 2
     """Checkpoints to keep; if the newest is damaged, the previous one is used."""
-    modality: Modality = "rgb"
+    modality: Annotated[Modality, Heading("network")] = "rgb"
     """RGB frames, or optical flow computed by `p3d prepare flow`."""
     wiring: Wiring | None = None
     """Wiring of the network: the authors' graph or the public PyTorch port's. By default that of
@@ -48,14 +49,14 @@ class TrainOptions:
     variant: Variant = "ABC"
     """Blocks: the mixed network, a single kind, or no temporal convolutions (2d)."""
     compute: DeviceOptions = field(default_factory=DeviceOptions)
-    checkpoint_activations: bool = False
+    checkpoint_activations: Annotated[bool, Heading("device")] = False
     """Save only the input of each block for the backward pass and recompute the rest: less memory,
     more time."""
     sync_norms: bool = False
     """Compute batch normalization's statistics over all processes."""
     workers: int = 2
     """Worker processes that decode; 0 decodes in the main process."""
-    seed: int = 42
+    seed: Annotated[int, Heading("run")] = 42
     """Seed of all random draws."""
     patience: int | None = None
     """Stop after this many epochs without a better validation accuracy."""

@@ -6,11 +6,12 @@ A recipe is a set of defaults: each of its fields is an option of `p3d train`.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 from p3d.data.transforms import Augmentation
 from p3d.errors import UserError
 from p3d.model.network import Name
+from p3d.system.markers import First, Heading
 
 Schedule = Literal["cyclic", "step", "cosine", "one-cycle", "constant"]
 NormPolicy = Literal["train", "freeze-but-first", "freeze-all"]
@@ -20,13 +21,13 @@ NormPolicy = Literal["train", "freeze-but-first", "freeze-all"]
 class Recipe:
     """How a network is trained. The defaults are the `ucf101` recipe."""
 
-    network: Name = "p3d199"
+    network: Annotated[Name, Heading("recipe: network and length")] = "p3d199"
     """Depth of the network."""
-    epochs: int = 60
+    epochs: First[int] = 60
     """Passes over the training list."""
     max_steps: int | None = None
     """End the run after this many optimizer steps, even in the middle of an epoch."""
-    batch_size: int = 16
+    batch_size: First[int] = 16
     """Clips in a batch on each device."""
     clips_per_step: int | None = None
     """Clips of an optimizer step over all devices, in batches of batch_size whose gradients are
@@ -34,7 +35,7 @@ class Recipe:
     clips_per_video: int = 1
     """Clips drawn from each video in an epoch."""
 
-    lr: float = 1e-3
+    lr: Annotated[First[float], Heading("recipe: optimization")] = 1e-3
     """Learning rate: the lowest of cyclic, the first of step, cosine and constant, the highest of
     one-cycle."""
     momentum: float = 0.9
@@ -57,7 +58,7 @@ class Recipe:
     warmup: float = 0.25
     """one-cycle: fraction of the run in which the rate rises."""
 
-    dropout: float = 0.9
+    dropout: Annotated[float, Heading("recipe: layers")] = 0.9
     """Probability of dropping a feature before the classifier."""
     norms: NormPolicy = "train"
     """Batch normalization: train all, freeze all but the stem's, or freeze all."""
@@ -73,18 +74,18 @@ class Recipe:
     zero_init_residuals: bool = False
     """From scratch: initialize the weight of the last BN of every block to zero."""
 
-    augmentation: Augmentation = "random-resized-crop"
+    augmentation: Annotated[Augmentation, Heading("recipe: augmentation")] = "random-resized-crop"
     """How training crops are drawn; one crop for all frames of a clip."""
     flip_probability: float = 0.5
     """Probability of mirroring a training clip; use 0 if classes differ by left and right."""
 
-    num_frames: int = 16
+    num_frames: Annotated[int, Heading("recipe: input")] = 16
     """Frames in a clip."""
     frame_stride: int = 1
     """Distance between neighboring frames of a clip, in video frames."""
     resize: tuple[int, int] = (182, 242)
     """Height and width of a frame before the center, multi-scale or random crop."""
-    crop: int = 160
+    crop: First[int] = 160
     """Height and width of the network's input, in pixels."""
 
     def __post_init__(self) -> None:

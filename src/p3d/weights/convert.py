@@ -5,12 +5,10 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from p3d.errors import UserError, printable
 from p3d.model.network import Modality, Variant, Wiring
+from p3d.system.markers import Positional
 from p3d.weights.describe import Overrides, PreprocessingName, WeightFile, read_weights
 from p3d.weights.loading import build_model
 from p3d.weights.metadata import save_model
@@ -25,9 +23,9 @@ class ConvertOptions:
     printed. The options below override it.
     """
 
-    input: Annotated[Path, tyro.conf.Positional]
+    input: Positional[Path]
     """Weights to read (.pth.tar, .pth, .pt, .caffemodel, .safetensors)."""
-    output: Annotated[Path, tyro.conf.Positional]
+    output: Positional[Path]
     """Safetensors file to write."""
     wiring: Wiring | None = None
     """Wiring that the network was trained with."""

@@ -10,16 +10,16 @@ import json
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import tyro
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from p3d.errors import UserError, printable
 from p3d.model.network import BLOCKS, CHANNELS, Modality, Name, P3DConfig, Variant, Wiring
 from p3d.preprocessing import Preprocessing, default_preprocessing
+from p3d.system.markers import Positional
 from p3d.weights.describe import describe_file
 from p3d.weights.metadata import skeleton
 
@@ -28,7 +28,7 @@ from p3d.weights.metadata import skeleton
 class InfoOptions:
     """Show the layers and the costs of a network."""
 
-    model: Annotated[str, tyro.conf.Positional]
+    model: Positional[Name | Path]
     """p3d63, p3d131 or p3d199, or a weight file."""
     size: int | None = None
     """Height and width of the clip in pixels; by default the network's own."""
@@ -147,7 +147,7 @@ def gather(options: InfoOptions) -> Info:
     path = Path(options.model)
     extra: dict[str, Any] = {}
     if options.model in BLOCKS:
-        name: Name = options.model  # type: ignore[assignment]
+        name: Name = options.model
         config = P3DConfig(
             name, options.num_classes, options.modality, options.wiring, options.variant
         )

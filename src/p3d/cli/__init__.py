@@ -1,7 +1,7 @@
 """The command `p3d`: find the subcommand, parse its options, report errors in one line.
 
-Only this module reads `sys.argv`. The module of a subcommand is imported when it is called, so that
-`p3d --help` is fast.
+Only this module reads `sys.argv`. The module of a subcommand is imported when it is called, and the
+parser with it, so that `p3d --help` is fast.
 """
 
 from __future__ import annotations
@@ -12,13 +12,25 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from p3d import __version__
 from p3d.errors import UserError, printable
 from p3d.system.resources import explain_limit
+
+
+class Expansion(NamedTuple):
+    """An option that stands for others; those on the command line override them.
+
+    Attributes:
+        flag: Its name.
+        function: "module:function" that maps its path to the list of arguments it stands for.
+        text: Its help.
+    """
+
+    flag: str
+    function: str
+    text: str
 
 
 class Command(NamedTuple):
@@ -29,14 +41,16 @@ class Command(NamedTuple):
         module: Full name of the module.
         options: Name of the dataclass of its options in that module.
         takes_recipe: Whether `--recipe` chooses the defaults of its options.
-        takes_config: Whether `--config` reads options from a run's `config.json`.
+        expansions: Its options that stand for others.
+        resumes: Whether `--resume` without a required option reads the options of the run in --out.
     """
 
     summary: str
     module: str
     options: str
     takes_recipe: bool = False
-    takes_config: bool = False
+    expansions: tuple[Expansion, ...] = ()
+    resumes: bool = False
 
 
 COMMANDS = {
@@ -65,7 +79,14 @@ COMMANDS = {
         "p3d.training.train",
         "TrainOptions",
         takes_recipe=True,
-        takes_config=True,
+        expansions=(
+            Expansion(
+                "--config",
+                "p3d.training.options:config_arguments",
+                "Use the options of an earlier run, from its config.json.",
+            ),
+        ),
+        resumes=True,
     ),
     "eval": Command("measure the accuracy of a network", "p3d.evaluation.evaluate", "EvalOptions"),
     "report": Command("write a page about a training run", "p3d.report.page", "ReportOptions"),
@@ -85,6 +106,11 @@ COMMANDS = {
         "TrainBenchOptions",
         takes_recipe=True,
     ),
+    "completion": Command(
+        "print a script that completes commands in a shell",
+        "p3d.cli.completion",
+        "CompletionOptions",
+    ),
 }
 
 
@@ -102,7 +128,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         name, rest = _find_command(arguments)
         if name is None:
             return 0
+        from p3d.cli.parse import parse_options
+
         options = parse_options(name, rest)
+        if options is None:
+            return 0
         return importlib.import_module(COMMANDS[name].module).run(options) or 0
     except UserError as error:
         return _report(error)
@@ -142,21 +172,33 @@ def _find_command(arguments: list[str]) -> tuple[str | None, list[str]]:
     Raises:
         UserError: There is no such subcommand.
     """
-    if arguments[:1] in (["--version"], ["-V"]):
+    if arguments[:1] in (["--version"], ["-v"], ["-V"]):
         print(f"p3d {__version__}")
         return None, []
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:], "--help"]
     for words in (2, 1):
         name = " ".join(arguments[:words])
         if name in COMMANDS:
             return name, arguments[words:]
     family = arguments[:1] if any(key.split()[:1] == arguments[:1] for key in COMMANDS) else []
     rest = arguments[len(family) :]
-    if not rest or rest[0] in ("--help", "-h"):
+    if not rest or rest[0] in ("--help", "-h", "--help-all"):
         print(_overview(*family))
         return None, []
+    raise UserError(_unknown(" ".join([*family, rest[0]]), family))
+
+
+def _unknown(name: str, family: list[str]) -> str:
+    """Return the message about a command that does not exist."""
+    from p3d.cli.suggest import closest
+
     names = [key for key in COMMANDS if key.split()[:1] == family] or list(COMMANDS)
-    unknown = " ".join([*family, rest[0]])
-    raise UserError(f"there is no command {unknown!r}; choose one of: {', '.join(names)}")
+    if name.startswith("-"):
+        return f"the command comes before {name}; choose one of: {', '.join(names)}"
+    if meant := closest(name, names):
+        return f"there is no command {name!r}; did you mean p3d {meant}?"
+    return f"there is no command {name!r}; choose one of: {', '.join(names)}"
 
 
 def _overview(family: str = "") -> str:
@@ -171,88 +213,7 @@ def _overview(family: str = "") -> str:
             "",
             *lines,
             "",
-            "For the options of a command: p3d COMMAND --help",
+            "p3d help COMMAND, or p3d COMMAND --help, shows the options of a command.",
+            *([] if family else ["p3d --version prints the version."]),
         ]
     )
-
-
-def parse_options(name: str, arguments: list[str]) -> Any:
-    """Return the options of a command from its arguments.
-
-    Raises:
-        UserError: An argument is wrong.
-        SystemExit: An argument cannot be parsed, or help was asked for.
-    """
-    import tyro
-
-    command = COMMANDS[name]
-    options_type = getattr(importlib.import_module(command.module), command.options)
-    description = options_type.__doc__.splitlines()[0]
-    settings: dict[str, Any] = {}
-    config, recipe = "", ""
-    if command.takes_config:
-        config, arguments = _take_option(arguments, "--config")
-        description += " --config RUN/config.json reads the options of an earlier run."
-    if command.takes_recipe:
-        recipe, arguments = _take_option(arguments, "--recipe")
-        settings["default"] = _default_options(options_type, recipe or "ucf101")
-        description += (
-            f" --recipe {{{','.join(_recipe_names())}}} sets the defaults shown here, now "
-            f"{recipe or 'ucf101'}."
-        )
-    if config and recipe:
-        raise UserError("--config contains a recipe; give --config or --recipe, not both")
-    return tyro.cli(
-        options_type,
-        prog=f"p3d {name}",
-        description=description,
-        args=[*(_read_config(config) if config else ()), *arguments],
-        config=(tyro.conf.OmitArgPrefixes,),
-        **settings,
-    )
-
-
-def _recipe_names() -> list[str]:
-    from p3d.training.recipes import RECIPES
-
-    return list(RECIPES)
-
-
-def _read_config(path: str) -> list[str]:
-    from p3d.training.options import config_arguments
-
-    return config_arguments(Path(path))
-
-
-def _take_option(arguments: list[str], flag: str) -> tuple[str, list[str]]:
-    """Remove an option that sets the defaults of the others; return its value and the rest."""
-    value, rest = "", []
-    words = iter(arguments)
-    for word in words:
-        if word == flag:
-            value = next(words, "")
-        elif word.startswith(f"{flag}="):
-            value = word.removeprefix(f"{flag}=")
-        else:
-            rest.append(word)
-            continue
-        if not value:
-            raise UserError(f"{flag} needs a value")
-    return value, rest
-
-
-def _default_options(options_type: Any, recipe: str) -> Any:
-    """Return the default options of a command with the values of a recipe."""
-    import tyro
-
-    from p3d.data.layouts import DataOptions
-    from p3d.training.recipes import find_recipe
-
-    required = {}
-    if any(item.name == "data" for item in fields(options_type)):
-        required["data"] = DataOptions(data=tyro.MISSING)
-    return options_type(recipe=find_recipe(recipe), **required)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""The command line: fast help, and one clear line for every error."""
+"""The commands as a whole: fast start, results, and one clear line for every error."""
 
 from __future__ import annotations
 
@@ -35,10 +35,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def call(command: str, *arguments: object) -> int:
     """Run `p3d` and return its exit code."""
-    try:
-        return main([*command.split(), *map(str, arguments)])
-    except SystemExit as error:  # raised by tyro for help and for options that cannot be parsed
-        return int(error.code or 0)
+    return main([*command.split(), *map(str, arguments)])
 
 
 def assert_one_line(capsys: pytest.CaptureFixture[str], code: int, *parts: str) -> None:
@@ -55,7 +52,7 @@ def assert_one_line(capsys: pytest.CaptureFixture[str], code: int, *parts: str) 
 def test_help_lists_every_command_without_loading_torch() -> None:
     script = (
         "import sys; from p3d.cli import main; code = main(['--help']);"
-        "heavy = {'torch', 'numpy', 'av', 'tyro'} & set(sys.modules); sys.exit(heavy and 'loads %s'"
+        "heavy = {'torch', 'numpy', 'av', 'ast'} & set(sys.modules); sys.exit(heavy and 'loads %s'"
         " % heavy or code)"
     )
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
@@ -67,33 +64,17 @@ def test_help_lists_every_command_without_loading_torch() -> None:
 @pytest.mark.parametrize("name", ["prepare sample", "prepare ucf101", "prepare manifest"])
 def test_commands_that_need_no_torch_do_not_load_it(name: str) -> None:
     script = (
-        "import sys; from p3d.cli import parse_options\n"
-        f"try: parse_options({name!r}, ['--help'])\n"
-        "except SystemExit: sys.exit('torch' in sys.modules)"
+        "import sys; from p3d.cli.parse import parse_options\n"
+        f"parse_options({name!r}, ['--help']); sys.exit('torch' in sys.modules)"
     )
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
     assert f"usage: p3d {name}" in answer.stdout
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call(name, "--help") == 0
-    text = capsys.readouterr().out
-    assert f"usage: p3d {name}" in text
-    for option in text.split():
-        if option.startswith("--"):
-            assert "." not in option, f"{option} has the prefix of its group"
-
-
-def test_help_of_train_shows_the_values_of_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:
-    assert call("train --recipe ucf101-paper --help") == 0
-    text = capsys.readouterr().out
-    assert "(default: 7500)" in text
-
-
-def test_version(capsys: pytest.CaptureFixture[str]) -> None:
-    assert call("--version") == 0
+@pytest.mark.parametrize("flag", ["--version", "-v", "-V"])
+def test_version(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(flag) == 0
     assert capsys.readouterr().out == f"p3d {p3d.__version__}\n"
 
 
@@ -106,9 +87,6 @@ def test_python_m_p3d_runs_the_command() -> None:
 @pytest.mark.parametrize(
     ("command", "part"),
     [
-        ("trian", "there is no command 'trian'; choose one of: prepare sample"),
-        ("prepare ucf", "there is no command 'prepare ucf'; choose one of: prepare sample"),
-        ("train --recipe none --data x", "no recipe is called 'none'; choose one of: ucf101"),
         ("train --data absent", "absent"),
         ("eval --data absent --weights absent.safetensors", "absent"),
         ("predict --weights absent.safetensors clip.avi", "absent.safetensors"),
@@ -120,24 +98,6 @@ def test_invalid_names_and_paths_are_reported_in_one_line(
     command: str, part: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert_one_line(capsys, call(command), part)
-
-
-@pytest.mark.parametrize(
-    ("command", "part"),
-    [
-        ("train --data x --epochs 0", "--epochs is 0; give more than 0"),
-        ("train --data x --epochs many", "--epochs"),
-        ("train --data x --epoch 3", "--epochs"),
-        ("train", "--data"),
-    ],
-)
-def test_invalid_options_are_reported(
-    command: str, part: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert call(command) == 2
-    error = capsys.readouterr().err
-    assert part in error
-    assert "Traceback" not in error
 
 
 def test_unavailable_device_is_reported_in_one_line(
@@ -335,24 +295,6 @@ def test_public_names_exist() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = p3d.nothing
     assert TINY.num_frames == TINY_CLIP.num_frames
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (("--epochs", "0"), "--epochs is 0; give more than 0"),
-        (("--save-minutes", "0"), "--save-minutes is 0.0; give more than 0"),
-        (("--compile", "--checkpoint-activations"), "cannot be combined"),
-    ],
-)
-def test_value_out_of_range_is_reported_in_one_line(
-    flags: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["train", "--recipe", "sample", "--data", "somewhere", *flags]) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.startswith("p3d: error: ")
-    assert error.count("\n") == 1
 
 
 def test_control_characters_of_names_do_not_reach_the_terminal(

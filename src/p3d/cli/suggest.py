@@ -1,0 +1,116 @@
+"""Suggestions for mistyped names, and for the names that other toolkits use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+_OPTIONS = {
+    "--arch": "--network",
+    "--backbone": "--network",
+    "--depth": "--network",
+    "--model": "--network",
+    "--amp": "--precision",
+    "--bf16": "--precision",
+    "--fp16": "--precision",
+    "--half": "--precision",
+    "--bs": "--batch-size",
+    "--ckpt": "--weights",
+    "--checkpoint": "--weights",
+    "--init": "--weights",
+    "--load-from": "--weights",
+    "--pretrain": "--weights",
+    "--pretrained": "--weights",
+    "--clip-len": "--num-frames",
+    "--clip-length": "--num-frames",
+    "--frames-per-clip": "--num-frames",
+    "--input-size": "--crop",
+    "--img-size": "--crop",
+    "--image-size": "--crop",
+    "--size": "--crop",
+    "--cuda": "--device",
+    "--gpu": "--device",
+    "--gpus": "--device",
+    "--data-path": "--data",
+    "--dataset": "--data",
+    "--input": "--data",
+    "--root": "--data",
+    "--cfg": "--config",
+    "--dry-run": "--plan",
+    "--early-stopping": "--patience",
+    "--iterations": "--max-steps",
+    "--steps": "--max-steps",
+    "--learning-rate": "--lr",
+    "--grad-clip": "--clip-gradients",
+    "--num-workers": "--workers",
+    "--jobs": "--workers",
+    "--nproc": "--workers",
+    "--output": "--out",
+    "--output-dir": "--out",
+    "--log-dir": "--out",
+    "--logdir": "--out",
+    "--save-dir": "--out",
+    "--work-dir": "--out",
+    "--save-freq": "--save-steps",
+    "--scheduler": "--schedule",
+    "--lr-scheduler": "--schedule",
+    "--stride": "--frame-stride",
+    "--sampling-rate": "--frame-stride",
+    "--top-k": "--top",
+    "--topk": "--top",
+    "--val": "--validation-fraction",
+    "--val-split": "--validation-fraction",
+    "--wd": "--weight-decay",
+    "-b": "--batch-size",
+    "-d": "--data",
+    "-e": "--epochs",
+    "-j": "--workers",
+    "-o": "--out",
+    "-w": "--weights",
+}
+"""Options of other toolkits, and ours for the same."""
+
+_COMMANDS = {
+    "benchmark": "bench model",
+    "classify": "predict",
+    "describe": "info",
+    "evaluate": "eval",
+    "finetune": "train",
+    "fit": "train",
+    "infer": "predict",
+    "inference": "predict",
+    "test": "eval",
+    "val": "eval",
+    "validate": "eval",
+}
+"""Commands of other toolkits, and ours for the same."""
+_VALUES = {
+    "gpu": "cuda",
+    "half": "fp16",
+    "float16": "fp16",
+    "float32": "fp32",
+    "bfloat16": "bf16",
+    "val": "validation",
+    "valid": "validation",
+}
+"""Values that other toolkits use, and ours for the same."""
+
+
+def closest(word: str, names: Iterable[str]) -> str:
+    """Return the name that a word most likely stands for, or ""."""
+    known = list(names)
+    for table in (_OPTIONS, _COMMANDS, _VALUES):
+        if table.get(word) in known:
+            return table[word]
+    word = word.lstrip("-")
+    bare = {name.split()[-1]: name for name in reversed(known)}  # prepare check: check
+    bare |= {name.lstrip("-"): name for name in known}
+    longer = sorted((name for name in bare if len(word) > 2 and name.startswith(word)), key=len)
+    similar = get_close_matches(word, bare, n=1, cutoff=0.7)
+    return next((bare[name] for name in [*longer, *similar]), "")
+
+
+def did_you_mean(word: str, names: Iterable[str]) -> str:
+    """Return "did you mean NAME? " for a mistyped name, or "" if none is close."""
+    name = closest(word, names)
+    return f"did you mean {name}? " if name else ""
