@@ -37,6 +37,7 @@ from p3d.training.plan import disk_bytes, make_plan, render
 from p3d.training.resume import find_start
 from p3d.training.saver import Saver, check_room
 from p3d.training.state import TrainState, build_state, extend
+from p3d.training.timing import time_steps
 from p3d.weights.loading import PretrainedWeights
 
 
@@ -64,6 +65,9 @@ def _train(options: TrainOptions, device: torch.device, group: Group, stop: Stop
         if options.plan:
             if group.is_main:
                 _print_plan(trainer.state, trainer.loader)
+            whole = time_steps(trainer.state, trainer.loader, trainer.watch)
+            if group.is_main:
+                print(f"time: {whole or 'none, the run is finished'}")
             return 0
         if not group.is_main:
             return stop.exit_code if trainer.train() else 0
@@ -232,7 +236,7 @@ def _train_and_write(trainer: Trainer) -> int:
         write_run_report(options.out)
     except UserError as error:
         print(f"no report: {printable(error)}")
-    print_summary(options.out)
+    print_summary(options.out, state.model.config.num_classes)
     return 1 if trainer.saver.failed else 0
 
 
