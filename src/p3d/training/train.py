@@ -27,6 +27,7 @@ from p3d.system.machine import describe_machine
 from p3d.system.options import plain_options
 from p3d.system.resources import raise_file_limit
 from p3d.system.signals import StopRequest
+from p3d.training.budget import fit
 from p3d.training.checkpoint import CheckpointState
 from p3d.training.console import print_start, print_summary
 from p3d.training.log import RunLog
@@ -59,6 +60,7 @@ def _train(options: TrainOptions, device: torch.device, group: Group, stop: Stop
     if options.patience is not None and not splits["validation"].records:
         raise UserError("--patience needs a validation list, and the data set has none")
     with _locked(options, group):
+        options = fit(options, splits["train"], splits["validation"], device, group)
         trainer, messages = _build_trainer(options, splits, device, group, stop)
         if group.is_main:
             print_start(trainer.state, trainer.validation, messages)
