@@ -222,7 +222,11 @@ def flags_of(name: str) -> frozenset[str]:
     flags = {flag for line in listed for flag in re.findall(r"--[a-z][\w-]*", line)}
     assert "--help" in flags, text.getvalue()
     command = COMMANDS[name]
-    extra = {"--recipe": command.takes_recipe, "--config": command.takes_config}
+    extra = {
+        "--recipe": command.takes_recipe,
+        "--config": command.takes_config,
+        "--minutes": name == "train",  # of the recipe quick
+    }
     return frozenset(flags.union(flag for flag, taken in extra.items() if taken))
 
 
