@@ -119,7 +119,13 @@ def test_large_set_gets_part_of_an_epoch() -> None:
     chosen = choose(QUICK, costs)
     assert (chosen.epochs, chosen.clips_per_video) == (1, 1)
     assert chosen.max_steps is not None
-    assert "part of an epoch" in describe(QUICK, chosen, costs)
+    assert f" {chosen.max_steps:,} steps: about " in describe(QUICK, chosen, costs)
+
+
+def test_few_steps_that_are_given_leave_time_for_larger_clips() -> None:
+    costs = Costs({shape: shape.pixels * 1e-6 for shape in shapes_of(QUICK)}, 60, 10, 50)
+    sizes = [choose(replace(QUICK, minutes=5, max_steps=n), costs).crop for n in (100, 5000)]
+    assert sizes == [112, 80]
 
 
 @pytest.mark.parametrize("changes", [{"minutes": 0}, {"epochs": -1}, {"crop": -1}, {"lr": 0}])

@@ -77,10 +77,10 @@ def choose(recipe: QuickRecipe, costs: Costs, processes: int = 1) -> Recipe:
     if best is not None:
         return best
     least = _least_minutes(recipe, costs, processes)
+    shortest = f"{recipe.epochs} epochs take" if recipe.epochs else f"{FEWEST_STEPS} steps take"
     raise UserError(
-        f"--minutes is {recipe.minutes:g}, and the shortest run that can learn something, "
-        f"{FEWEST_STEPS} steps or the --epochs given, takes {least} on this machine; give "
-        f"--minutes {least}"
+        f"--minutes is {recipe.minutes:g}, but {shortest} {least} min here with the smallest "
+        f"clips; give --minutes {least}"
     )
 
 
@@ -99,15 +99,15 @@ def _least_minutes(recipe: QuickRecipe, costs: Costs, processes: int) -> int:
 
 def _best(recipe: QuickRecipe, costs: Costs, processes: int, minutes: float) -> Recipe | None:
     """Return the recipe for a number of minutes, None if they are too few."""
-    step = recipe.clips_of_step(processes)
+    steps = min(ENOUGH_STEPS, recipe.max_steps or ENOUGH_STEPS)
+    enough = steps * recipe.clips_of_step(processes)
     longest = None
     for shape in shapes_of(recipe):
         found = _longest(recipe, shape, costs, processes, 60 * MARGIN * minutes)
         if found is None:
             continue
-        clips, longest = costs.clips(found, processes), found
-        is_whole = recipe.epochs or found.epochs == MAX_EPOCHS or found.max_steps is not None
-        if clips >= ENOUGH_STEPS * step or (is_whole and found.max_steps == recipe.max_steps):
+        longest = found
+        if recipe.epochs or found.epochs == MAX_EPOCHS or costs.clips(found, processes) >= enough:
             break
     return longest
 
@@ -129,11 +129,13 @@ def _longest(
     closed = _close(recipe, shape, costs.frames, max(epochs, 1), count)
     if not epochs:
         steps = int((budget - costs.epoch_end(clip)) / (clip * step))
-        closed = replace(closed, max_steps=max(1, min(steps, recipe.max_steps or steps)))
-        epochs = int(steps >= FEWEST_STEPS)
-    is_enough = recipe.epochs or recipe.max_steps or epochs == MAX_EPOCHS
-    enough = is_enough or costs.clips(closed, processes) >= FEWEST_STEPS * step
-    return closed if epochs and enough else None
+        if steps < FEWEST_STEPS:
+            return None
+        return replace(closed, max_steps=min(steps, recipe.max_steps or steps))
+    is_short = costs.clips(closed, processes) < FEWEST_STEPS * step
+    if is_short and not (recipe.epochs or recipe.max_steps or epochs == MAX_EPOCHS):
+        return None
+    return closed
 
 
 def _close(
@@ -210,7 +212,7 @@ def describe(recipe: QuickRecipe, chosen: Recipe, costs: Costs, processes: int =
     """Describe what was chosen for a time budget, and why."""
     clips = costs.clips(chosen, processes)
     steps = clips // chosen.clips_of_step(processes)
-    part = "part of an epoch" if chosen.max_steps else f"{chosen.epochs} epochs"
+    part = f"{steps:,} steps" if chosen.max_steps else f"{chosen.epochs} epochs"
     text = (
         f"quick: {chosen.crop} px, {chosen.num_frames} frames at stride {chosen.frame_stride}, "
         f"{part}: about {format_duration(costs.seconds(chosen, processes))} of "

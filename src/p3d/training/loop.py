@@ -121,8 +121,9 @@ class Trainer:
         if state.all_steps_done or progress.step_in_epoch >= steps_per_epoch:
             return True
         state.model.train()
+        left = state.total_steps - progress.step  # --max-steps may end the run in this epoch
         bar = ProgressBar(
-            steps_per_epoch,
+            min(steps_per_epoch, progress.step_in_epoch + left),
             f"epoch {progress.epoch + 1}/{state.recipe.epochs}",
             "step",
             done=progress.step_in_epoch,

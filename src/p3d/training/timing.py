@@ -52,7 +52,8 @@ class RunTime:
     def __str__(self) -> str:
         parts = [f"{self.step:.2g} s a step", f"{self.steps:,} steps"]
         if self.validations:
-            parts.append(f"{self.validations} validations of {self.videos:,} videos")
+            count = f"{self.validations} validation{'s' if self.validations > 1 else ''}"
+            parts.append(f"{count} of {self.videos:,} videos")
         return f"about {format_duration(self.seconds)}: {', '.join(parts)}"
 
 
