@@ -212,7 +212,8 @@ def describe(recipe: QuickRecipe, chosen: Recipe, costs: Costs, processes: int =
     """Describe what was chosen for a time budget, and why."""
     clips = costs.clips(chosen, processes)
     steps = clips // chosen.clips_of_step(processes)
-    part = f"{steps:,} steps" if chosen.max_steps else f"{chosen.epochs} epochs"
+    epochs = f"{chosen.epochs} epoch{'s' if chosen.epochs > 1 else ''}"
+    part = f"{steps:,} steps" if chosen.max_steps else epochs
     text = (
         f"quick: {chosen.crop} px, {chosen.num_frames} frames at stride {chosen.frame_stride}, "
         f"{part}: about {format_duration(costs.seconds(chosen, processes))} of "
