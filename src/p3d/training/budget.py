@@ -219,8 +219,8 @@ def describe(recipe: QuickRecipe, chosen: Recipe, costs: Costs, processes: int =
         f"{part}: about {format_duration(costs.seconds(chosen, processes))} of "
         f"{recipe.minutes:g} min\n"
     )
-    if recipe.epochs:
-        return text + "  the largest clips with which the epochs given fit"
+    if recipe.epochs or steps == recipe.max_steps:
+        return text + "  the largest clips with which the epochs or steps given fit"
     if steps >= ENOUGH_STEPS:
         return text + f"  the largest clips that leave time for {ENOUGH_STEPS} steps: {steps:,}"
     return text + (

@@ -82,7 +82,9 @@ class Costs:
     def seconds(self, recipe: Recipe, processes: int = 1) -> float:
         """Return the seconds of such a run."""
         clip = self.clip_seconds[Shape(recipe.num_frames, recipe.crop)]
-        return self.clips(recipe, processes) * clip + recipe.epochs * self.epoch_end(clip)
+        clips = self.clips(recipe, processes)
+        epochs = -(-clips // (self.videos * recipe.clips_per_video))
+        return clips * clip + epochs * self.epoch_end(clip)
 
     def epoch_end(self, clip: float) -> float:
         """Return the seconds of a validation and of writing files.
