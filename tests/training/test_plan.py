@@ -169,6 +169,8 @@ def test_plan_writes_no_files(
     assert "weights: from scratch" in output
     assert "4 steps of 8 clips, 8 at a time; 2 an epoch, 2 epochs" in output
     assert "at least" in output
+    assert "\ntime: about" in output
+    assert "a step, 4 steps, 2 validations of 8 videos" in output
 
 
 def test_plan_reports_skipped_weights(

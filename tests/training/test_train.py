@@ -231,7 +231,7 @@ def test_patience_ends_a_run_without_improvement(sample: Path, tmp_path: Path) -
 
 
 def test_summary_of_a_run_without_a_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    print_summary(tmp_path)
+    print_summary(tmp_path, 8)
     assert "has no complete epoch" in capsys.readouterr().out
 
 

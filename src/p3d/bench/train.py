@@ -31,7 +31,7 @@ from p3d.system.markers import First
 from p3d.system.options import DeviceOptions, plain_options
 from p3d.system.text import format_table
 from p3d.training.network import build_network, prepare_for_training
-from p3d.training.recipes import UCF101, Recipe
+from p3d.training.recipes import UCF101, QuickRecipe, Recipe
 from p3d.training.state import TrainState, build_state
 from p3d.training.step import train_step
 
@@ -67,6 +67,8 @@ def run(options: TrainBenchOptions) -> None:
     """
     if options.steps < 1:
         raise UserError(f"--steps is {options.steps}; give 1 or more")
+    if isinstance(options.recipe, QuickRecipe):
+        raise UserError("--recipe quick has no sizes before it sees a data set; choose another")
     launch = read_launch()
     limit_threads(options.compute.threads)
     device = resolve_device(options.compute.device, launch.local_rank)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from p3d.data.dataset import VideoDataset
 from p3d.data.loader import BadVideoPolicy, Batch, EvalLoader
@@ -17,6 +16,7 @@ from p3d.inference.scorer import Scorer, mean_probabilities
 from p3d.system.device import needs_pinned_memory
 from p3d.system.distributed import ALONE, Group
 from p3d.system.files import write_csv
+from p3d.system.progress import ProgressBar
 from p3d.system.signals import Stopped, StopRequest
 
 
@@ -83,18 +83,12 @@ def score_videos(
     nothing = torch.empty(0, dtype=torch.int64)
     empty = VideoScores(torch.empty(0, num_clips, scorer.num_classes), nothing, nothing, ())
     parts = [empty]
-    with tqdm(
-        total=loader.num_videos,
-        desc=description,
-        unit="video",
-        disable=None if group.is_main else True,
-        leave=False,
-    ) as bar:
+    with ProgressBar(loader.num_videos, description, leave=False, shown=group.is_main) as bar:
         for batch in loader:
             if stop is not None and stop.is_set:
                 break
             parts.append(_score_batch(scorer, batch, empty))
-            bar.update(len(batch.labels) + len(batch.bad))
+            bar.advance(len(batch.labels) + len(batch.bad))
     if group.any(stop is not None and stop.is_set):
         raise Stopped
     scored = _concatenate(group.gather(_concatenate(parts)))

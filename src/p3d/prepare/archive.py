@@ -23,9 +23,9 @@ from p3d.prepare.members import (
     check_sizes,
     read_member,
 )
-from p3d.prepare.parallel import Progress
 from p3d.prepare.rar import RAR_START, rar_members, rar_openers
 from p3d.system.files import replacing
+from p3d.system.progress import ProgressBar
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Archive:
         """Write the wanted members and remove them from `wanted`."""
         total = sum(member.size for member in self.members if id(member) in wanted)
         title = f"Unpacking {self.path.name}"
-        with Progress(total, title, "B") as progress, opener(self.path) as read:
+        with ProgressBar(total, title, "B") as progress, opener(self.path) as read:
             for member in self.members:
                 if id(member) in wanted:
                     _write(member, read(member), wanted[id(member)], progress)
@@ -155,7 +155,7 @@ def text_folder(source: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _write(member: Member, chunks: Iterator[bytes], target: Path, progress: Progress) -> None:
+def _write(member: Member, chunks: Iterator[bytes], target: Path, progress: ProgressBar) -> None:
     verifier = Verifier(member)
     try:
         with replacing(target, flush=False) as temporary:

@@ -16,9 +16,9 @@ from tqdm import tqdm
 from p3d.errors import UserError, printable
 from p3d.prepare.archive import is_archive
 from p3d.prepare.options import Remote
-from p3d.prepare.parallel import Progress
 from p3d.prepare.programs import running
 from p3d.system.files import file_sha256
+from p3d.system.progress import ProgressBar
 
 KNOWN_BYTES = {"UCF101.rar": 6_932_971_618}
 """Sizes of the official files, as reported by their server."""
@@ -82,7 +82,7 @@ def _download(url: str, part: Path, remote: Remote) -> None:
     """Run curl until the file is complete or `remote.tries` attempts in a row received nothing."""
     command = _curl_command(url, part, remote)
     failures, furthest = 0, _size(part)
-    with Progress(KNOWN_BYTES.get(part.stem), f"Downloading {url}", "B") as progress:
+    with ProgressBar(KNOWN_BYTES.get(part.stem), f"Downloading {url}", "B") as progress:
         progress.advance(furthest)
         while reason := _receive(command, url, part, progress):
             failures = 1 if _size(part) > furthest else failures + 1
@@ -116,7 +116,7 @@ def _curl_command(url: str, part: Path, remote: Remote) -> list[str]:
     return [program, *options.split(), url]
 
 
-def _receive(command: list[str], url: str, part: Path, progress: Progress) -> str:
+def _receive(command: list[str], url: str, part: Path, progress: ProgressBar) -> str:
     """Run curl once and append what it receives; return why the file is incomplete, or ""."""
     # The last byte is requested again. So a complete file resumes like any other, and the server
     # has no bytes left to send (HTTP 416) only if its file is shorter than this one.

@@ -32,9 +32,9 @@ from p3d.data.ucf101 import LISTS
 from p3d.errors import UserError, printable
 from p3d.prepare.linking import remove_partial
 from p3d.prepare.motions import CLASSES, render_video
-from p3d.prepare.parallel import Progress
 from p3d.system.files import replacing, write_json, write_text
 from p3d.system.machine import num_cores
+from p3d.system.progress import ProgressBar
 
 FPS = 12
 MARKER = "sample.json"
@@ -201,7 +201,7 @@ def _write_videos(out: Path, videos: Sequence[SampleVideo], seed: int, workers: 
     for folder in sorted({(out / video.path).parent for video in videos}):
         folder.mkdir(parents=True, exist_ok=True)
     batches = [videos[start : start + _BATCH] for start in range(0, len(videos), _BATCH)]
-    with Progress(len(videos), "Sample set") as progress:
+    with ProgressBar(len(videos), "Sample set") as progress:
         for written in _run_batches(out, batches, seed, min(workers, len(batches))):
             progress.advance(written)
 

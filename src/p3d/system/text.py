@@ -43,3 +43,16 @@ def json_line(value: Any) -> str:
 def format_percent(fraction: float | None) -> str:
     """Return a fraction (0 to 1) as a percentage, or an empty string for None."""
     return "" if fraction is None else f"{100 * fraction:.1f}%"
+
+
+def format_duration(seconds: float) -> str:
+    """Return a time in plain words: `45 s`, `27 min`, `2 h 10 min` or `3 d 4 h`."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min"
+    return f"{hours // 24} d {hours % 24} h"

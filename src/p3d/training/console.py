@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from p3d.data.dataset import VideoDataset
 from p3d.errors import printable
+from p3d.evaluation.metrics import shows_top5
 from p3d.run_folder import (
     BEST_FILE,
     CONFIG_FILE,
@@ -16,9 +18,12 @@ from p3d.run_folder import (
     read_log,
 )
 from p3d.system.device import Precision, describe_device, has_native_bf16
-from p3d.system.text import format_percent, format_table
+from p3d.system.text import format_duration, format_percent, format_table
 from p3d.training.plan import describe_step
+from p3d.training.progress import Progress
+from p3d.training.recipes import Recipe
 from p3d.training.state import TrainState
+from p3d.training.timing import RunTime
 
 PRECISIONS: dict[Precision, str] = {
     "fp32": "fp32 (IEEE, without TF32)",
@@ -49,6 +54,11 @@ def print_start(state: TrainState, validation: VideoDataset, messages: tuple[str
         f"learning rate {recipe.lr:g} ({recipe.schedule}), weight decay {recipe.weight_decay:g}, "
         f"dropout {recipe.dropout:g}, BN: {recipe.norms}, seed {state.seed}"
     )
+    if (seen := frames_seen(training, recipe)) is not None:
+        print(
+            f"an epoch sees at most {seen:.0%} of the frames: {recipe.clips_per_video} clips of "
+            f"{recipe.num_frames} frames from each video (--clips-per-video, --num-frames)"
+        )
     for dataset, name in ((training, "training"), (validation, "validation")):
         if dataset.missing:
             print(f"MISSING: {dataset.missing} videos of the {name} list do not exist")
@@ -64,14 +74,53 @@ def print_start(state: TrainState, validation: VideoDataset, messages: tuple[str
         print(f"resuming in epoch {state.progress.epoch + 1} after step {state.progress.step}")
 
 
-def epoch_line(state: TrainState, values: dict[str, float]) -> str:
+def frames_seen(dataset: VideoDataset, recipe: Recipe) -> float | None:
+    """Return the largest part of a training list's frames that an epoch can see, in [0, 1].
+
+    None if the number of frames of a video is not known without opening it.
+    """
+    seen = total = 0
+    for record in dataset.records:
+        if not record.num_frames:
+            return None
+        total += record.num_frames
+        seen += min(record.num_frames, recipe.clips_per_video * recipe.num_frames)
+    return seen / max(1, total)
+
+
+def step_text(progress: Progress, values: Mapping[str, float], rest: RunTime | None) -> str:
+    """Describe a step beside the epoch's bar, the most important first.
+
+    Args:
+        progress: Position of the run, with the sums of the epoch.
+        values: What the log says about the step.
+        rest: Estimate of the rest of the run.
+    """
+    means = progress.means()
+    parts = [f"run {format_duration(rest.seconds)} left"] if rest else []
+    parts += [
+        f"loss {means['loss']:.3f}",
+        f"top-1 {format_percent(means['top1'])}",
+        f"{values['clips_per_second']:.3g} clips/s",
+        f"{values['data_wait']:.0%} waiting",
+        f"lr {values['lr']:.2g}",
+        f"{values['memory_mib']:,.0f} MiB",
+    ]
+    if "scale" in values:
+        parts.append(f"scale {values['scale']:.0f}")
+    return ", ".join(parts)
+
+
+def epoch_line(state: TrainState, values: Mapping[str, float]) -> str:
     """Describe an epoch in one line."""
     parts = [f"epoch {state.progress.epoch + 1:>3}/{state.recipe.epochs}"]
     for part, prefix in (("train", "train_"), ("validation", "validation_")):
         if f"{prefix}loss" in values:
             loss, top1, top5 = (values[prefix + name] for name in ("loss", "top1", "top5"))
-            accuracy = f"top-1 {format_percent(top1):>6}, top-5 {format_percent(top5):>6}"
-            parts.append(f"{part} loss {loss:.3f}, {accuracy}")
+            text = f"{part} loss {loss:.3f}, top-1 {format_percent(top1):>6}"
+            if shows_top5(state.model.config.num_classes):
+                text += f", top-5 {format_percent(top5):>6}"
+            parts.append(text)
     parts.append(f"{values['seconds']:.0f} s, {values['clips_per_second']:.3g} clips/s")
     if values.get("overflows"):
         parts.append(f"{values['overflows']:.0f} steps skipped (fp16 overflow)")
@@ -80,8 +129,13 @@ def epoch_line(state: TrainState, values: dict[str, float]) -> str:
     return " | ".join(parts)
 
 
-def print_summary(folder: Path) -> None:
-    """Print the best and the last epoch of a run, and the files in its folder."""
+def print_summary(folder: Path, num_classes: int) -> None:
+    """Print the best and the last epoch of a run, and the files in its folder.
+
+    Args:
+        folder: Folder of the run.
+        num_classes: Number of classes; top-5 accuracy is shown if there are enough.
+    """
     epochs = [line for line in read_log(folder) if line["event"] == "epoch"]
     if not epochs:  # the log may have been lost on a full disk
         print(f"the log in {printable(folder)} has no complete epoch: no summary")
@@ -94,13 +148,14 @@ def print_summary(folder: Path) -> None:
             f"{name} (epoch {line['epoch']})",
             format_percent(line["train_top1"]),
             format_percent(line.get("validation_top1")),
-            format_percent(line.get("validation_top5")),
+            *([format_percent(line.get("validation_top5"))] if shows_top5(num_classes) else []),
             f"{line['validation_loss']:.3f}" if "validation_loss" in line else "",
         )
         for name, line in (("best", best), ("last", epochs[-1]))
         if line is not None
     ]
-    header = ("", "train top-1", "validation top-1", "top-5", "loss")
+    top5 = ("top-5",) if shows_top5(num_classes) else ()
+    header = ("", "train top-1", "validation top-1", *top5, "loss")
     print("\n" + format_table(header, rows))
     seconds = sum(line["seconds"] for line in epochs)
     print(f"{seconds:.0f} s in total; written to {printable(folder)}:")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -18,14 +18,15 @@ from p3d.inference.scorer import Scorer
 from p3d.inference.scoring import VideoScores, score_videos, write_scores
 from p3d.run_folder import BEST_FILE, VALIDATION_FILE
 from p3d.system.device import peak_memory
+from p3d.system.progress import ProgressBar
 from p3d.system.signals import Stopped, StopRequest, postponed_child_signal
-from p3d.system.text import format_percent
-from p3d.training.console import epoch_line
+from p3d.training.console import epoch_line, step_text
 from p3d.training.log import RunLog
 from p3d.training.options import TrainOptions
 from p3d.training.saver import Saver
 from p3d.training.state import TrainState
 from p3d.training.step import Step, train_step
+from p3d.training.timing import Stopwatch
 from p3d.weights.metadata import save_model
 
 NUM_SHOWN_CLIPS = 4
@@ -45,6 +46,7 @@ class Trainer:
         stop: Whether a stop was requested.
         log: The run's log, on the main process.
         saver: Writer of the run's files, on the main process.
+        watch: Times of the steps and validations of this process.
     """
 
     state: TrainState
@@ -55,6 +57,13 @@ class Trainer:
     stop: StopRequest
     log: RunLog | None = None
     saver: Saver | None = None
+    watch: Stopwatch = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Start to measure time."""
+        options = self.options
+        videos = len(self.validation.records)
+        self.watch = Stopwatch(self.loader, options.workers, videos, options.validation_clips)
 
     def train(self) -> bool:
         """Train until the run is finished, patience runs out, or a stop is requested.
@@ -112,13 +121,15 @@ class Trainer:
         if state.all_steps_done or progress.step_in_epoch >= steps_per_epoch:
             return True
         state.model.train()
-        bar = tqdm(
-            desc=f"epoch {progress.epoch + 1}/{state.recipe.epochs}",
-            total=steps_per_epoch,
-            initial=progress.step_in_epoch,
-            unit="step",
-            disable=None if state.group.is_main else True,
+        left = state.total_steps - progress.step  # --max-steps may end the run in this epoch
+        bar = ProgressBar(
+            min(steps_per_epoch, progress.step_in_epoch + left),
+            f"epoch {progress.epoch + 1}/{state.recipe.epochs}",
+            "step",
+            done=progress.step_in_epoch,
+            has_text=True,
             leave=False,
+            shown=state.group.is_main,
         )
         with bar:
             start = time.perf_counter()
@@ -139,7 +150,12 @@ class Trainer:
         return True
 
     def _report_step(
-        self, bar: Any, batches: tuple[Batch, ...], step: Step, seconds: float, waited: float
+        self,
+        bar: ProgressBar,
+        batches: tuple[Batch, ...],
+        step: Step,
+        seconds: float,
+        waited: float,
     ) -> None:
         """Write a step to the log and the progress bar."""
         state, progress = self.state, self.state.progress
@@ -162,15 +178,12 @@ class Trainer:
         self.write_log("step", epoch=progress.epoch + 1, **values)
         if progress.step_in_epoch == 1:
             self._log_clips(batches[0])
-        means = progress.means()
-        text = (
-            f"loss {means['loss']:.3f}, top-1 {format_percent(means['top1'])}, "
-            f"top-5 {format_percent(means['top5'])}, lr {step.lr:.2g}, "
-            f"{values['clips_per_second']:.3g} clips/s, {values['data_wait']:.0%} waiting, "
-            f"{values['memory_mib']:,.0f} MiB"
-        )
-        bar.set_postfix_str(text + (f", scale {values['scale']:.0f}" if "scale" in values else ""))
-        bar.update()
+        was_settled = self.watch.is_settled
+        self.watch.add_step(seconds, waited)
+        rest = self.watch.rest(state)
+        bar.advance(text=step_text(progress, values, rest))
+        if state.group.is_main and rest and self.watch.is_settled and not was_settled:
+            tqdm.write(f"time left: {rest}")
 
     def _log_clips(self, batch: Batch) -> None:
         """Write a few of the epoch's first clips, as the network gets them, for TensorBoard."""
@@ -226,6 +239,7 @@ class Trainer:
         """
         state = self.state
         state.group.share_buffers(state.model)
+        start = time.perf_counter()
         scorer = Scorer(
             state.model,
             state.device,
@@ -233,7 +247,7 @@ class Trainer:
             batch_size=state.recipe.batch_size,
             strict=False,
         )
-        return score_videos(
+        scored = score_videos(
             scorer,
             self.validation,
             num_clips=self.options.validation_clips,
@@ -243,6 +257,8 @@ class Trainer:
             group=state.group,
             stop=self.stop,
         )
+        self.watch.add_validation(time.perf_counter() - start)
+        return scored
 
     def _finite_probabilities(self, scored: VideoScores) -> Tensor:
         """Return probabilities in which a video with non-finite logits counts as wrong.

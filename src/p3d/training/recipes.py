@@ -5,7 +5,8 @@ A recipe is a set of defaults: each of its fields is an option of `p3d train`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Literal
 
 from p3d.data.transforms import Augmentation
@@ -90,7 +91,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        counts = ("epochs", "batch_size", "clips_per_video")
+        self._check_values(("epochs", "batch_size", "clips_per_video"))
+
+    def _check_values(self, counts: Sequence[str]) -> None:
         for name in (*counts, "lr", "cyclic_half_epochs", "cyclic_factor"):
             if getattr(self, name) <= 0:
                 raise UserError(f"{_flag(name)} is {getattr(self, name)}; give more than 0")
@@ -107,6 +110,34 @@ class Recipe:
     def clips_of_step(self, processes: int) -> int:
         """Return the clips of an optimizer step over a number of processes."""
         return self.clips_per_step or self.batch_size * processes
+
+
+@dataclass(frozen=True)
+class QuickRecipe(Recipe):
+    """A recipe whose open values are fitted to a time budget at the start of a run.
+
+    A value of 0 is open; for `resize`, 0 0. See `p3d.training.budget`.
+    """
+
+    minutes: Annotated[First[float], Heading("recipe: network and length")] = 30.0
+    """Time for the whole run; the values that are 0 are fitted to it."""
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        self._check_values(("batch_size", "minutes"))
+        for name in FITTED:
+            value = getattr(self, name)
+            if name != "resize" and value < 0:
+                raise UserError(f"{_flag(name)} is {value}; give more than 0, or 0 to fit it")
+
+    @property
+    def open_fields(self) -> tuple[str, ...]:
+        """Names of the values to fit."""
+        return tuple(name for name in FITTED if getattr(self, name) in (0, (0, 0)))
+
+
+FITTED = ("epochs", "clips_per_video", "num_frames", "frame_stride", "resize", "crop")
+"""Values that a `QuickRecipe` can leave open."""
 
 
 def _flag(field: str) -> str:
@@ -180,12 +211,28 @@ SAMPLE = replace(
 """The synthetic sample set, from scratch, in minutes on two cores. No flips: they turn a motion to
 the left into one to the right."""
 
+QUICK = QuickRecipe(
+    **asdict(SCRATCH)
+    | {
+        "batch_size": 8,
+        "lr": 0.01,
+        "epochs": 0,
+        "clips_per_video": 0,
+        "num_frames": 0,
+        "frame_stride": 0,
+        "resize": (0, 0),
+        "crop": 0,
+    }
+)
+"""A small set within a time budget, on a CPU: many small steps of small clips."""
+
 RECIPES: dict[str, Recipe] = {
     "ucf101": UCF101,
     "ucf101-paper": UCF101_PAPER,
     "finetune-small": FINETUNE_SMALL,
     "scratch": SCRATCH,
     "sample": SAMPLE,
+    "quick": QUICK,
 }
 
 

@@ -27,6 +27,7 @@ from p3d.system.machine import describe_machine
 from p3d.system.options import plain_options
 from p3d.system.resources import raise_file_limit
 from p3d.system.signals import StopRequest
+from p3d.training.budget import fit
 from p3d.training.checkpoint import CheckpointState
 from p3d.training.console import print_start, print_summary
 from p3d.training.log import RunLog
@@ -37,6 +38,7 @@ from p3d.training.plan import disk_bytes, make_plan, render
 from p3d.training.resume import find_start
 from p3d.training.saver import Saver, check_room
 from p3d.training.state import TrainState, build_state, extend
+from p3d.training.timing import time_steps
 from p3d.weights.loading import PretrainedWeights
 
 
@@ -59,12 +61,16 @@ def _train(options: TrainOptions, device: torch.device, group: Group, stop: Stop
     if options.patience is not None and not splits["validation"].records:
         raise UserError("--patience needs a validation list, and the data set has none")
     with _locked(options, group):
+        options = fit(options, splits["train"], splits["validation"], device, group)
         trainer, messages = _build_trainer(options, splits, device, group, stop)
         if group.is_main:
             print_start(trainer.state, trainer.validation, messages)
         if options.plan:
             if group.is_main:
                 _print_plan(trainer.state, trainer.loader)
+            whole = time_steps(trainer.state, trainer.loader, trainer.watch)
+            if group.is_main:
+                print(f"time: {whole or 'none, the run is finished'}")
             return 0
         if not group.is_main:
             return stop.exit_code if trainer.train() else 0
@@ -233,7 +239,7 @@ def _train_and_write(trainer: Trainer) -> int:
         write_run_report(options.out)
     except UserError as error:
         print(f"no report: {printable(error)}")
-    print_summary(options.out)
+    print_summary(options.out, state.model.config.num_classes)
     return 1 if trainer.saver.failed else 0
 
 
