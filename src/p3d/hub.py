@@ -64,7 +64,7 @@ def model_card(
         f"| input | {config.modality}; channels {prep.channels}, mean {list(prep.mean)}, "
         f"std {list(prep.std)} (of 0-255) |",
         f"| clip | {prep.num_frames} frames, stride {prep.frame_stride}, resized to "
-        f"{prep.resize[0]}x{prep.resize[1]}, crop {prep.crop} |",
+        f"{prep.describe_resize()}, crop {prep.crop} |",
         f"| parameters | {sum(p.numel() for p in model.parameters()):,} |",
         f"| source | {_escape(source or 'not recorded')} |",
         "",

@@ -192,7 +192,7 @@ def _facts(info: Info) -> list[tuple[str, str]]:
         (
             "input",
             f"{prep.channels}, mean {prep.mean}, std {prep.std}; {prep.num_frames} frames, stride "
-            f"{prep.frame_stride}, resized to {prep.resize[0]}x{prep.resize[1]}, crop {prep.crop}",
+            f"{prep.frame_stride}, resized to {prep.describe_resize()}, crop {prep.crop}",
         ),
     ]
     if info.format:
