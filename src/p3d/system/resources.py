@@ -10,6 +10,8 @@ NO_SHARED_MEMORY = (
     "the shared memory of the worker processes (/dev/shm) is full; start the container with "
     "--shm-size 16g or --ipc=host, or use fewer --workers (0 needs none)"
 )
+_OPEN_MAX = 10240
+"""What macOS accepts if the hard limit is "unlimited"."""
 _TOO_MANY_FILES = re.compile(r"too many open files|items of ancdata", re.I)
 _SHARED_MEMORY = re.compile(r"shared memory|</?torch_\d+|bus error", re.I)
 
@@ -44,7 +46,10 @@ def raise_file_limit(limit: int = 65536) -> None:
     except ImportError:  # Windows
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
+    most = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+    for wanted in (most, min(most, _OPEN_MAX)):
+        if soft == resource.RLIM_INFINITY or soft >= wanted:
+            return
         with suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            return
