@@ -43,7 +43,7 @@ def test_a_file_stands_for_itself(tmp_path: Path, caplog: pytest.LogCaptureFixtu
 
 
 def test_a_folder_without_weights_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=f"^{tmp_path}: it is a folder without best.safetensors; "):
+    with pytest.raises(UserError, match=f"^{tmp_path}: it is a folder without weights "):
         load_model(tmp_path)
     (tmp_path / LOG_FILE).touch()
     with pytest.raises(UserError, match="this run has no weights yet; wait until"):

@@ -56,7 +56,7 @@ def _no_weights(folder: Path) -> str:
         return f"this run has no {BEST_FILE} yet; wait, or give its {checkpoints[0].name}"
     if (folder / LOG_FILE).is_file() or (folder / CONFIG_FILE).is_file():
         return f"this run has no weights yet; wait until it has written its {BEST_FILE}"
-    return f"it is a folder without {BEST_FILE}; give a weight file, or the folder of a run"
+    return f"it is a folder without weights ({BEST_FILE}); give a weight file or a run's folder"
 
 
 def _found_note(path: Path | str, found: Path) -> tuple[str, ...]:
