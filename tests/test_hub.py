@@ -14,6 +14,8 @@ import torch
 from p3d.errors import UserError
 from p3d.hub import from_pretrained, model_card, push_to_hub, save_pretrained
 from p3d.model.network import create_model
+from p3d.run_folder import BEST_FILE
+from p3d.weights.metadata import save_model
 
 
 def test_saves_and_loads_a_folder(tmp_path: Path) -> None:
@@ -53,10 +55,15 @@ def test_the_card_shows_class_names_as_text() -> None:
     ]
 
 
+def test_loads_the_folder_of_a_run(tmp_path: Path) -> None:
+    save_model(create_model("p3d63", num_classes=2), tmp_path / BEST_FILE)
+    assert from_pretrained(tmp_path).config.num_classes == 2
+
+
 def test_rejects_bad_folders_and_repositories(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="neither a folder nor a repository"):
         from_pretrained(tmp_path / "none")
-    with pytest.raises(UserError, match=r"model\.safetensors: cannot be read"):
+    with pytest.raises(UserError, match="it is a folder without weights"):
         from_pretrained(tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):

@@ -64,7 +64,7 @@ def model_card(
         f"| input | {config.modality}; channels {prep.channels}, mean {list(prep.mean)}, "
         f"std {list(prep.std)} (of 0-255) |",
         f"| clip | {prep.num_frames} frames, stride {prep.frame_stride}, resized to "
-        f"{prep.resize[0]}x{prep.resize[1]}, crop {prep.crop} |",
+        f"{prep.describe_resize()}, crop {prep.crop} |",
         f"| parameters | {sum(p.numel() for p in model.parameters()):,} |",
         f"| source | {_escape(source or 'not recorded')} |",
         "",
@@ -141,7 +141,8 @@ def from_pretrained(
     """Load a network that `save_pretrained` or `push_to_hub` saved.
 
     Args:
-        folder_or_repo_id: A local folder, or a repository on the Hub ("owner/name").
+        folder_or_repo_id: A local folder (also that of a training run), or a repository on the Hub
+            ("owner/name").
         revision: Branch, tag or commit of the repository, by default its main branch.
         overrides: Keyword arguments of `p3d.load_model`.
 
@@ -154,7 +155,8 @@ def from_pretrained(
     """
     folder = Path(folder_or_repo_id)
     if folder.is_dir():
-        return load_model(folder / WEIGHTS_FILE, **overrides)
+        weights = folder / WEIGHTS_FILE
+        return load_model(weights if weights.exists() else folder, **overrides)
     repo_id = str(folder_or_repo_id)
     if repo_id.count("/") != 1 or repo_id.startswith((".", "~", "/")) or repo_id.endswith("/"):
         raise UserError(

@@ -31,7 +31,8 @@ class Preprocessing:
     Attributes:
         num_frames: Frames per clip (T).
         frame_stride: Distance between consecutive frames of a clip, in frames of the video.
-        resize: Height and width of a frame before the center crop of a test, in pixels.
+        resize: Size of a frame before the crop, in pixels: height and width, or the short side
+            alone, which keeps the aspect ratio (see `resized`).
         crop: Side of the network's square input, in pixels.
         channels: Order of the channels: "rgb", "bgr" or "flow" (x, y).
         mean: Mean of each channel, in that order, in pixel units (0-255).
@@ -42,7 +43,7 @@ class Preprocessing:
 
     num_frames: int = 16
     frame_stride: int = 1
-    resize: tuple[int, int] = (182, 242)
+    resize: int | tuple[int, int] = (182, 242)
     crop: int = 160
     channels: Channels = "rgb"
     mean: tuple[float, ...] = (123.675, 116.28, 103.53)
@@ -61,22 +62,47 @@ class Preprocessing:
         self._check_statistics("std", self.std, expected)
         if min(self.std) <= 0:
             raise UserError(f"std is {self.std}; give deviations greater than 0")
-        if not isinstance(self.resize, (tuple, list)) or len(self.resize) != 2:
-            raise UserError(f"resize is {str(self.resize)[:40]}; give height and width")
+        resize = self.resize
+        sides = resize if isinstance(resize, (tuple, list)) else (resize, resize)
+        if len(sides) != 2:
+            raise UserError(
+                f"resize is {str(resize)[:40]}; give height and width, or the short side"
+            )
         for name in ("num_frames", "frame_stride", "crop", "resize", "flow_short_side"):
             value = getattr(self, name)
-            for size in value if name == "resize" else (value,):
+            for size in sides if name == "resize" else (value,):
                 whole = isinstance(size, Integral) and not isinstance(size, bool)
                 if not whole or not 1 <= size <= _MAX_SIZE:
                     raise UserError(
                         f"{name} is {str(value)[:40]}; give integers from 1 to {_MAX_SIZE}"
                     )
-        if self.crop > min(self.resize):
-            height, width = self.resize
+        if self.crop > min(self.resized(1, 1)):
             raise UserError(
-                f"the crop of {self.crop} px does not fit into frames resized to {height}x{width}; "
-                "use a smaller crop or a larger resize"
+                f"the crop of {self.crop} px does not fit into frames resized to "
+                f"{self.describe_resize()}; use a smaller crop or a larger resize"
             )
+
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """Return the height and width that a frame is resized to before the crop.
+
+        If `resize` is the short side, the long side is multiplied by the same factor and rounded
+        to the nearest pixel, half a pixel up. It is limited to 10,000 px.
+
+        Args:
+            height: Height of the decoded frame in pixels.
+            width: Its width.
+        """
+        if isinstance(self.resize, (tuple, list)):
+            return self.resize[0], self.resize[1]
+        side, short, long = self.resize, min(height, width), max(height, width)
+        scaled = min((2 * long * side + short) // (2 * short), _MAX_SIZE)
+        return (side, scaled) if height <= width else (scaled, side)
+
+    def describe_resize(self) -> str:
+        """Return `resize` in words, after "resized to"."""
+        if isinstance(self.resize, (tuple, list)):
+            return "x".join(map(str, self.resize))
+        return f"a short side of {self.resize}"
 
     def _check_statistics(self, name: str, values: tuple[float, ...], expected: int) -> None:
         """Raise UserError unless there is a finite number per channel."""

@@ -124,17 +124,19 @@ def test_training_clips_equal_augmented_whole_frames(
         assert torch.equal(clip, expected)
 
 
-@pytest.mark.parametrize("num_clips", [1, 4])
+@pytest.mark.parametrize(("num_clips", "resize"), [(1, (45, 60)), (4, (45, 60)), (4, 45)])
 @pytest.mark.usefixtures("code_path")
 def test_evaluation_clips_equal_transformed_whole_frames(
-    video: tuple[Path, NDArray[np.uint8]], num_clips: int
+    video: tuple[Path, NDArray[np.uint8]], num_clips: int, resize: int | tuple[int, int]
 ) -> None:
     path, frames = video
-    windows = uniform_windows(len(frames), PREP.num_frames, 1, num_clips)
+    prep = replace(PREP, resize=resize)
+    windows = uniform_windows(len(frames), prep.num_frames, 1, num_clips)
     whole = torch.from_numpy(np.ascontiguousarray(frames))
-    expected = transforms.eval_transform(PREP)(whole)[torch.from_numpy(windows)]
+    transform = transforms.eval_transform(*frames.shape[1:3], prep)
+    expected = transform(whole)[torch.from_numpy(windows)]
     with open_video(path) as opened:
-        assert torch.equal(read_eval_clips(opened, PREP, num_clips), expected)
+        assert torch.equal(read_eval_clips(opened, prep, num_clips), expected)
 
 
 def test_frame_folders_are_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,6 +104,18 @@ def test_workers_do_not_change_training_batches(dataset, workers):
         assert_equal(list(batches_of(loader, epoch)), list(batches_of(expected, epoch)))
 
 
+def test_spawned_workers_load_the_same_batches(dataset):
+    """Windows and macOS spawn processes, so that all that a worker needs is pickled."""
+    expected = list(batches_of(train(dataset)))
+    method = torch.multiprocessing.get_start_method()
+    torch.multiprocessing.set_start_method("spawn", force=True)
+    try:
+        loader = train(dataset, workers=1)
+        assert_equal(list(batches_of(loader)), expected)
+    finally:
+        torch.multiprocessing.set_start_method(method, force=True)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_epoch_can_start_at_any_step_and_be_abandoned(dataset, workers):
     whole = list(batches_of(train(dataset, clips_per_video=3), 1))

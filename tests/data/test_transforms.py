@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from p3d.data.crops import (
     random_resized_crop_box,
 )
 from p3d.data.sampling import clip_rng
-from p3d.data.transforms import crop, horizontal_flip, train_transform
+from p3d.data.transforms import crop, draw_train_transform, horizontal_flip, train_transform
 from p3d.preprocessing import IMAGENET
 from p3d.video.geometry import Box, resize
 
@@ -212,7 +213,65 @@ def test_half_of_the_clips_are_flipped():
 
 def test_the_test_crop_is_the_center_of_the_resized_frame():
     clip = noise_clip(2, 96, 128)
-    result = transforms.eval_transform(PREP)(clip)
+    result = transforms.eval_transform(96, 128, PREP)(clip)
     expected = pillow_resize(clip, 45, 60)[:, 2:42, 10:50]
     assert result.is_contiguous()
     assert_within_one_level(result, expected)
+
+
+@given(sides, sides, st.integers(1, 300), seeds, st.data())
+def test_a_short_side_keeps_the_aspect_ratio(height, width, short_side, seed, data):
+    size = data.draw(st.integers(1, short_side))
+    prep = replace(IMAGENET, resize=short_side, crop=size)
+    scaled = prep.resized(height, width)
+    assert scaled == prep.resized(width, height)[::-1]
+    assert min(scaled) == short_side
+    exact = Fraction(max(height, width) * short_side, min(height, width))
+    # Rounded to the nearest pixel, half a pixel up.
+    assert Fraction(-1, 2) < max(scaled) - exact <= Fraction(1, 2) or max(scaled) == 10_000 < exact
+    boxes = [transforms.eval_transform(height, width, prep).box]
+    for augmentation in AUGMENTATIONS[1:]:
+        drawn = draw_train_transform(
+            *(height, width, prep),
+            augmentation=augmentation,
+            flip_probability=0.5,
+            rng=clip_rng(seed, 0, 0),
+        )
+        assert drawn.scaled == scaled
+        boxes.append(drawn.box)
+    for box in boxes:
+        assert_inside(box, *scaled)
+
+
+@pytest.mark.parametrize("size", [(96, 128), (129, 97), (61, 240), (45, 45)])
+def test_a_short_side_equals_pillow_at_the_rounded_size(size):
+    prep = replace(PREP, resize=45)
+    clip = noise_clip(2, *size)
+    height, width = {
+        (96, 128): (45, 60),
+        (129, 97): (60, 45),  # 59.85
+        (61, 240): (45, 177),  # 177.05
+        (45, 45): (45, 45),
+    }[size]
+    top, left = (height - 40) // 2, (width - 40) // 2
+    expected = pillow_resize(clip, height, width)[:, top : top + 40, left : left + 40]
+    assert_within_one_level(transforms.eval_transform(*size, prep)(clip), expected)
+
+
+def test_half_a_pixel_is_rounded_up():
+    assert replace(PREP, resize=45).resized(10, 13) == (45, 59)  # 58.5
+    assert replace(PREP, resize=45).resized(10, 15) == (45, 68)  # 67.5
+
+
+def test_the_authors_features_are_of_frames_with_a_short_side_of_162():
+    prep = replace(IMAGENET, resize=162, crop=160)
+    assert prep.resized(240, 320) == (162, 216)
+    assert transforms.eval_transform(240, 320, prep).box == Box(1, 28, 160, 160)
+
+
+@pytest.mark.parametrize("augmentation", AUGMENTATIONS)
+@pytest.mark.parametrize("size", [(48, 64), (64, 48), (41, 203)])
+def test_training_clips_of_any_shape_have_the_networks_size(augmentation, size):
+    prep = replace(PREP, resize=45)
+    options = {"augmentation": augmentation, "flip_probability": 0.5, "rng": clip_rng(0, 0, 0)}
+    assert train_transform(noise_clip(2, *size), prep, **options).shape == (2, 40, 40, 3)

@@ -141,6 +141,32 @@ def test_a_file_system_that_cannot_flush_gets_one_warning(
     assert warning.count("\n") == 1
 
 
+def test_on_windows_files_are_flushed_and_folders_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Windows opens no folder, and flushes a file only through a handle that can write."""
+    fcntl = pytest.importorskip("fcntl")
+    flushed = []
+
+    def open_like_windows(path: Path, flags: int, mode: int = 0o777) -> int:
+        if Path(path).is_dir():
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return real_open(path, flags, mode)
+
+    def flush_like_windows(descriptor: int) -> None:
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        flushed.append(os.fstat(descriptor).st_size)
+
+    real_open = os.open
+    monkeypatch.setattr("p3d.system.files._FLUSHES_FOLDERS", False)
+    monkeypatch.setattr(os, "open", open_like_windows)
+    monkeypatch.setattr(os, "fsync", flush_like_windows)
+    write_text(tmp_path / "figures.json", "four")
+    assert flushed == [4]
+    assert capsys.readouterr().err == ""
+
+
 def test_a_disk_that_fails_to_flush_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

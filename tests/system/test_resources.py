@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from p3d.cli import COMMANDS, main
-from p3d.system.resources import explain_limit
+from p3d.system.resources import explain_limit, raise_file_limit
 
 
 @pytest.mark.parametrize(
@@ -98,3 +98,21 @@ except UserError as error:
         "at most 32 files can be open, and training needs 64 or more; raise the limit "
         "(ulimit -n 65536)\n"
     )
+
+
+def test_the_limit_of_open_files_is_raised_as_far_as_macos_lets_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its hard limit is "unlimited", but it refuses more than OPEN_MAX."""
+    resource = pytest.importorskip("resource")
+    asked = []
+
+    def set_like_macos(_: int, limits: tuple[int, int]) -> None:
+        asked.append(limits[0])
+        if limits[0] > 10240:
+            raise ValueError("current limit exceeds maximum limit")
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, resource.RLIM_INFINITY))
+    monkeypatch.setattr(resource, "setrlimit", set_like_macos)
+    raise_file_limit()
+    assert asked == [65536, 10240]

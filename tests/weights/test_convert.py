@@ -13,6 +13,7 @@ from p3d.preprocessing import AUTHORS
 from p3d.weights.convert import ConvertOptions, run
 from p3d.weights.describe import describe_file
 from p3d.weights.loading import load_model
+from p3d.weights.metadata import save_model
 from p3d.weights.port import to_port
 
 
@@ -52,6 +53,31 @@ def test_overwrites_only_on_request(port_file: Path, tmp_path: Path) -> None:
     assert out.read_text() == "precious"
     run(ConvertOptions(port_file, out, force=True))
     assert load_model(out).config.num_classes == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("out.pth", "out.pth: the output is a safetensors file; name it .*out.safetensors$"),
+        ("out.pth.tar", "name it .*/out.safetensors$"),
+        ("out", "name it .*/out.safetensors$"),
+        ("none/out.safetensors", "there is no folder .*none; create it first$"),
+        (".", "is a folder; give a file, such as .*/p3d.safetensors$"),
+    ],
+)
+def test_rejects_outputs_before_reading(name: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        run(ConvertOptions(tmp_path / "missing.pth", tmp_path / name, force=True))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_does_not_convert_a_file_onto_itself_by_another_name(tmp_path: Path) -> None:
+    path, link = tmp_path / "best.safetensors", tmp_path / "link.safetensors"
+    save_model(create_model("p3d63", num_classes=2), path)
+    link.symlink_to(path)
+    for source, target in ((path, link), (link, path), (tmp_path, path)):
+        with pytest.raises(UserError, match="is the input itself"):
+            run(ConvertOptions(source, target, force=True))
 
 
 def test_rejects_unreadable_class_names(port_file: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from p3d.errors import UserError
 from p3d.model.network import create_model
 from p3d.weights.info import InfoOptions, gather, run
+from p3d.weights.loading import load_model
 from p3d.weights.metadata import save_model
 
 
@@ -70,6 +72,18 @@ def test_describes_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     printed = json.loads(capsys.readouterr().out)
     assert printed["file_bytes"] == path.stat().st_size
     assert printed["parameters"] == sum(p.numel() for p in model.parameters())
+
+
+def test_a_short_side_travels_with_the_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = create_model("p3d63", num_classes=2)
+    model.preprocessing = replace(model.preprocessing, resize=162)
+    path = tmp_path / "m.safetensors"
+    save_model(model, path)
+    assert load_model(path).preprocessing == model.preprocessing
+    run(InfoOptions(str(path)))
+    assert "stride 1, resized to a short side of 162, crop 160" in capsys.readouterr().out
 
 
 def test_text_from_a_file_is_printable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

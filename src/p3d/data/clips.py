@@ -72,7 +72,7 @@ def read_eval_clips(video: FrameSource, prep: Preprocessing, num_clips: int) -> 
         BadVideoError: A frame cannot be decoded.
     """
     windows = uniform_windows(video.num_frames, prep.num_frames, prep.frame_stride, num_clips)
-    transform = eval_transform(prep)
+    transform = eval_transform(video.height, video.width, prep)
     frames = gather(video, windows, transform.read, transform)
     return frames.reshape(*windows.shape, *frames.shape[1:])
 

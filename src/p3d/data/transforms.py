@@ -93,8 +93,8 @@ def draw_train_transform(
     """Draw the augmentation of a training clip: a random box and a random flip.
 
     * `random-resized-crop`: a box of 8 to 100 % of the frame's area, resized to the square.
-    * `multi-scale-crop`: a corner or the center of the frame resized to `prep.resize`.
-    * `random-crop`: a square of `prep.crop` from the frame resized to `prep.resize`.
+    * `multi-scale-crop`: a corner or the center of the resized frame (`prep.resized`).
+    * `random-crop`: a square of `prep.crop` from the resized frame.
 
     Draws, in order: those of the box; the flip (one draw, also at probability 0 and 1).
 
@@ -111,7 +111,7 @@ def draw_train_transform(
         read = random_resized_crop_box(height, width, rng)
     else:
         draw = multi_scale_crop_box if augmentation == "multi-scale-crop" else random_crop_box
-        scaled = prep.resize
+        scaled = prep.resized(height, width)
         box = draw(*scaled, prep.crop, rng)
     return ClipTransform(read, scaled, box, prep.crop, flip=rng.random() < flip_probability)
 
@@ -135,7 +135,14 @@ def train_transform(
     return transform(clip if transform.read is None else crop(clip, transform.read))
 
 
-def eval_transform(prep: Preprocessing) -> ClipTransform:
-    """Return the test transform: resize to `prep.resize`, then crop the center."""
-    box = center_crop_box(*prep.resize, prep.crop)
-    return ClipTransform(None, prep.resize, box, prep.crop, flip=False)
+def eval_transform(height: int, width: int, prep: Preprocessing) -> ClipTransform:
+    """Return the test transform: resize (`prep.resized`), then crop the center.
+
+    Args:
+        height: Height of the decoded frames, in pixels.
+        width: Width of the decoded frames, in pixels.
+        prep: The network's preprocessing; `resize` and `crop` are used.
+    """
+    scaled = prep.resized(height, width)
+    box = center_crop_box(*scaled, prep.crop)
+    return ClipTransform(None, scaled, box, prep.crop, flip=False)

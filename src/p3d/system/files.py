@@ -37,6 +37,8 @@ _NO_FLUSH = {
 }
 """Errors of file systems that cannot flush a file or folder."""
 
+_FLUSHES_FOLDERS = os.name != "nt"
+
 _NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 """Errors of file systems without locks, such as some network drives."""
 
@@ -88,10 +90,14 @@ def _create(path: Path) -> int:
 def _fsync(path: Path) -> None:
     """Write a file or folder from the system's cache to the disk, if its file system can do that.
 
-    Some network and FUSE drives cannot, most often for folders.
+    Some network and FUSE drives cannot, most often for folders. Windows never flushes folders.
     """
+    is_folder = path.is_dir()
+    if is_folder and not _FLUSHES_FOLDERS:
+        return
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        # Windows flushes only files that are open for writing.
+        descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
         try:
             os.fsync(descriptor)
         finally:
@@ -99,8 +105,7 @@ def _fsync(path: Path) -> None:
     except OSError as error:
         if error.errno not in _NO_FLUSH:
             raise
-        folder = path if path.is_dir() else path.parent
-        _warn_no_flush(folder, error.strerror)
+        _warn_no_flush(path if is_folder else path.parent, error.strerror)
 
 
 @cache

@@ -13,6 +13,8 @@ NO_SHARED_MEMORY = (
     "the shared memory of the worker processes (/dev/shm) is full; start the container with "
     "--shm-size 16g or --ipc=host, or use fewer --workers (0 needs none)"
 )
+_OPEN_MAX = 10240
+"""What macOS accepts if the hard limit is "unlimited"."""
 _TOO_MANY_FILES = re.compile(r"too many open files|items of ancdata", re.I)
 _SHARED_MEMORY = re.compile(r"shared memory|</?torch_\d+|bus error", re.I)
 
@@ -60,15 +62,18 @@ def raise_file_limit(limit: int = 65536) -> None:
     except ImportError:  # Windows
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-    if hard != resource.RLIM_INFINITY and hard < _FEWEST_FILES:
+    most = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+    if most < _FEWEST_FILES:
         raise UserError(
             f"at most {hard} files can be open, and training needs {_FEWEST_FILES} or more; "
             "raise the limit (ulimit -n 65536)"
         )
-    if soft != resource.RLIM_INFINITY and soft < wanted:
+    for wanted in (most, min(most, _OPEN_MAX)):
+        if soft == resource.RLIM_INFINITY or soft >= wanted:
+            return
         with suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            return
 
 
 def keep_freed_memory() -> None:

@@ -84,8 +84,9 @@ class Recipe:
     """Frames in a clip."""
     frame_stride: int = 1
     """Distance between neighboring frames of a clip, in video frames."""
-    resize: tuple[int, int] = (182, 242)
-    """Height and width of a frame before the center, multi-scale or random crop."""
+    resize: int | tuple[int, int] = (182, 242)
+    """Size of a frame before the center, multi-scale or random crop: height and width, or the short
+    side alone, which keeps the aspect ratio."""
     crop: First[int] = 160
     """Height and width of the network's input, in pixels."""
 

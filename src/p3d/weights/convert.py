@@ -10,7 +10,7 @@ from p3d.errors import UserError, printable
 from p3d.model.network import Modality, Variant, Wiring
 from p3d.system.markers import Positional
 from p3d.weights.describe import Overrides, PreprocessingName, WeightFile, read_weights
-from p3d.weights.loading import build_model
+from p3d.weights.loading import build_model, find_weights
 from p3d.weights.metadata import save_model
 
 
@@ -24,9 +24,9 @@ class ConvertOptions:
     """
 
     input: Positional[Path]
-    """Weights to read (.pth.tar, .pth, .pt, .caffemodel, .safetensors)."""
+    """Weights to read (.pth.tar, .pth, .pt, .caffemodel, .safetensors), or the folder of a run."""
     output: Positional[Path]
-    """Safetensors file to write."""
+    """File to write; its name ends in .safetensors."""
     wiring: Wiring | None = None
     """Wiring that the network was trained with."""
     variant: Variant | None = None
@@ -64,19 +64,34 @@ def _summary(file: WeightFile) -> str:
     return "\n".join(map(printable, lines))
 
 
+def _check_output(target: Path, source: Path, *, force: bool) -> None:
+    """Check what can be checked before the input is read.
+
+    Raises:
+        UserError: The output has the wrong name, exists already or has no folder.
+    """
+    if target.is_dir():
+        raise UserError(f"{target}: is a folder; give a file, such as {target / 'p3d.safetensors'}")
+    if target.exists() and source.exists() and target.samefile(source):
+        raise UserError(f"{target}: is the input itself; give another output")
+    if target.suffix.lower() != ".safetensors":
+        name = target.name.removesuffix(".tar")
+        right = target.with_name(Path(name).stem + ".safetensors")
+        raise UserError(f"{target}: the output is a safetensors file; name it {right}")
+    if target.exists() and not force:
+        raise UserError(f"{target}: exists already; give another output, or overwrite it (--force)")
+    if not target.parent.is_dir():
+        raise UserError(f"{target}: there is no folder {target.parent}; create it first")
+
+
 def run(options: ConvertOptions) -> None:
     """Convert a weight file, and print what it contained.
 
     Raises:
         UserError: The input cannot be read, or the output exists or cannot be written.
     """
-    source, target = options.input, options.output
-    if target.exists() and source.exists() and target.samefile(source):
-        raise UserError(f"{printable(target)}: is the input itself; give another output")
-    if target.exists() and not options.force:
-        raise UserError(
-            f"{printable(target)}: exists already; give another output, or overwrite it (--force)"
-        )
+    source, target = find_weights(options.input), options.output
+    _check_output(target, source, force=options.force)
     overrides = Overrides(
         wiring=options.wiring,
         variant=options.variant,

@@ -20,8 +20,11 @@ from p3d.errors import UserError, printable
 from p3d.model.network import BLOCKS, CHANNELS, Modality, Name, P3DConfig, Variant, Wiring
 from p3d.preprocessing import Preprocessing, default_preprocessing
 from p3d.system.markers import Positional
+from p3d.system.text import json_line
 from p3d.weights.describe import describe_file
+from p3d.weights.loading import find_weights
 from p3d.weights.metadata import skeleton
+from p3d.weights.sources import where_to_get
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class InfoOptions:
     """Show the layers and the costs of a network."""
 
     model: Positional[Name | Path]
-    """p3d63, p3d131 or p3d199, or a weight file."""
+    """p3d63, p3d131 or p3d199, or a weight file or the folder of a run."""
     size: int | None = None
     """Height and width of the clip in pixels; by default the network's own."""
     frames: int | None = None
@@ -116,7 +119,8 @@ class Info:
         parameters: Total number of parameters.
         macs: Total multiply-adds per clip.
         file_bytes: Size of the weight file, or of the network's tensors in fp32.
-        format: Format of the weight file, or None.
+        path: The weight file, or None.
+        format: Its format, or None.
         class_names: One name per class, if known.
         source: Where the weights come from, if known.
         recipe: How they were trained, if known.
@@ -131,6 +135,7 @@ class Info:
     parameters: int
     macs: int
     file_bytes: int
+    path: str | None = None
     format: str | None = None
     class_names: tuple[str, ...] | None = None
     source: str | None = None
@@ -144,7 +149,6 @@ def gather(options: InfoOptions) -> Info:
     Raises:
         UserError: `options.model` is neither a network nor a readable weight file.
     """
-    path = Path(options.model)
     extra: dict[str, Any] = {}
     if options.model in BLOCKS:
         name: Name = options.model
@@ -153,16 +157,16 @@ def gather(options: InfoOptions) -> Info:
         )
         preprocessing = default_preprocessing(config.modality)
         file_bytes = sum(tensor.nbytes for tensor in skeleton(config).state_dict().values())
-    elif path.exists():
+    elif (path := find_weights(options.model)).exists():
         file = describe_file(path)
         config, preprocessing = file.config, file.preprocessing
         file_bytes = path.stat().st_size
         keys = ("format", "class_names", "source", "recipe", "notes")
-        extra = {key: getattr(file, key) for key in keys}
+        extra = {"path": str(path)} | {key: getattr(file, key) for key in keys}
     else:
         raise UserError(
             f"{printable(options.model)}: neither a network ({', '.join(BLOCKS)}) nor a file; "
-            "check the spelling"
+            f"{where_to_get(path) or 'check the spelling'}"
         )
     frames = preprocessing.num_frames if options.frames is None else options.frames
     size = preprocessing.crop if options.size is None else options.size
@@ -192,11 +196,11 @@ def _facts(info: Info) -> list[tuple[str, str]]:
         (
             "input",
             f"{prep.channels}, mean {prep.mean}, std {prep.std}; {prep.num_frames} frames, stride "
-            f"{prep.frame_stride}, resized to {prep.resize[0]}x{prep.resize[1]}, crop {prep.crop}",
+            f"{prep.frame_stride}, resized to {prep.describe_resize()}, crop {prep.crop}",
         ),
     ]
-    if info.format:
-        facts.append(("format", info.format))
+    if info.path and info.format:
+        facts = [("file", info.path), *facts, ("format", info.format)]
     if info.source:
         facts.append(("source", info.source))
     if info.recipe:
@@ -225,5 +229,4 @@ def run(options: InfoOptions) -> None:
         UserError: As `gather`.
     """
     info = gather(options)
-    text = json.dumps(asdict(info), ensure_ascii=False) if options.json else render(info)
-    sys.stdout.write(text + "\n")
+    sys.stdout.write((json_line(asdict(info)) if options.json else render(info)) + "\n")

@@ -12,6 +12,7 @@ from torch import Tensor
 from p3d.errors import UserError, printable
 from p3d.model.network import P3D, Wiring
 from p3d.preprocessing import Preprocessing
+from p3d.run_folder import BEST_FILE, CONFIG_FILE, LAST_FILE, LOG_FILE, find_checkpoints
 from p3d.weights.describe import (
     Overrides,
     PreprocessingName,
@@ -25,6 +26,42 @@ from p3d.weights.reading import prefix_errors, read_contents, recognize
 from p3d.weights.resnet import inflate
 
 _log = logging.getLogger("p3d.weights")
+
+
+def find_weights(path: Path | str) -> Path:
+    """Return the weight file that a path stands for.
+
+    The folder of a training run stands for its `best.safetensors`, or for its `last.safetensors` if
+    it has no other. Every other path stands for itself, also if there is no such file.
+
+    Raises:
+        UserError: It is a folder without these files.
+    """
+    path = Path(path)
+    try:
+        if not path.is_dir():
+            return path
+    except OSError:  # reading the file reports why it cannot be reached
+        return path
+    for name in (BEST_FILE, LAST_FILE):
+        if (path / name).is_file():
+            return path / name
+    with prefix_errors(path):
+        raise UserError(_no_weights(path))
+
+
+def _no_weights(folder: Path) -> str:
+    """Return why a folder stands for no weights, and the remedy."""
+    if checkpoints := find_checkpoints(folder):
+        return f"this run has no {BEST_FILE} yet; wait, or give its {checkpoints[0].name}"
+    if (folder / LOG_FILE).is_file() or (folder / CONFIG_FILE).is_file():
+        return f"this run has no weights yet; wait until it has written its {BEST_FILE}"
+    return f"it is a folder without weights ({BEST_FILE}); give a weight file or a run's folder"
+
+
+def _found_note(path: Path | str, found: Path) -> tuple[str, ...]:
+    """Return which file of a folder was taken, as a list of one line; empty for a file."""
+    return () if found == Path(path) else (f"taken as the weights of the run {path}",)
 
 
 def build_model(state: Mapping[str, Tensor], file: WeightFile) -> P3D:
@@ -57,7 +94,7 @@ def load_model(
     warnings of the logger "p3d.weights", and can be overridden.
 
     Args:
-        path: The file.
+        path: The file, or the folder of a training run (see `find_weights`).
         wiring: "author" or "port".
         variant: "ABC", "A", "B", "C" or "2d", for foreign files.
         modality: "flow" to start a flow network from a 2-D RGB ResNet.
@@ -81,8 +118,9 @@ def load_model(
     """
     names = None if class_names is None else tuple(class_names)
     overrides = Overrides(wiring, variant, modality, dropout, num_classes, names, preprocessing)
-    state, file = read_weights(path, overrides)
-    for note in file.notes:
+    found = find_weights(path)
+    state, file = read_weights(found, overrides)
+    for note in (*_found_note(path, found), *file.notes):
         _log.warning("%s: %s", printable(file.path), printable(note))
     return build_model(state, file)
 
@@ -145,14 +183,17 @@ class PretrainedWeights:
     """Weights to start a network from, in a file that is read once.
 
     Args:
-        path: Any file that `load_model` reads.
+        path: Any file that `load_model` reads, or the folder of a training run.
+
+    Attributes:
+        path: The file.
 
     Raises:
         UserError: The file cannot be read or is of an unknown format.
     """
 
     def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
+        self.path = find_weights(path)
         self._contents = read_contents(self.path)
 
     @property

@@ -20,6 +20,7 @@ from p3d.weights.pickles import StoredTensor
 from p3d.weights.port import from_port, is_port
 from p3d.weights.resnet import is_resnet
 from p3d.weights.safetensors_files import read_safetensors
+from p3d.weights.sources import where_to_get
 from p3d.weights.torch_files import open_torch_file
 
 Format = Literal["p3d", "checkpoint", "port", "caffe", "resnet"]
@@ -148,15 +149,17 @@ def read_contents(path: Path) -> Contents:
         try:
             return _read(path)
         except OSError as error:
+            missing = isinstance(error, FileNotFoundError)
+            remedy = where_to_get(path) if missing else None
             raise UserError(
-                f"cannot be read ({error.strerror or error}); check the path"
+                f"cannot be read ({error.strerror or error}); {remedy or 'check the path'}"
             ) from error
 
 
 def _read(path: Path) -> Contents:
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
-        raise UserError("it is a folder; give the file inside it (such as model.safetensors)")
+        raise UserError("it is a folder; give the file inside it, or a run's folder")
     if not stat.S_ISREG(mode):
         raise UserError("it is a pipe or a device; give a file")
     with path.open("rb") as file:
