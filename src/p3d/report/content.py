@@ -166,10 +166,13 @@ def _draw_matrix(predictions: Predictions) -> Chart:
 def _classes(predictions: Predictions) -> list[tuple[int, str, int, float | None]]:
     """Return number, name, number of videos and accuracy of each class, lowest accuracy first."""
     accuracy = predictions.accuracy
-    totals = accuracy.confusion.sum(1).tolist()
-    rows = zip(predictions.class_names, totals, accuracy.per_class, strict=True)
-    numbered = [(index, *row) for index, row in enumerate(rows, 1)]
-    return sorted(numbered, key=lambda row: (row[3] is None, row[3]))
+    rows = [
+        (number, name, metrics.videos, metrics.top1)
+        for number, (name, metrics) in enumerate(
+            zip(predictions.class_names, accuracy.per_class, strict=True), 1
+        )
+    ]
+    return sorted(rows, key=lambda row: (row[3] is None, row[3]))
 
 
 def _video(predictions: Predictions, index: int) -> dict[str, Any]:
