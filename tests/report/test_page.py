@@ -339,9 +339,30 @@ def test_missing_and_damaged_files(tmp_path: Path) -> None:
     assert predictions is not None
     assert (predictions.num_damaged, predictions.paths) == (4, ("x", "v"))
     assert predictions.most_confident == ([0, 1], [])
+    path.write_text(
+        "path,class,a,b,answer,result\nx,a,0.9,0.1,a,right\ny,b,0.9\nv,b,0.8,0.2,a,wrong\n"
+    )
+    predictions = read_predictions(path)
+    assert predictions is not None
+    assert (predictions.num_damaged, predictions.paths) == (1, ("x", "v"))
     for damage in (b"", b"\xff\x00,,\n\x00", b"path,class\n", b'"' + b"x" * 200_000):
         path.write_bytes(damage)
         assert read_predictions(path) is None
+
+
+def test_classes_named_like_the_columns_after_the_scores(tmp_path: Path) -> None:
+    path = tmp_path / "validation.csv"
+    path.write_text("path,class,answer,result\nx,answer,0.9,0.1\n")
+    older = read_predictions(path)
+    path.write_text(
+        "path,class,answer,result,answer,result\nx,answer,0.9,0.1,answer,right\ny,answer,1\n"
+    )
+    newer = read_predictions(path)
+    assert older is not None
+    assert newer is not None
+    assert older.class_names == newer.class_names == ("answer", "result")
+    assert older.scores.tolist() == newer.scores.tolist()
+    assert (older.num_damaged, newer.num_damaged) == (0, 1)
 
 
 def test_values_that_are_not_finite_numbers(tmp_path: Path) -> None:

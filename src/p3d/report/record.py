@@ -17,6 +17,7 @@ from torch import Tensor
 
 from p3d.errors import UserError
 from p3d.evaluation.metrics import Accuracy, measure
+from p3d.inference.scoring import VERDICT_COLUMNS
 from p3d.run_folder import (
     CONFIG_FILE,
     ENVIRONMENT_FILE,
@@ -197,7 +198,7 @@ def _as_dict(value: object) -> dict[str, Any]:
 
 
 def read_predictions(path: Path) -> Predictions | None:
-    """Read `validation.csv`, a row per video: path, class, and a score for each class.
+    """Read a file of `write_scores`; older ones end with the scores.
 
     Returns:
         None if the file is missing or has no valid row.
@@ -205,9 +206,9 @@ def read_predictions(path: Path) -> Predictions | None:
     if not path.exists():
         return None
     with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        rows = _read_rows(csv.reader(file))
-        names = tuple(next(rows, [])[2:])
-        parsed = [_parse_row(row, names) for row in rows]
+        header, *rows = [*_read_rows(csv.reader(file))] or [[]]
+    names, rows = _without_verdicts(header, rows)
+    parsed = [_parse_row(row, names) for row in rows]
     valid = [row for row in parsed if row is not None]
     if not valid:
         return None
@@ -224,6 +225,18 @@ def _read_rows(reader: Iterator[list[str]]) -> Iterator[list[str]]:
             yield [plain_cell(cell) for cell in row]
     except csv.Error:
         return
+
+
+def _without_verdicts(
+    header: list[str], rows: list[list[str]]
+) -> tuple[tuple[str, ...], list[list[str]]]:
+    """Return the class names, and the rows without the columns after the scores."""
+    count = len(VERDICT_COLUMNS)
+    verdicts = {row[-1] for row in rows if len(row) == len(header)}
+    # In an older file, the last two classes may have the names of these columns.
+    if tuple(header[-count:]) != VERDICT_COLUMNS or not verdicts <= {"right", "wrong", ""}:
+        return tuple(header[2:]), rows
+    return tuple(header[2:-count]), [row[:-count] for row in rows]
 
 
 def _parse_row(row: list[str], names: tuple[str, ...]) -> tuple[str, int, list[float]] | None:
