@@ -67,7 +67,7 @@ COMMANDS = {
         takes_recipe=True,
         takes_config=True,
     ),
-    "eval": Command("measure the accuracy of a network", "p3d.evaluation.evaluate", "EvalOptions"),
+    "eval": Command("measure the accuracy of a network", "p3d.evaluate", "EvalOptions"),
     "report": Command("write a page about a training run", "p3d.report.page", "ReportOptions"),
     "predict": Command(
         "predict the classes of videos", "p3d.inference.predictor", "PredictOptions"

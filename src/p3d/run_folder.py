@@ -21,6 +21,10 @@ ENVIRONMENT_FILE = "environment.json"
 VALIDATION_FILE = "validation.csv"
 """Scores of the best weights on the validation list."""
 REPORT_FILE = "report.html"
+METRICS_FILE = "metrics.json"
+"""Metrics of an evaluation, in a folder of its own."""
+SCORES_FILE = "scores.csv"
+"""Scores of an evaluation, beside its metrics."""
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d{7,})\.pt")
 
@@ -50,6 +54,25 @@ def step_of(path: Path) -> int:
     match = _CHECKPOINT.fullmatch(path.name)
     assert match is not None
     return int(match[1])
+
+
+def read_config(path: Path, source: str) -> dict[str, Any]:
+    """Read the `config.json` of a run.
+
+    Args:
+        path: The file.
+        source: What names the file, for error messages.
+
+    Raises:
+        UserError: The file cannot be read or is not the configuration of a run.
+    """
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{source}: cannot be read ({error})") from error
+    if not isinstance(config, dict) or not isinstance(config.get("recipe"), dict):
+        raise UserError(f"{source}: is not the config.json of a training run")
+    return config
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p3d.evaluation.metrics import correct_among_best, measure, shows_top5
@@ -52,6 +52,7 @@ def _harmonic_mean(recall: float | None, precision: float | None) -> float | Non
     return 2 * (recall or 0) * (precision or 0) / total if total else 0.0
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.data(), st.integers(1, 7))
 def test_metrics_of_each_class_agree_with_counting_pairs(data: st.DataObject, classes: int) -> None:
     label = st.integers(0, classes - 1)
@@ -76,6 +77,7 @@ def test_top5_is_shown_from_ten_classes(classes: int, shown: bool) -> None:
     assert shows_top5(classes) is shown
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 8).flatmap(
         lambda classes: st.lists(
