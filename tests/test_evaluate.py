@@ -56,6 +56,8 @@ def test_results_of_a_run_go_to_its_folder_and_its_report(
     assert len(metrics["weights_sha256"]) == 64
     assert f"renewed {finished / 'report.html'}" in printed
     assert "top-5" not in printed
+    page = (finished / "report.html").read_text()
+    assert f"<dt>Test top-1</dt><dd>{metrics['top1']:.1%}<" in page
 
 
 def test_split_without_videos_is_an_error(
