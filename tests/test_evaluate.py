@@ -72,19 +72,21 @@ def test_split_without_videos_is_an_error(
     assert "set: has no videos for validation; give another --split" in line
 
 
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("--data=gone", "its data gone is gone, or was given relative to another folder"),
-        ("--weights=RUN/none.safetensors", "has no none.safetensors yet"),
-    ],
-)
-def test_run_without_data_or_weights_is_an_error(
-    override: str, message: str, finished: Path, capsys: pytest.CaptureFixture[str]
+def test_run_whose_data_moved_is_an_error(
+    finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["eval", *run_arguments(finished), override, *QUICK]) == 2
+    assert main(["eval", *run_arguments(finished), "--data=gone"]) == 2
     [line] = capsys.readouterr().err.splitlines()
-    assert f"--run {finished}: {message}" in line
+    assert f"--run {finished}: the data gone is not there; give --data" in line
+
+
+def test_run_without_weights_is_an_error(
+    sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_json(tmp_path / "config.json", plain_options(run_options(sample, tmp_path)))
+    assert main(["eval", *run_arguments(tmp_path)]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert f"--run {tmp_path}: has no best.safetensors yet" in line
 
 
 def test_videos_that_the_weights_were_trained_on_are_a_warning(

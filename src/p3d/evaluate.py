@@ -24,7 +24,7 @@ from p3d.inference.scorer import Scorer
 from p3d.inference.scoring import VideoScores, score_videos, write_scores
 from p3d.model.network import P3D
 from p3d.report.page import write_run_report
-from p3d.run_folder import METRICS_FILE, SCORES_FILE
+from p3d.run_folder import BEST_FILE, METRICS_FILE, SCORES_FILE
 from p3d.system.device import describe_device, resolve_device
 from p3d.system.distributed import Group, join, read_launch
 from p3d.system.files import file_sha256, make_folder, write_json
@@ -138,8 +138,8 @@ def _read(options: EvalOptions) -> tuple[VideoDataset, P3D]:
     """
     if options.run is not None and not options.data.data.exists():
         raise UserError(
-            f"--run {options.run}: its data {options.data.data} is gone, or was given relative to "
-            "another folder; give --data"
+            f"--run {options.run}: the data {options.data.data} is not there; give --data with the "
+            "place where it is now"
         )
     dataset = read_dataset(options.data, options.split)
     if not dataset.records:
@@ -147,10 +147,10 @@ def _read(options: EvalOptions) -> tuple[VideoDataset, P3D]:
             f"{options.data.data}: has no videos for {options.split}; give another --split, or a "
             "list or rule that says which videos are for it"
         )
-    if options.run is not None and not options.weights.exists():
+    if options.run and options.weights == options.run / BEST_FILE and not options.weights.exists():
         raise UserError(
-            f"--run {options.run}: has no {options.weights.name} yet, which is written after an "
-            "epoch; wait for it, or give --weights"
+            f"--run {options.run}: has no {BEST_FILE} yet, which is written after an epoch; "
+            "wait for it, or give --weights"
         )
     model = load_model(options.weights)
     check_classes(model, dataset.class_names, options.weights)

@@ -111,13 +111,13 @@ def measure(scores: Tensor, labels: Tensor) -> Accuracy:
     confusion = torch.bincount(labels * classes + scores.argmax(1), minlength=classes * classes)
     confusion = confusion.view(classes, classes)
     present = confusion.sum(1) > 0
-    per_class = confusion.diagonal()[present] / confusion.sum(1)[present]
+    per_class = confusion.diagonal()[present].double() / confusion.sum(1)[present]
     right = scores.double().gather(1, labels[:, None]).clamp_min(1e-12)
     return Accuracy(
         videos=videos,
         top1=int(correct_among_best(scores, labels, 1)) / videos,
         top5=int(correct_among_best(scores, labels, 5)) / videos,
-        mean_class=float(per_class.double().mean()),
+        mean_class=float(per_class.mean()),
         loss=float(-right.log().mean()),
         confusion=confusion,
     )
