@@ -28,7 +28,7 @@ class Cell(NamedTuple):
         opacity: Of its color, in (0, 1].
         is_right: Whether it is on the diagonal.
         label: Number of videos; "" where cells are too small.
-        is_strong: Whether the color is strong enough for white numbers.
+        is_strong: Whether the color is so strong that its number needs another color.
         tip: What the cell counts; "" where there are too many cells.
     """
 
@@ -149,7 +149,7 @@ def _cells(counts: Tensor, class_names: Sequence[str], size: float) -> list[Cell
                 round(max(opacity, 0.12), 2),
                 row == column,
                 str(count) if classes <= COUNTED else "",
-                opacity > 0.5,
+                opacity > 0.6,
                 tip if classes <= NAMED else "",
             )
         )
