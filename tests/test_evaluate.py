@@ -16,6 +16,7 @@ from p3d.data.digests import video_digest
 from p3d.data.layouts import read_dataset
 from p3d.evaluate import EvalOptions, run
 from p3d.evaluation.run_options import run_arguments
+from p3d.evaluation.scores import read_score_file
 from p3d.model.network import P3D
 from p3d.system.files import write_json
 from p3d.system.options import DeviceOptions, plain_options
@@ -54,6 +55,11 @@ def test_results_of_a_run_go_to_its_folder_and_its_report(
     assert metrics["top5"] >= metrics["top1"]
     assert metrics["trained_on"] is None
     assert len(metrics["weights_sha256"]) == 64
+    scores = read_score_file(finished / "test" / "scores.npz")
+    assert scores.weights_sha256 == metrics["weights_sha256"]
+    assert scores.logits.shape == (8, 1, 8)
+    assert (scores.logits.mean(1).argmax(1) == scores.labels).mean() == metrics["top1"]
+    assert scores.protocol["preprocessing"]["crop"] == 16
     assert f"renewed {finished / 'report.html'}" in printed
     assert "top-5" not in printed
     page = (finished / "report.html").read_text()

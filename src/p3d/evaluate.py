@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -20,11 +20,13 @@ from p3d.errors import UserError, printable
 from p3d.evaluation.leaks import Overlap, find_overlap
 from p3d.evaluation.metrics import Accuracy, measure, shows_top5
 from p3d.evaluation.output import write_accuracy
+from p3d.evaluation.scores import collect_scores, write_score_file
 from p3d.inference.scorer import Scorer
 from p3d.inference.scoring import VideoScores, score_videos, write_scores
 from p3d.model.network import P3D
+from p3d.preprocessing import Preprocessing
 from p3d.report.page import write_run_report
-from p3d.run_folder import BEST_FILE, METRICS_FILE, SCORES_FILE
+from p3d.run_folder import BEST_FILE, LOGITS_FILE, METRICS_FILE, SCORES_FILE
 from p3d.system.device import describe_device, resolve_device
 from p3d.system.distributed import Group, join, read_launch
 from p3d.system.files import file_sha256, make_folder, write_json
@@ -49,7 +51,8 @@ class EvalOptions:
     """Folder of a training run: take data, split rule and weights from it, write the results to its
     folder RUN/SPLIT, and renew its report."""
     out: Path | None = None
-    """Folder for metrics.json, scores.csv, per_class.csv, confusion.csv and confusion.png."""
+    """Folder for metrics.json, scores.csv, scores.npz, per_class.csv, confusion.csv and
+    confusion.png."""
     batch_size: int = 16
     """Clips on the device at once."""
     workers: int = 2
@@ -127,7 +130,7 @@ def _evaluate(options: EvalOptions, device: torch.device, group: Group) -> None:
     if overlap is not None and (message := overlap.message(options.split)):
         print(printable(message))
     if folder is not None:
-        _write(options, folder, dataset, scored, accuracy, overlap)
+        _write(options, folder, dataset, scored, accuracy, overlap, model.preprocessing)
 
 
 def _read(options: EvalOptions) -> tuple[VideoDataset, P3D]:
@@ -193,9 +196,11 @@ def _write(
     scored: VideoScores,
     accuracy: Accuracy,
     overlap: Overlap | None,
+    prep: Preprocessing,
 ) -> None:
     """Write the files of an evaluation, and renew the report of the run that it belongs to."""
     call = describe_call()
+    digest = file_sha256(options.weights)
     metrics = {
         "videos": accuracy.videos,
         "top1": accuracy.top1,
@@ -205,7 +210,7 @@ def _write(
         "missing": dataset.missing,
         "bad": list(scored.bad),
         "trained_on": None if overlap is None else len(overlap.names),
-        "weights_sha256": file_sha256(options.weights),
+        "weights_sha256": digest,
         "date": call["date"],
         "command": call["command"],
         "options": plain_options(options),
@@ -213,6 +218,13 @@ def _write(
     write_json(folder / METRICS_FILE, metrics)
     write_accuracy(folder, accuracy, dataset.class_names)
     write_scores(folder / SCORES_FILE, dataset, scored)
+    protocol = {
+        "split": options.split,
+        "clips": options.clips,
+        "precision": options.compute.precision,
+        "preprocessing": asdict(prep),
+    }
+    write_score_file(folder / LOGITS_FILE, collect_scores(dataset, scored, protocol, digest))
     names = ", ".join(sorted(path.name for path in folder.iterdir()))
     print(printable(f"written to {folder}: {names}"))
     if options.run is not None:

@@ -24,7 +24,9 @@ REPORT_FILE = "report.html"
 METRICS_FILE = "metrics.json"
 """Metrics of an evaluation, in a folder of its own."""
 SCORES_FILE = "scores.csv"
-"""Scores of an evaluation, beside its metrics."""
+"""Probabilities of an evaluation's videos, for people and spreadsheets."""
+LOGITS_FILE = "scores.npz"
+"""Logits of an evaluation's clips, to compute metrics from."""
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d{7,})\.pt")
 
