@@ -47,8 +47,8 @@ def run_content(record: RunRecord) -> dict[str, Any]:
         "events": events[-_MAX_EVENTS:],
         "settings": _settings(record),
     }
-    if record.predictions is not None:
-        content |= _prediction_content(record, *record.predictions)
+    if record.shown is not None:
+        content |= _prediction_content(record, *record.shown)
     return content
 
 
@@ -76,7 +76,7 @@ def _about(record: RunRecord) -> Iterator[str]:
     yield {"rgb": "RGB", "flow": "optical flow"}.get(str(config.get("modality")), "")
     yield f"variant {config['variant']}" if config.get("variant") else ""
     yield str(config.get("precision") or "")
-    yield f"{len(record.predictions[1].class_names)} classes" if record.predictions else ""
+    yield f"{len(record.shown[1].class_names)} classes" if record.shown else ""
     yield (f"from {Path(str(weights)).name}" if weights else "from scratch") if config else ""
     yield f"fold {fold}" if fold != 1 else ""
     yield _short(record.folder)
@@ -144,8 +144,8 @@ def _warnings(record: RunRecord) -> Iterator[str]:
     if failures := sum(map(is_failure, record.log)):
         times = "once" if failures == 1 else f"{failures:,} times"
         yield f"Files could not be saved {times}, see Events."
-    if record.predictions is not None and record.predictions[1].num_damaged:
-        name, predictions = record.predictions
+    if record.shown is not None and record.shown[1].num_damaged:
+        name, predictions = record.shown
         yield f"{predictions.num_damaged} damaged rows of the {name} scores were skipped."
     if not record.config:
         yield "config.json is missing or damaged, so the options of the run are unknown."

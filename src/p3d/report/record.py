@@ -86,7 +86,7 @@ class RunRecord:
         config: Options; empty if config.json is missing or damaged.
         environment: Versions and devices; empty if environment.json is missing or damaged.
         log: All lines of the log.
-        validation: Predictions of the best epoch for the validation list; None if there are none.
+        predictions: Predictions of the best epoch for the validation list; None if there are none.
         evaluations: What `p3d eval` left in the folder.
     """
 
@@ -94,7 +94,7 @@ class RunRecord:
     config: dict[str, Any]
     environment: dict[str, Any]
     log: list[dict[str, Any]]
-    validation: Predictions | None
+    predictions: Predictions | None
     evaluations: tuple[Evaluation, ...] = ()
 
     @property
@@ -104,13 +104,13 @@ class RunRecord:
         return tests[-1] if tests else None
 
     @cached_property
-    def predictions(self) -> tuple[str, Predictions] | None:
+    def shown(self) -> tuple[str, Predictions] | None:
         """Name of a list and the predictions for it: the test list, or else the validation list."""
         if self.test is not None:
             tested = read_predictions(self.test.folder / SCORES_FILE)
             if tested is not None:
                 return "test", tested
-        return None if self.validation is None else ("validation", self.validation)
+        return None if self.predictions is None else ("validation", self.predictions)
 
     @property
     def start(self) -> Line:
@@ -120,8 +120,8 @@ class RunRecord:
     @property
     def shows_top5(self) -> bool:
         """Whether top-5 accuracy is shown: there are enough classes, or it is not known."""
-        if self.predictions is not None:
-            return shows_top5(len(self.predictions[1].class_names))
+        if self.shown is not None:
+            return shows_top5(len(self.shown[1].class_names))
         return not number(self.start, "classes") < TOP5_CLASSES
 
     @property
@@ -193,7 +193,7 @@ def read_run(folder: Path) -> RunRecord:
             config=read_object(folder / CONFIG_FILE),
             environment=read_object(folder / ENVIRONMENT_FILE),
             log=read_log(folder),
-            validation=read_predictions(folder / VALIDATION_FILE),
+            predictions=read_predictions(folder / VALIDATION_FILE),
             evaluations=read_evaluations(folder),
         )
     except OSError as error:
