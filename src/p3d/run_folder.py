@@ -21,6 +21,12 @@ ENVIRONMENT_FILE = "environment.json"
 VALIDATION_FILE = "validation.csv"
 """Scores of the best weights on the validation list."""
 REPORT_FILE = "report.html"
+METRICS_FILE = "metrics.json"
+"""Metrics of an evaluation, in a folder of its own."""
+SCORES_FILE = "scores.csv"
+"""Probabilities of an evaluation's videos, for people and spreadsheets."""
+LOGITS_FILE = "scores.npz"
+"""Logits of an evaluation's clips, to compute metrics from."""
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d{7,})\.pt")
 
@@ -52,6 +58,25 @@ def step_of(path: Path) -> int:
     return int(match[1])
 
 
+def read_config(path: Path, source: str) -> dict[str, Any]:
+    """Read the `config.json` of a run.
+
+    Args:
+        path: The file.
+        source: What names the file, for error messages.
+
+    Raises:
+        UserError: The file cannot be read or is not the configuration of a run.
+    """
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{source}: cannot be read ({error})") from error
+    if not isinstance(config, dict) or not isinstance(config.get("recipe"), dict):
+        raise UserError(f"{source}: is not the config.json of a training run")
+    return config
+
+
 def read_log(folder: Path) -> list[dict[str, Any]]:
     """Return the entries of a run's log, each with its "event" and "step".
 
@@ -63,6 +88,15 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     # Not splitlines(), which also splits at characters that may occur inside a damaged line.
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     return [entry for entry in map(_parse, lines) if entry is not None]
+
+
+def starting_folder(folder: Path) -> Path:
+    """Return the folder where a run was started; the current one if it is not known."""
+    try:
+        environment = json.loads((folder / ENVIRONMENT_FILE).read_text(encoding="utf-8"))
+        return Path(environment["folder"])
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return Path()
 
 
 def best_epoch(epochs: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:

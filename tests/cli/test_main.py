@@ -184,7 +184,7 @@ def test_eval_writes_metrics_and_scores(
     assert metrics["videos"] == 8
     assert f"{100 * metrics['top1']:.1f}%" in capsys.readouterr().out
     rows = (out / "per_class.csv").read_text().splitlines()
-    assert rows[0] == "class,videos,top1"
+    assert rows[0] == "class,videos,top1,predicted,precision,f1"
     assert len(rows) == 9
     confusion = [row.split(",")[1:] for row in (out / "confusion.csv").read_text().splitlines()[1:]]
     assert [sum(map(int, row)) for row in confusion] == [1] * 8

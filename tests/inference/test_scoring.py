@@ -130,13 +130,27 @@ def test_written_scores_have_no_class_for_an_unlabeled_video(
     path = tmp_path / "validation.csv"
     write_scores(path, dataset, VideoScores(logits, labels, indices, ()))
     header, first, second = path.read_text().splitlines()
-    assert header == "path,class,'=1+1,'-run,''@walk"
-    assert first.split(",")[1] == ""
-    assert second.split(",")[1] == "'-run"
+    assert header == "path,class,'=1+1,'-run,''@walk,answer,result"
+    assert first.split(",")[1::4] == ["", "'=1+1"]
+    assert first.endswith(",")
+    assert second.split(",")[1::4] == ["'-run", "'-run"]
+    assert second.endswith(",right")
     read = read_predictions(path)
     assert read is not None
     assert read.class_names == names
     assert (read.labels.tolist(), read.num_damaged) == ([1], 1)
+
+
+def test_written_scores_say_whether_each_answer_is_right(
+    unlabeled: VideoDataset, tmp_path: Path
+) -> None:
+    dataset = replace(unlabeled, class_names=("a", "b", "c"))
+    logits = torch.tensor([[[9.0, 0.0, 0.0]], [[0.0, 9.0, 0.0]], [[0.0, torch.nan, 0.0]]])
+    labels, indices = torch.tensor([1, 1, 1]), torch.tensor([0, 1, 2])
+    path = tmp_path / "scores.csv"
+    write_scores(path, dataset, VideoScores(logits, labels, indices, ()))
+    _, *rows = [line.split(",") for line in path.read_text().splitlines()]
+    assert [row[-2:] for row in rows] == [["a", "wrong"], ["b", "right"], ["", "wrong"]]
 
 
 def test_stop_request_ends_scoring(scorer: Scorer, unlabeled: VideoDataset) -> None:

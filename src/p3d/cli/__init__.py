@@ -88,7 +88,18 @@ COMMANDS = {
         ),
         resumes=True,
     ),
-    "eval": Command("measure the accuracy of a network", "p3d.evaluation.evaluate", "EvalOptions"),
+    "eval": Command(
+        "measure the accuracy of a network",
+        "p3d.evaluation.evaluate",
+        "EvalOptions",
+        expansions=(
+            Expansion(
+                "--run",
+                "p3d.evaluation.run_options:run_arguments",
+                "Use the data, the split rule and the weights of a training run.",
+            ),
+        ),
+    ),
     "report": Command("write a page about a training run", "p3d.report.page", "ReportOptions"),
     "predict": Command(
         "predict the classes of videos", "p3d.inference.predictor", "PredictOptions"

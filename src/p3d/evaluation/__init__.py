@@ -1,1 +1,1 @@
-"""How good a network is: metrics and what an evaluation leaves."""
+"""Networks measured on data sets."""

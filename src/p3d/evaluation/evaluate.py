@@ -1,4 +1,4 @@
-"""Evaluation by the official protocol: every video once, the mean of several clips' scores.
+"""`p3d eval` by the official protocol: every video once, the mean of several clips' scores.
 
 The default is 20 uniformly spaced clips, resized to 182x242 and center-cropped to 160, and the mean
 of their softmax scores (Qiu et al. 2017, sec. 4). The sizes come from the weights' preprocessing.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -17,18 +17,24 @@ from p3d.data.dataset import Split, VideoDataset
 from p3d.data.layouts import DataOptions, read_dataset
 from p3d.data.loader import BadVideoPolicy
 from p3d.errors import UserError, printable
-from p3d.evaluation.metrics import Accuracy, measure
-from p3d.evaluation.output import write_accuracy
+from p3d.evaluation.leaks import Overlap, find_overlap
 from p3d.inference.scorer import Scorer
 from p3d.inference.scoring import VideoScores, score_videos, write_scores
 from p3d.model.network import P3D
+from p3d.preprocessing import Preprocessing
+from p3d.report.page import write_run_report
+from p3d.run_folder import BEST_FILE, LOGITS_FILE, METRICS_FILE, SCORES_FILE
+from p3d.scores.accuracy import Accuracy, measure, shows_top5
+from p3d.scores.output import write_accuracy
+from p3d.scores.score_file import collect_scores, write_score_file
 from p3d.system.device import describe_device, limit_threads, resolve_device
 from p3d.system.distributed import Group, join, read_launch
-from p3d.system.files import make_folder, write_json
+from p3d.system.files import file_sha256, make_folder, write_json
+from p3d.system.machine import describe_call
 from p3d.system.markers import First
 from p3d.system.options import DeviceOptions, plain_options
 from p3d.system.text import format_percent, format_table
-from p3d.weights.loading import load_model
+from p3d.weights.loading import find_weights, load_model
 
 
 @dataclass(frozen=True)
@@ -42,8 +48,12 @@ class EvalOptions:
     """Split to measure on."""
     clips: First[int] = 20
     """Clips of each video, uniformly spaced."""
+    run: First[Path | None] = None
+    """Folder of a training run: take data, split rule and weights from it, write the results to its
+    folder RUN/SPLIT, and renew its report."""
     out: First[Path | None] = None
-    """Folder for metrics.json, scores.csv, per_class.csv, confusion.csv and confusion.png."""
+    """Folder for metrics.json, scores.csv, scores.npz, per_class.csv, confusion.csv and
+    confusion.png."""
     batch_size: First[int] = 16
     """Clips on the device at once."""
     workers: int = 2
@@ -89,17 +99,16 @@ def run(options: EvalOptions) -> None:
 
 
 def _evaluate(options: EvalOptions, device: torch.device, group: Group) -> None:
-    dataset = read_dataset(options.data, options.split)
-    model = load_model(options.weights)
-    check_classes(model, dataset.class_names, options.weights)
-    if options.out is not None and group.is_main:
-        make_folder(options.out)
-    precision = options.compute.precision
+    dataset, model = _read(options)
+    folder = _folder(options)
+    if folder is not None and group.is_main:
+        make_folder(folder)
+    compute = options.compute
     scorer = Scorer(
         model,
         device,
-        precision,
-        compiled=options.compute.compile,
+        compute.precision,
+        compiled=compute.compile,
         batch_size=options.batch_size,
     )
     start = time.perf_counter()
@@ -115,30 +124,63 @@ def _evaluate(options: EvalOptions, device: torch.device, group: Group) -> None:
         return
     accuracy = measure(scored.probabilities, scored.labels)
     seconds = time.perf_counter() - start
+    overlap = find_overlap(model, dataset, scored.indices.tolist())
     count = f"{group.world_size} x " if group.world_size > 1 else ""
     print(printable(f"{options.weights} on the {options.split} list of {options.data.data}"))
-    print(f"{count}{describe_device(device)}, {precision}, {options.clips} clips a video")
+    print(f"{count}{describe_device(device)}, {compute.precision}, {options.clips} clips a video")
     print(_summary(accuracy, scored, dataset, seconds))
-    if options.out is not None:
-        _write(options, options.out, dataset, scored, accuracy)
+    if overlap is not None and (message := overlap.message(options.split)):
+        print(printable(message))
+    if folder is not None:
+        _write(options, folder, dataset, scored, accuracy, overlap, model.preprocessing)
+
+
+def _read(options: EvalOptions) -> tuple[VideoDataset, P3D]:
+    """Return the data set and the network.
+
+    Raises:
+        UserError: One of them is not there, or they do not fit together.
+    """
+    if options.run is not None and not options.data.data.exists():
+        raise UserError(
+            f"--run {options.run}: the data {options.data.data} is not there; give --data with the "
+            "place where it is now"
+        )
+    dataset = read_dataset(options.data, options.split)
+    if not dataset.records:
+        raise UserError(
+            f"{options.data.data}: has no videos for {options.split}; give another --split, or a "
+            "list or rule that says which videos are for it"
+        )
+    if options.run and options.weights == options.run / BEST_FILE and not options.weights.exists():
+        raise UserError(
+            f"--run {options.run}: has no {BEST_FILE} yet, which is written after an epoch; "
+            "wait for it, or give --weights"
+        )
+    model = load_model(options.weights)
+    check_classes(model, dataset.class_names, options.weights)
+    return dataset, model
+
+
+def _folder(options: EvalOptions) -> Path | None:
+    """Return the folder for the results, or None if they are only printed."""
+    if options.out is None and options.run is not None:
+        return options.run / options.split
+    return options.out
 
 
 def _summary(accuracy: Accuracy, scored: VideoScores, dataset: VideoDataset, seconds: float) -> str:
-    lines = [
-        format_table(
-            ("videos", "top-1", "top-5", "mean class", "loss", "seconds"),
-            [
-                (
-                    accuracy.videos,
-                    format_percent(accuracy.top1),
-                    format_percent(accuracy.top5),
-                    format_percent(accuracy.mean_class),
-                    f"{accuracy.loss:.4f}",
-                    f"{seconds:.1f}",
-                )
-            ],
-        )
-    ]
+    columns = {
+        "videos": str(accuracy.videos),
+        "top-1": format_percent(accuracy.top1),
+        "top-5": format_percent(accuracy.top5),
+        "mean class": format_percent(accuracy.mean_class),
+        "loss": f"{accuracy.loss:.4f}",
+        "seconds": f"{seconds:.1f}",
+    }
+    if not shows_top5(len(dataset.class_names)):
+        del columns["top-5"]
+    lines = [format_table([*columns], [[*columns.values()]])]
     if dataset.missing:
         lines.append(f"NOT MEASURED: {dataset.missing} listed videos that do not exist")
     if dataset.ignored:
@@ -155,7 +197,12 @@ def _write(
     dataset: VideoDataset,
     scored: VideoScores,
     accuracy: Accuracy,
+    overlap: Overlap | None,
+    prep: Preprocessing,
 ) -> None:
+    """Write the files of an evaluation, and renew the report of the run that it belongs to."""
+    call = describe_call()
+    digest = file_sha256(find_weights(options.weights))
     metrics = {
         "videos": accuracy.videos,
         "top1": accuracy.top1,
@@ -164,10 +211,33 @@ def _write(
         "loss": accuracy.loss,
         "missing": dataset.missing,
         "bad": list(scored.bad),
+        "trained_on": None if overlap is None else len(overlap.names),
+        "weights_sha256": digest,
+        "date": call["date"],
+        "command": call["command"],
         "options": plain_options(options),
     }
-    write_json(folder / "metrics.json", metrics)
+    write_json(folder / METRICS_FILE, metrics)
     write_accuracy(folder, accuracy, dataset.class_names)
-    write_scores(folder / "scores.csv", dataset, scored)
+    write_scores(folder / SCORES_FILE, dataset, scored)
+    protocol = {
+        "split": options.split,
+        "clips": options.clips,
+        "precision": options.compute.precision,
+        "preprocessing": asdict(prep),
+    }
+    write_score_file(folder / LOGITS_FILE, collect_scores(dataset, scored, protocol, digest))
     names = ", ".join(sorted(path.name for path in folder.iterdir()))
     print(printable(f"written to {folder}: {names}"))
+    if options.run is not None:
+        _renew_report(options.run)
+
+
+def _renew_report(run: Path) -> None:
+    try:
+        page = write_run_report(run)
+    except UserError as error:
+        print(f"no report: {printable(error)}")
+    else:
+        if page is not None:
+            print(f"renewed {printable(page)}")

@@ -19,6 +19,9 @@ from p3d.system.files import write_csv
 from p3d.system.progress import ProgressBar
 from p3d.system.signals import Stopped, StopRequest
 
+VERDICT_COLUMNS = ("answer", "result")
+"""Columns after the probabilities in a file of `write_scores`."""
+
 
 @dataclass(frozen=True)
 class VideoScores:
@@ -119,9 +122,11 @@ def _concatenate(parts: Sequence[VideoScores]) -> VideoScores:
 
 
 def write_scores(path: Path, dataset: VideoDataset, scored: VideoScores) -> None:
-    """Write a CSV file with one line a video: path, class, probability of each class.
+    """Write a CSV file with one line a video.
 
-    The class of a video without a label is empty.
+    Its columns are path, class, the probability of each class, the answer (the class with the
+    highest probability) and the result ("right" or "wrong"). Class and result of a video without a
+    label are empty. A video whose probabilities are not finite has no answer, which is wrong.
 
     Args:
         path: The file.
@@ -131,21 +136,27 @@ def write_scores(path: Path, dataset: VideoDataset, scored: VideoScores) -> None
     Raises:
         UserError: The file cannot be written.
     """
+    names, probabilities = dataset.class_names, scored.probabilities
+    finite = probabilities.isfinite().all(1).tolist()
+    answers = probabilities.argmax(1).tolist()
     rows = zip(
         scored.indices.tolist(),
         scored.labels.tolist(),
-        scored.probabilities.tolist(),
+        probabilities.tolist(),
+        [answer if known else None for answer, known in zip(answers, finite, strict=True)],
         strict=True,
     )
     write_csv(
         path,
-        ("path", "class", *dataset.class_names),
+        ("path", "class", *names, *VERDICT_COLUMNS),
         [
             (
                 dataset.records[index].path,
-                dataset.class_names[label] if label >= 0 else "",
-                *(f"{probability:.5f}" for probability in probabilities),
+                names[label] if label >= 0 else "",
+                *(f"{probability:.5f}" for probability in values),
+                "" if answer is None else names[answer],
+                "" if label < 0 else "right" if label == answer else "wrong",
             )
-            for index, label, probabilities in rows
+            for index, label, values, answer in rows
         ],
     )

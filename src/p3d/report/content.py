@@ -4,51 +4,65 @@ from __future__ import annotations
 
 import base64
 import math
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from p3d.errors import BadVideoError, UserError
-from p3d.evaluation.output import draw_confusion
-from p3d.report.curves import draw_curves
-from p3d.report.figures import Chart, figure_style, make_chart
-from p3d.report.record import Line, Predictions, RunRecord, number
-from p3d.report.render import MISSING, count, decimal, duration, percent, rate
+from p3d.report.curves import draw_learning, draw_machine
+from p3d.report.evaluations import Evaluation
+from p3d.report.events import describe_events, is_failure
+from p3d.report.lines import number
+from p3d.report.matrix import draw_matrix
+from p3d.report.record import Predictions, RunRecord
+from p3d.report.render import MISSING, count, decimal, duration, minute, percent, rate
 from p3d.video.thumbnails import encode_jpeg, video_strip
 
 _MAX_VIDEOS = 6
 _MAX_MISTAKES = 8
 _MAX_EVENTS = 20
 
+_CALL = ("date", "command", "folder")
+"""Keys of environment.json about the call, which the head of the page shows."""
+
 
 def run_content(record: RunRecord) -> dict[str, Any]:
     """Return the variables of the template `run.html`."""
-    predictions = record.predictions
+    events = describe_events(record.log)
     content: dict[str, Any] = {
         "record": record,
         "title": _title(record),
         "state": record.outcome,
         "done": record.outcome.startswith("finished"),
-        "source": record.folder.resolve(),
+        "source": _short(record.folder),
         "about": " · ".join(filter(None, _about(record))),
+        "command": record.start.get("command") or record.environment.get("command"),
         "tiles": list(_tiles(record)),
         "warnings": list(_warnings(record)),
-        "charts": draw_curves(record),
+        "evaluations": _evaluation_table(record) if record.evaluations else None,
+        "learning": draw_learning(record),
+        "machine": draw_machine(record),
         "epochs": _epoch_table(record),
-        "events": [_event(line) for line in record.events[-_MAX_EVENTS:]],
+        "num_events": len(events),
+        "events": events[-_MAX_EVENTS:],
         "settings": _settings(record),
     }
-    if predictions is not None:
-        correct, wrong = predictions.most_confident
-        content |= {
-            "matrix": _draw_matrix(predictions),
-            "classes": _classes(predictions),
-            "mistakes": predictions.mistakes(_MAX_MISTAKES),
-            "correct": [_video(predictions, index) for index in correct[:_MAX_VIDEOS]],
-            "wrong": [_video(predictions, index) for index in wrong[:_MAX_VIDEOS]],
-        }
+    if record.shown is not None:
+        content |= _prediction_content(record, *record.shown)
     return content
+
+
+def _prediction_content(record: RunRecord, name: str, predictions: Predictions) -> dict[str, Any]:
+    correct, wrong = predictions.most_confident
+    return {
+        "list": name,
+        "predictions": predictions,
+        "matrix": draw_matrix(predictions.accuracy.confusion, predictions.class_names),
+        "classes": _classes(predictions),
+        "mistakes": predictions.mistakes(_MAX_MISTAKES),
+        "correct": [_video(record, predictions, index) for index in correct[:_MAX_VIDEOS]],
+        "wrong": [_video(record, predictions, index) for index in wrong[:_MAX_VIDEOS]],
+    }
 
 
 def _title(record: RunRecord) -> str:
@@ -58,23 +72,39 @@ def _title(record: RunRecord) -> str:
 
 def _about(record: RunRecord) -> Iterator[str]:
     config, weights, fold = record.config, record.config.get("weights"), record.data.get("fold", 1)
+    yield minute(record.start.get("date") or record.environment.get("date"))
     yield {"rgb": "RGB", "flow": "optical flow"}.get(str(config.get("modality")), "")
     yield f"variant {config['variant']}" if config.get("variant") else ""
     yield str(config.get("precision") or "")
-    yield f"{len(record.predictions.class_names)} classes" if record.predictions else ""
+    yield f"{len(record.shown[1].class_names)} classes" if record.shown else ""
     yield (f"from {Path(str(weights)).name}" if weights else "from scratch") if config else ""
     yield f"fold {fold}" if fold != 1 else ""
-    yield str(record.folder)
+    yield _short(record.folder)
+
+
+def _short(path: Path) -> str:
+    """Return a path relative to the current folder if it is in it."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
 
 
 def _tiles(record: RunRecord) -> Iterator[tuple[str, str, str]]:
     """Yield the main results: name, value, remark."""
+    if record.test is not None:
+        metrics = record.test.metrics
+        mean = f"mean class {percent(number(metrics, 'mean_class'))}"
+        videos = f"{count(number(metrics, 'videos'))} videos, {mean}"
+        yield "Test top-1", percent(number(metrics, "top1")), videos
     epochs, best = record.epochs, record.best
     if best is not None:
         epoch = f"epoch {best.get('epoch', '?')}"
-        yield "Best validation top-1", percent(number(best, "validation_top1")), epoch
         loss = f"loss {decimal(number(best, 'validation_loss'))}"
-        yield "Top-5 of that epoch", percent(number(best, "validation_top5")), loss
+        remark = epoch if record.shows_top5 else f"{epoch}, {loss}"
+        yield "Best validation top-1", percent(number(best, "validation_top1")), remark
+        if record.shows_top5:
+            yield "Top-5 of that epoch", percent(number(best, "validation_top5")), loss
     elif epochs:
         top1 = percent(number(epochs[-1], "train_top1"))
         yield "Training top-1", top1, "last epoch, no validation"
@@ -100,6 +130,8 @@ def _mean(record: RunRecord, name: str) -> float:
 
 
 def _warnings(record: RunRecord) -> Iterator[str]:
+    for evaluation in record.evaluations:
+        yield from evaluation.warnings()
     skipped = max((number(line, "bad_videos", 0) for line in record.epochs), default=0)
     if skipped:
         yield f"Up to {skipped:.0f} videos per epoch could not be read and were skipped."
@@ -109,13 +141,32 @@ def _warnings(record: RunRecord) -> Iterator[str]:
     if lost:
         steps = f"{len(lost):,} of the steps, the first is {lost[0]:,}"
         yield f"The loss is not a finite number at {steps}."
-    failures = Counter(line["event"] for line in record.events if "fail" in line["event"])
-    for event, times in failures.items():
-        yield f"{event}: {times:,} in the log, see Events."
-    if record.predictions and record.predictions.num_damaged:
-        yield f"{record.predictions.num_damaged} damaged rows of validation.csv were skipped."
+    if failures := sum(map(is_failure, record.log)):
+        times = "once" if failures == 1 else f"{failures:,} times"
+        yield f"Files could not be saved {times}, see Events."
+    if record.shown is not None and record.shown[1].num_damaged:
+        name, predictions = record.shown
+        yield f"{predictions.num_damaged} damaged rows of the {name} scores were skipped."
     if not record.config:
         yield "config.json is missing or damaged, so the options of the run are unknown."
+
+
+def _evaluation_table(record: RunRecord) -> dict[str, Any]:
+    columns: list[tuple[str, Callable[[Evaluation], str]]] = [
+        ("list", lambda e: e.split),
+        ("videos", lambda e: count(number(e.metrics, "videos"))),
+        ("top-1", lambda e: percent(number(e.metrics, "top1"))),
+        ("top-5", lambda e: percent(number(e.metrics, "top5"))),
+        ("mean class", lambda e: percent(number(e.metrics, "mean_class"))),
+        ("loss", lambda e: decimal(number(e.metrics, "loss"))),
+        ("clips", lambda e: count(number(e.options, "clips"))),
+        ("date", lambda e: minute(e.metrics.get("date")) or MISSING),
+    ]
+    shown = [entry for entry in columns if entry[0] != "top-5" or record.shows_top5]
+    return {
+        "header": [heading for heading, _ in shown],
+        "rows": [[form(evaluation) for _, form in shown] for evaluation in record.evaluations],
+    }
 
 
 _EPOCH_COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
@@ -135,7 +186,12 @@ _EPOCH_COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
 
 def _epoch_table(record: RunRecord) -> dict[str, Any]:
     lines = record.epochs
-    shown = [entry for entry in _EPOCH_COLUMNS if any(entry[0] in line for line in lines)]
+    shown = [
+        entry
+        for entry in _EPOCH_COLUMNS
+        if any(entry[0] in line for line in lines)
+        and (record.shows_top5 or not entry[0].endswith("top5"))
+    ]
     return {
         "header": ["epoch", *(heading for _, heading, _ in shown)],
         "rows": [
@@ -146,43 +202,29 @@ def _epoch_table(record: RunRecord) -> dict[str, Any]:
     }
 
 
-def _event(line: Line) -> tuple[str, str, str]:
-    details = [f"{key} {value}" for key, value in line.items() if key not in ("event", "step")]
-    return f"{line['step']:,}", line["event"], ", ".join(details)
+def _classes(predictions: Predictions) -> list[dict[str, Any]]:
+    """Return number, name and metrics of each class, lowest accuracy first."""
+    named = zip(predictions.class_names, predictions.accuracy.per_class, strict=True)
+    rows = [
+        {"number": number, "name": name, "metrics": metrics}
+        for number, (name, metrics) in enumerate(named, 1)
+    ]
+    return sorted(rows, key=lambda row: (row["metrics"].top1 is None, row["metrics"].top1))
 
 
-def _draw_matrix(predictions: Predictions) -> Chart:
-    accuracy, names = predictions.accuracy, predictions.class_names
-    correct = int(accuracy.confusion.trace())
-    with figure_style():
-        return make_chart(
-            draw_confusion(accuracy, names, side=5.4),
-            "Confusion matrix",
-            "Rows: true classes. Columns: predictions. Color: fraction of the row.",
-            f"{len(names)} classes, {correct} of {accuracy.videos} videos on the diagonal",
-        )
-
-
-def _classes(predictions: Predictions) -> list[tuple[int, str, int, float | None]]:
-    """Return number, name, number of videos and accuracy of each class, lowest accuracy first."""
-    accuracy = predictions.accuracy
-    totals = accuracy.confusion.sum(1).tolist()
-    rows = zip(predictions.class_names, totals, accuracy.per_class, strict=True)
-    numbered = [(index, *row) for index, row in enumerate(rows, 1)]
-    return sorted(numbered, key=lambda row: (row[3] is None, row[3]))
-
-
-def _video(predictions: Predictions, index: int) -> dict[str, Any]:
+def _video(record: RunRecord, predictions: Predictions, index: int) -> dict[str, Any]:
     """Return a prediction with thumbnails as base64, or with the reason why there are none."""
     path, scores = Path(predictions.paths[index]), predictions.scores[index].nan_to_num(0.0)
     label, predicted = int(predictions.labels[index]), int(scores.argmax())
     video = {
-        "path": path,
+        "name": path.name,
         "label": predictions.class_names[label],
         "label_score": float(scores[label]),
         "predicted": predictions.class_names[predicted],
         "score": float(scores[predicted]),
     }
+    if not path.exists():  # it may be relative to the folder where the run was started
+        path = record.starting_folder / path
     try:
         return video | {"jpeg": base64.b64encode(encode_jpeg(video_strip(path))).decode()}
     except (UserError, ValueError) as error:
@@ -192,7 +234,8 @@ def _video(predictions: Predictions, index: int) -> dict[str, Any]:
 def _settings(record: RunRecord) -> list[tuple[str, list[tuple[str, str | None]]]]:
     """Return titles and values of the recipe, the other options and the environment."""
     options = {name: value for name, value in record.config.items() if name != "recipe"}
-    parts = {"Recipe": record.recipe, "Options": options, "Environment": record.environment}
+    machine = {name: value for name, value in record.environment.items() if name not in _CALL}
+    parts = {"Recipe": record.recipe, "Options": options, "Environment": machine}
     return [(title, list(_flatten(values))) for title, values in parts.items() if values]
 
 

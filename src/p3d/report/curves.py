@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,18 +11,28 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from p3d.report.figures import Chart, figure_style, make_chart
-from p3d.report.record import RunRecord, column
+from p3d.report.figures import BLUE, ORANGE, TEAL, Chart, figure_style, make_chart
+from p3d.report.lines import column
+from p3d.report.record import RunRecord
 
-TRAINING, VALIDATION, OTHER = "#2f6db5", "#d9730d", "#4c6b68"
+TRAINING, VALIDATION, OTHER = BLUE, ORANGE, TEAL
 
 Values = NDArray[np.float64]
 
 
-def draw_curves(record: RunRecord) -> list[Chart]:
-    """Draw every curve for which the log has finite values."""
+def draw_learning(record: RunRecord) -> list[Chart]:
+    """Draw loss and accuracy, where the log has finite values."""
+    return _draw_all(record, _LEARNING)
+
+
+def draw_machine(record: RunRecord) -> list[Chart]:
+    """Draw optimization, speed and memory, where the log has finite values."""
+    return _draw_all(record, _MACHINE)
+
+
+def _draw_all(record: RunRecord, specs: Sequence[_Spec]) -> list[Chart]:
     with figure_style():
-        charts = [_draw(record, spec) for spec in _SPECS]
+        charts = [_draw(record, spec) for spec in specs]
     return [chart for chart in charts if chart is not None]
 
 
@@ -32,6 +42,8 @@ def _draw(record: RunRecord, spec: _Spec) -> Chart | None:
     axes = figure.add_subplot()
     values, descriptions = [], []
     for curve in spec.curves:
+        if curve.key.endswith("top5") and not record.shows_top5:
+            continue
         x, y = _points(record, curve, spec.unit)
         finite = np.isfinite(x) & np.isfinite(y)
         if finite.any():
@@ -155,7 +167,7 @@ class _Spec(NamedTuple):
     unit: str = "step"
 
 
-_SPECS = (
+_LEARNING = (
     _Spec(
         "Loss",
         "Cross-entropy: training per step (faint) and smoothed; validation per epoch.",
@@ -177,6 +189,8 @@ _SPECS = (
         _percent,
         unit="epoch",
     ),
+)
+_MACHINE = (
     _Spec("Learning rate", "Base learning rate per step.", (_Curve("lr"),)),
     _Spec(
         "Throughput",

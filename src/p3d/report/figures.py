@@ -12,11 +12,22 @@ from typing import Any, NamedTuple
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-INK = "#5a6372"
+INK, EDGE, GRID = "#5a6372", "#c3c9d4", "#e6e9ef"
+BLUE, ORANGE, TEAL = "#2f6db5", "#d9730d", "#4c6b68"
+
+_VARIABLES = {
+    INK: "soft",
+    EDGE: "edge",
+    GRID: "line",
+    BLUE: "blue",
+    ORANGE: "orange",
+    TEAL: "teal",
+}
+"""Names in `templates/style.css` of the colors, which differ in a dark scheme."""
 
 _STYLE: Any = {  # Any: rc_context() expects a literal type of every setting.
     "axes.axisbelow": True,
-    "axes.edgecolor": "#c3c9d4",
+    "axes.edgecolor": EDGE,
     "axes.facecolor": "none",
     "axes.grid": True,
     "axes.grid.axis": "y",
@@ -27,7 +38,7 @@ _STYLE: Any = {  # Any: rc_context() expects a literal type of every setting.
     "axes.xmargin": 0.02,
     "figure.facecolor": "none",
     "font.size": 9,
-    "grid.color": "#e6e9ef",
+    "grid.color": GRID,
     "grid.linewidth": 0.8,
     "legend.borderpad": 0,
     "legend.columnspacing": 1.3,
@@ -87,6 +98,8 @@ def make_chart(figure: Figure, title: str, caption: str, description: str) -> Ch
     # The style element would apply to the whole page.
     body = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", body, flags=re.DOTALL)
     body = body.removesuffix("</svg>\n")
+    for color, name in _VARIABLES.items():
+        body = body.replace(color, f"var(--{name})")
     # All figures of a page share one namespace of ids.
     chart_id = re.sub(r"\W+", "-", title.lower())
     body = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{chart_id}-", body)

@@ -3,36 +3,37 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from p3d.errors import UserError
-from p3d.evaluation.metrics import Accuracy, measure
+from p3d.inference.scoring import VERDICT_COLUMNS
+from p3d.report.evaluations import Evaluation, read_evaluations
+from p3d.report.lines import Line, as_dict, number, read_object
 from p3d.run_folder import (
     CONFIG_FILE,
     ENVIRONMENT_FILE,
     LOG_FILE,
+    SCORES_FILE,
     VALIDATION_FILE,
     best_epoch,
     read_log,
+    starting_folder,
 )
+from p3d.scores.accuracy import TOP5_CLASSES, Accuracy, measure, shows_top5
 from p3d.system.files import plain_cell
-
-Line = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """The predictions of a network for the validation list.
+    """The predictions of a network for a list of videos.
 
     Attributes:
         class_names: Class names by index.
@@ -85,7 +86,8 @@ class RunRecord:
         config: Options; empty if config.json is missing or damaged.
         environment: Versions and devices; empty if environment.json is missing or damaged.
         log: All lines of the log.
-        predictions: Predictions of the best epoch; None if there are none.
+        predictions: Predictions of the best epoch for the validation list; None if there are none.
+        evaluations: What `p3d eval` left in the folder.
     """
 
     folder: Path
@@ -93,6 +95,39 @@ class RunRecord:
     environment: dict[str, Any]
     log: list[dict[str, Any]]
     predictions: Predictions | None
+    evaluations: tuple[Evaluation, ...] = ()
+
+    @property
+    def test(self) -> Evaluation | None:
+        """The evaluation of the run's best weights on the test list; None if there is none."""
+        tests = [e for e in self.evaluations if e.split == "test" and e.is_current]
+        return tests[-1] if tests else None
+
+    @cached_property
+    def shown(self) -> tuple[str, Predictions] | None:
+        """Name of a list and the predictions for it: the test list, or else the validation list."""
+        if self.test is not None:
+            tested = read_predictions(self.test.folder / SCORES_FILE)
+            if tested is not None:
+                return "test", tested
+        return None if self.predictions is None else ("validation", self.predictions)
+
+    @property
+    def start(self) -> Line:
+        """Log line of the last start; empty if there is none."""
+        return next((line for line in reversed(self.log) if line["event"] == "start"), {})
+
+    @property
+    def shows_top5(self) -> bool:
+        """Whether top-5 accuracy is shown: there are enough classes, or it is not known."""
+        if self.shown is not None:
+            return shows_top5(len(self.shown[1].class_names))
+        return not number(self.start, "classes") < TOP5_CLASSES
+
+    @property
+    def starting_folder(self) -> Path:
+        """The folder that relative paths start from."""
+        return starting_folder(self.folder)
 
     @property
     def steps(self) -> list[dict[str, Any]]:
@@ -105,19 +140,14 @@ class RunRecord:
         return [line for line in self.log if line["event"] == "epoch"]
 
     @property
-    def events(self) -> list[dict[str, Any]]:
-        """All other log lines."""
-        return [line for line in self.log if line["event"] not in ("step", "epoch")]
-
-    @property
     def recipe(self) -> dict[str, Any]:
         """Options of the recipe."""
-        return _as_dict(self.config.get("recipe"))
+        return as_dict(self.config.get("recipe"))
 
     @property
     def data(self) -> dict[str, Any]:
         """Options of the data set."""
-        return _as_dict(self.config.get("data"))
+        return as_dict(self.config.get("data"))
 
     @property
     def last_step(self) -> int:
@@ -147,21 +177,6 @@ class RunRecord:
         return f"stopped at step {self.last_step:,}" if self.last_step else "no step yet"
 
 
-def number(line: Line, name: str, default: float = math.nan) -> float:
-    """Return a number from a log line or from options, or the default if it is not a number."""
-    value = line.get(name)
-    return float(value) if isinstance(value, int | float) else default
-
-
-def column(
-    lines: Sequence[Line], name: str, x: str = "step"
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return x and the named value of the lines that have it; either may be NaN or infinite."""
-    pairs = [(number(line, x), number(line, name)) for line in lines if name in line]
-    table = np.array(pairs, dtype=np.float64).reshape(-1, 2)
-    return table[:, 0], table[:, 1]
-
-
 def read_run(folder: Path) -> RunRecord:
     """Read the folder of a training run.
 
@@ -175,29 +190,18 @@ def read_run(folder: Path) -> RunRecord:
     try:
         return RunRecord(
             folder,
-            config=_read_json(folder / CONFIG_FILE),
-            environment=_read_json(folder / ENVIRONMENT_FILE),
+            config=read_object(folder / CONFIG_FILE),
+            environment=read_object(folder / ENVIRONMENT_FILE),
             log=read_log(folder),
             predictions=read_predictions(folder / VALIDATION_FILE),
+            evaluations=read_evaluations(folder),
         )
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from error
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; empty if the file is missing or damaged."""
-    try:
-        return _as_dict(json.loads(path.read_text(encoding="utf-8", errors="replace")))
-    except (FileNotFoundError, ValueError, RecursionError):
-        return {}
-
-
-def _as_dict(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
 def read_predictions(path: Path) -> Predictions | None:
-    """Read `validation.csv`, a row per video: path, class, and a score for each class.
+    """Read a file of `write_scores`; older ones end with the scores.
 
     Returns:
         None if the file is missing or has no valid row.
@@ -205,9 +209,9 @@ def read_predictions(path: Path) -> Predictions | None:
     if not path.exists():
         return None
     with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        rows = _read_rows(csv.reader(file))
-        names = tuple(next(rows, [])[2:])
-        parsed = [_parse_row(row, names) for row in rows]
+        header, *rows = [*_read_rows(csv.reader(file))] or [[]]
+    names, rows = _without_verdicts(header, rows)
+    parsed = [_parse_row(row, names) for row in rows]
     valid = [row for row in parsed if row is not None]
     if not valid:
         return None
@@ -224,6 +228,18 @@ def _read_rows(reader: Iterator[list[str]]) -> Iterator[list[str]]:
             yield [plain_cell(cell) for cell in row]
     except csv.Error:
         return
+
+
+def _without_verdicts(
+    header: list[str], rows: list[list[str]]
+) -> tuple[tuple[str, ...], list[list[str]]]:
+    """Return the class names, and the rows without the columns after the scores."""
+    count = len(VERDICT_COLUMNS)
+    verdicts = {row[-1] for row in rows if len(row) == len(header)}
+    # In an older file, the last two classes may have the names of these columns.
+    if tuple(header[-count:]) != VERDICT_COLUMNS or not verdicts <= {"right", "wrong", ""}:
+        return tuple(header[2:]), rows
+    return tuple(header[2:-count]), [row[:-count] for row in rows]
 
 
 def _parse_row(row: list[str], names: tuple[str, ...]) -> tuple[str, int, list[float]] | None:

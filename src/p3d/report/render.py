@@ -47,6 +47,11 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
+def minute(date: object) -> str:
+    """Format a date in ISO format to the minute, as in 2026-11-27 08:15."""
+    return str(date)[:16].replace("T", " ") if date else ""
+
+
 def render(template: str, **values: object) -> str:
     """Return the page that a template makes of values.
 
@@ -68,5 +73,10 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"percent": percent, "decimal": decimal, "count": count}
+    environment.filters |= {
+        "percent": percent,
+        "decimal": decimal,
+        "count": count,
+        "split": str.split,
+    }
     return environment

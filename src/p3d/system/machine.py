@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import sys
+from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,6 +52,18 @@ def describe_machine(device: torch.device) -> dict[str, str]:
     if device.type == "mlu":
         machine["torch_mlu"] = str(getattr(sys.modules["torch_mlu"], "__version__", "unknown"))
     return machine
+
+
+def describe_call() -> dict[str, str]:
+    """Return when, how and where this process does its work: date, command, and folder."""
+    arguments = list(sys.argv)
+    if Path(arguments[0]).name in ("p3d", "p3d.exe", "__main__.py"):
+        arguments[0] = "p3d"
+    return {
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": shlex.join(arguments),
+        "folder": str(Path.cwd()),
+    }
 
 
 def _version(package: str) -> str:

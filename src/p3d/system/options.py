@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
@@ -36,3 +37,39 @@ def plain_options(options: Any) -> dict[str, Any]:
     values = asdict(options)
     compute: dict[str, Any] = values.pop("compute")
     return values | compute
+
+
+def option_flag(field_name: str) -> str:
+    """Return the command-line option of a field."""
+    return f"--{field_name.replace('_', '-')}"
+
+
+def option_arguments(values: Mapping[str, Any], *, drop: Collection[str] = ()) -> list[str]:
+    """Convert options in the form of `plain_options` to command-line arguments.
+
+    Args:
+        values: The options; groups are flattened.
+        drop: Names of fields to leave out.
+    """
+    return [
+        argument
+        for name, value in _leaves(values)
+        if name not in drop
+        for argument in _arguments(option_flag(name), value)
+    ]
+
+
+def _leaves(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _leaves(value)
+        else:
+            yield name, value
+
+
+def _arguments(flag: str, value: Any) -> list[str]:
+    if isinstance(value, bool):
+        return [flag if value else f"--no-{flag[2:]}"]
+    if isinstance(value, list):
+        return [flag, *map(str, value)]
+    return [f"{flag}={value}"]

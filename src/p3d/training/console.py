@@ -7,7 +7,6 @@ from pathlib import Path
 
 from p3d.data.dataset import VideoDataset
 from p3d.errors import printable
-from p3d.evaluation.metrics import shows_top5
 from p3d.run_folder import (
     BEST_FILE,
     CONFIG_FILE,
@@ -17,6 +16,7 @@ from p3d.run_folder import (
     find_checkpoints,
     read_log,
 )
+from p3d.scores.accuracy import shows_top5
 from p3d.system.device import Precision, describe_device, has_native_bf16
 from p3d.system.text import format_duration, format_percent, format_table
 from p3d.training.plan import describe_step

@@ -13,10 +13,10 @@ from tqdm import tqdm
 from p3d.data.dataset import VideoDataset
 from p3d.data.loader import Batch, TrainLoader
 from p3d.errors import UserError, printable
-from p3d.evaluation.metrics import measure
 from p3d.inference.scorer import Scorer
 from p3d.inference.scoring import VideoScores, score_videos, write_scores
 from p3d.run_folder import BEST_FILE, VALIDATION_FILE
+from p3d.scores.accuracy import measure
 from p3d.system.device import peak_memory
 from p3d.system.progress import ProgressBar
 from p3d.system.signals import Stopped, StopRequest, postponed_child_signal

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,8 +14,9 @@ from p3d.data.layouts import DataOptions
 from p3d.data.loader import BadVideoPolicy
 from p3d.errors import UserError
 from p3d.model.network import Modality, Variant, Wiring
+from p3d.run_folder import read_config
 from p3d.system.markers import First, Heading
-from p3d.system.options import DeviceOptions
+from p3d.system.options import DeviceOptions, option_arguments, option_flag
 from p3d.training.recipes import UCF101, Recipe
 
 LENGTH = ("--epochs", "--max-steps")
@@ -74,7 +75,7 @@ class TrainOptions:
         for name in ("save_minutes", "save_steps", "keep_checkpoints"):
             value = getattr(self, name)
             if value is not None and value <= 0:
-                raise UserError(f"{_flag(name)} is {value}; give more than 0")
+                raise UserError(f"{option_flag(name)} is {value}; give more than 0")
         if self.compute.compile and self.checkpoint_activations:
             raise UserError(
                 "--compile and --checkpoint-activations cannot be combined (the compiler decides "
@@ -89,7 +90,7 @@ def fingerprint(options: TrainOptions, training: VideoDataset) -> dict[str, str]
     values |= {name: getattr(options, name) for name in names}
     values |= {"precision": options.compute.precision}
     values |= {"data": options.data.data.resolve(), "fold": options.data.fold}
-    texts = {_flag(name): json.dumps(value, default=str) for name, value in values.items()}
+    texts = {option_flag(name): json.dumps(value, default=str) for name, value in values.items()}
     return texts | {"the training list": _digest(training)}
 
 
@@ -150,35 +151,4 @@ def config_arguments(path: Path) -> list[str]:
     Raises:
         UserError: The file cannot be read or is not the configuration of a run.
     """
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"--config {path}: cannot be read ({error})") from error
-    if not isinstance(config, dict) or not isinstance(config.get("recipe"), dict):
-        raise UserError(f"--config {path}: is not the config.json of a training run")
-    return [
-        argument
-        for name, value in _leaves(config)
-        if name not in ("resume", "plan")
-        for argument in _arguments(_flag(name), value)
-    ]
-
-
-def _leaves(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _leaves(value)
-        else:
-            yield name, value
-
-
-def _arguments(flag: str, value: Any) -> list[str]:
-    if isinstance(value, bool):
-        return [flag if value else f"--no-{flag[2:]}"]
-    if isinstance(value, list):
-        return [flag, *map(str, value)]
-    return [f"{flag}={value}"]
-
-
-def _flag(field_name: str) -> str:
-    return f"--{field_name.replace('_', '-')}"
+    return option_arguments(read_config(path, f"--config {path}"), drop=("resume", "plan"))

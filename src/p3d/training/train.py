@@ -23,7 +23,7 @@ from p3d.run_folder import CONFIG_FILE, ENVIRONMENT_FILE
 from p3d.system.device import limit_threads, needs_pinned_memory, resolve_device
 from p3d.system.distributed import Group, join, read_launch
 from p3d.system.files import lock_folder, make_folder, write_json
-from p3d.system.machine import describe_machine
+from p3d.system.machine import describe_call, describe_machine
 from p3d.system.options import plain_options
 from p3d.system.resources import raise_file_limit
 from p3d.system.signals import StopRequest
@@ -214,7 +214,8 @@ def _train_and_write(trainer: Trainer) -> int:
     needed = disk_bytes(state.model, state.recipe)
     print(check_room(options.out, *needed, options.keep_checkpoints))
     write_json(options.out / CONFIG_FILE, plain_options(options))
-    write_json(options.out / ENVIRONMENT_FILE, describe_machine(state.device))
+    call = describe_call()
+    write_json(options.out / ENVIRONMENT_FILE, describe_machine(state.device) | call)
     with RunLog(options.out, state.progress.step, tensorboard=options.tensorboard) as log:
         trainer.log = log
         trainer.saver = Saver(
@@ -230,6 +231,9 @@ def _train_and_write(trainer: Trainer) -> int:
             processes=state.group.world_size,
             clips_per_step=state.clips_per_step,
             learning_rate=state.recipe.lr,
+            classes=state.model.config.num_classes,
+            date=call["date"],
+            command=call["command"],
         )
         is_stopped = trainer.train()
     if is_stopped:

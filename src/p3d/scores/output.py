@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from p3d.errors import printable
-from p3d.evaluation.metrics import Accuracy
+from p3d.scores.accuracy import Accuracy
 from p3d.system.files import replacing, write_csv
 from p3d.system.text import format_percent
 
@@ -19,18 +19,26 @@ if TYPE_CHECKING:
 def write_accuracy(folder: Path, accuracy: Accuracy, class_names: Sequence[str]) -> None:
     """Write `per_class.csv`, `confusion.csv` and, if matplotlib is installed, `confusion.png`.
 
+    In `per_class.csv`, a ratio whose denominator is 0 is empty.
+
     Args:
         folder: Existing folder.
         accuracy: Metrics of the evaluation.
         class_names: Class names by index.
     """
-    totals = accuracy.confusion.sum(1).tolist()
     write_csv(
         folder / "per_class.csv",
-        ("class", "videos", "top1"),
+        ("class", "videos", "top1", "predicted", "precision", "f1"),
         [
-            (name, total, "" if top1 is None else f"{top1:.4f}")
-            for name, total, top1 in zip(class_names, totals, accuracy.per_class, strict=True)
+            (
+                name,
+                metrics.videos,
+                _fraction(metrics.top1),
+                metrics.predicted,
+                _fraction(metrics.precision),
+                _fraction(metrics.f1),
+            )
+            for name, metrics in zip(class_names, accuracy.per_class, strict=True)
         ],
     )
     write_csv(
@@ -40,6 +48,10 @@ def write_accuracy(folder: Path, accuracy: Accuracy, class_names: Sequence[str])
     )
     if importlib.util.find_spec("matplotlib") is not None:
         _write_confusion_png(folder / "confusion.png", accuracy, class_names)
+
+
+def _fraction(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
 
 
 def _write_confusion_png(path: Path, accuracy: Accuracy, class_names: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Accuracy of video scores: top-1, top-5, per class, and the confusion matrix."""
+"""Metrics of video scores: top-1, top-5, per class, and the confusion matrix."""
 
 from __future__ import annotations
 
@@ -34,6 +34,25 @@ def correct_among_best(logits: Tensor, labels: Tensor, k: int) -> Tensor:
 
 
 @dataclass(frozen=True)
+class ClassMetrics:
+    """Metrics of one class; a ratio whose denominator is 0 is None.
+
+    Attributes:
+        videos: Number of its videos.
+        predicted: Number of videos, of any class, that are predicted as this class.
+        top1: Fraction of its videos that are predicted as this class (recall), in [0, 1].
+        precision: Fraction of the videos predicted as this class that belong to it.
+        f1: Harmonic mean of top-1 and precision; None if there are neither videos nor predictions.
+    """
+
+    videos: int
+    predicted: int
+    top1: float | None
+    precision: float | None
+    f1: float | None
+
+
+@dataclass(frozen=True)
 class Accuracy:
     """Accuracy over the videos of a data set.
 
@@ -54,12 +73,24 @@ class Accuracy:
     confusion: Tensor
 
     @property
-    def per_class(self) -> list[float | None]:
-        """Top-1 accuracy of each class; None for a class without videos."""
-        totals = self.confusion.sum(1)
+    def per_class(self) -> list[ClassMetrics]:
+        """Metrics of each class."""
+        right = self.confusion.diagonal().tolist()
+        videos, predicted = self.confusion.sum(1).tolist(), self.confusion.sum(0).tolist()
         return [
-            float(self.confusion[i, i] / total) if total else None for i, total in enumerate(totals)
+            ClassMetrics(
+                videos=total,
+                predicted=answers,
+                top1=_ratio(hits, total),
+                precision=_ratio(hits, answers),
+                f1=_ratio(2 * hits, total + answers),
+            )
+            for hits, total, answers in zip(right, videos, predicted, strict=True)
         ]
+
+
+def _ratio(part: int, total: int) -> float | None:
+    return part / total if total else None
 
 
 def measure(scores: Tensor, labels: Tensor) -> Accuracy:
@@ -80,13 +111,13 @@ def measure(scores: Tensor, labels: Tensor) -> Accuracy:
     confusion = torch.bincount(labels * classes + scores.argmax(1), minlength=classes * classes)
     confusion = confusion.view(classes, classes)
     present = confusion.sum(1) > 0
-    per_class = confusion.diagonal()[present] / confusion.sum(1)[present]
+    per_class = confusion.diagonal()[present].double() / confusion.sum(1)[present]
     right = scores.double().gather(1, labels[:, None]).clamp_min(1e-12)
     return Accuracy(
         videos=videos,
         top1=int(correct_among_best(scores, labels, 1)) / videos,
         top5=int(correct_among_best(scores, labels, 5)) / videos,
-        mean_class=float(per_class.double().mean()),
+        mean_class=float(per_class.mean()),
         loss=float(-right.log().mean()),
         confusion=confusion,
     )

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from p3d.evaluation.metrics import Accuracy, measure
-from p3d.evaluation.output import draw_confusion, write_accuracy
+from p3d.scores.accuracy import Accuracy, measure
+from p3d.scores.output import draw_confusion, write_accuracy
 
 NAMES = [r"$\frac$ {%s}", "two\nlines", "a long name, which has to be cut short"]
 
@@ -32,7 +32,22 @@ def test_names_may_hold_any_characters(tmp_path: Path) -> None:
     assert rows[0] == ["truth \\ answer", *NAMES]
     assert rows[1] == [NAMES[0], "1", "1", "0"]
     with (tmp_path / "per_class.csv").open(newline="") as file:
-        assert list(csv.reader(file))[1] == [NAMES[0], "2", "0.5000"]
+        header, *rows = csv.reader(file)
+    assert header == ["class", "videos", "top1", "predicted", "precision", "f1"]
+    assert rows[0] == [NAMES[0], "2", "0.5000", "1", "1.0000", "0.6667"]
+    assert rows[1] == [NAMES[1], "1", "1.0000", "2", "0.5000", "0.6667"]
+
+
+def test_ratios_without_a_denominator_are_empty(tmp_path: Path) -> None:
+    accuracy = measure(torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([1]))
+    write_accuracy(tmp_path, accuracy, ("a", "b", "c"))
+    with (tmp_path / "per_class.csv").open(newline="") as file:
+        _, *rows = csv.reader(file)
+    assert rows == [
+        ["a", "0", "", "1", "0.0000", "0.0000"],
+        ["b", "1", "0.0000", "0", "", "0.0000"],
+        ["c", "0", "", "0", "", ""],
+    ]
 
 
 def test_confusion_matrix_shows_names_counts_and_row_fractions() -> None:

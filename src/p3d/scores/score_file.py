@@ -1,0 +1,163 @@
+"""`scores.npz`: what a network says of each clip, from which every metric can be computed again."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from p3d.data.dataset import UNLABELED, VideoDataset
+from p3d.errors import UserError
+from p3d.inference.scoring import VideoScores
+from p3d.system.files import replacing
+
+VERSION = 1
+"""Version of the format; it grows when older readers would misread a file."""
+
+_FORMAT = "p3d scores"
+_TEXTS = ("class_names", "paths", "groups")
+
+
+@dataclass(frozen=True)
+class ScoreFile:
+    """The logits of V videos, with what is needed to measure and compare them.
+
+    Attributes:
+        logits: float32 `(V, num_clips, num_classes)`, finite.
+        labels: int64 `(V,)`; `UNLABELED` for a video without a label.
+        class_names: Class names by index.
+        paths: Paths of the videos, each once.
+        groups: What each video shares with others, see `VideoRecord.group`; "" if unknown.
+        protocol: How the videos were scored: split, clips and preprocessing.
+        weights_sha256: SHA-256 of the weight file.
+    """
+
+    logits: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    class_names: tuple[str, ...]
+    paths: tuple[str, ...]
+    groups: tuple[str, ...]
+    protocol: Mapping[str, Any]
+    weights_sha256: str
+
+    def problem(self) -> str | None:
+        """Return what is wrong with the scores, in a phrase, or None."""
+        logits, labels = self.logits, self.labels
+        videos, classes = len(self.paths), len(self.class_names)
+        if logits.ndim != 3 or logits.dtype != np.float32 or labels.dtype != np.int64:
+            return f"logits are {logits.dtype} {logits.shape}, labels {labels.dtype}"
+        if (
+            logits.shape[::2] != (videos, classes)
+            or labels.shape != (videos,)
+            or len(self.groups) != videos
+            or 0 in logits.shape
+        ):
+            return (
+                f"logits {logits.shape}, {len(labels)} labels, {videos} paths, {len(self.groups)} "
+                f"groups and {classes} class names do not belong together"
+            )
+        if ((labels < UNLABELED) | (labels >= classes)).any():
+            return f"labels are not all in {UNLABELED}..{classes - 1}"
+        finite = np.isfinite(logits).all((1, 2))
+        if not finite.all():
+            return f"the scores of {self.paths[int(finite.argmin())]} are not finite numbers"
+        seen: set[str] = set()
+        for path in self.paths:
+            if path in seen:
+                return f"{path} is there twice"
+            seen.add(path)
+        return None
+
+
+def collect_scores(
+    dataset: VideoDataset, scored: VideoScores, protocol: Mapping[str, Any], weights_sha256: str
+) -> ScoreFile:
+    """Collect the content of a file of scores.
+
+    Args:
+        dataset: The videos that were scored.
+        scored: Their scores.
+        protocol: How they were scored, as plain values.
+        weights_sha256: SHA-256 of the weight file.
+    """
+    records = [dataset.records[index] for index in scored.indices.tolist()]
+    return ScoreFile(
+        scored.logits.numpy(),
+        scored.labels.numpy(),
+        dataset.class_names,
+        tuple(str(record.path) for record in records),
+        tuple(record.group for record in records),
+        protocol,
+        weights_sha256,
+    )
+
+
+def write_score_file(path: Path, scores: ScoreFile) -> None:
+    """Write a file of scores completely or not at all.
+
+    Raises:
+        UserError: The scores are not valid, or the file cannot be written.
+    """
+    if problem := scores.problem():
+        raise UserError(f"{path}: not written, since {problem}")
+    header = {
+        "format": _FORMAT,
+        "version": VERSION,
+        **{name: getattr(scores, name) for name in _TEXTS},
+        "protocol": scores.protocol,
+        "weights_sha256": scores.weights_sha256,
+    }
+    # JSON escapes bytes of file names that are not UTF-8.
+    text = np.frombuffer(json.dumps(header, default=str).encode("ascii"), np.uint8)
+    try:
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, logits=scores.logits, labels=scores.labels, header=text)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def read_score_file(path: Path) -> ScoreFile:
+    """Read a file of scores.
+
+    Raises:
+        UserError: The file cannot be read, was written by a newer p3d, or is not valid.
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            header = json.loads(arrays["header"].tobytes())
+            _check_header(path, header)
+            scores = ScoreFile(
+                arrays["logits"],
+                arrays["labels"],
+                **{name: tuple(map(str, header[name])) for name in _TEXTS},
+                protocol=dict(header["protocol"]),
+                weights_sha256=str(header["weights_sha256"]),
+            )
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; p3d eval --out writes it") from error
+    except (
+        OSError, ValueError, TypeError, KeyError, AttributeError, EOFError, RecursionError,
+        zipfile.BadZipFile, NotImplementedError,
+    ) as error:  # fmt: skip
+        raise UserError(
+            f"{path}: is not a file of scores, or is damaged; run p3d eval --out again"
+        ) from error
+    if problem := scores.problem():
+        raise UserError(f"{path}: {problem}; run p3d eval --out again")
+    return scores
+
+
+def _check_header(path: Path, header: Any) -> None:
+    if header["format"] != _FORMAT:
+        raise ValueError(f"format {header['format']!r}")
+    if header["version"] != VERSION:
+        raise UserError(
+            f"{path}: has version {header['version']} of the format, this p3d reads {VERSION}; "
+            "install a newer p3d"
+        )
