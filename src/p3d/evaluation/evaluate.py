@@ -26,7 +26,7 @@ from p3d.system.device import describe_device, resolve_device
 from p3d.system.distributed import Group, join, read_launch
 from p3d.system.files import make_folder, write_json
 from p3d.system.options import DeviceOptions, plain_options
-from p3d.system.text import format_percent, format_table
+from p3d.system.text import counted, format_percent, format_table
 from p3d.weights.loading import load_model
 
 
@@ -88,6 +88,11 @@ def run(options: EvalOptions) -> None:
 
 def _evaluate(options: EvalOptions, device: torch.device, group: Group) -> None:
     dataset = read_dataset(options.data, options.split)
+    if not dataset.records:
+        raise UserError(
+            f"--split {options.split}: {options.data.data} has no {options.split} videos; give "
+            f"another --split, or divide some off with --{options.split}-fraction"
+        )
     model = load_model(options.weights)
     check_classes(model, dataset.class_names, options.weights)
     if options.out is not None and group.is_main:
@@ -138,11 +143,10 @@ def _summary(accuracy: Accuracy, scored: VideoScores, dataset: VideoDataset, sec
         )
     ]
     if dataset.missing:
-        lines.append(f"NOT MEASURED: {dataset.missing} listed videos that do not exist")
-    if dataset.ignored:
-        lines.append(f"IGNORED: {dataset.describe_ignored()}")
+        lines.append(f"NOT MEASURED: {counted(dataset.missing, 'listed video')} not found")
+    lines += dataset.remarks()
     if scored.bad:
-        lines.append(f"NOT MEASURED: {len(scored.bad)} videos that cannot be read:")
+        lines.append(f"NOT MEASURED: {counted(len(scored.bad), 'video')} that cannot be read:")
         lines += [f"  {printable(line)}" for line in scored.bad]
     return "\n".join(lines)
 
