@@ -95,11 +95,10 @@ def read_splits(
 
 
 def read_parts(options: DataOptions) -> dict[Part, VideoDataset]:
-    """Read all splits of a data set; if nothing divides it, all its videos by the key None."""
+    """Read all splits that have videos; if nothing divides the data set, all by the key None."""
     listing = list_dataset(options)
-    return {
-        part: listing.dataset(part, allow_missing=options.allow_missing) for part in listing.parts
-    }
+    parts = [part for part, records in listing.parts.items() if records] or ["train"]
+    return {part: listing.dataset(part, allow_missing=options.allow_missing) for part in parts}
 
 
 def read_dataset(options: DataOptions | Path | str, split: Split) -> VideoDataset:

@@ -139,7 +139,7 @@ def _check_out(data: Path, out: Path, videos: Iterable[Path]) -> None:
     """
     source, target = data.resolve(), out.resolve()
     if target in (source, source.parent):
-        raise UserError(f"--out {out}: holds the videos themselves; choose another folder")
+        raise UserError(f"--out {out}: holds the data set itself; choose another folder")
     has_lists = (data / LISTS).is_dir()
     if not has_lists and (data.is_file() or (data / "manifest.csv").is_file()):
         return  # only what the manifest lists is a part of it
