@@ -26,8 +26,9 @@ class SplitRule:
     group_pattern: str | None = None
     """Regular expression with one pair of parentheses that captures, in a video's name without
     suffix, the group to keep in one split, such as a person or a scene. ^([^_]+)_ captures what
-    comes before the first underscore. A pattern with a slash is searched in the path below --data.
-    By default, groups come from the column group of a CSV file or the names of UCF101."""
+    comes before the first underscore. A pattern with a slash is searched in the whole path below
+    --data instead. By default, groups come from the column group of a CSV file or the names of
+    UCF101."""
 
     test_groups: tuple[str, ...] = ()
     """Groups whose videos are for testing."""
