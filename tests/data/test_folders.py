@@ -4,12 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from p3d.data.dataset import VideoDataset
-from p3d.data.layouts import DataOptions, read_dataset, read_splits
-from p3d.data.splits import SplitRule, Video, divide
+from p3d.data.layouts import DataOptions, read_dataset, read_splits, read_videos
+from p3d.data.splits import SplitRule
 from p3d.errors import UserError
 
 PEOPLE = ("ada", "ben", "cleo", "dan", "eve")
@@ -67,67 +65,6 @@ def test_validation_is_empty_without_a_rule_for_it(root):
     assert names(read(root, "validation", SplitRule(test_fraction=0.2))) == []
     with pytest.raises(UserError, match="has no videos for test"):
         read(root, "test", SplitRule(validation_fraction=0.2))
-
-
-def make_videos(sizes: list[int], groups: int = 0) -> list[Video]:
-    return [
-        Video(f"class{label}", f"{n:03d}.avi", f"g{n % groups}" if groups else "")
-        for label, size in enumerate(sizes)
-        for n in range(size)
-    ]
-
-
-class_sizes = st.lists(st.integers(1, 30), min_size=1, max_size=6).filter(lambda s: max(s) > 2)
-fractions = st.tuples(st.floats(0.01, 0.49), st.floats(0.01, 0.49))
-seeds = st.integers(0, 1000)
-
-
-@given(class_sizes, fractions, seeds)
-def test_fractions_are_taken_from_every_class(sizes, fractions, seed):
-    videos = make_videos(sizes)
-    test, validation = fractions
-    rule = SplitRule(test_fraction=test, validation_fraction=validation, split_seed=seed)
-    parts = divide(videos, rule, "here")
-    assert sorted(video for part in parts.values() for video in part) == videos
-    for label, size in enumerate(sizes):
-        counts = {
-            split: sum(video.class_name == f"class{label}" for video in part)
-            for split, part in parts.items()
-        }
-        assert counts["train"] >= 1
-        if size >= 3:
-            assert abs(counts["test"] - size * test) <= 1
-            assert abs(counts["validation"] - size * validation) <= 1
-
-
-@given(st.lists(st.integers(8, 30), min_size=1, max_size=6), fractions, seeds)
-def test_fractions_never_divide_a_group(sizes, fractions, seed):
-    videos = make_videos(sizes, groups=8)
-    rule = SplitRule("(.)", test_fraction=fractions[0], split_seed=seed)
-    parts = divide(videos, rule, "here")
-    taken, left = ({video.group for video in parts[split]} for split in ("test", "train"))
-    assert not taken & left
-    assert abs(len(taken) - 8 * fractions[0]) <= 1
-
-
-@given(st.integers(5, 30), st.floats(0.1, 0.5), seeds)
-def test_a_new_video_moves_at_most_one_other(size, fraction, seed):
-    rule = SplitRule(test_fraction=fraction, split_seed=seed)
-    before, after = (set(divide(make_videos([n]), rule, "here")["test"]) for n in (size, size + 1))
-    new = set(make_videos([size + 1])) - set(make_videos([size]))
-    assert len((before ^ after) - new) <= 1
-
-
-def test_the_choice_depends_on_the_seed_but_not_on_the_file_format():
-    rule = SplitRule(test_fraction=0.3)
-    videos = make_videos([30])
-    frames = [video._replace(file_name=video.file_name[:-4]) for video in videos]
-    chosen = divide(videos, rule, "here")["test"]
-    assert [v.file_name[:-4] for v in chosen] == [
-        v.file_name for v in divide(frames, rule, "here")["test"]
-    ]
-    other = SplitRule(test_fraction=0.3, split_seed=1)
-    assert divide(videos, other, "here")["test"] != chosen
 
 
 def write_list(root: Path, name: str, *lines: str) -> Path:
@@ -190,8 +127,6 @@ def test_folders_that_are_split_already(tmp_path, validation):
         assert names(dataset)[0] == name
         assert dataset.records[0].label == label
         assert dataset.records[0].path.exists()
-    with pytest.raises(UserError, match=r"is already split into .*; drop the split rule"):
-        read(tmp_path, "train", SplitRule(test_fraction=0.1))
 
 
 def test_split_folders_without_one_split(tmp_path):
@@ -253,10 +188,77 @@ def test_folders_without_a_data_set(tmp_path):
         read(tmp_path, "train", SplitRule(test_fraction=0.5))
 
 
-def test_a_tree_of_another_depth_is_not_taken_for_frames(tmp_path):
-    touch(tmp_path, "first/run/1.avi", "second/run/2.avi")
-    with pytest.raises(UserError, match=r"first/run: is neither a video file nor a folder of fr"):
-        read(tmp_path, "train", SplitRule(test_fraction=0.5))
+def test_nested_folders_are_classes_by_their_path(tmp_path):
+    touch(
+        tmp_path,
+        "sports/ball/tennis/1.avi",
+        "sports/ball/tennis/2/1.jpg",
+        "sports/ball/golf/3/1.jpg",
+    )
+    touch(tmp_path, "sports/ball/notes.txt", "sports/ball/golf/notes.txt", "walk/4.avi", "5.avi")
+    dataset = read_videos(tmp_path)
+    assert dataset.class_names == ("sports/ball/golf", "sports/ball/tennis", "walk")
+    found = [(str(r.path.relative_to(tmp_path)), r.label) for r in dataset.records]
+    assert found == [
+        ("sports/ball/golf/3", 0),
+        ("sports/ball/tennis/1.avi", 1),
+        ("sports/ball/tennis/2", 1),
+        ("walk/4.avi", 2),
+    ]
+    assert dataset.remarks() == [
+        "CLASSES are nested folders, such as sports/ball/golf",
+        "IGNORED: 1 video beside the class folders: 5.avi",
+        "IGNORED: 2 files that are not videos: sports/ball/notes.txt, sports/ball/golf/notes.txt",
+    ]
+
+
+def test_nested_classes_in_split_folders(tmp_path):
+    touch(tmp_path, "train/sports/golf/1.avi", "train/walk/2.avi", "test/sports/golf/3.avi")
+    for split, count in (("train", 2), ("test", 1)):
+        dataset = read(tmp_path, split)
+        assert dataset.class_names == ("sports/golf", "walk")
+        assert len(dataset.records) == count
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            ["a/run/1.avi", "b/run/2.avi"],
+            r"a/run and b/run may be one class or two; give --class-p",
+        ),
+        (
+            ["videos/run/1.avi", "videos/walk/2.avi"],
+            r"all class folders .*; give --data \S*/videos$",
+        ),
+        (
+            ["run/1.avi", "walk/2.avi", "walk/fast/3.avi"],
+            "walk: holds videos and the folder fast, ",
+        ),
+        (["run/1.avi", "sports/ball/x.txt"], r"ball: has no videos, only x\.txt; convert them"),
+        (
+            ["run/1.avi", "/".join("abcdefghijklmnopqrstuvwxyz") + "/1.avi"],
+            "more than 20 folders deep",
+        ),
+    ],
+)
+def test_ambiguous_folders_are_errors(tmp_path, names, message):
+    touch(tmp_path, *names)
+    with pytest.raises(UserError, match=message) as caught:
+        read_videos(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "classes"),
+    [("([^/]+)/[^/]+$", ("run", "walk")), ("(.+)/", ("a/run", "a/walk", "b/run"))],
+)
+def test_the_patterns_that_the_message_offers(tmp_path, pattern, classes):
+    touch(tmp_path, "a/run/1.avi", "a/walk/2.avi", "b/run/3.avi")
+    with pytest.raises(UserError, match="may be one class or two") as caught:
+        read_videos(tmp_path)
+    assert repr(pattern) in str(caught.value)
+    assert read_videos(DataOptions(tmp_path, class_pattern=pattern)).class_names == classes
 
 
 @pytest.mark.skipif("P3D_REAL_VIDEOS" not in os.environ, reason="P3D_REAL_VIDEOS is not set")

@@ -276,6 +276,21 @@ def test_bad_video_can_be_skipped(with_bad, workers):
         assert line.startswith(f"{with_bad.records[2].path}: ")
 
 
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_a_bad_video_of_several_clips_is_reported_once_an_epoch(with_bad, world_size):
+    options = {"on_bad_video": "skip", "clips_per_video": 4, "clips_per_step": 5}
+    for epoch in range(3):
+        batches = [
+            batch
+            for rank in range(world_size)
+            for batch in batches_of(
+                train(with_bad, group=Group(rank, world_size), **options), epoch
+            )
+        ]
+        assert sum(len(batch.labels) for batch in batches) == 4 * 4
+        assert sum(len(batch.bad) for batch in batches) == 1
+
+
 def test_batch_of_only_bad_videos_is_empty(with_bad):
     bad = replace(with_bad, records=with_bad.records[2:3])
     (batch,) = batches_of(train(bad, on_bad_video="skip"), 0)
@@ -299,8 +314,8 @@ def test_loaders_can_be_sent_to_spawned_workers(dataset):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, "batch_size 0 must be at least 1"),
-        ({"workers": -1}, "workers -1 at least 0"),
+        ({"batch_size": 0}, "--batch-size 0: must be at least 1"),
+        ({"workers": -1}, "--workers -1: must be at least 0"),
     ],
 )
 def test_sizes_out_of_range_are_rejected(dataset, options, message):

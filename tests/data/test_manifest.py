@@ -8,7 +8,7 @@ import pytest
 from p3d.cli.options import build, options_of
 from p3d.cli.words import read_words
 from p3d.data.dataset import VideoRecord
-from p3d.data.layouts import DataOptions, read_dataset, read_splits
+from p3d.data.layouts import DataOptions, read_dataset, read_splits, read_videos
 from p3d.data.manifest import write_manifest
 from p3d.data.splits import SplitRule
 from p3d.errors import UserError
@@ -100,8 +100,10 @@ MEASURED = "path,class,split,num_frames,fps\n"
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "header has no column path; it needs path, class, split"),
-        ("path,label\na.avi,1\n", "header has no column class"),
+        ("", "header has no column path .*it is empty; it needs path and class"),
+        ("a.avi,walk\nb.avi,run", r"header has no column path .*, it is 'a.avi', 'walk'; it needs"),
+        ("path,group\na.avi,1\n", r"header has no column class \(or class_name, .*, label\)"),
+        (HEADER + "a.avi,x,train\nb.avi,y,\n", r":3: has no split; give every row one, or none"),
         (HEADER, "lists no videos"),
         (HEADER + "a.avi,x,test\n", "has no videos for train"),
         (HEADER + "a.avi,x\n", r"manifest.csv:2: has 2 cells, but the header has 3"),
@@ -140,8 +142,8 @@ def test_options_that_do_not_apply_are_errors(tmp_path):
     path = write(tmp_path, HEADER + "a.avi,x,train\n")
     with pytest.raises(UserError, match="only the UCF101 layout has folds"):
         read_dataset(DataOptions(path, fold=2), "train")
-    with pytest.raises(UserError, match="has a column for its splits; drop the split rule"):
-        read_dataset(DataOptions(path, splits=SplitRule(test_fraction=0.5)), "train")
+    with pytest.raises(UserError, match=r"manifest.csv: names the classes already; drop --class-"):
+        read_dataset(DataOptions(path, class_pattern="(.)"), "train")
 
 
 def test_options_are_read_from_a_command_line_without_prefixes():
@@ -171,6 +173,46 @@ def test_paths_in_another_spelling_are_found(tmp_path):
     dataset = read_dataset(DataOptions(path, allow_missing=True), "train")
     assert [record.path for record in dataset.records] == [folder / "One.avi"]
     assert dataset.missing == 1  # A.avi, as a.avi is listed too
+
+
+@pytest.mark.parametrize(
+    ("text", "notes"),
+    [
+        ("path,class\na.avi,walk\nb.avi,run\n", ()),
+        ("class;path\nwalk;a.avi\nrun;b.avi\n", ()),
+        ("Path\tClass\na.avi\twalk\nb.avi\trun\n", ()),
+        ("path,class,split\na.avi,walk,\nb.avi,run,\n", ()),
+        ("file,label\na.avi,walk\nb.avi,run\n", ("path from 'file', class from 'label'",)),
+        ("n,Category,Video\n1,walk,a.avi\n2,run,b.avi\n", ("path from 'video', class from 'cate",)),
+        ("filename,class_name\na.avi,walk\nb.avi,run\n", ("path from 'filename', class from 'cl",)),
+        ("path,label,class\na.avi,1,walk\nb.avi,0,run\n", ()),
+    ],
+)
+def test_obvious_headers_are_read(tmp_path, text, notes):
+    dataset = read_videos(write(tmp_path, text))
+    assert dataset.class_names == ("run", "walk")
+    assert {(r.path.name, r.label) for r in dataset.records} == {("a.avi", 1), ("b.avi", 0)}
+    assert len(dataset.notes) == len(notes)
+    assert all(f"COLUMNS of manifest.csv: {note}" in dataset.notes[0] for note in notes)
+
+
+def test_numbers_as_class_names_are_in_numerical_order(tmp_path):
+    names = read_videos(write(tmp_path, "video,label\na.avi,10\nb.avi,2\nc.avi,2\n")).class_names
+    assert names == ("2", "10")
+
+
+@pytest.mark.parametrize("name", ["val", "Valid", "validate", "VALIDATION"])
+def test_splits_by_other_names(tmp_path, name):
+    rows = f"a.avi,x,Training\nb.avi,x,{name}\nc.avi,x,testing\n"
+    parts = read_splits(write(tmp_path, "video,label,subset\n" + rows))
+    assert [len(dataset.records) for dataset in parts.values()] == [1, 1, 1]
+
+
+def test_a_manifest_without_splits_is_written_and_read(tmp_path):
+    (tmp_path / "a.avi").touch()
+    records = (VideoRecord(tmp_path / "a.avi", 0, "ann", 5, 25.0),)
+    write_manifest(tmp_path / "m.csv", ["x"], {None: records})
+    assert read_videos(tmp_path / "m.csv").records == records
 
 
 @pytest.mark.parametrize("label", [-1, 1])

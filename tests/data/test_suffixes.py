@@ -7,9 +7,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
-from p3d.data.layouts import DataOptions, read_dataset
+from p3d.data.layouts import DataOptions, read_dataset, read_videos
 from p3d.data.splits import SplitRule
+from p3d.errors import BadVideoError
 from p3d.video.decode import open_video
 
 # Suffix: format, codec.
@@ -60,3 +62,34 @@ def test_files_are_found_by_their_suffix_and_decoded(tmp_path: Path, suffix: str
         with open_video(record.path) as video:
             gray = video.read(range(video.num_frames))[:, 8, 8, 0].numpy()
         assert np.abs(gray - 40.0 * np.arange(6)).max() < 30
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "JPEG", "png", "bmp", "webp", "tif"])
+def test_a_picture_is_no_video(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    Image.new("RGB", (64, 48), (9, 99, 199)).save(path)
+    with (
+        pytest.raises(BadVideoError, match="is a picture; give a video, or the folder of its fra"),
+        open_video(path),
+    ):
+        pass
+
+
+def test_pictures_in_class_folders_are_ignored(tmp_path: Path) -> None:
+    for name in ("walk", "run"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.avi").touch()
+        (tmp_path / name / "thumbnail.jpg").touch()
+    dataset = read_videos(tmp_path)
+    assert [record.path.name for record in dataset.records] == ["1.avi", "1.avi"]
+    assert dataset.remarks() == [
+        "IGNORED: 2 files that are not videos: run/thumbnail.jpg, walk/thumbnail.jpg"
+    ]
+
+
+def test_a_moving_picture_is_a_video(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    frames = [Image.new("RGB", (64, 48), (90 * n, 0, 0)) for n in range(3)]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    with open_video(path) as video:
+        assert video.num_frames == 3

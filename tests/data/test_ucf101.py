@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from p3d.data.layouts import DataOptions, read_dataset, read_splits
-from p3d.data.splits import SplitRule
 from p3d.errors import UserError
 
 CLASSES = ("Archery", "HandstandPushups", "Biking")  # not sorted
@@ -184,12 +183,6 @@ def test_errors_in_the_class_index_name_the_line(tmp_path, text, message):
     (write_lists(tmp_path) / "classInd.txt").write_bytes(text.encode("latin-1"))
     with pytest.raises(UserError, match=message):
         names(tmp_path, "train")
-
-
-def test_a_split_rule_is_an_error(tmp_path):
-    write_lists(tmp_path)
-    with pytest.raises(UserError, match="has its own lists; drop the split rule"):
-        names(tmp_path, "train", splits=SplitRule(test_fraction=0.2))
 
 
 @pytest.mark.parametrize("end", [", 1", ",1", "  1", "\t01"])

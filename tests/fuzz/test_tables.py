@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p3d.data.dataset import SPLITS, VideoRecord
-from p3d.data.layouts import DataOptions, read_splits
-from p3d.data.manifest import list_manifest, write_manifest
+from p3d.data.layouts import DataOptions, read_parts, read_splits
+from p3d.data.manifest import find_videos, read_manifest, write_manifest
 from p3d.data.splits import SplitRule
 from p3d.errors import UserError
 from p3d.prepare.lists import read_lists
@@ -39,6 +39,7 @@ headers = st.sampled_from(
     (
         b"",
         b"path,class,split\n",
+        b"video;label\n",
         b"path,class,split,label,group,num_frames,fps\n",
         b"label,youtube_id,time_start,time_end,split\n",
         b"\xef\xbb\xbfpath,class,split\r\n",
@@ -71,7 +72,7 @@ def message_of(read: Callable[[], object]) -> str:
 def test_any_manifest(header: bytes, content: bytes) -> None:
     with videos() as root:
         (root / "manifest.csv").write_bytes(header + content)
-        assert message_of(lambda: list_manifest(root / "manifest.csv", SPLITS)).isprintable()
+        assert message_of(lambda: read_parts(DataOptions(root, allow_missing=True))).isprintable()
 
 
 @fuzz
@@ -128,7 +129,7 @@ def test_any_table(kind, header, content, classes, first_label) -> None:
         )
         message = message_of(lambda: prepare_manifest(options))
         assert message.isprintable()
-        assert message or list_manifest(options.out, SPLITS).class_names
+        assert message or read_manifest(options.out).class_names
 
 
 names = (
@@ -171,11 +172,11 @@ def test_a_written_manifest_reads_back_equal(class_names, rows) -> None:
         path = root / "a folder" / "m.csv"
         for written in (path, root / "..m.csv"):
             write_manifest(written, class_names, splits)
-            listing = list_manifest(written, SPLITS)
+            listing = find_videos(read_manifest(written), SPLITS)
             assert listing.class_names == tuple(class_names)
             for split in SPLITS:
-                assert listing.splits[split].records == tuple(splits[split])
-                assert not listing.splits[split].missing
+                assert listing.parts.get(split, ()) == tuple(splits[split])
+            assert not listing.missing
 
 
 def test_deep_paths_are_not_searched(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from helpers.videos import write_video
-from p3d.data.layouts import DataOptions, read_dataset
+from p3d.data.layouts import DataOptions, read_dataset, read_videos
 from p3d.data.splits import SplitRule
 from p3d.errors import UserError
 from p3d.prepare.check import check_dataset, run
@@ -56,14 +56,108 @@ def test_sound_data_set(data: Path, frames: str, capsys: pytest.CaptureFixture[s
     assert out.splitlines()[-1] == "fit for training"
 
 
-def test_broken_video_is_an_error(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_broken_videos_are_named_but_skipped(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     broken = data / "run" / "run_g1.avi"
     broken.write_bytes(b"no video at all")
+    assert run(options(data)) == 0
+    out = capsys.readouterr().out
+    assert "WARNING: broken: 1, which training skips, and p3d eval with --on-bad-video skip" in out
+    assert f"\n  {broken}: " in out
+    assert "WARNING: classes without a training video: 1\n  run" in out
+    assert out.splitlines()[-1] == "fit for training, which skips 1 video"
+
+
+@pytest.mark.parametrize(("group", "split"), [(1, "training"), (2, "validation")])
+def test_a_split_of_broken_videos_keeps_training_from_starting(
+    data: Path, capsys: pytest.CaptureFixture[str], group: int, split: str
+) -> None:
+    for name in ("jump", "run"):
+        (data / name / f"{name}_g{group}.avi").write_bytes(b"no video at all")
     assert run(options(data)) == 1
     out = capsys.readouterr().out
-    assert f"ERROR: broken: 1\n  {broken}: " in out
-    assert "WARNING: classes without a training video: 1\n  run" in out
-    assert "NOT fit" in out
+    assert f"ERROR: none of the 2 {split} videos can be read" in out
+    assert out.splitlines()[-1] == "NOT fit for training, which cannot start: fix the errors above"
+
+
+def test_broken_test_videos_do_not_concern_training(data: Path) -> None:
+    for name in ("jump", "run"):
+        (data / name / f"{name}_g3.avi").write_bytes(b"no video at all")
+    report = check_dataset(options(data))
+    assert report.lines()[-1] == "fit for training"
+
+
+def test_no_split_rule_is_needed(data: Path, tmp_path: Path) -> None:
+    (data / "run" / "run_g1.avi").write_bytes(b"no video at all")
+    out = tmp_path / "m.csv"
+    rule = SplitRule(group_pattern=r"_(g\d)")
+    report = check_dataset(CheckOptions(DataOptions(data, splits=rule), out=out))
+    assert report.fit
+    text = text_of(report)
+    assert "all: 5 videos, 2 to 3 (median 2) in each of 2 classes" in text
+    assert "groups: 3, g1, g2, g3" in text
+    assert report.lines()[-1] == (
+        "fit for training, which skips 1 video; to divide the videos, give it --test-fraction or "
+        "another rule"
+    )
+    dataset = read_videos(out)
+    assert len(dataset.records) == 5
+    assert {record.group for record in dataset.records} == {"g1", "g2", "g3"}
+
+
+def test_classes_without_a_video_in_a_split_are_named(listed: Path) -> None:
+    manifest = listed / "manifest.csv"
+    lines = manifest.read_text().splitlines()
+    lines = [line for line in lines if line != "run/run_g3.avi,run,test"]
+    manifest.write_text(
+        "\n".join(lines).replace("jump_g2.avi,jump,validation", "jump_g2.avi,jump,train")
+    )
+    text = text_of(check_dataset(CheckOptions(DataOptions(listed))))
+    assert "WARNING: classes without a validation video: 1\n  jump\n" in text
+    assert "WARNING: classes without a test video: 1\n  run\n" in text
+    assert "without a training video" not in text
+
+
+def test_unequal_classes_are_described(data: Path) -> None:
+    for number in range(4, 10):
+        write_video(data / "run" / f"run_g{number}.avi", 20 + number, size=(48, 64))
+    report = check_dataset(CheckOptions(DataOptions(data)))
+    assert (
+        "WARNING: unequal classes: 1\n  run has 3 times the videos of jump (9 and 3); consider "
+        "more videos of jump, and compare by mean class accuracy"
+    ) in text_of(report)
+    (data / "run" / "run_g9.avi").unlink()
+    assert "unequal classes" not in text_of(check_dataset(CheckOptions(DataOptions(data))))
+
+
+def test_long_videos_are_reported(data: Path) -> None:
+    write_video(data / "run" / "long_g1.avi", 81, size=(48, 64))
+    report = check_dataset(replace(options(data), clip_frames=1))
+    assert (
+        f"note: longer than 80 frames: 1\n  {data / 'run' / 'long_g1.avi'}: 81; 20 clips see 25% "
+        "of it, cut out what matters"
+    ) in text_of(report)
+
+
+@pytest.mark.parametrize("option", ["out", "findings"])
+def test_files_that_cannot_be_written_are_found_before_the_work(
+    data: Path, option: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("p3d.prepare.check.open_video", lambda *_: pytest.fail("has begun"))
+    (data / "file").touch()
+    for place, message in (
+        (data / "file" / "x.csv", "cannot be"),
+        (data / "run", "is a folder; give the name of a CSV file in it"),
+    ):
+        with pytest.raises(UserError, match=message):
+            check_dataset(replace(options(data), **{option: place}))
+
+
+def test_wrong_options_are_errors(data: Path) -> None:
+    for wrong in ({"workers": -1}, {"clip_frames": 0}):
+        with pytest.raises(UserError, match="must be at least"):
+            replace(options(data), **wrong)
 
 
 def test_truncated_video_is_reported(data: Path) -> None:
@@ -145,8 +239,9 @@ def test_split_without_any_video(listed: Path) -> None:
     assert [split for split, _ in report.missing] == ["test", "test"]
     assert not report.fit
     allowed = check_dataset(replace(check, data=replace(check.data, allow_missing=True)))
-    assert not allowed.fit
-    assert "ERROR: 2 of 2 listed videos are not under" in text_of(allowed)
+    assert allowed.fit
+    assert "WARNING: 2 of 2 listed videos are not under" in text_of(allowed)
+    assert report.lines()[-1].startswith("fit for training, but p3d eval cannot start")
 
 
 def test_all_findings_are_written(listed: Path, tmp_path: Path) -> None:
@@ -161,7 +256,7 @@ def test_all_findings_are_written(listed: Path, tmp_path: Path) -> None:
     missing = [row["place"] for row in rows if row["kind"] == "missing"]
     assert missing == [str(listed / "run" / f"gone_{number}.avi") for number in range(12)]
     (broken,) = [row for row in rows if row["kind"] == "broken"]
-    assert broken["level"] == "ERROR"
+    assert broken["level"] == "WARNING"
     assert broken["split"] == "test"
     assert broken["place"] == str(listed / "run" / "run_g3.avi")
     assert "FFmpeg" in broken["detail"]
@@ -188,11 +283,21 @@ def test_manifest_has_frames_and_rates(data: Path, tmp_path: Path) -> None:
 
 def test_unreadable_split_is_reported_with_the_others(listed: Path) -> None:
     manifest = listed / "manifest.csv"
-    manifest.write_text(manifest.read_text().replace(",test", ",train"))
+    manifest.write_text(manifest.read_text().replace(",train", ",test"))
     report = check_dataset(CheckOptions(DataOptions(listed)))
     assert not report.fit
-    assert "no videos for test" in text_of(report)
+    assert "ERROR: " in text_of(report)
+    assert "no videos for train" in text_of(report)
     assert len(report.sound) == 6
+
+
+def test_a_data_set_without_test_videos_is_fit_for_training(listed: Path) -> None:
+    manifest = listed / "manifest.csv"
+    manifest.write_text(manifest.read_text().replace(",test", ",train"))
+    report = check_dataset(CheckOptions(DataOptions(listed)))
+    assert report.fit
+    assert "WARNING: " in text_of(report)
+    assert "no videos for test" in text_of(report)
 
 
 def test_missing_data_set(tmp_path: Path) -> None:

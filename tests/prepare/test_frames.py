@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from helpers.videos import number_of, write_video
-from p3d.data.layouts import DataOptions, read_dataset
+from p3d.data.layouts import DataOptions, read_dataset, read_videos
 from p3d.data.splits import SplitRule
 from p3d.errors import UserError
 from p3d.prepare.frames import extract_frames, run
@@ -171,13 +171,15 @@ def test_ucf101_frames_next_to_the_videos(tmp_path: Path, originals: Path) -> No
         extract_frames(FramesOptions(DataOptions(elsewhere.out), elsewhere.out))
 
 
-@pytest.mark.parametrize("wrong", [{"quality": 0}, {"quality": 101}, {"short_side": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"quality": 0}, {"quality": 101}, {"short_side": 0}, {"workers": -1}]
+)
 def test_wrong_options(options: FramesOptions, wrong: dict[str, int]) -> None:
     with pytest.raises(UserError, match="must be"):
         replace(options, **wrong)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["../../evil", "a/b", "..", "/evil"])
+@pytest.mark.parametrize("name", ["../../evil", "a//b", "a/../b", "..", "/evil"])
 def test_a_class_name_that_leaves_the_folder_is_an_error(name: str, tmp_path: Path) -> None:
     write_video(tmp_path / "a.avi", 3)
     manifest = tmp_path / "manifest.csv"
@@ -187,3 +189,66 @@ def test_a_class_name_that_leaves_the_folder_is_an_error(name: str, tmp_path: Pa
     with pytest.raises(UserError, match="this class name cannot be a folder name"):
         run(FramesOptions(DataOptions(manifest), out))
     assert {path.name for path in tmp_path.rglob("*")} == {"a.avi", "b.avi", "manifest.csv"}
+
+
+def test_nested_classes_keep_their_folders(options: FramesOptions) -> None:
+    data = options.data.data
+    shutil.copytree(data / "run", data / "sports" / "ball" / "golf")
+    extract_frames(options)
+    for split in ("train", "test"):
+        dataset = read_dataset(DataOptions(options.out), split)  # type: ignore[arg-type]
+        assert dataset.class_names == ("run", "sports/ball/golf")
+        assert [record.label for record in dataset.records] == [0, 1]
+        assert dataset.records[1].path.parent == options.out / split / "sports" / "ball" / "golf"
+    assert extract_frames(options).kept == 6
+
+
+def test_undivided_videos_stay_undivided(options: FramesOptions) -> None:
+    data = DataOptions(options.data.data, class_pattern="(run|walk)_")
+    shutil.copy(data.data / "run" / "run_g1.avi", data.data / "walk_g1.avi")
+    assert extract_frames(replace(options, data=data)).written == 4
+    dataset = read_videos(options.out)
+    assert dataset.class_names == ("run", "walk")
+    places = [record.path.parent.relative_to(options.out) for record in dataset.records]
+    assert sorted(map(str, places)) == ["run", "run", "run", "walk"]
+
+
+@pytest.mark.parametrize("out", [".", "..", "frames", "run/frames", "run", "link", "link/run/x"])
+def test_frames_do_not_become_a_part_of_the_data_set(options: FramesOptions, out: str) -> None:
+    data = options.data.data
+    (data.parent / "link").symlink_to(data)
+    place = data.parent if out.startswith("link") else data
+    with pytest.raises(UserError, match=r"--out .*(; choose another folder|choose a folder elsew)"):
+        extract_frames(replace(options, out=place / out))
+    assert {path.name for path in data.iterdir()} == {"run"}
+    assert len([*data.rglob("*")]) == 4
+
+
+def test_frames_do_not_become_a_part_of_a_linked_class(options: FramesOptions) -> None:
+    data = options.data.data
+    elsewhere = data.parent / "elsewhere"
+    (data / "run").rename(elsewhere)
+    (data / "run").symlink_to(elsewhere)
+    with pytest.raises(UserError, match="would become a part of the data set"):
+        extract_frames(replace(options, out=elsewhere / "frames"))
+
+
+def test_frames_may_be_beside_the_videos_of_a_csv_file(options: FramesOptions) -> None:
+    labels = options.data.data / "labels.csv"
+    labels.write_text("path,class\nrun/run_g1.avi,run\nrun/run_g2.avi,run\n")
+    out = labels.parent / "frames"
+    assert extract_frames(replace(options, data=DataOptions(labels), out=out)).written == 2
+
+
+def test_ucf101_divided_by_a_rule_gets_a_manifest(tmp_path: Path, originals: Path) -> None:
+    root = tmp_path / "ucf101"
+    shutil.copytree(originals / "run", root / "run")
+    lists = root / "ucfTrainTestlist"
+    lists.mkdir()
+    (lists / "classInd.txt").write_text("1 run\n")
+    (lists / "trainlist01.txt").write_text("run/run_g1.avi\nrun/run_g2.avi\n")
+    (lists / "testlist01.txt").write_text("run/run_g3.avi\n")
+    out = tmp_path / "out"
+    rule = SplitRule(r"_g(\d)", test_groups=("1",))
+    extract_frames(FramesOptions(DataOptions(root, splits=rule), out))
+    assert [record.path.name for record in read_dataset(out, "test").records] == ["run_g1"]

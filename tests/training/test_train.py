@@ -203,7 +203,7 @@ def test_training_skips_a_broken_video(
     broken.write_bytes(b"no video")
     recipe = replace(TINY, epochs=1)
     assert run(options(data, tmp_path / "run", recipe)) == 0
-    assert "1 videos SKIPPED" in capsys.readouterr().out
+    assert "1 video SKIPPED" in capsys.readouterr().out
     with pytest.raises(BadVideoError, match=broken.name):
         run(options(data, tmp_path / "strict", recipe, on_bad_video="error"))
 

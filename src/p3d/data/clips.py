@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from p3d.data.sampling import clip_rng, random_window, uniform_windows
+from p3d.data.sampling import clip_rng, is_first_clip, random_window, uniform_windows
 from p3d.data.transforms import Augmentation, draw_train_transform, eval_transform
 from p3d.data.workers import Videos
 from p3d.errors import BadVideoError
@@ -26,6 +26,16 @@ class Sample(NamedTuple):
     clips: Tensor
     label: int
     video: int
+
+
+class Unread(NamedTuple):
+    """The error of a video that cannot be read; `is_first` if no earlier clip of the epoch had it.
+
+    It is returned, not raised, since the other videos of the batch are used.
+    """
+
+    error: BadVideoError
+    is_first: bool
 
 
 def read_train_clip(
@@ -105,8 +115,8 @@ def check_source(path: Path | str, video: FrameSource, prep: Preprocessing) -> N
 
 
 @dataclass(frozen=True)
-class TrainClips(Dataset["Sample | BadVideoError"]):
-    """Training clips, indexed by `(epoch, n)`; the error of a bad video is returned, not raised.
+class TrainClips(Dataset["Sample | Unread"]):
+    """Training clips, indexed by `(epoch, n)`, or errors.
 
     Clip n of an epoch is draw `n // len(videos)` from video `n % len(videos)`.
     """
@@ -116,8 +126,9 @@ class TrainClips(Dataset["Sample | BadVideoError"]):
     seed: int
     augmentation: Augmentation
     flip_probability: float
+    clips_per_video: int
 
-    def __getitem__(self, item: tuple[int, int]) -> Sample | BadVideoError:
+    def __getitem__(self, item: tuple[int, int]) -> Sample | Unread:
         epoch, number = item
         index = number % len(self.videos)
         rng = clip_rng(self.seed, epoch, number)
@@ -136,24 +147,25 @@ class TrainClips(Dataset["Sample | BadVideoError"]):
                     rng=rng,
                 )
         except BadVideoError as error:
-            return error
+            draws = self.clips_per_video
+            return Unread(error, is_first_clip(self.seed, epoch, number, len(self.videos), draws))
         return Sample(clip, int(self.videos.labels[index]), index)
 
 
 @dataclass(frozen=True)
-class EvalClips(Dataset["Sample | BadVideoError"]):
-    """All clips of each video; the error of a bad video is returned, not raised."""
+class EvalClips(Dataset["Sample | Unread"]):
+    """All clips of each video, or its error."""
 
     videos: Videos
     prep: Preprocessing
     num_clips: int
 
-    def __getitem__(self, index: int) -> Sample | BadVideoError:
+    def __getitem__(self, index: int) -> Sample | Unread:
         try:
             path = self.videos.claim(index)
             with open_video(path, prefer_flow=self.prep.channels == "flow") as video:
                 check_source(path, video, self.prep)
                 clips = read_eval_clips(video, self.prep, self.num_clips)
         except BadVideoError as error:
-            return error
+            return Unread(error, is_first=True)
         return Sample(clips, int(self.videos.labels[index]), index)

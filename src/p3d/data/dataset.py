@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from p3d.errors import UserError, printable
 
 Split = Literal["train", "validation", "test"]
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+Part = Split | None
+"""A part of a data set: a split, or the videos that are in none."""
+
+SPLIT_NAMES: dict[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validate": "validation",
+    "validation": "validation",
+    "test": "test",
+    "testing": "test",
+}
+"""The splits by the names that data sets give them, in lower case."""
 
 UNLABELED = -1
 """Label of a video whose class is not known."""
@@ -45,62 +60,107 @@ class VideoDataset:
         records: The videos, in an order that depends only on the data set.
         missing: Number of listed videos that were not found, where that is allowed.
         ignored: Files in the class folders that are not videos, of all splits.
+        notes: Lines for the user about how the data set was read.
     """
 
     class_names: tuple[str, ...]
     records: tuple[VideoRecord, ...]
     missing: int = 0
     ignored: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def describe_ignored(self) -> str:
         """Return number and examples of the ignored files."""
-        return f"{len(self.ignored):,} files that are not videos: {examples(self.ignored)}"
+        what = "file that is not a video" if len(self.ignored) == 1 else "files that are not videos"
+        return f"{len(self.ignored):,} {what}: {examples(self.ignored)}"
 
-
-class Listed(NamedTuple):
-    """Videos listed for a split: records of those found, names of those missing."""
-
-    records: tuple[VideoRecord, ...]
-    missing: tuple[str, ...] = ()
+    def remarks(self) -> list[str]:
+        """Return lines for the user about how the data set was read, and what was left out."""
+        ignored = [f"IGNORED: {self.describe_ignored()}"] if self.ignored else []
+        return [*map(printable, self.notes), *ignored]
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What lists and folders say about the splits of a data set.
+    """What lists and folders say about the videos of a data set.
 
     Attributes:
         path: The data set's folder or manifest.
         class_names: All classes, in the order of their labels.
-        splits: Videos of the splits asked for; None for a split that needs a list and has none.
+        parts: The videos of each split that was looked for, also those that do not exist; None for
+            a split that needs a list and has none. If nothing divides the data set, the only part
+            is None, with all videos.
+        missing: Names of the listed videos that were not found, by path.
         ignored: Files in the class folders that are not videos, and folders next to those of the
             splits, relative to the data set's folder.
+        notes: Lines for the user about how the data set was read.
     """
 
     path: Path
     class_names: tuple[str, ...]
-    splits: Mapping[Split, Listed | None]
+    parts: Mapping[Part, tuple[VideoRecord, ...] | None]
+    missing: Mapping[Path, str] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
-    def dataset(self, split: Split, *, allow_missing: bool) -> VideoDataset:
-        """Return one split; only a validation split may be empty.
+    @property
+    def folder(self) -> Path:
+        """The data set's folder, which relative names start from."""
+        return self.path.parent if self.path.is_file() else self.path
+
+    @property
+    def is_divided(self) -> bool:
+        """Whether its videos are divided into splits."""
+        return None not in self.parts
+
+    @property
+    def records(self) -> tuple[VideoRecord, ...]:
+        """All videos, in the order of the parts."""
+        return tuple(record for part in self.parts.values() for record in part or ())
+
+    def missing_from(self, part: Part) -> tuple[str, ...]:
+        """Return the names of the videos of a part that were not found."""
+        paths = (record.path for record in self.parts[part] or ())
+        return tuple(self.missing[path] for path in paths if path in self.missing)
+
+    def dataset(self, part: Part, *, allow_missing: bool) -> VideoDataset:
+        """Return one split, or the undivided videos; only a validation split may be empty.
 
         Raises:
             MissingVideosError: Videos are missing and `allow_missing` is False, or all are.
-            UserError: No videos are listed for the split.
+            UserError: Nothing says which videos belong to the split, or none do.
         """
-        listed = self.splits[split]
+        if part is not None and not self.is_divided:
+            raise UserError(self._how_to_divide())
+        listed = self.parts[part]
         if listed is None:
             raise UserError(
-                f"{self.path}: no list says which videos are for {split}; give --{split}-list"
+                f"{self.path}: no list says which videos are for {part}; give --{part}-list"
             )
-        records, missing = listed
-        folder = self.path.parent if self.path.is_file() else self.path
-        check_missing(missing, len(records) + len(missing), folder, allow_missing)
-        if not records and split != "validation":
+        missing = self.missing_from(part)
+        check_missing(missing, len(listed), self.folder, allow_missing)
+        if not listed and part != "validation":
+            purpose = f" for {part}" if part else ""
             raise UserError(
-                f"{self.path}: has no videos for {split}; add some, or fix the lists or rule"
+                f"{self.path}: has no videos{purpose}; add some, or fix the lists or rule"
             )
-        return VideoDataset(self.class_names, records, len(missing), self.ignored)
+        records = tuple(record for record in listed if record.path not in self.missing)
+        return VideoDataset(self.class_names, records, len(missing), self.ignored, self.notes)
+
+    def all_videos(self, *, allow_missing: bool) -> VideoDataset:
+        """Return the videos of all parts together; see `dataset`."""
+        whole = replace(self, parts={None: self.records})
+        return whole.dataset(None, allow_missing=allow_missing)
+
+    def _how_to_divide(self) -> str:
+        with_pattern = (
+            "" if any(record.group for record in self.records) else "--group-pattern and "
+        )
+        column = ", or add a column split" if self.path.is_file() else ""
+        return (
+            f"{self.path}: nothing says which videos are for training and for testing; give "
+            f"--test-fraction, {with_pattern}--test-groups, or --train-list and --test-list{column}"
+        )
 
 
 def examples(names: Sequence[str]) -> str:

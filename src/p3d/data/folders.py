@@ -1,181 +1,150 @@
-"""A folder per class, `ROOT/<class>/<video>`, split by a rule.
+"""Data sets whose classes are the names of folders, or are captured in the names of videos.
 
-`ROOT/{train,validation,test}/<class>/<video>` is split already and needs no rule.
+* `ROOT/[.../]CLASS/VIDEO`: a folder that holds videos is a class, named by its path below ROOT.
+* `ROOT/{train,validation,test}/[.../]CLASS/VIDEO` is divided already.
+* With a class pattern, videos may be anywhere below ROOT or these split folders.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from p3d.data.dataset import SPLITS, Listed, Listing, Split, VideoRecord, examples
-from p3d.data.listing import (
-    ClassFolder,
-    find_clash,
-    list_class,
-    read_lines,
-    spelling_key,
-    split_label,
-    stem_of,
-    subfolders,
-    visible_entries,
-)
-from p3d.data.splits import SplitRule, Video, divide, with_groups
+from p3d.data.dataset import SPLIT_NAMES, SPLITS, Listing, Part, VideoRecord, examples
+from p3d.data.listing import find_clash, list_folder, spelling_key, stem_of
+from p3d.data.patterns import compile_pattern
+from p3d.data.trees import Tree, any_tree, class_tree
 from p3d.errors import UserError
-from p3d.video.suffixes import FRAME_SUFFIXES
-
-_SPLIT_FOLDERS: dict[str, Split] = {
-    "train": "train",
-    "validation": "validation",
-    "val": "validation",
-    "valid": "validation",
-    "validate": "validation",
-    "test": "test",
-}
+from p3d.system.text import counted
 
 
-def list_folders(root: Path, rule: SplitRule) -> Listing:
-    """List a folder per class. Class names are the names of the folders, sorted.
+def list_folders(root: Path, class_pattern: str | None = None) -> Listing:
+    """List the videos below a folder. Classes are sorted by name.
+
+    Args:
+        root: The folder.
+        class_pattern: Regular expression that captures the class in a video's path below the
+            folder, or below its split folder, without suffix. By default the class is the folder
+            that holds the video.
 
     Raises:
-        UserError: There are no class folders, one has no videos, or the rule does not fit.
+        UserError: There are no class folders, one has no videos, or the pattern does not fit.
     """
-    folders = subfolders(root)
-    if not folders:
-        raise UserError(f"{root}: has no class folders; videos must be in {root}/CLASS/")
-    if _is_divided(folders):
-        if rule != SplitRule():
-            raise UserError(
-                f"{root}: is already split into {', '.join(folders)}; drop the split rule"
-            )
-        return _list_divided(root, folders)
-    _check_spelling(root, folders)
-    listed = {name: _list_class(root / name) for name in folders}
-    ignored = tuple(f"{name}/{file}" for name in folders for file in listed[name].ignored)
-    videos = [Video(name, video, "") for name in folders for video in listed[name].videos]
-    videos = with_groups(videos, rule.group_pattern)
-    labels = {name: label for label, name in enumerate(folders)}
-    records = {v: VideoRecord(root / v.name, labels[v.class_name], v.group) for v in videos}
-    if rule.train_list or rule.validation_list or rule.test_list:
-        return Listing(root, tuple(folders), _choose_by_lists(records, rule), ignored)
-    divided = divide(videos, rule, str(root))
-    splits = {split: Listed(tuple(records[v] for v in divided[split])) for split in SPLITS}
-    return Listing(root, tuple(folders), splits, ignored)
-
-
-def _is_divided(folders: Iterable[str]) -> bool:
-    names = {name.lower() for name in folders}
-    return names <= _SPLIT_FOLDERS.keys() or (
-        "train" in names and bool(names & (_SPLIT_FOLDERS.keys() - {"train"}))
-    )
-
-
-def _list_divided(root: Path, folders: Sequence[str]) -> Listing:
-    found: dict[Split, list[tuple[str, Path]]] = {}
-    ignored: list[str] = []
-    for folder in folders:
-        split = _SPLIT_FOLDERS.get(folder.lower())
-        if split is None:
-            ignored.append(f"{folder}/")
-            continue
-        if split in found:
-            raise UserError(f"{root}: has two folders for {split}; keep one")
-        found[split] = []
-        for name in subfolders(root / folder):
-            listed = _list_class(root / folder / name)
-            found[split] += ((name, root / folder / name / video) for video in listed.videos)
-            ignored += (f"{folder}/{name}/{file}" for file in listed.ignored)
-    class_names = sorted({name for videos in found.values() for name, _ in videos})
+    top = list_folder(root)
+    bases = _split_folders(root, top.folders)
+    search = class_tree if class_pattern is None else any_tree
+    trees = {b: search(root, b, list_folder(root / b) if b else top) for b in bases.values()}
+    names = {name: name.removeprefix(b) for b, tree in trees.items() for name in tree.videos}
+    if class_pattern is None:
+        beside = [name for tree in trees.values() for name in tree.beside]
+        classes, notes = _folder_classes(root, names, beside)
+    else:
+        classes, notes = _captured_classes(root, names, class_pattern)
+    class_names = tuple(sorted(set(classes.values())))
     _check_spelling(root, class_names)
     labels = {name: label for label, name in enumerate(class_names)}
-    splits = {
-        split: Listed(tuple(VideoRecord(path, labels[name]) for name, path in found.get(split, ())))
-        for split in SPLITS
-    }
-    return Listing(root, tuple(class_names), splits, tuple(ignored))
+
+    def records(tree: Tree) -> tuple[VideoRecord, ...]:
+        known = (name for name in tree.videos if name in classes)
+        return tuple(VideoRecord(root / name, labels[classes[name]]) for name in known)
+
+    order: tuple[Part, ...] = (None,) if None in bases else SPLITS
+    parts = {p: records(trees[bases[p]]) if p in bases else () for p in order}
+    others = [] if None in bases else [f"{n}/" for n in top.folders if f"{n}/" not in trees]
+    ignored = (*others, *(name for tree in trees.values() for name in tree.ignored))
+    return Listing(root, class_names, parts, ignored=ignored, notes=notes)
 
 
-def _check_spelling(root: Path, class_names: Iterable[str]) -> None:
+def _split_folders(root: Path, folders: Sequence[str]) -> dict[Part, str]:
+    """Return the folder of each split, with a slash; only `None: ""` if there are none."""
+    names = {name.lower() for name in folders}
+    others = names & SPLIT_NAMES.keys() - {"train"}
+    if not names or not (names <= SPLIT_NAMES.keys() or ("train" in names and others)):
+        return {None: ""}
+    bases: dict[Part, str] = {}
+    for name in folders:
+        split = SPLIT_NAMES.get(name.lower())
+        if split in bases:
+            raise UserError(f"{root}: has two folders for {split}; keep one")
+        if split:
+            bases[split] = f"{name}/"
+    return bases
+
+
+def _folder_classes(
+    root: Path, names: Mapping[str, str], beside: Sequence[str]
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return the class of each video by its folder, and notes for the user.
+
+    Args:
+        root: The data set's folder.
+        names: Names of the videos below the root, with those below their split folder.
+        beside: Names of video files next to the class folders.
+
+    Raises:
+        UserError: There are no classes, or it is not clear which folders are the classes.
+    """
+    pattern = ", or give --class-pattern, which captures the class in their names" if beside else ""
+    classes = {name: below.rpartition("/")[0] for name, below in names.items()}
+    if not classes:
+        raise UserError(f"{root}: has no class folders; videos must be in {root}/CLASS/{pattern}")
+    nested = sorted(name for name in set(classes.values()) if "/" in name)
+    tops = {name.partition("/")[0] for name in classes.values()}
+    if nested and len(tops) == 1:
+        folder = root / tops.pop()
+        raise UserError(f"{root}: all class folders are in {folder}; give --data {folder}")
+    last: dict[str, str] = {}
+    for name in nested:
+        key = spelling_key(name.rpartition("/")[2])
+        if last.setdefault(key, name) != name:
+            raise UserError(
+                f"{root}: {last[key]} and {name} may be one class or two; give --class-pattern "
+                "'([^/]+)/[^/]+$' for one, or '(.+)/' for two"
+            )
+    notes = [f"CLASSES are nested folders, such as {nested[0]}"] if nested else []
+    if beside:
+        videos = counted(len(beside), "video")
+        notes.append(f"IGNORED: {videos} beside the class folders: {examples(beside)}")
+    return classes, tuple(notes)
+
+
+def _captured_classes(
+    root: Path, names: Mapping[str, str], pattern: str
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return the class of each video by a pattern, and notes for the user; see `_folder_classes`.
+
+    Raises:
+        UserError: The pattern is invalid, matches nothing, or puts all videos into one class.
+    """
+    find = compile_pattern("--class-pattern", pattern, "the class")
+    if not names:
+        raise UserError(f"{root}: has no videos; add some, or fix --data")
+    found = {name: find(stem_of(below)).strip() for name, below in names.items()}
+    classes = {name: class_name for name, class_name in found.items() if class_name}
+    first, *others = sorted(set(classes.values())) or [""]
+    total = counted(len(names), "video")
+    if not first:
+        example = next(map(stem_of, names.values()))
+        raise UserError(
+            f"--class-pattern {pattern!r} finds no class in any of the {total} below {root}, such "
+            f"as {example}; fix the pattern"
+        )
+    if not others:
+        raise UserError(
+            f"--class-pattern {pattern!r} puts all of the {total} below {root} into the class "
+            f"{first}; it must capture what differs"
+        )
+    notes = [f"CLASSES by --class-pattern: {1 + len(others)}, {examples([first, *others])}"]
+    if unmatched := [name for name in names if name not in classes]:
+        videos = counted(len(unmatched), "video")
+        notes.append(f"IGNORED: {videos} without a class by --class-pattern: {examples(unmatched)}")
+    return classes, tuple(notes)
+
+
+def _check_spelling(root: Path, class_names: Sequence[str]) -> None:
     clash = find_clash(class_names)
     if clash:
         raise UserError(
             f"{root}: the classes {clash[0]!a} and {clash[1]!a} differ only in case or "
             "Unicode form; rename one folder, or give a manifest with the column label"
         )
-
-
-def _list_class(folder: Path) -> ClassFolder:
-    listed = list_class(folder)
-    if not listed.videos:
-        files = f"only {examples(listed.ignored)}; convert them" if listed.ignored else "add some"
-        raise UserError(f"{folder}: has no videos, {files}, or move it out of the data set")
-    frames = next((name for name in listed.videos if stem_of(name) == name), None)
-    # One check per class tells frame folders from a tree of another depth.
-    if frames and not any(
-        entry.name.lower().endswith(FRAME_SUFFIXES) for entry in visible_entries(folder / frames)
-    ):
-        raise UserError(
-            f"{folder / frames}: is neither a video file nor a folder of frames; "
-            "the layout is ROOT/CLASS/VIDEO or ROOT/{train,validation,test}/CLASS/VIDEO"
-        )
-    return listed
-
-
-def _choose_by_lists(
-    records: Mapping[Video, VideoRecord], rule: SplitRule
-) -> dict[Split, Listed | None]:
-    if rule.test_fraction or rule.validation_fraction or rule.test_groups or rule.validation_groups:
-        raise UserError("give lists, or fractions or groups, for the splits: not both")
-    paths: dict[Split, Path | None] = {
-        "train": rule.train_list,
-        "validation": rule.validation_list,
-        "test": rule.test_list,
-    }
-    find = _make_finder(records)
-    seen: dict[str, str] = {}
-    splits: dict[Split, Listed | None] = {}
-    for split, path in paths.items():
-        found: list[VideoRecord] = []
-        missing: list[str] = []
-        for number, line in read_lines(path) if path else ():
-            name = line.replace("\\", "/").removeprefix("./")
-            video = find(name)
-            if video is None and find(split_label(name)[0]):
-                raise UserError(
-                    f"{path}:{number}: {line!r} should be `CLASS/VIDEO` without a label; give "
-                    "lists with labels to p3d prepare manifest"
-                )
-            key = str(video.path) if video else name
-            if key in seen:
-                raise UserError(f"{path}:{number}: {name} is already listed in {seen[key]}")
-            seen[key] = f"{path}:{number}"
-            if video:
-                found.append(video)
-            else:
-                missing.append(name)
-        has_list = path is not None or split == "validation"
-        splits[split] = Listed(tuple(found), tuple(missing)) if has_list else None
-    return splits
-
-
-def _make_finder(
-    records: Mapping[Video, VideoRecord],
-) -> Callable[[str], VideoRecord | None]:
-    """Return a function that finds a record by the name of its video in a list.
-
-    Names may lack the suffix, and be spelled differently if only one video fits.
-    """
-    by_name = {f"{v.class_name}/{stem_of(v.file_name)}": r for v, r in reversed([*records.items()])}
-    by_name |= {video.name: record for video, record in records.items()}
-    by_spelling: dict[str, set[VideoRecord]] = {}
-    for name, record in by_name.items():
-        by_spelling.setdefault(spelling_key(name), set()).add(record)
-
-    def find(name: str) -> VideoRecord | None:
-        if exact := by_name.get(name) or by_name.get(stem_of(name)):
-            return exact
-        keys = (spelling_key(name), spelling_key(stem_of(name)))
-        spelled = by_spelling.get(keys[0]) or by_spelling.get(keys[1]) or set()
-        return next(iter(spelled)) if len(spelled) == 1 else None
-
-    return find

@@ -2,29 +2,32 @@
 
 * UCF101: a folder with the official lists in `ucfTrainTestlist/`, see `p3d.data.ucf101`.
 * A manifest: a CSV file, or a folder with a `manifest.csv`, see `p3d.data.manifest`.
-* A folder per class: any other folder, see `p3d.data.folders`.
+* Folders of videos: any other folder, see `p3d.data.folders`.
+
+A split rule divides the videos of any layout, see `p3d.data.splits`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from p3d.data.dataset import SPLITS, Listing, Split, VideoDataset
+from p3d.data.dataset import SPLITS, Listing, Part, Split, VideoDataset
 from p3d.data.folders import list_folders
-from p3d.data.manifest import list_manifest
-from p3d.data.splits import SplitRule
+from p3d.data.manifest import find_videos, read_manifest
+from p3d.data.splits import SplitRule, apply_rule
 from p3d.data.ucf101 import LISTS, list_ucf101
 from p3d.errors import UserError
 
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Where the videos are and how they are split."""
+    """Where the videos are, what their classes are, and how they are split."""
 
     data: Path
-    """Folder of videos, laid out like UCF101 or as a folder per class; or a CSV manifest."""
+    """Folder of videos, laid out like UCF101 or as a folder per class; or a CSV file with the
+    columns path and class."""
 
     fold: int = 1
     """Which of UCF101's official splits to use: 1, 2 or 3."""
@@ -33,7 +36,17 @@ class DataOptions:
     """Skip listed videos that are not there."""
 
     splits: SplitRule = field(default_factory=SplitRule)
-    """How a folder per class is split."""
+    """How the videos are divided."""
+
+    class_pattern: str | None = None
+    """Regular expression with one pair of parentheses that captures the class in a video's path
+    below --data, without suffix. _([^_]+)$ captures what follows the last underscore. By default,
+    the class is the folder of the video."""
+
+    def __post_init__(self) -> None:
+        """Convert a string to a path."""
+        if isinstance(self.data, str):
+            object.__setattr__(self, "data", Path(self.data))
 
 
 def list_dataset(options: DataOptions, splits: Sequence[Split] = SPLITS) -> Listing:
@@ -43,28 +56,30 @@ def list_dataset(options: DataOptions, splits: Sequence[Split] = SPLITS) -> List
         options: Where it is and how it is split; `allow_missing` has no effect.
         splits: Splits to look for the videos of.
 
+    Returns:
+        The listing; its videos are undivided if nothing says how to divide them.
+
     Raises:
         UserError: There is no data set, or a list or the split rule is wrong, even if for another
             split.
     """
-    root = options.data
+    root, rule = options.data, options.splits
     if not root.exists():
         raise UserError(f"{root}: no such folder or manifest; fix the path")
-    if (root / LISTS).is_dir():
-        _refuse_rule(options, "its own lists")
-        return list_ucf101(root, options.fold)
-    if options.fold != 1:
+    has_lists = (root / LISTS).is_dir()
+    if options.fold != 1 and not has_lists:
         raise UserError(f"--fold {options.fold}: only the UCF101 layout has folds, {root} has none")
     manifest = root if root.is_file() else root / "manifest.csv"
-    if manifest.is_file():
-        _refuse_rule(options, "a column for its splits")
-        return list_manifest(manifest, splits)
-    return list_folders(root, options.splits)
-
-
-def _refuse_rule(options: DataOptions, reason: str) -> None:
-    if options.splits != SplitRule():
-        raise UserError(f"{options.data}: has {reason}; drop the split rule")
+    if not has_lists and not manifest.is_file():
+        return apply_rule(list_folders(root, options.class_pattern), rule)
+    if options.class_pattern is not None:
+        source = root / LISTS if has_lists else manifest
+        raise UserError(f"{source}: names the classes already; drop --class-pattern")
+    if has_lists:
+        return apply_rule(list_ucf101(root, options.fold), rule)
+    listing = read_manifest(manifest)
+    is_whole = rule.divides or not listing.is_divided
+    return apply_rule(find_videos(listing, tuple(listing.parts) if is_whole else splits), rule)
 
 
 def read_splits(
@@ -74,10 +89,16 @@ def read_splits(
 
     If several splits are at fault, the first one is reported.
     """
-    if not isinstance(options, DataOptions):
-        options = DataOptions(Path(options))
+    options = _as_options(options)
     listing = list_dataset(options, splits)
     return {split: listing.dataset(split, allow_missing=options.allow_missing) for split in splits}
+
+
+def read_parts(options: DataOptions) -> dict[Part, VideoDataset]:
+    """Read all splits that have videos; if nothing divides the data set, all by the key None."""
+    listing = list_dataset(options)
+    parts = [part for part, records in listing.parts.items() if records] or ["train"]
+    return {part: listing.dataset(part, allow_missing=options.allow_missing) for part in parts}
 
 
 def read_dataset(options: DataOptions | Path | str, split: Split) -> VideoDataset:
@@ -92,7 +113,30 @@ def read_dataset(options: DataOptions | Path | str, split: Split) -> VideoDatase
         splits are never empty.
 
     Raises:
-        UserError: There is no data set, a list or the split rule is wrong (even if for another
-            split), the split has no videos, or listed videos of the split are missing.
+        UserError: There is no data set, nothing divides it, a list or the split rule is wrong (even
+            if for another split), the split has no videos, or listed videos of it are missing.
     """
     return read_splits(options, (split,))[split]
+
+
+def read_videos(options: DataOptions | Path | str) -> VideoDataset:
+    """Read all labeled videos of a data set with their groups, whatever their splits.
+
+    Args:
+        options: Where it is, or just its path. Of the split rule, only the group pattern is used.
+
+    Returns:
+        All videos. In the layout of UCF101, all that are in a list of the fold.
+
+    Raises:
+        UserError: There is no data set, a list or the group pattern is wrong, there are no videos,
+            or listed videos are missing.
+    """
+    options = _as_options(options)
+    rule = SplitRule(group_pattern=options.splits.group_pattern)
+    options = replace(options, splits=rule)
+    return list_dataset(options).all_videos(allow_missing=options.allow_missing)
+
+
+def _as_options(options: DataOptions | Path | str) -> DataOptions:
+    return options if isinstance(options, DataOptions) else DataOptions(Path(options))

@@ -26,6 +26,31 @@ MAX_DEPTH = 100
 """Number of nested folders that `NameFinder` searches."""
 
 
+class FolderEntries(NamedTuple):
+    """Names of the video files, the folders and the other files in a folder, sorted."""
+
+    videos: list[str]
+    folders: list[str]
+    others: list[str]
+
+    def frame_folders(self) -> list[str]:
+        """Return the folders that may be videos; where there is a file of that name, it is used."""
+        stems = {stem_of(name).lower() for name in self.videos}
+        return [name for name in self.folders if name.lower() not in stems]
+
+
+def list_folder(folder: Path) -> FolderEntries:
+    """List the visible entries of a folder."""
+    listed = FolderEntries([], [], [])
+    for entry in visible_entries(folder):
+        is_video = stem_of(entry.name) != entry.name
+        kind = listed.videos if is_video else listed.folders if entry.is_dir() else listed.others
+        kind.append(entry.name)
+    for names in listed:
+        names.sort()
+    return listed
+
+
 class ClassFolder(NamedTuple):
     """Names of the videos in a class folder, and of the files that are not videos, sorted."""
 
@@ -38,16 +63,8 @@ def list_class(folder: Path) -> ClassFolder:
 
     If a video is there both as a file and as frames, only the file is returned.
     """
-    videos: list[str] = []
-    folders: list[str] = []
-    ignored: list[str] = []
-    for entry in visible_entries(folder):
-        is_video = stem_of(entry.name) != entry.name
-        kind = videos if is_video else folders if entry.is_dir() else ignored
-        kind.append(entry.name)
-    stems = {stem_of(name).lower() for name in videos}
-    frames = [name for name in folders if name.lower() not in stems]
-    return ClassFolder(sorted(videos + frames), sorted(ignored))
+    listed = list_folder(folder)
+    return ClassFolder(sorted(listed.videos + listed.frame_folders()), listed.others)
 
 
 def spelling_key(name: str) -> str:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
-from p3d.data.clips import EvalClips, Sample, TrainClips, check_source
+from p3d.data.clips import EvalClips, Sample, TrainClips, Unread, check_source
 from p3d.data.dataset import VideoDataset
 from p3d.data.sampler import StepSampler
 from p3d.data.transforms import Augmentation
@@ -39,7 +39,9 @@ class Batch(NamedTuple):
         clips: uint8 `(N, T, H, W, C)` in training, `(N, num_clips, T, H, W, C)` in evaluation.
         labels: int64 `(N,)`.
         indices: int64 `(N,)`, positions of the videos in the data set.
-        bad: One line for each video that was skipped. N is smaller by their number and may be 0.
+        bad: One line for each video that was skipped. N is smaller by the number of clips that
+            could not be read, and may be 0. In training, a video with several clips in an epoch has
+            a line only at the first of them.
     """
 
     clips: Tensor
@@ -62,9 +64,10 @@ class _Collate:
     shape: tuple[int, ...]
     on_bad_video: BadVideoPolicy
 
-    def __call__(self, items: Sequence[Sample | BadVideoError]) -> _Result:
+    def __call__(self, items: Sequence[Sample | Unread]) -> _Result:
         samples = [item for item in items if isinstance(item, Sample)]
-        errors = [item for item in items if isinstance(item, BadVideoError)]
+        unread = [item for item in items if isinstance(item, Unread)]
+        errors = [item.error for item in unread]
         if errors and self.on_bad_video == "error":
             samples = []
         # In a worker process `default_collate` stacks directly into shared memory.
@@ -77,7 +80,7 @@ class _Collate:
             clips,
             torch.tensor([sample.label for sample in samples], dtype=torch.int64),
             torch.tensor([sample.video for sample in samples], dtype=torch.int64),
-            tuple(str(error) for error in errors),
+            tuple(str(item.error) for item in unread if item.is_first),
         )
         return _Result(batch, errors[0] if errors and self.on_bad_video == "error" else None)
 
@@ -145,7 +148,7 @@ class TrainLoader:
         )
         videos = Videos(dataset, workers)
         self._loader = make_loader(
-            TrainClips(videos, prep, seed, augmentation, flip_probability),
+            TrainClips(videos, prep, seed, augmentation, flip_probability, clips_per_video),
             self._sampler,
             _Collate(_clip_shape(prep), on_bad_video),
             workers,
@@ -247,10 +250,10 @@ class EvalLoader:
 
 
 def _check_sizes(batch_size: int, workers: int) -> None:
-    if batch_size < 1 or workers < 0:
-        raise UserError(
-            f"batch_size {batch_size} must be at least 1 and workers {workers} at least 0"
-        )
+    if batch_size < 1:
+        raise UserError(f"--batch-size {batch_size}: must be at least 1")
+    if workers < 0:
+        raise UserError(f"--workers {workers}: must be at least 0; 0 decodes in the main process")
 
 
 def _clip_shape(prep: Preprocessing) -> tuple[int, ...]:

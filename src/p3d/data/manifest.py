@@ -1,10 +1,10 @@
 """CSV manifests.
 
-A manifest has a header and a row for each video. The columns `path` (relative to the manifest),
-`class` and `split` (train, validation or test) are required; `label` (from 0), `group`,
-`num_frames` and `fps` are optional; other columns are ignored. Labels determine the order of the
-classes; without them, names are sorted. A row with a class but no path and no split declares a
-class without videos.
+A manifest has a header and a row for each video. The columns `path` (relative to the manifest) and
+`class` are required; `split` (train, validation or test), `label` (from 0), `group`, `num_frames`
+and `fps` are optional; other columns are ignored. Without splits, a rule divides the videos. Labels
+determine the order of the classes; without them, names are sorted. A row with a class but no path
+and no split declares a class without videos.
 
 Manifests are UTF-8. Other bytes in the names of files are kept as they are (PEP 383), so that a
 path reads back equal. Cells are data for programs: unlike in reports, none is changed for
@@ -20,37 +20,39 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from p3d.data.dataset import SPLITS, UNLABELED, Listed, Listing, Split, VideoRecord
+from p3d.data.columns import COLUMNS, Columns, find_columns, find_delimiter
+from p3d.data.dataset import SPLIT_NAMES, SPLITS, UNLABELED, Listing, Part, VideoRecord
 from p3d.data.listing import NameFinder, absent, find_clash
 from p3d.errors import UserError
 from p3d.system.files import replacing
 
-_COLUMNS = ("path", "class", "label", "split", "group", "num_frames", "fps")
-
-_REQUIRED = ("path", "class", "split")
+SUFFIXES = (".csv", ".tsv")
+"""Suffixes of manifests, in lower case."""
 
 
 class _Row(NamedTuple):
     location: str
     class_name: str
     label: int | None
-    split: Split | None
+    split: Part
     record: VideoRecord | None
 
 
-def list_manifest(path: Path, splits: Sequence[Split]) -> Listing:
-    """Read a manifest and look for the videos of some splits.
+def read_manifest(path: Path) -> Listing:
+    """Read a manifest. It is not looked whether the videos exist, see `find_videos`.
 
     Raises:
         UserError: The manifest cannot be read, or a row is malformed or contradicts another.
     """
-    if path.suffix.lower() != ".csv":
+    if path.suffix.lower() not in SUFFIXES:
         raise UserError(f"{path}: is neither a folder nor a .csv manifest")
-    rows = _read_rows(path)
-    class_names = _order_classes(path, rows)
+    columns, rows = _read_rows(path)
+    class_names = _order_classes(path, rows, by_number=columns.header_of["class"] != "class")
     labels = {name: label for label, name in enumerate(class_names)}
     seen: dict[str, str] = {}
-    listed: dict[Split, list[VideoRecord]] = {split: [] for split in splits}
+    parts: dict[Part, list[VideoRecord]] = {split: [] for split in SPLITS}
+    if not any(row.split for row in rows):
+        parts = {None: []}
     for location, class_name, _, split, record in rows:
         if record is None:
             continue
@@ -60,56 +62,50 @@ def list_manifest(path: Path, splits: Sequence[Split]) -> Listing:
                 f"{location}: {record.path} is already listed in {seen[key]}; list it once"
             )
         seen[key] = location
-        if split and split in listed:
-            listed[split].append(replace(record, label=labels[class_name]))
-    return Listing(path, class_names, _find_videos(path.parent, listed, seen.keys()))
+        if split not in parts:
+            raise UserError(f"{location}: has no split; give every row one, or none")
+        parts[split].append(replace(record, label=labels[class_name]))
+    return Listing(
+        path,
+        class_names,
+        {part: tuple(records) for part, records in parts.items()},
+        notes=columns.notes,
+    )
 
 
-def _find_videos(
-    folder: Path, listed: Mapping[Split, Sequence[VideoRecord]], taken: Collection[str]
-) -> dict[Split, Listed]:
-    """Return the records of the videos that exist and the names of the others.
-
-    Args:
-        folder: The manifest's folder.
-        listed: The videos of each split.
-        taken: Normalized paths of all videos, which no other row can mean.
-    """
-    gone = absent(record.path for records in listed.values() for record in records)
-    finder = NameFinder(folder)
+def find_videos(listing: Listing, parts: Collection[Part]) -> Listing:
+    """Look for the videos of some parts of a manifest, and leave out the other parts."""
+    wanted = {part: records or () for part, records in listing.parts.items() if part in parts}
+    gone = absent(record.path for records in wanted.values() for record in records)
+    # No other row can mean these.
+    taken = {os.path.normpath(record.path) for record in listing.records} if gone else set()
+    finder = NameFinder(listing.folder)
     respelled: dict[Path, Path] = {}
     for path in sorted(gone):
-        if not path.is_relative_to(folder):
+        if not path.is_relative_to(listing.folder):
             continue
-        found = finder.find(path.relative_to(folder).as_posix())
+        found = finder.find(path.relative_to(listing.folder).as_posix())
         if found and os.path.normpath(found) not in taken and found not in respelled.values():
             respelled[path] = found
-    gone -= respelled.keys()
-    return {
-        split: Listed(
-            tuple(
-                replace(record, path=respelled.get(record.path, record.path))
-                for record in records
-                if record.path not in gone
-            ),
-            tuple(str(record.path) for record in records if record.path in gone),
+    found_parts = {
+        part: tuple(
+            replace(record, path=respelled.get(record.path, record.path)) for record in records
         )
-        for split, records in listed.items()
+        for part, records in wanted.items()
     }
+    missing = {path: str(path) for path in gone - respelled.keys()}
+    return replace(listing, parts=found_parts, missing=missing)
 
 
-def _read_rows(path: Path) -> list[_Row]:
+def _read_rows(path: Path) -> tuple[Columns, list[_Row]]:
     try:
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            header = [name.strip().lower() for name in next(reader, [])]
-            for name in _REQUIRED:
-                if name not in header:
-                    raise UserError(
-                        f"{path}: the header has no column {name}; it needs {', '.join(_REQUIRED)}"
-                    )
-            return [
-                _parse(path, f"{path}:{reader.line_num}", header, cells)
+            first = file.readline()
+            file.seek(0)
+            reader = csv.reader(file, strict=True, delimiter=find_delimiter(first))
+            columns = find_columns(path, next(reader, []))
+            return columns, [
+                _parse(path, f"{path}:{reader.line_num}", columns, cells)
                 for cells in reader
                 if any(cells)
             ]
@@ -117,19 +113,15 @@ def _read_rows(path: Path) -> list[_Row]:
         raise UserError(f"{path}: cannot be read as CSV in UTF-8 ({error})") from error
 
 
-def _parse(path: Path, location: str, header: Sequence[str], cells: Sequence[str]) -> _Row:
-    if len(cells) != len(header):
-        raise UserError(f"{location}: has {len(cells)} cells, but the header has {len(header)}")
-    row = dict.fromkeys(_COLUMNS, "") | dict(zip(header, map(str.strip, cells), strict=True))
-    if "\0" in "".join(cells):
-        raise UserError(f"{location}: has a NUL character; save the manifest as UTF-8")
+def _parse(path: Path, location: str, columns: Columns, cells: Sequence[str]) -> _Row:
+    row = columns.read(location, cells)
     declares_class = not row["path"] and not row["split"]
     if not row["class"] or not (row["path"] or declares_class):
         raise UserError(f"{location}: a video needs a path and a class")
-    split = next((split for split in SPLITS if split == row["split"]), None)
-    if split is None and not declares_class:
+    split = SPLIT_NAMES.get(row["split"].lower())
+    if split is None and row["split"]:
         raise UserError(f"{location}: split {row['split']!r} must be one of {', '.join(SPLITS)}")
-    if "label" in header and not row["label"]:
+    if "label" in columns.header_of and not row["label"]:
         raise UserError(f"{location}: has no label; give every row one, or drop the column")
     try:
         label = int(row["label"]) if row["label"] else None
@@ -146,8 +138,10 @@ def _parse(path: Path, location: str, header: Sequence[str], cells: Sequence[str
     return _Row(location, row["class"], label, split, record)
 
 
-def _order_classes(path: Path, rows: Sequence[_Row]) -> tuple[str, ...]:
+def _order_classes(path: Path, rows: Sequence[_Row], *, by_number: bool) -> tuple[str, ...]:
     names = sorted({row.class_name for row in rows})
+    if by_number and all(name.isascii() and name.isdecimal() for name in names):
+        names.sort(key=int)
     if not names:
         raise UserError(f"{path}: lists no videos; add a row for each")
     if rows[0].label is None:
@@ -181,9 +175,9 @@ def _order_classes(path: Path, rows: Sequence[_Row]) -> tuple[str, ...]:
 
 
 def write_manifest(
-    path: Path, class_names: Sequence[str], splits: Mapping[Split, Sequence[VideoRecord]]
+    path: Path, class_names: Sequence[str], splits: Mapping[Part, Sequence[VideoRecord]]
 ) -> None:
-    """Write a manifest from which `read_splits` returns the same data set.
+    """Write a manifest from which the same data set is read.
 
     Videos below the manifest's folder are listed relative to it, so that the folder can be moved;
     others are listed by absolute path. The file is replaced atomically.
@@ -191,7 +185,7 @@ def write_manifest(
     Args:
         path: The CSV file; its folder is created if needed.
         class_names: All classes, in the order of their labels.
-        splits: The videos of each split.
+        splits: The videos of each split; those of None are in no split.
 
     Raises:
         UserError: A video has no class, or a class or group has spaces at its ends, which readers
@@ -201,7 +195,7 @@ def write_manifest(
     _check_writable(class_names, splits)
     folder = _absolute(path.parent)
     shown = {record.label for records in splits.values() for record in records}
-    rows: list[Sequence[object]] = [_COLUMNS]
+    rows: list[Sequence[object]] = [COLUMNS]
     rows += (
         ("", name, label, "", "", "", "")
         for label, name in enumerate(class_names)
@@ -225,7 +219,7 @@ def write_manifest(
 
 
 def _check_writable(
-    class_names: Sequence[str], splits: Mapping[Split, Sequence[VideoRecord]]
+    class_names: Sequence[str], splits: Mapping[Part, Sequence[VideoRecord]]
 ) -> None:
     for records in splits.values():
         for record in records:

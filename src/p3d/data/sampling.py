@@ -30,6 +30,23 @@ def epoch_permutation(seed: int, epoch: int, size: int) -> Indices:
     return _rng(seed, (epoch,)).permutation(size)
 
 
+def is_first_clip(seed: int, epoch: int, number: int, num_videos: int, draws: int) -> bool:
+    """Return whether no other clip of a video comes before this one in the order of an epoch.
+
+    Args:
+        seed: The run's seed.
+        epoch: The epoch, from 0.
+        number: The clip's index before shuffling: draw `number // num_videos` from video
+            `number % num_videos`.
+        num_videos: Number of videos.
+        draws: Clips of each video in an epoch.
+    """
+    if draws == 1:
+        return True
+    order = epoch_permutation(seed, epoch, num_videos * draws)
+    return bool(order[np.argmax(order % num_videos == number % num_videos)] == number)
+
+
 def _rng(seed: int, key: tuple[int, ...]) -> np.random.Generator:
     # Unlike a list of seeds, a spawn key distinguishes (1, 0) from (1,).
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=key)))

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from p3d.data.dataset import SPLITS, Listed, Listing, Split, VideoRecord
+from p3d.data.dataset import SPLITS, Listing, Part, Split, VideoRecord
 from p3d.data.listing import (
     list_class,
     numbered_lines,
@@ -58,19 +58,19 @@ def list_ucf101(root: Path, fold: int) -> Listing:
     class_names = parse_classes(read_text(path), str(path))
     lists = _read_lists(root / LISTS, fold, class_names)
     videos, ignored = _list_videos(root, class_names)
-    splits: dict[Split, Listed] = {}
+    parts: dict[Part, tuple[VideoRecord, ...]] = {}
+    missing: dict[Path, str] = {}
     for split, entries in lists.items():
         preferred = sorted(videos, key=lambda video: (video.is_frames, video.base != split))
         paths = {video.key: video.path for video in reversed(preferred)}
         if split == "train":
             entries = {k: e for k, e in entries.items() if k not in lists["validation"]}
-        splits[split] = Listed(
-            tuple(
-                VideoRecord(paths[k], e.label, e.group) for k, e in entries.items() if k in paths
-            ),
-            tuple(entry.name for key, entry in entries.items() if key not in paths),
+        missing |= {root / e.name: e.name for key, e in entries.items() if key not in paths}
+        parts[split] = tuple(
+            VideoRecord(paths.get(key, root / e.name), e.label, e.group)
+            for key, e in entries.items()
         )
-    return Listing(root, class_names, splits, ignored)
+    return Listing(root, class_names, parts, missing, ignored)
 
 
 def parse_classes(text: str, source: str) -> tuple[str, ...]:

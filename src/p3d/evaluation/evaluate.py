@@ -33,7 +33,7 @@ from p3d.system.files import file_sha256, make_folder, write_json
 from p3d.system.machine import describe_call
 from p3d.system.markers import First
 from p3d.system.options import DeviceOptions, plain_options
-from p3d.system.text import format_percent, format_table
+from p3d.system.text import counted, format_percent, format_table
 from p3d.weights.loading import find_weights, load_model
 
 
@@ -149,8 +149,8 @@ def _read(options: EvalOptions) -> tuple[VideoDataset, P3D]:
     dataset = read_dataset(options.data, options.split)
     if not dataset.records:
         raise UserError(
-            f"{options.data.data}: has no videos for {options.split}; give another --split, or a "
-            "list or rule that says which videos are for it"
+            f"--split {options.split}: {options.data.data} has no {options.split} videos; give "
+            f"another --split, or divide some off with --{options.split}-fraction"
         )
     if options.run and options.weights == options.run / BEST_FILE and not options.weights.exists():
         raise UserError(
@@ -182,11 +182,10 @@ def _summary(accuracy: Accuracy, scored: VideoScores, dataset: VideoDataset, sec
         del columns["top-5"]
     lines = [format_table([*columns], [[*columns.values()]])]
     if dataset.missing:
-        lines.append(f"NOT MEASURED: {dataset.missing} listed videos that do not exist")
-    if dataset.ignored:
-        lines.append(f"IGNORED: {dataset.describe_ignored()}")
+        lines.append(f"NOT MEASURED: {counted(dataset.missing, 'listed video')} not found")
+    lines += dataset.remarks()
     if scored.bad:
-        lines.append(f"NOT MEASURED: {len(scored.bad)} videos that cannot be read:")
+        lines.append(f"NOT MEASURED: {counted(len(scored.bad), 'video')} that cannot be read:")
         lines += [f"  {printable(line)}" for line in scored.bad]
     return "\n".join(lines)
 

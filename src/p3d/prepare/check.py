@@ -9,21 +9,21 @@ from dataclasses import replace
 from pathlib import Path
 
 from p3d.data.dataset import (
-    SPLITS,
     Listing,
     MissingVideosError,
-    Split,
+    Part,
     VideoDataset,
     VideoRecord,
 )
 from p3d.data.layouts import list_dataset
 from p3d.data.manifest import write_manifest
 from p3d.errors import BadVideoError, UserError, printable
-from p3d.prepare.check_report import CheckReport, VideoFacts, write_findings
+from p3d.prepare.check_report import CheckReport
+from p3d.prepare.findings import VideoFacts, write_findings
 from p3d.prepare.folder import walk_videos
 from p3d.prepare.options import CheckOptions
 from p3d.prepare.parallel import parallel_map
-from p3d.system.files import file_sha256
+from p3d.system.files import file_sha256, make_folder
 from p3d.video.decode import open_video
 from p3d.video.packets import open_stream
 from p3d.video.sources import FrameSource, chunks
@@ -35,11 +35,13 @@ def check_dataset(options: CheckOptions) -> CheckReport:
     Raises:
         UserError: There is no data set, or a requested file cannot be written.
     """
+    for path in filter(None, (options.out, options.findings)):
+        _check_writable(path)
     listing = list_dataset(options.data)
-    datasets, faults = _read_splits(listing, allow_missing=options.data.allow_missing)
+    datasets, faults = _read_parts(listing, allow_missing=options.data.allow_missing)
     listed = [(split, record) for split, data in datasets.items() for record in data.records]
 
-    def examine(item: tuple[Split, VideoRecord]) -> VideoFacts:
+    def examine(item: tuple[Part, VideoRecord]) -> VideoFacts:
         return _examine(*item, all_frames=options.frames == "all")
 
     videos = tuple(
@@ -49,17 +51,15 @@ def check_dataset(options: CheckOptions) -> CheckReport:
         class_names=listing.class_names,
         videos=videos,
         clip_frames=options.clip_frames,
-        faults=tuple(dict.fromkeys(faults)),
+        faults=faults,
         missing=tuple(
-            (split, name)
-            for split, found in listing.splits.items()
-            if found
-            for name in found.missing
+            (part, name) for part in listing.parts for name in listing.missing_from(part)
         ),
         allow_missing=options.data.allow_missing,
         duplicates=_find_duplicates(videos, options.workers),
         unlisted=_find_unlisted(options.data.data, [record.path for _, record in listed]),
         ignored=listing.ignored,
+        notes=listing.notes,
     )
     if options.out is not None:
         _write(options.out, lambda path: _write_sound(path, report))
@@ -75,27 +75,27 @@ def run(options: CheckOptions) -> int:
     return 0 if report.fit else 1
 
 
-def _read_splits(
+def _read_parts(
     listing: Listing, *, allow_missing: bool
-) -> tuple[dict[Split, VideoDataset], list[str]]:
+) -> tuple[dict[Part, VideoDataset], dict[Part, str]]:
     """Return the splits that can be read, and the errors of the others."""
-    datasets: dict[Split, VideoDataset] = {}
-    faults: list[str] = []
+    datasets: dict[Part, VideoDataset] = {}
+    faults: dict[Part, str] = {}
     errors: list[UserError] = []
-    for split in SPLITS:
+    for part in listing.parts:
         try:
-            datasets[split] = listing.dataset(split, allow_missing=True)
+            datasets[part] = listing.dataset(part, allow_missing=True)
         except UserError as error:
             errors.append(error)
             # Without allow_missing, the report names the missing videos.
             if allow_missing or not isinstance(error, MissingVideosError):
-                faults.append(str(error))
+                faults[part] = str(error)
     if not datasets:
         raise errors[0]
     return datasets, faults
 
 
-def _examine(split: Split, record: VideoRecord, *, all_frames: bool) -> VideoFacts:
+def _examine(split: Part, record: VideoRecord, *, all_frames: bool) -> VideoFacts:
     try:
         with open_video(record.path) as video:
             _decode(video, all_frames=all_frames)
@@ -166,15 +166,20 @@ def _file_id(path: Path) -> tuple[int, int] | None:
 
 
 def _write_sound(path: Path, report: CheckReport) -> None:
-    splits: dict[Split, list[VideoRecord]] = {split: [] for split in SPLITS}
+    parts: dict[Part, list[VideoRecord]] = {}
     for facts in report.sound:
-        splits[facts.split].append(facts.record)
-    write_manifest(path, report.class_names, splits)
+        parts.setdefault(facts.split, []).append(facts.record)
+    write_manifest(path, report.class_names, parts)
+
+
+def _check_writable(path: Path) -> None:
+    make_folder(path.parent)
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; give the name of a CSV file in it")
 
 
 def _write(path: Path, write: Callable[[Path], None]) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         write(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error

@@ -3,68 +3,32 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from statistics import median
-from typing import Literal, NamedTuple
 
-from p3d.data.dataset import SPLITS, Split, VideoRecord
-from p3d.errors import report_cell
-from p3d.system.files import write_csv
+from p3d.data.dataset import SPLITS, Part, examples
+from p3d.prepare.findings import (
+    LEVELS,
+    Finding,
+    Level,
+    VideoFacts,
+    duplicate_finding,
+    video_finding,
+)
+from p3d.system.text import counted
 
 SHOWN = 10
 """Number of findings of each kind that the printed report names."""
 
+LONG = 80
+"""A video of more than this many clips is long: the 20 clips of `p3d eval` see less than a
+quarter of it."""
 
-@dataclass(frozen=True)
-class VideoFacts:
-    """Properties of a video.
-
-    Attributes:
-        split: Its split.
-        record: The video, with number of frames and frame rate if it is sound.
-        size: Width and height in pixels, zeros if it is broken.
-        promised: Number of frames according to its header, 0 if unknown.
-        num_missing: Number of frames missing according to the names in its folder.
-        reason: Why it is broken, "" if it is sound.
-    """
-
-    split: Split
-    record: VideoRecord
-    size: tuple[int, int] = (0, 0)
-    promised: int = 0
-    reason: str = ""
-    num_missing: int = 0
-
-    @property
-    def incomplete(self) -> bool:
-        """Whether clearly fewer frames can be decoded than its header says."""
-        lacking = self.promised - (self.record.num_frames or 0)
-        return not self.reason and lacking > max(2, self.promised // 50)
-
-
-class Finding(NamedTuple):
-    """A problem; the fields are the columns of the CSV file.
-
-    Attributes:
-        level: ERROR if training would stop, WARNING if it would give worse results, else note.
-        kind: The kind of problem.
-        split: The split, "" if several.
-        place: The video or class, "" if it concerns the whole data set.
-        detail: More about it, or "".
-    """
-
-    level: Literal["ERROR", "WARNING", "note"]
-    kind: str
-    split: str
-    place: str
-    detail: str = ""
-
-    def line(self) -> str:
-        """Return the finding without its kind."""
-        return ": ".join(filter(None, (self.place, self.detail)))
+UNEQUAL = 3
+"""Classes are unequal if one has at least this many times the videos of another."""
 
 
 @dataclass(frozen=True)
@@ -81,17 +45,19 @@ class CheckReport:
         duplicates: Groups of videos with the same contents.
         unlisted: Videos in its folder that no list names.
         ignored: Files in its class folders that are not videos.
+        notes: Lines about how it was read.
     """
 
     class_names: tuple[str, ...]
     videos: tuple[VideoFacts, ...]
     clip_frames: int
-    faults: tuple[str, ...]
-    missing: tuple[tuple[Split, str], ...]
+    faults: Mapping[Part, str]
+    missing: tuple[tuple[Part, str], ...]
     allow_missing: bool
     duplicates: tuple[tuple[VideoFacts, ...], ...]
     unlisted: tuple[Path, ...]
     ignored: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def broken(self) -> tuple[VideoFacts, ...]:
@@ -114,90 +80,143 @@ class CheckReport:
         return tuple(facts for facts in self.videos if facts.incomplete)
 
     @property
-    def untrained(self) -> tuple[str, ...]:
-        """Classes without a sound training video."""
-        trained = {facts.record.label for facts in self.sound if facts.split == "train"}
-        return tuple(n for label, n in enumerate(self.class_names) if label not in trained)
+    def long(self) -> tuple[VideoFacts, ...]:
+        """Sound videos of which few frames are seen."""
+        most = LONG * self.clip_frames
+        return tuple(f for f in self.sound if (f.record.num_frames or 0) > most)
+
+    def counts(self, part: Part) -> list[int]:
+        """Return the number of sound videos of each class in a split, or of the undivided ones."""
+        labels = Counter(facts.record.label for facts in self.sound if facts.split == part)
+        return [labels[label] for label in range(len(self.class_names))]
+
+    @property
+    def is_divided(self) -> bool:
+        """Whether its videos are divided into splits."""
+        return all(facts.split is not None for facts in self.videos)
 
     @property
     def fit(self) -> bool:
-        """Whether the data set can be trained on: nothing is missing or broken."""
+        """Whether training and evaluation can start."""
         return not any(finding.level == "ERROR" for finding in self.findings())
 
     def findings(self) -> Iterator[Finding]:
         """Yield all problems kind by kind, the worst first."""
-        for fault in self.faults:
-            yield Finding("ERROR", "", "", "", fault)
-        level: Literal["ERROR", "note"] = "note" if self.allow_missing else "ERROR"
-        for split, name in self.missing:
-            yield Finding(level, "missing", split, name)
+        return iter(sorted(self._findings(), key=lambda finding: LEVELS.index(finding.level)))
+
+    def _findings(self) -> Iterator[Finding]:
+        for part, fault in self.faults.items():
+            yield Finding("WARNING" if part == "test" else "ERROR", "", part or "", "", fault)
+        yield from self._unreadable_splits()
+        level: Level = "note" if self.allow_missing else "ERROR"
+        for part, name in self.missing:
+            yield Finding(level, "missing", part or "", name)
         for f in self.broken:
-            yield Finding("ERROR", "broken", f.split, str(f.record.path), f.reason)
+            yield video_finding("WARNING", "broken", f, f.reason)
         for f in self.incomplete:
             detail = f"{f.record.num_frames} of {f.promised} frames"
-            yield Finding("WARNING", "cut off or damaged", f.split, str(f.record.path), detail)
+            yield video_finding("WARNING", "cut off or damaged", f, detail)
         for f in self.videos:
             if f.num_missing:
                 detail = f"{f.num_missing} missing, {f.record.num_frames} there"
-                yield Finding(
-                    "WARNING", "gaps in the frame numbers", f.split, str(f.record.path), detail
-                )
-        yield from sorted(map(_duplicate, self.duplicates), key=lambda finding: bool(finding.split))
-        for name in self.untrained:
-            yield Finding("WARNING", "classes without a training video", "train", name)
+                yield video_finding("WARNING", "gaps in the frame numbers", f, detail)
+        yield from sorted(
+            map(duplicate_finding, self.duplicates), key=lambda finding: bool(finding.split)
+        )
+        yield from self._class_findings()
         for f in self.short:
             kind, detail = f"shorter than {self.clip_frames} frames", str(f.record.num_frames)
-            yield Finding("note", kind, f.split, str(f.record.path), detail)
+            yield video_finding("note", kind, f, detail)
+        kind = f"longer than {LONG * self.clip_frames:,} frames"
+        for f in self.long:
+            frames = f.record.num_frames or 0
+            share = f"{20 * self.clip_frames / frames:.0%}"
+            detail = f"{frames:,}; 20 clips see {share} of it, cut out what matters"
+            yield video_finding("note", kind, f, detail)
         for path in self.unlisted:
             yield Finding("note", "in the folder, but in no list", "", str(path))
         for name in self.ignored:
             yield Finding("note", "ignored, as its suffix is not that of a video", "", name)
 
+    def _unreadable_splits(self) -> Iterator[Finding]:
+        for part, names in {"train": "training", "validation": "validation", None: ""}.items():
+            found = [f for f in self.videos if f.split == part]
+            if found and all(f.reason for f in found):
+                detail = f"none of the {len(found)} {names} videos can be read".replace("  ", " ")
+                yield Finding("ERROR", "", part or "", "", detail)
+
+    def _class_findings(self) -> Iterator[Finding]:
+        """Yield what is unusual about the numbers of videos in the classes."""
+        for part in (*SPLITS, None):
+            counts = self.counts(part)
+            if not any(counts):
+                continue
+            what = "" if part is None else "training " if part == "train" else f"{part} "
+            for name, count in zip(self.class_names, counts, strict=True):
+                if not count:
+                    kind = f"classes without a {what}video"
+                    yield Finding("WARNING", kind, part or "", name)
+            if part in ("train", None) and (detail := self._describe_balance(counts)):
+                yield Finding("WARNING", "unequal classes", part or "", "", detail)
+
+    def _describe_balance(self, counts: Sequence[int]) -> str:
+        """Compare the largest class with the smallest that has videos, "" if they are alike."""
+        ordered = sorted(
+            (count, name) for name, count in zip(self.class_names, counts, strict=True) if count
+        )
+        (fewest, small), (most, large) = ordered[0], ordered[-1]
+        if most < UNEQUAL * fewest:
+            return ""
+        return (
+            f"{large} has {most / fewest:.2g} times the videos of {small} ({most:,} and "
+            f"{fewest:,}); consider more videos of {small}, and compare by mean class accuracy"
+        )
+
     def lines(self) -> list[str]:
         """Return the report as lines of text, the worst first."""
-        lines = []
+        lines = list(self.notes)
+        hints = {
+            "missing": ", see --allow-missing",
+            "broken": ", which training skips, and p3d eval with --on-bad-video skip",
+        }
         for (level, kind), group in groupby(self.findings(), key=lambda f: (f.level, f.kind)):
             findings = [finding.line() for finding in group]
             if kind:
-                hint = ", see --allow-missing" if (level, kind) == ("ERROR", "missing") else ""
+                hint = hints.get(kind, "") if level != "note" else ""
                 lines.append(f"{level}: {kind}: {len(findings):,}{hint}")
                 lines += [f"  {line}" for line in findings[:SHOWN]]
                 if len(findings) > SHOWN:
                     lines.append(f"  and {len(findings) - SHOWN:,} more, see --findings")
             else:
                 lines += [f"{level}: {line}" for line in findings]
-        verdict = "fit for training" if self.fit else "NOT fit for training: fix the errors above"
-        return [*lines, *_statistics(self), verdict]
+        return [*lines, *_statistics(self), self._verdict()]
 
-
-def write_findings(path: Path, findings: Iterable[Finding]) -> None:
-    """Write all findings as CSV, one per row, see `report_cell`.
-
-    Raises:
-        UserError: The file cannot be written.
-    """
-    write_csv(path, Finding._fields, ([*map(report_cell, row)] for row in findings))
-
-
-def _duplicate(group: Sequence[VideoFacts]) -> Finding:
-    first, *others = group
-    same = "".join(f" = {facts.record.path} ({facts.split})" for facts in others)
-    inside = all(facts.split == first.split for facts in others)
-    kind = "the same content twice" if inside else "the same content in two splits"
-    videos = f"{first.record.path} ({first.split}){same}"
-    return Finding("WARNING", kind, first.split if inside else "", videos)
+    def _verdict(self) -> str:
+        errors = {finding.split for finding in self.findings() if finding.level == "ERROR"}
+        if errors == {"test"}:
+            return "fit for training, but p3d eval cannot start: fix the errors above"
+        if errors:
+            return "NOT fit for training, which cannot start: fix the errors above"
+        verdict = "fit for training"
+        skipped = sum(facts.split != "test" for facts in self.broken)
+        if skipped:
+            verdict += f", which skips {counted(skipped, 'video')}"
+        if not self.is_divided:
+            verdict += "; to divide the videos, give it --test-fraction or another rule"
+        return verdict
 
 
 def _statistics(report: CheckReport) -> list[str]:
     lines = []
-    for split in SPLITS:
-        labels = Counter(f.record.label for f in report.sound if f.split == split)
-        if labels:
-            counts = [labels[label] for label in range(len(report.class_names))]
-            total, classes = sum(counts), len(counts)
+    for part in (*SPLITS, None):
+        counts = report.counts(part)
+        if any(counts):
             lines.append(
-                f"{split}: {total:,} videos, {_range(counts)} in each of {classes} classes"
+                f"{part or 'all'}: {counted(sum(counts), 'video')}, {_range(counts)} in each of "
+                f"{counted(len(counts), 'class')}"
             )
+    if groups := sorted({facts.record.group for facts in report.videos} - {""}):
+        lines.append(f"groups: {len(groups):,}, {examples(groups)}")
     if report.sound:
         frames = [facts.record.num_frames or 0 for facts in report.sound]
         sizes = Counter(f"{width}x{height}" for width, height in (f.size for f in report.sound))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
-from p3d.data.dataset import SPLITS, Split, VideoDataset, VideoRecord
-from p3d.data.layouts import DataOptions, read_splits
+from p3d.data.dataset import Part, VideoDataset, VideoRecord
+from p3d.data.layouts import DataOptions, read_parts
 from p3d.data.listing import read_text, stem_of
 from p3d.data.manifest import write_manifest
 from p3d.data.ucf101 import LISTS
@@ -62,7 +62,7 @@ class Summary:
         return 1 if self.broken else 0
 
 
-_Outcome = tuple[Split, Derived | BadVideoError]
+_Outcome = tuple[Part, Derived | BadVideoError]
 
 
 def derive(
@@ -74,10 +74,12 @@ def derive(
     suffix: str = "",
     workers: int = 0,
     stopping: Event | None = None,
+    in_place: bool = False,
 ) -> Summary:
     """Make something of every video of every split, as `OUT/SPLIT/CLASS/VIDEO`.
 
-    Lists of UCF101 are copied; other data sets get a manifest with the frame rates.
+    If nothing divides the videos, they become `OUT/CLASS/VIDEO`. Lists of UCF101 are copied; other
+    data sets, and those divided by a rule, get a manifest with the frame rates.
 
     Args:
         data: The original data set.
@@ -88,20 +90,24 @@ def derive(
         suffix: Suffix of the new videos' names.
         workers: Number of threads; 0: one per core.
         stopping: Set when running work should stop.
+        in_place: Whether the folder may be that of the original data set, if it has UCF101's lists.
 
     Returns:
         The summary. Broken videos are not part of the new data set.
 
     Raises:
-        UserError: The data set cannot be read, a class name is not a folder name, two videos would
-            get the same path, or a path is occupied by something else.
+        UserError: The data set cannot be read, or the new one would become a part of it; a class
+            name is not a folder name, two videos would get the same path, or a path is occupied by
+            something else.
     """
-    splits = read_splits(data)
-    work = _plan(splits, out, what, suffix)
-    for split in SPLITS:
-        remove_partial(out / split)
+    parts = read_parts(data)
+    work = _plan(parts, out, what, suffix)
+    if not (in_place and (data.data / LISTS).is_dir() and out.resolve() == data.data.resolve()):
+        _check_out(data.data, out, (record.path for _, record in work.values()))
+    for folder in {target.parent.parent for target in work}:
+        remove_partial(folder)
 
-    def attempt(item: tuple[Path, tuple[Split, VideoRecord]]) -> _Outcome:
+    def attempt(item: tuple[Path, tuple[Part, VideoRecord]]) -> _Outcome:
         target, (split, record) = item
         try:
             return split, make(target, record)
@@ -120,26 +126,45 @@ def derive(
             stopping=stopping,
         )
     )
-    _write_lists(data, out, splits["train"].class_names, outcomes)
+    class_names = next(iter(parts.values())).class_names
+    _write_lists(data, out, class_names, outcomes)
     return _summarize(out, what, outcomes)
 
 
+def _check_out(data: Path, out: Path, videos: Iterable[Path]) -> None:
+    """Check that new videos in a folder do not become a part of the data set.
+
+    Raises:
+        UserError: They would.
+    """
+    source, target = data.resolve(), out.resolve()
+    if target in (source, source.parent):
+        raise UserError(f"--out {out}: holds the data set itself; choose another folder")
+    has_lists = (data / LISTS).is_dir()
+    if not has_lists and (data.is_file() or (data / "manifest.csv").is_file()):
+        return  # only what the manifest lists is a part of it
+    folders = {video.parent.resolve() for video in videos} | (set() if has_lists else {source})
+    if inside := folders & {target, *target.parents}:
+        raise UserError(
+            f"--out {out}: would become a part of the data set, since it is inside {min(inside)}; "
+            "choose a folder elsewhere"
+        )
+
+
 def _plan(
-    splits: Mapping[Split, VideoDataset], out: Path, what: str, suffix: str
-) -> dict[Path, tuple[Split, VideoRecord]]:
+    parts: Mapping[Part, VideoDataset], out: Path, what: str, suffix: str
+) -> dict[Path, tuple[Part, VideoRecord]]:
     """Return split and record of each original by the path of the new video."""
-    work: dict[Path, tuple[Split, VideoRecord]] = {}
-    for split, dataset in splits.items():
+    work: dict[Path, tuple[Part, VideoRecord]] = {}
+    for split, dataset in parts.items():
         for name in dataset.class_names:
-            if Path(name).name != name or name in (".", ".."):
-                raise UserError(
-                    f"{name!r}: this class name cannot be a folder name; rename it without slashes"
-                )
+            if not all(folder not in ("", ".", "..") for folder in name.split("/")):
+                raise UserError(f"{name!r}: this class name cannot be a folder name; rename it")
         for record in dataset.records:
             if record.label not in range(len(dataset.class_names)):
                 raise UserError(f"{record.path}: has no class; give every video one")
             name = stem_of(record.path.name) + suffix
-            target = out / split / dataset.class_names[record.label] / name
+            target = out / (split or "") / dataset.class_names[record.label] / name
             if target in work:
                 raise UserError(
                     f"{record.path} and {work[target][1].path}: both would become {target}; "
@@ -155,16 +180,16 @@ def _write_lists(
     data: DataOptions, out: Path, class_names: Sequence[str], outcomes: Sequence[_Outcome]
 ) -> None:
     lists = data.data / LISTS
-    if lists.is_dir():
+    if lists.is_dir() and not data.splits.divides:
         if out.resolve() != data.data.resolve():
             (out / LISTS).mkdir(parents=True, exist_ok=True)
             for path in sorted(lists.glob("*.txt")):
                 write_lines(out / LISTS / path.name, read_text(path).rstrip("\n").split("\n"))
         return
-    records: Mapping[Split, list[VideoRecord]] = {split: [] for split in SPLITS}
+    records: dict[Part, list[VideoRecord]] = {}
     for split, video in outcomes:
         if isinstance(video, Derived):
-            records[split].append(video.record)
+            records.setdefault(split, []).append(video.record)
     write_manifest(out / "manifest.csv", class_names, records)
 
 

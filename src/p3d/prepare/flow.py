@@ -42,14 +42,11 @@ def compute_flow(options: FlowOptions) -> Summary:
     Lists of UCF101 are copied; other data sets get a manifest.
 
     Raises:
-        UserError: OpenCV is not installed, the data set cannot be read, or a path is occupied by
-            something other than flow.
+        UserError: OpenCV is not installed, the data set cannot be read, the folder is a part of it,
+            or a path is occupied by something other than flow.
     """
     # Each thread computes a whole video.
     load_opencv().setNumThreads(1)
-    data = options.data.data
-    if options.out.resolve() in (data.resolve(), data.resolve().parent):
-        raise UserError(f"--out {options.out}: holds the videos themselves; choose another folder")
     stopping = Event()
 
     def stoppable(indices: Sequence[int]) -> Iterator[int]:

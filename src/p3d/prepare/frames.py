@@ -30,14 +30,16 @@ def extract_frames(options: FramesOptions) -> Summary:
     Lists of UCF101 are copied; other data sets get a manifest with the frame rates.
 
     Raises:
-        UserError: The data set cannot be read, two videos would get the same folder, or a folder
-            holds something other than frames.
+        UserError: The data set cannot be read, the folder is a part of it, two videos would get the
+            same folder, or a folder holds something other than frames.
     """
 
     def extract(target: Path, record: VideoRecord) -> Derived:
         return _extract(options, target, record)
 
-    return derive(options.data, options.out, extract, what="frames", workers=options.workers)
+    return derive(
+        options.data, options.out, extract, what="frames", workers=options.workers, in_place=True
+    )
 
 
 def run(options: FramesOptions) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from p3d.data.dataset import SPLITS, Split, VideoRecord, check_missing, examples
+from p3d.data.dataset import SPLITS, Part, Split, VideoRecord, check_missing, examples
 from p3d.data.listing import NameFinder, find_clash, list_names, read_lines, spelling_key, stem_of
 from p3d.data.manifest import write_manifest
 from p3d.errors import UserError, printable
@@ -105,7 +105,7 @@ def prepare_manifest(options: ManifestOptions) -> ManifestSummary:
     labels = {spelling_key(name): label for label, name in enumerate(class_names)}
     labels |= {name: label for label, name in enumerate(class_names)}
     index = _VideoIndex(_unpack_videos(options))
-    splits: dict[Split, list[VideoRecord]] = {split: [] for split in SPLITS}
+    splits: dict[Part, list[VideoRecord]] = {split: [] for split in SPLITS}
     seen: dict[Path, str] = {}
     missing: list[str] = []
     for row in rows:
@@ -122,7 +122,7 @@ def prepare_manifest(options: ManifestOptions) -> ManifestSummary:
             splits[row.split].append(VideoRecord(path, label, row.group))
     check_missing(missing, len(rows), index.root, options.allow_missing)
     write_manifest(options.out, class_names, splits)
-    counts = {split: len(records) for split, records in splits.items()}
+    counts = {split: len(splits[split]) for split in SPLITS}
     return ManifestSummary(options.out, tuple(class_names), counts, tuple(missing))
 
 

@@ -10,6 +10,17 @@ from p3d.data.layouts import DataOptions
 from p3d.errors import UserError
 from p3d.system.markers import First, Positional
 
+
+def check_workers(workers: int) -> None:
+    """Check a number of threads or processes.
+
+    Raises:
+        UserError: It is negative.
+    """
+    if workers < 0:
+        raise UserError(f"--workers {workers}: must be at least 0")
+
+
 LinkMode = Literal["hard", "symbolic", "copy"]
 Validation = Literal["public", "none"]
 
@@ -67,22 +78,32 @@ class Ucf101Options:
     """First download the archive and the lists; --source is the folder for them."""
     remote: Remote = field(default_factory=Remote)
 
+    def __post_init__(self) -> None:
+        check_workers(self.workers)
+
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """Check a data set before training: decode all videos, look for missing and duplicate ones."""
+    """Check a data set before training: decode all videos, look for missing and duplicate ones.
+    Nothing has to divide the videos yet."""
 
     data: Positional[DataOptions]
     frames: First[Literal["ends", "all"]] = "ends"
     """Frames of each video to decode: the first and the last, or all."""
     clip_frames: int = 16
-    """Report videos with fewer frames as short. They can be used: the last frame is repeated."""
+    """Frames of a clip, --num-frames of the recipe. Videos with fewer are reported as short: they
+    can be used, the last frame is repeated. Videos with more than 80 times as many are long."""
     out: First[Path | None] = None
     """Write a manifest of all readable videos, with their numbers of frames and frame rates."""
     findings: First[Path | None] = None
     """Write all findings to a CSV file. The printed report shows ten of each kind."""
     workers: First[int] = 0
     """Threads; 0: one per core."""
+
+    def __post_init__(self) -> None:
+        check_workers(self.workers)
+        if self.clip_frames < 1:
+            raise UserError(f"--clip-frames {self.clip_frames}: must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -91,7 +112,8 @@ class FramesOptions:
 
     data: DataOptions
     out: Path
-    """Output folder, a data set of OUT/SPLIT/CLASS/VIDEO/VIDEO-0001.jpg and so on.
+    """Output folder, a data set of OUT/SPLIT/CLASS/VIDEO/VIDEO-0001.jpg and so on, without SPLIT if
+    nothing divides the videos.
     It may be the folder of the videos if that is laid out like UCF101."""
     short_side: First[int | None] = None
     """Shrink frames so that their shorter side has this many pixels. Never enlarges."""
@@ -105,6 +127,7 @@ class FramesOptions:
             raise UserError(f"--quality {self.quality}: must be 1 to 100")
         if self.short_side is not None and self.short_side < 1:
             raise UserError(f"--short-side {self.short_side}: must be at least 1")
+        check_workers(self.workers)
 
 
 @dataclass(frozen=True)
@@ -124,3 +147,4 @@ class FlowOptions:
     def __post_init__(self) -> None:
         if self.short_side < 16:
             raise UserError(f"--short-side {self.short_side}: must be at least 16")
+        check_workers(self.workers)

@@ -133,6 +133,11 @@ class SampleOptions:
     workers: int | None = None
     """Processes that write; 0: none besides the main one. By default one per core."""
 
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if self.workers is not None and self.workers < 0:
+            raise UserError(f"--workers {self.workers}: must be at least 0")
+
 
 def run(options: SampleOptions) -> None:
     """Write the sample set."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from p3d.data.dataset import SPLITS, Split
+from p3d.data.dataset import SPLIT_NAMES, SPLITS, Split
 from p3d.data.listing import read_lines, read_text, spelling_key, split_label, stem_of
 from p3d.data.ucf101 import parse_classes, parse_list
 from p3d.errors import UserError
@@ -21,17 +21,6 @@ MOST_CLASSES = 100_000
 
 HMDB51_GROUP = re.compile(r"^(.+)_[a-z]+_[a-z]+_np\d+_[a-z]+_[a-z]+_\d+\.\w+$")
 """Matches FILM_CLASS_BODY_CAMERA_PEOPLE_VIEW_QUALITY_NUMBER.avi and captures FILM_CLASS."""
-
-_SPLITS: dict[str, Split] = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validate": "validation",
-    "validation": "validation",
-    "test": "test",
-    "testing": "test",
-}
 
 
 class Row(NamedTuple):
@@ -91,7 +80,10 @@ def kinetics(table: Path, default: Split | None) -> Iterator[Row]:
         except (ValueError, OverflowError) as error:
             raise UserError(f"{line}: times must be seconds ({error})") from error
         classes = (label, label.replace(" ", "_"))
-        words = (row.get("split") or split, *(word for word, s in _SPLITS.items() if s == split))
+        words = (
+            row.get("split") or split,
+            *(word for word, s in SPLIT_NAMES.items() if s == split),
+        )
         divided = (folder for w in words for folder in (*(f"{w}/{name}" for name in classes), w))
         folders = dict.fromkeys((*classes, *divided, "."))
         stems = (f"{film}_{start:06d}_{end:06d}", film)
@@ -257,7 +249,7 @@ def table(path: Path, columns: Sequence[str], default: Split | None) -> Iterator
 
 
 def _parse_split(name: str, default: Split | None, line: str) -> Split:
-    split = _SPLITS.get(name.lower()) if name else default
+    split = SPLIT_NAMES.get(name.lower()) if name else default
     if split is None:
         raise UserError(
             f"{line}: split {name!r} must be train, validate or test; use --split if the file has "

@@ -27,6 +27,12 @@ def format_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: `1 video`, `1,200 videos`, `2 classes`."""
+    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}{ending}"
+
+
 def json_line(value: Any) -> str:
     """Return a value as JSON on one line, for stdout.
 

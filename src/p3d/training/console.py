@@ -18,7 +18,7 @@ from p3d.run_folder import (
 )
 from p3d.scores.accuracy import shows_top5
 from p3d.system.device import Precision, describe_device, has_native_bf16
-from p3d.system.text import format_duration, format_percent, format_table
+from p3d.system.text import counted, format_duration, format_percent, format_table
 from p3d.training.plan import describe_step
 from p3d.training.progress import Progress
 from p3d.training.recipes import Recipe
@@ -61,9 +61,9 @@ def print_start(state: TrainState, validation: VideoDataset, messages: tuple[str
         )
     for dataset, name in ((training, "training"), (validation, "validation")):
         if dataset.missing:
-            print(f"MISSING: {dataset.missing} videos of the {name} list do not exist")
-    if training.ignored:
-        print(f"IGNORED: {training.describe_ignored()}")
+            print(f"MISSING: {counted(dataset.missing, 'listed video')} for {name} not found")
+    for line in training.remarks():
+        print(line)
     if not validation.records:
         print(f"no validation list: {BEST_FILE} will be the network of the last epoch")
     if state.precision == "bf16" and not has_native_bf16(state.device):
@@ -125,7 +125,7 @@ def epoch_line(state: TrainState, values: Mapping[str, float]) -> str:
     if values.get("overflows"):
         parts.append(f"{values['overflows']:.0f} steps skipped (fp16 overflow)")
     if values["bad_videos"]:
-        parts.append(f"{values['bad_videos']:.0f} videos SKIPPED")
+        parts.append(f"{counted(int(values['bad_videos']), 'video')} SKIPPED")
     return " | ".join(parts)
 
 

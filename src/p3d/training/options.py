@@ -90,6 +90,8 @@ def fingerprint(options: TrainOptions, training: VideoDataset) -> dict[str, str]
     values |= {name: getattr(options, name) for name in names}
     values |= {"precision": options.compute.precision}
     values |= {"data": options.data.data.resolve(), "fold": options.data.fold}
+    if options.data.class_pattern is not None:  # unknown to earlier checkpoints
+        values |= {"class_pattern": options.data.class_pattern}
     texts = {option_flag(name): json.dumps(value, default=str) for name, value in values.items()}
     return texts | {"the training list": _digest(training)}
 

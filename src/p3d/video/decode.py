@@ -5,6 +5,7 @@ A frame is the same as in a decode of the whole file, whichever frames are read.
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from p3d.errors import BadVideoError
 from p3d.system.resources import raise_file_limit_error
 from p3d.video.frame_folder import open_folder
 from p3d.video.sources import FrameSource
+from p3d.video.suffixes import STILL_SUFFIXES
 from p3d.video.video_file import VideoFile
 
 
@@ -50,11 +52,29 @@ def open_video(path: Path | str, *, prefer_flow: bool = False) -> Iterator[Frame
     if stat.S_ISDIR(status.st_mode):
         yield open_folder(path, prefer_flow=prefer_flow)
         return
-    video = VideoFile(path, status)
+    video = _open_file(path, status)
     try:
         yield video
     finally:
         video.close()
+
+
+def _open_file(path: Path, status: os.stat_result) -> VideoFile:
+    """Open a file, and say what to give instead if it is a single picture.
+
+    Some formats of pictures, such as PNG and AVIF, can hold a video too.
+    """
+    is_still = path.name.lower().endswith(STILL_SUFFIXES) and status.st_size > 0
+    try:
+        video = VideoFile(path, status)
+    except BadVideoError:
+        if not is_still:
+            raise
+    else:
+        if not is_still or video.num_frames > 1:
+            return video
+        video.close()
+    raise BadVideoError(path, "is a picture; give a video, or the folder of its frames")
 
 
 def read_clip(path: Path | str, indices: Sequence[int]) -> Tensor:

@@ -12,3 +12,6 @@ VIDEO_SUFFIXES = frozenset(
 
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 """Endings of the files of a frame folder, in lower case and with the dot."""
+
+STILL_SUFFIXES = (*FRAME_SUFFIXES, ".jpe", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2")
+"""Endings of files that hold a single picture."""
