@@ -30,6 +30,7 @@ from helpers.runs import (
     weights,
 )
 from p3d.cli import main, parse_options
+from p3d.data.digests import video_digest
 from p3d.data.layouts import DataOptions, read_dataset
 from p3d.data.loader import Batch
 from p3d.data.splits import SplitRule
@@ -325,6 +326,13 @@ def test_fine_tuning_replaces_the_classifier(
     assert "the model keeps its own of 2" in capsys.readouterr().out
     tuned, before = load_model(tmp_path / "run" / BEST_FILE), load_model(finished / BEST_FILE)
     assert tuned.class_names == ("MoveLeft", "MoveRight")
+    both = [
+        video_digest(record, dataset.class_names)
+        for dataset in (read_dataset(folders, "train"), read_dataset(sample, "train"))
+        for record in dataset.records
+    ]
+    assert tuned.trained_on == frozenset(both)
+    assert len(before.trained_on) == 16
     torch.testing.assert_close(
         tuned.res3[0].spatial.conv.weight, before.res3[0].spatial.conv.weight
     )

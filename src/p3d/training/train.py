@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 
 from p3d.data.dataset import Split, VideoDataset
+from p3d.data.digests import video_digest
 from p3d.data.layouts import read_splits
 from p3d.data.loader import TrainLoader, with_scale_of
 from p3d.errors import UserError, printable
@@ -149,6 +150,8 @@ def start_network(options: TrainOptions, training: VideoDataset) -> tuple[P3D, t
     if weights is not None:
         messages = (f"weights: {weights.path}", *weights.load_into(model))
     model.preprocessing = with_scale_of(training, model.preprocessing)
+    names = training.class_names
+    model.trained_on |= {video_digest(record, names) for record in training.records}
     return model, messages
 
 
