@@ -55,7 +55,7 @@ def print_start(state: TrainState, validation: VideoDataset, messages: tuple[str
     if training.ignored:
         print(f"IGNORED: {training.describe_ignored()}")
     if not validation.records:
-        print(f"no validation list: {BEST_FILE} will be the network of the last epoch")
+        print(f"no validation: {BEST_FILE} will be the network of the last epoch")
     if state.precision == "bf16" and not has_native_bf16(state.device):
         print("this device has no native bf16 arithmetic; fp32 will be faster")
     for message in messages:

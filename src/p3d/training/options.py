@@ -15,6 +15,7 @@ from p3d.data.loader import BadVideoPolicy
 from p3d.errors import UserError
 from p3d.model.network import Modality, Variant, Wiring
 from p3d.system.options import DeviceOptions
+from p3d.training.checks import check_options, flag, is_count, is_not_negative, is_positive
 from p3d.training.recipes import UCF101, Recipe
 
 LENGTH = ("--epochs", "--max-steps")
@@ -60,7 +61,7 @@ class TrainOptions:
     patience: int | None = None
     """Stop after this many epochs without a better validation accuracy."""
     validation_clips: int = 1
-    """Clips of each video in the validation after each epoch."""
+    """Clips of each video in the validation after each epoch; 0 does not validate."""
     on_bad_video: BadVideoPolicy = "skip"
     """What to do with a video that cannot be read: skip it and count it, or stop."""
     tensorboard: bool = False
@@ -70,10 +71,15 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        for name in ("save_minutes", "save_steps", "keep_checkpoints"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise UserError(f"{_flag(name)} is {value}; give more than 0")
+        check_options(self, ("save_minutes",), is_positive, "a number above 0")
+        check_options(self, ("save_steps", "patience"), is_count, "1 or more, or omit it")
+        check_options(self, ("keep_checkpoints",), is_count, "1 or more")
+        check_options(self, ("workers", "validation_clips"), is_not_negative, "0 or more")
+        check_options(self, ("seed",), lambda value: 0 <= value < 2**64, "0 to 2**64 - 1")
+        if self.patience is not None and not self.validation_clips:
+            raise UserError(
+                "--patience needs a validation; give --validation-clips 1 or more, or drop it"
+            )
         if self.compute.compile and self.checkpoint_activations:
             raise UserError(
                 "--compile and --checkpoint-activations cannot be combined (the compiler decides "
@@ -88,7 +94,7 @@ def fingerprint(options: TrainOptions, training: VideoDataset) -> dict[str, str]
     values |= {name: getattr(options, name) for name in names}
     values |= {"precision": options.compute.precision}
     values |= {"data": options.data.data.resolve(), "fold": options.data.fold}
-    texts = {_flag(name): json.dumps(value, default=str) for name, value in values.items()}
+    texts = {flag(name): json.dumps(value, default=str) for name, value in values.items()}
     return texts | {"the training list": _digest(training)}
 
 
@@ -159,7 +165,7 @@ def config_arguments(path: Path) -> list[str]:
         argument
         for name, value in _leaves(config)
         if name not in ("resume", "plan")
-        for argument in _arguments(_flag(name), value)
+        for argument in _arguments(flag(name), value)
     ]
 
 
@@ -177,7 +183,3 @@ def _arguments(flag: str, value: Any) -> list[str]:
     if isinstance(value, list):
         return [flag, *map(str, value)]
     return [f"{flag}={value}"]
-
-
-def _flag(field_name: str) -> str:
-    return f"--{field_name.replace('_', '-')}"

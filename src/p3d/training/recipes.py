@@ -6,11 +6,13 @@ A recipe is a set of defaults: each of its fields is an option of `p3d train`.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 from p3d.data.transforms import Augmentation
 from p3d.errors import UserError
 from p3d.model.network import Name
+from p3d.training.checks import check_options, is_count, is_not_negative, is_positive
 
 Schedule = Literal["cyclic", "step", "cosine", "one-cycle", "constant"]
 NormPolicy = Literal["train", "freeze-but-first", "freeze-all"]
@@ -89,27 +91,29 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        counts = ("epochs", "batch_size", "clips_per_video")
-        for name in (*counts, "lr", "cyclic_half_epochs", "cyclic_factor"):
-            if getattr(self, name) <= 0:
-                raise UserError(f"{_flag(name)} is {getattr(self, name)}; give more than 0")
-        for name in ("flip_probability", "dropout", "warmup", "momentum"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{_flag(name)} is {getattr(self, name)}; give a value in [0, 1]")
-        for name in ("max_steps", "clips_per_step"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"{_flag(name)} is {value}; give 1 or more, or omit it")
-        if not 0 <= self.freeze_stages <= 5:
-            raise UserError(f"--freeze-stages is {self.freeze_stages}; give 0 to 5")
+        counts = ("epochs", "batch_size", "clips_per_video", "num_frames", "frame_stride", "crop")
+        check_options(self, counts, is_count, "1 or more")
+        check_options(self, ("max_steps", "clips_per_step"), is_count, "1 or more, or omit it")
+        positive = ("lr", "cyclic_half_epochs", "cyclic_factor")
+        check_options(self, positive, is_positive, "a number above 0")
+        check_options(self, ("clip_gradients",), is_positive, "a number above 0, or omit it")
+        rates = ("weight_decay", "head_weight_rate", "head_bias_rate", "stem_rate")
+        check_options(self, rates, is_not_negative, "a number of at least 0")
+        fractions = ("flip_probability", "warmup")
+        check_options(self, fractions, lambda value: 0 <= value <= 1, "a value in [0, 1]")
+        check_options(
+            self, ("dropout", "momentum"), lambda value: 0 <= value < 1, "a value in [0, 1)"
+        )
+        check_options(self, ("freeze_stages",), lambda value: 0 <= value <= 5, "0 to 5")
+        if self.nesterov and not self.momentum:
+            raise UserError("--nesterov needs a --momentum above 0; give one, or --no-nesterov")
+        if any(low >= high for low, high in pairwise((0, *self.milestones))):
+            listed = " ".join(map(str, self.milestones))
+            raise UserError(f"--milestones are {listed}; give increasing steps from 1 on")
 
     def clips_of_step(self, processes: int) -> int:
         """Return the clips of an optimizer step over a number of processes."""
         return self.clips_per_step or self.batch_size * processes
-
-
-def _flag(field: str) -> str:
-    return f"--{field.replace('_', '-')}"
 
 
 UCF101 = Recipe()

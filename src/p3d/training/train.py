@@ -29,6 +29,7 @@ from p3d.system.options import plain_options
 from p3d.system.resources import raise_file_limit
 from p3d.system.signals import StopRequest
 from p3d.training.checkpoint import CheckpointState
+from p3d.training.checks import check_classes
 from p3d.training.console import print_start, print_summary
 from p3d.training.log import RunLog
 from p3d.training.loop import Trainer
@@ -55,13 +56,18 @@ def run(options: TrainOptions) -> int:
 
 
 def _train(options: TrainOptions, device: torch.device, group: Group, stop: StopRequest) -> int:
-    splits = read_splits(options.data, ("train", "validation"))
+    wanted: tuple[Split, ...] = ("train", "validation")
+    splits = read_splits(options.data, wanted if options.validation_clips else wanted[:1])
+    notes = check_classes(options.data.data, splits["train"])
+    if not options.validation_clips:
+        splits["validation"] = VideoDataset(splits["train"].class_names, ())
+        notes = (*notes, "--validation-clips 0: epochs are not validated")
     if options.patience is not None and not splits["validation"].records:
         raise UserError("--patience needs a validation list, and the data set has none")
     with _locked(options, group):
         trainer, messages = _build_trainer(options, splits, device, group, stop)
         if group.is_main:
-            print_start(trainer.state, trainer.validation, messages)
+            print_start(trainer.state, trainer.validation, (*notes, *messages))
         if options.plan:
             if group.is_main:
                 _print_plan(trainer.state, trainer.loader)
