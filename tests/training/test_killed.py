@@ -37,7 +37,7 @@ from helpers.runs import (
 from p3d.errors import UserError
 from p3d.evaluation.metrics import Accuracy
 from p3d.report.record import read_run
-from p3d.run_folder import BEST_FILE, VALIDATION_FILE, find_checkpoints
+from p3d.run_folder import BEST_FILE, LAST_FILE, VALIDATION_FILE, find_checkpoints
 from p3d.system.files import lock_folder
 from p3d.training import loop, resume, step
 from p3d.training.checkpoint import CheckpointState
@@ -129,7 +129,8 @@ def test_full_disk_does_not_end_a_run(whole: Path, sample: Path, tmp_path: Path)
     assert find_checkpoints(tmp_path) == []
     assert logged_steps(tmp_path) == [1, 2, 3, 4]
     assert log_lines(tmp_path, "save-failed")
-    assert are_identical(load_file(tmp_path / BEST_FILE), load_file(whole / BEST_FILE))
+    for name in (BEST_FILE, LAST_FILE):
+        assert are_identical(load_file(tmp_path / name), load_file(whole / name))
 
 
 def test_best_network_is_kept_if_its_scores_cannot_be_written(
@@ -314,6 +315,6 @@ def test_second_process_cannot_train_in_the_same_folder(sample: Path, tmp_path: 
 
 def test_disk_without_room_for_a_checkpoint_is_rejected(tmp_path: Path) -> None:
     message = check_room(tmp_path, 1_000_000, 2_000_000, 2)
-    assert message.startswith("a checkpoint takes 2 MB, 2 are kept; with the best network the run")
+    assert message.startswith("a checkpoint takes 2 MB, 2 are kept; with the best and the last")
     with pytest.raises(UserError, match="free space or choose another --out"):
         check_room(tmp_path, 10**18, 10**18, 1)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from p3d.data.dataset import VideoDataset
 from p3d.errors import printable
 from p3d.run_folder import (
     BEST_FILE,
     CONFIG_FILE,
+    LAST_FILE,
     LOG_FILE,
     REPORT_FILE,
     best_epoch,
@@ -17,6 +20,7 @@ from p3d.run_folder import (
 )
 from p3d.system.device import Precision, describe_device, has_native_bf16
 from p3d.system.text import format_percent, format_table
+from p3d.training.comparison import describe_difference
 from p3d.training.plan import describe_step
 from p3d.training.state import TrainState
 
@@ -102,9 +106,24 @@ def print_summary(folder: Path) -> None:
     ]
     header = ("", "train top-1", "validation top-1", "top-5", "loss")
     print("\n" + format_table(header, rows))
+    difference = _describe_choice(epochs[-1])
+    if difference is not None:
+        print(difference)
     seconds = sum(line["seconds"] for line in epochs)
     print(f"{seconds:.0f} s in total; written to {printable(folder)}:")
-    best_file = [f"{BEST_FILE} (for p3d eval and predict)"] if (folder / BEST_FILE).exists() else []
+    networks = [
+        f"{name}{use}"
+        for name, use in ((BEST_FILE, " (for p3d eval and predict)"), (LAST_FILE, ""))
+        if (folder / name).exists()
+    ]
     newest = [f"{path.name} (to resume from)" for path in find_checkpoints(folder)[:1]]
     others = [name for name in (REPORT_FILE, LOG_FILE, CONFIG_FILE) if (folder / name).exists()]
-    print("  " + ", ".join([*best_file, *newest, *others]))
+    print("  " + ", ".join([*networks, *newest, *others]))
+
+
+def _describe_choice(last: Mapping[str, Any]) -> str | None:
+    """Say that the validation list is too small to choose between best and last, or return None."""
+    counts = last.get("against_best")
+    if not isinstance(counts, list) or last["best_epoch"] in (None, last["epoch"]):
+        return None
+    return describe_difference(*counts)

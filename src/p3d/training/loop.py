@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -13,13 +15,15 @@ from tqdm import tqdm
 from p3d.data.dataset import VideoDataset
 from p3d.data.loader import Batch, TrainLoader
 from p3d.errors import UserError, printable
-from p3d.evaluation.metrics import measure
+from p3d.evaluation.metrics import Accuracy, measure
 from p3d.inference.scorer import Scorer
 from p3d.inference.scoring import VideoScores, score_videos, write_scores
-from p3d.run_folder import BEST_FILE, VALIDATION_FILE
+from p3d.run_folder import BEST_FILE, LAST_FILE, VALIDATION_FILE
 from p3d.system.device import peak_memory
+from p3d.system.files import link_or_copy
 from p3d.system.signals import Stopped, StopRequest, postponed_child_signal
 from p3d.system.text import format_percent
+from p3d.training.comparison import answers_of, compare_answers
 from p3d.training.console import epoch_line
 from p3d.training.log import RunLog
 from p3d.training.options import TrainOptions
@@ -30,6 +34,21 @@ from p3d.weights.metadata import save_model
 
 NUM_SHOWN_CLIPS = 4
 """Training clips of each epoch that are written for TensorBoard."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Result of an epoch's network on the validation list.
+
+    Attributes:
+        scored: Logits of the videos.
+        accuracy: Metrics over the videos; scores that are not finite count as wrong.
+        answers: Which videos are right, see `p3d.training.comparison.answers_of`.
+    """
+
+    scored: VideoScores
+    accuracy: Accuracy
+    answers: str
 
 
 @dataclass
@@ -101,9 +120,9 @@ class Trainer:
 
     def _is_out_of_patience(self) -> bool:
         progress, patience = self.state.progress, self.options.patience
-        if patience is None or progress.best_epoch is None:
+        if patience is None or progress.improved_epoch is None:
             return False
-        return progress.epoch - progress.best_epoch >= patience
+        return progress.epoch - progress.improved_epoch >= patience
 
     def _train_epoch(self) -> bool:
         """Train the rest of the current epoch; return False if a stop ended it early."""
@@ -182,7 +201,7 @@ class Trainer:
             self.log.write_clips("train/clips", clips, self.state.progress.step, captions)
 
     def _finish_epoch(self) -> None:
-        """Validate, report, keep the best network, and save a checkpoint for the next epoch.
+        """Validate, report, keep the networks, and save a checkpoint for the next epoch.
 
         Raises:
             Stopped: A stop was requested during validation, which a resumed run repeats.
@@ -191,14 +210,12 @@ class Trainer:
         values: dict[str, float] = {
             f"train_{name}": mean for name, mean in progress.means().items()
         }
-        scored = self._validate() if self.validation.records else None
-        top1 = None
-        if scored is not None:
-            accuracy = measure(self._finite_probabilities(scored), scored.labels)
-            top1 = accuracy.top1
+        validation = self._validate() if self.validation.records else None
+        if validation is not None:
+            accuracy = validation.accuracy
             values |= {
                 "validation_loss": accuracy.loss,
-                "validation_top1": top1,
+                "validation_top1": accuracy.top1,
                 "validation_top5": accuracy.top5,
             }
         values |= {
@@ -209,17 +226,24 @@ class Trainer:
         }
         if state.scaler.is_enabled():
             values["overflows"] = progress.overflows
-        if top1 is None or top1 > progress.best_top1:
-            self._keep_best(scored, top1)
-        best = progress.best_epoch
-        self.write_log("epoch", epoch=progress.epoch + 1, **values, best_epoch=best)
+        self._keep_networks(validation)
+        comparison = None
+        if validation is not None:
+            comparison = compare_answers(progress.best_answers, validation.answers)
+        self.write_log(
+            "epoch",
+            epoch=progress.epoch + 1,
+            **values,
+            best_epoch=progress.best_epoch,
+            against_best=comparison,
+        )
         if state.group.is_main:
             tqdm.write(epoch_line(state, values))
         progress.next_epoch()
         self.save()
 
-    def _validate(self) -> VideoScores:
-        """Score the validation list; each rank scores its shard.
+    def _validate(self) -> Validation:
+        """Score the validation list; each rank scores its shard, and all get the result.
 
         Raises:
             Stopped: A stop was requested.
@@ -233,7 +257,7 @@ class Trainer:
             batch_size=state.recipe.batch_size,
             strict=False,
         )
-        return score_videos(
+        scored = score_videos(
             scorer,
             self.validation,
             num_clips=self.options.validation_clips,
@@ -243,6 +267,11 @@ class Trainer:
             group=state.group,
             stop=self.stop,
         )
+        probabilities = self._finite_probabilities(scored)
+        answers = answers_of(
+            probabilities, scored.labels, scored.indices, len(self.validation.records)
+        )
+        return Validation(scored, measure(probabilities, scored.labels), answers)
 
     def _finite_probabilities(self, scored: VideoScores) -> Tensor:
         """Return probabilities in which a video with non-finite logits counts as wrong.
@@ -261,28 +290,63 @@ class Trainer:
                 )
         return probabilities
 
-    def _keep_best(self, scored: VideoScores | None, top1: float | None) -> None:
-        """Write the best network so far; if that fails, the previous best remains the best."""
-        progress = self.state.progress
-        saved = self.saver is None or self.saver.attempt(progress.step, self._write_best)
-        if self.state.group.any(not saved):
-            return
-        progress.best_epoch = progress.epoch + 1
-        if top1 is not None:
-            progress.best_top1 = top1
-        if self.saver is not None and scored is not None:
-            path = self.options.out / VALIDATION_FILE
-            if not self.saver.attempt(
-                progress.step, lambda: write_scores(path, self.validation, scored)
-            ):
-                with suppress(OSError):  # it has the scores of a network that is gone
-                    path.unlink()
+    def _keep_networks(self, validation: Validation | None) -> None:
+        """Write the network as the last one, and as the best one if it is."""
+        step = self.state.progress.step
+        is_best = self._is_best(validation) and self._keep_best(validation)
+        if self.saver is not None:
+            best, last = (self.options.out / name for name in (BEST_FILE, LAST_FILE))
+            write = partial(link_or_copy, best) if is_best else self._write_network
+            self.saver.attempt(step, lambda: write(last))
 
-    def _write_best(self) -> None:
+    def _is_best(self, validation: Validation | None) -> bool:
+        """Return whether this is the best network so far: by top-1, then by loss, then the latest.
+
+        Without validation it is the latest network, unless earlier epochs were validated.
+        """
+        progress = self.state.progress
+        if validation is None:
+            return progress.best_top1 < 0
+        accuracy = validation.accuracy
+        return (accuracy.top1, -accuracy.loss) >= (progress.best_top1, -progress.best_loss)
+
+    def _keep_best(self, validation: Validation | None) -> bool:
+        """Write the best network so far; if that fails, the previous best remains the best.
+
+        Returns:
+            Whether it was written.
+        """
+        progress, path = self.state.progress, self.options.out / BEST_FILE
+        saved = self.saver is None or self.saver.attempt(
+            progress.step, lambda: self._write_network(path)
+        )
+        if self.state.group.any(not saved):
+            return False
+        progress.best_epoch = progress.epoch + 1
+        if validation is not None:
+            if validation.accuracy.top1 > progress.best_top1:
+                progress.improved_epoch = progress.best_epoch
+            progress.best_top1 = validation.accuracy.top1
+            progress.best_loss = validation.accuracy.loss
+            progress.best_answers = validation.answers
+            self._write_scores(validation.scored)
+        return True
+
+    def _write_scores(self, scored: VideoScores) -> None:
+        if self.saver is None:
+            return
+        path = self.options.out / VALIDATION_FILE
+        if not self.saver.attempt(
+            self.state.progress.step, lambda: write_scores(path, self.validation, scored)
+        ):
+            with suppress(OSError):  # it has the scores of a network that is gone
+                path.unlink()
+
+    def _write_network(self, path: Path) -> None:
         start = self.options.weights
         save_model(
             self.state.model,
-            self.options.out / BEST_FILE,
+            path,
             source="trained by p3d" if start is None else f"from {printable(start.name)}",
             recipe=asdict(self.state.recipe),
         )
