@@ -8,6 +8,7 @@ import re
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -113,6 +114,43 @@ def test_killed_ranks_resume_to_identical_weights(sample: Path, tmp_path: Path) 
     output = finish(launch(2, *flags(sample, killed, batch_size=4)))
     assert "resuming in epoch 1 after step 1" in output
     assert are_identical(weights(killed), weights(pair))
+
+
+def test_rank_that_loses_the_other_saves_and_ends_in_one_line(
+    sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without torchrun's agent, which would send SIGTERM to the rank that is left."""
+    script = Path(__file__).parents[1] / "helpers" / "lost_rank.py"
+    flags = train_flags(sample, tmp_path, batch_size=2, epochs=1)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, str(script), *flags],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ
+            | common
+            | {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
+        )
+        for rank in (0, 1)
+    ]
+    finish(ranks[1], code=-signal.SIGKILL)
+    output = finish(ranks[0], code=2)
+    errors = [line for line in output.splitlines() if "error" in line]
+    assert errors == [
+        "p3d: error: process 0 stops because another process of this run ended; see the message "
+        "above, or the other process's output, for the reason"
+    ]
+    assert "Traceback" not in output
+    assert newest(tmp_path).progress.step == logged_steps(tmp_path)[-1] == 2
+    recipe = replace(TINY, batch_size=2, epochs=1)
+    assert run(options(sample, tmp_path, recipe, resume=True)) == 0
+    assert "resuming in epoch 1 after step 2" in capsys.readouterr().out
+    assert logged_steps(tmp_path) == [1, 2, 3, 4]
 
 
 def test_full_disk_does_not_end_a_run(whole: Path, sample: Path, tmp_path: Path) -> None:
