@@ -26,6 +26,7 @@ from p3d.system.options import DeviceOptions, plain_options
 from p3d.training.checks import check_classes
 from p3d.training.options import TrainOptions
 from p3d.training.recipes import NormPolicy, Recipe, Schedule
+from p3d.training.trackers import TrackerName
 from p3d.training.train import run
 from p3d.weights.loading import load_model
 
@@ -204,6 +205,7 @@ OPTIONS = st.builds(
     validation_clips=COUNT,
     on_bad_video=choice(BadVideoPolicy),
     tensorboard=st.booleans(),
+    track=st.sets(choice(TrackerName)).map(lambda names: tuple(sorted(names))),
 )
 
 

@@ -17,6 +17,7 @@ from p3d.model.network import Modality, Variant, Wiring
 from p3d.system.options import DeviceOptions
 from p3d.training.checks import check_options, flag, is_count, is_not_negative, is_positive
 from p3d.training.recipes import UCF101, Recipe
+from p3d.training.trackers import TrackerName
 
 LENGTH = ("--epochs", "--max-steps")
 """Options in a fingerprint that may grow when a run is resumed."""
@@ -66,6 +67,8 @@ class TrainOptions:
     """What to do with a video that cannot be read: skip it and count it, or stop."""
     tensorboard: bool = False
     """Write scalars and a few clips for TensorBoard too."""
+    track: tuple[TrackerName, ...] = ()
+    """Send the scalars to experiment trackers too: wandb, mlflow, trackio (pip install them)."""
     plan: bool = False
     """Print the plan of the run and exit."""
 
@@ -163,16 +166,17 @@ def config_arguments(path: Path) -> list[str]:
         raise UserError(f"--config {path}: is not the config.json of a training run")
     return [
         argument
-        for name, value in _leaves(config)
+        for name, value in leaves(config)
         if name not in ("resume", "plan")
         for argument in _arguments(flag(name), value)
     ]
 
 
-def _leaves(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def leaves(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield names and values of nested options; all names differ."""
     for name, value in values.items():
         if isinstance(value, dict):
-            yield from _leaves(value)
+            yield from leaves(value)
         else:
             yield name, value
 

@@ -34,11 +34,12 @@ from p3d.training.console import print_start, print_summary
 from p3d.training.log import RunLog
 from p3d.training.loop import Trainer
 from p3d.training.network import build_network, prepare_for_training
-from p3d.training.options import TrainOptions, earlier_length, fingerprint
+from p3d.training.options import TrainOptions, earlier_length, fingerprint, leaves
 from p3d.training.plan import disk_bytes, make_plan, render
 from p3d.training.resume import find_start
 from p3d.training.saver import Saver, check_room
 from p3d.training.state import TrainState, build_state, extend
+from p3d.training.trackers import check_installed
 from p3d.weights.loading import PretrainedWeights
 
 
@@ -64,6 +65,8 @@ def _train(options: TrainOptions, device: torch.device, group: Group, stop: Stop
         notes = (*notes, "--validation-clips 0: epochs are not validated")
     if options.patience is not None and not splits["validation"].records:
         raise UserError("--patience needs a validation list, and the data set has none")
+    if group.is_main:
+        check_installed(options.track)
     with _locked(options, group):
         trainer, messages = _build_trainer(options, splits, device, group, stop)
         if group.is_main:
@@ -217,7 +220,13 @@ def _train_and_write(trainer: Trainer) -> int:
     print(check_room(options.out, *needed, options.keep_checkpoints))
     write_json(options.out / CONFIG_FILE, plain_options(options))
     write_json(options.out / ENVIRONMENT_FILE, describe_machine(state.device))
-    with RunLog(options.out, state.progress.step, tensorboard=options.tensorboard) as log:
+    with RunLog(
+        options.out,
+        state.progress.step,
+        tensorboard=options.tensorboard,
+        trackers=options.track,
+        config={name: _plain(value) for name, value in leaves(plain_options(options))},
+    ) as log:
         trainer.log = log
         trainer.saver = Saver(
             options.out,
@@ -243,6 +252,11 @@ def _train_and_write(trainer: Trainer) -> int:
         print(f"no report: {printable(error)}")
     print_summary(options.out)
     return 1 if trainer.saver.failed else 0
+
+
+def _plain(value: object) -> object:
+    """Return an option's value as a tracker takes it: a number, a truth value, or text."""
+    return value if isinstance(value, bool | int | float) else printable(value)
 
 
 def _print_stop(trainer: Trainer, *, is_saved: bool) -> None:
