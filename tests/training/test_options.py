@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.runs import TINY, log_lines, options, weights
+from helpers.runs import TINY, are_identical, log_lines, options, weights
 from p3d.cli import main, parse_options
 from p3d.data.dataset import VideoDataset, VideoRecord
 from p3d.data.layouts import DataOptions
@@ -19,7 +19,7 @@ from p3d.data.splits import SplitRule
 from p3d.data.transforms import Augmentation
 from p3d.errors import UserError
 from p3d.model.network import Modality, Name, Variant, Wiring
-from p3d.run_folder import BEST_FILE
+from p3d.run_folder import BEST_FILE, LAST_FILE
 from p3d.system.device import DeviceName, Precision
 from p3d.system.files import write_json
 from p3d.system.options import DeviceOptions, plain_options
@@ -38,19 +38,19 @@ WRONG: list[tuple[str, Any, str]] = [
     ("num_frames", 0, "1 or more"),
     ("crop", -8, "1 or more"),
     ("max_steps", 0, "1 or more, or omit it"),
-    ("lr", 0.0, "a number above 0"),
-    ("lr", -1e-3, "a number above 0"),
-    ("lr", NAN, "a number above 0"),
-    ("lr", INF, "a number above 0"),
-    ("cyclic_factor", NAN, "a number above 0"),
-    ("clip_gradients", 0.0, "a number above 0, or omit it"),
-    ("clip_gradients", -1.0, "a number above 0, or omit it"),
-    ("clip_gradients", INF, "a number above 0, or omit it"),
-    ("weight_decay", -1e-4, "a number of at least 0"),
-    ("weight_decay", NAN, "a number of at least 0"),
-    ("head_weight_rate", -1.0, "a number of at least 0"),
-    ("head_bias_rate", INF, "a number of at least 0"),
-    ("stem_rate", -5.0, "a number of at least 0"),
+    ("lr", 0.0, "a finite number above 0"),
+    ("lr", -1e-3, "a finite number above 0"),
+    ("lr", NAN, "a finite number above 0"),
+    ("lr", INF, "a finite number above 0"),
+    ("cyclic_factor", NAN, "a finite number above 0"),
+    ("clip_gradients", 0.0, "a finite number above 0, or omit it"),
+    ("clip_gradients", -1.0, "a finite number above 0, or omit it"),
+    ("clip_gradients", INF, "a finite number above 0, or omit it"),
+    ("weight_decay", -1e-4, "a finite number of at least 0"),
+    ("weight_decay", NAN, "a finite number of at least 0"),
+    ("head_weight_rate", -1.0, "a finite number of at least 0"),
+    ("head_bias_rate", INF, "a finite number of at least 0"),
+    ("stem_rate", -5.0, "a finite number of at least 0"),
     ("momentum", 1.0, "a value in [0, 1)"),
     ("dropout", NAN, "a value in [0, 1)"),
     ("flip_probability", 1.5, "a value in [0, 1]"),
@@ -58,7 +58,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("milestones", (3000, 2000), "increasing steps from 1 on"),
     ("milestones", (0, 10), "increasing steps from 1 on"),
     ("milestones", (5, 5), "increasing steps from 1 on"),
-    ("save_minutes", NAN, "a number above 0"),
+    ("save_minutes", NAN, "a finite number above 0"),
     ("save_steps", 0, "1 or more, or omit it"),
     ("keep_checkpoints", 0, "1 or more"),
     ("workers", -1, "0 or more"),
@@ -108,7 +108,24 @@ def test_validation_can_be_switched_off(
     assert "--validation-clips 0: epochs are not validated" in output
     (epoch,) = log_lines(tmp_path, "epoch")
     assert "validation_top1" not in epoch
-    assert load_model(tmp_path / BEST_FILE).state_dict().keys() == weights(tmp_path).keys()
+    best = load_model(tmp_path / BEST_FILE).state_dict()
+    assert are_identical(best, weights(tmp_path))
+
+
+def test_switching_validation_off_keeps_the_best_network(
+    sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = replace(TINY, schedule="constant", batch_size=16)
+    assert run(options(sample, tmp_path, replace(recipe, epochs=1))) == 0
+    best = weights(tmp_path)
+    longer = options(sample, tmp_path, replace(recipe, epochs=2), validation_clips=0, resume=True)
+    capsys.readouterr()
+    assert run(longer) == 0
+    output = capsys.readouterr().out
+    assert "no validation: best.safetensors stays the network of epoch 1\n" in output
+    assert "best (epoch 1)" in output
+    assert are_identical(load_model(tmp_path / BEST_FILE).state_dict(), best)
+    assert are_identical(load_model(tmp_path / LAST_FILE).state_dict(), weights(tmp_path))
 
 
 def test_classes_without_training_videos() -> None:

@@ -36,6 +36,7 @@ from p3d.data.loader import Batch
 from p3d.errors import BadVideoError, UserError
 from p3d.run_folder import BEST_FILE, LAST_FILE, find_checkpoints
 from p3d.training import loop as train_loop
+from p3d.training import validation
 from p3d.training.checkpoint import CheckpointState, DamagedCheckpoint, read_checkpoint
 from p3d.training.console import print_summary
 from p3d.training.recipes import Schedule
@@ -589,13 +590,13 @@ def test_ties_are_broken_by_the_loss_and_then_the_later_epoch(
 ) -> None:
     """Patience still waits for a better accuracy."""
     results = iter([(0.5, 2.0), (0.5, 1.0), (0.5, 1.5), (0.5, 1.0), (0.25, 0.1)])
-    measure = train_loop.measure
+    measure = validation.measure
 
     def measure_as(*arguments: Any) -> Any:
         top1, loss = next(results)
         return replace(measure(*arguments), top1=top1, loss=loss)
 
-    monkeypatch.setattr(train_loop, "measure", measure_as)
+    monkeypatch.setattr(validation, "measure", measure_as)
     recipe = replace(TINY, epochs=8, batch_size=16)
     assert run(options(sample, tmp_path, recipe, patience=4)) == 0
     lines = log_lines(tmp_path, "epoch")

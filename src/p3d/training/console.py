@@ -59,7 +59,10 @@ def print_start(state: TrainState, validation: VideoDataset, messages: tuple[str
     if training.ignored:
         print(f"IGNORED: {training.describe_ignored()}")
     if not validation.records:
-        print(f"no validation: {BEST_FILE} will be the network of the last epoch")
+        is_validated = state.progress.best_top1 >= 0
+        stays = f"stays the network of epoch {state.progress.best_epoch}"
+        kept = stays if is_validated else "will be the network of the last epoch"
+        print(f"no validation: {BEST_FILE} {kept}")
     if state.precision == "bf16" and not has_native_bf16(state.device):
         print("this device has no native bf16 arithmetic; fp32 will be faster")
     for message in messages:

@@ -9,46 +9,29 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
 from tqdm import tqdm
 
 from p3d.data.dataset import VideoDataset
 from p3d.data.loader import Batch, TrainLoader
 from p3d.errors import UserError, printable
-from p3d.evaluation.metrics import Accuracy, measure
-from p3d.inference.scorer import Scorer
-from p3d.inference.scoring import VideoScores, score_videos, write_scores
+from p3d.inference.scoring import VideoScores, write_scores
 from p3d.run_folder import BEST_FILE, LAST_FILE, VALIDATION_FILE
 from p3d.system.device import peak_memory
 from p3d.system.files import link_or_copy
 from p3d.system.signals import Stopped, StopRequest, postponed_child_signal
 from p3d.system.text import format_percent
-from p3d.training.comparison import answers_of, compare_answers
+from p3d.training.comparison import compare_answers
 from p3d.training.console import epoch_line
 from p3d.training.log import RunLog
 from p3d.training.options import TrainOptions
 from p3d.training.saver import Saver
 from p3d.training.state import TrainState
 from p3d.training.step import Step, train_step
+from p3d.training.validation import Validation, validate
 from p3d.weights.metadata import save_model
 
 NUM_SHOWN_CLIPS = 4
 """Training clips of each epoch that are written for TensorBoard."""
-
-
-@dataclass(frozen=True)
-class Validation:
-    """Result of an epoch's network on the validation list.
-
-    Attributes:
-        scored: Logits of the videos.
-        accuracy: Metrics over the videos; scores that are not finite count as wrong.
-        answers: Which videos are right, see `p3d.training.comparison.answers_of`.
-    """
-
-    scored: VideoScores
-    accuracy: Accuracy
-    answers: str
 
 
 @dataclass
@@ -210,7 +193,9 @@ class Trainer:
         values: dict[str, float] = {
             f"train_{name}": mean for name, mean in progress.means().items()
         }
-        validation = self._validate() if self.validation.records else None
+        validation = None
+        if self.validation.records:
+            validation = validate(state, self.validation, self.options, self.stop)
         if validation is not None:
             accuracy = validation.accuracy
             values |= {
@@ -241,54 +226,6 @@ class Trainer:
             tqdm.write(epoch_line(state, values))
         progress.next_epoch()
         self.save()
-
-    def _validate(self) -> Validation:
-        """Score the validation list; each rank scores its shard, and all get the result.
-
-        Raises:
-            Stopped: A stop was requested.
-        """
-        state = self.state
-        state.group.share_buffers(state.model)
-        scorer = Scorer(
-            state.model,
-            state.device,
-            state.precision,
-            batch_size=state.recipe.batch_size,
-            strict=False,
-        )
-        scored = score_videos(
-            scorer,
-            self.validation,
-            num_clips=self.options.validation_clips,
-            workers=self.options.workers,
-            on_bad_video=self.options.on_bad_video,
-            description="validating",
-            group=state.group,
-            stop=self.stop,
-        )
-        probabilities = self._finite_probabilities(scored)
-        answers = answers_of(
-            probabilities, scored.labels, scored.indices, len(self.validation.records)
-        )
-        return Validation(scored, measure(probabilities, scored.labels), answers)
-
-    def _finite_probabilities(self, scored: VideoScores) -> Tensor:
-        """Return probabilities in which a video with non-finite logits counts as wrong.
-
-        Early in training the running statistics may still be far off, which must not end a run.
-        """
-        probabilities = scored.probabilities
-        broken = ~probabilities.isfinite().all(1)
-        if broken.any():
-            probabilities[broken] = 0
-            probabilities[broken, scored.labels[broken]] = -1
-            if self.state.group.is_main:
-                tqdm.write(
-                    f"NOT FINITE: the scores of {int(broken.sum())} validation videos, which count "
-                    "as wrong; if this continues, lower --lr or check the weights"
-                )
-        return probabilities
 
     def _keep_networks(self, validation: Validation | None) -> None:
         """Write the network as the last one, and as the best one if it is."""

@@ -74,7 +74,7 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        check_options(self, ("save_minutes",), is_positive, "a number above 0")
+        check_options(self, ("save_minutes",), is_positive, "a finite number above 0")
         check_options(self, ("save_steps", "patience"), is_count, "1 or more, or omit it")
         check_options(self, ("keep_checkpoints",), is_count, "1 or more")
         check_options(self, ("workers", "validation_clips"), is_not_negative, "0 or more")

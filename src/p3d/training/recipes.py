@@ -95,10 +95,10 @@ class Recipe:
         check_options(self, counts, is_count, "1 or more")
         check_options(self, ("max_steps", "clips_per_step"), is_count, "1 or more, or omit it")
         positive = ("lr", "cyclic_half_epochs", "cyclic_factor")
-        check_options(self, positive, is_positive, "a number above 0")
-        check_options(self, ("clip_gradients",), is_positive, "a number above 0, or omit it")
+        check_options(self, positive, is_positive, "a finite number above 0")
+        check_options(self, ("clip_gradients",), is_positive, "a finite number above 0, or omit it")
         rates = ("weight_decay", "head_weight_rate", "head_bias_rate", "stem_rate")
-        check_options(self, rates, is_not_negative, "a number of at least 0")
+        check_options(self, rates, is_not_negative, "a finite number of at least 0")
         fractions = ("flip_probability", "warmup")
         check_options(self, fractions, lambda value: 0 <= value <= 1, "a value in [0, 1]")
         check_options(
