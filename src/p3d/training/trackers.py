@@ -25,8 +25,9 @@ TrackerName = Literal["wandb", "mlflow", "trackio"]
 IDS_FILE = "trackers.json"
 """File in the run's folder with the identity of its run on each tracker."""
 PROJECT = "p3d"
-PAUSE_SECONDS = 600.0
-"""A tracker that failed is tried again after this time."""
+PAUSE_SECONDS, PAUSE_FACTOR = 600.0, 20
+"""A tracker that failed is tried again after this time, and after this multiple of the time that it
+needed to fail: MLflow tries for minutes, in which the training waits."""
 BATCH_SECONDS, BATCH_SIZE = 10.0, 900
 """MLflow gets the numbers of several steps at once: this often, and at most this many."""
 
@@ -215,7 +216,8 @@ class Tracker:
 
     def _attempt(self, call: Callable[[], None]) -> None:
         """Call a function of the tracker; report the first of several failures."""
-        if time.monotonic() < self._silent_until:
+        start = time.monotonic()
+        if start < self._silent_until:
             return
         try:
             call()
@@ -223,7 +225,9 @@ class Tracker:
             reason = (str(error).splitlines() or [""])[0] or type(error).__name__
             if not self._failing:
                 print_warning(f"--track {self._name}: {reason}; training continues without it")
-            self._failing, self._silent_until = True, time.monotonic() + PAUSE_SECONDS
+            end = time.monotonic()
+            self._failing = True
+            self._silent_until = end + max(PAUSE_SECONDS, PAUSE_FACTOR * (end - start))
         else:
             self._failing = False
 
