@@ -18,7 +18,15 @@ from hypothesis import strategies as st
 
 from p3d.errors import UserError
 from p3d.model.network import create_model
-from p3d.system.files import TEMPORARY, lock_folder, plain_cell, replacing, write_csv, write_text
+from p3d.system.files import (
+    TEMPORARY,
+    link_or_copy,
+    lock_folder,
+    plain_cell,
+    replacing,
+    write_csv,
+    write_text,
+)
 from p3d.weights.metadata import save_model
 
 
@@ -254,3 +262,24 @@ def test_a_lock_file_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
     (tmp_path / ".lock").mkdir()
     with pytest.raises(UserError, match="cannot be locked"):
         lock(tmp_path)
+
+
+def test_second_name_is_a_link_or_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes(b"new")
+    target.write_bytes(b"old")
+    link_or_copy(source, target)
+    assert target.samefile(source)
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    link_or_copy(source, target)
+    assert not target.samefile(source)
+    assert target.read_bytes() == b"new"
+    target.unlink()
+    (target / "in the way").mkdir(parents=True)
+    with pytest.raises(UserError, match="target: cannot be written"):
+        link_or_copy(source, target)
+    assert {path.name for path in tmp_path.iterdir()} == {"source", "target"}

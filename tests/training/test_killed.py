@@ -8,6 +8,7 @@ import re
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -36,10 +37,10 @@ from helpers.runs import (
 )
 from p3d.errors import UserError
 from p3d.report.record import read_run
-from p3d.run_folder import BEST_FILE, VALIDATION_FILE, find_checkpoints
+from p3d.run_folder import BEST_FILE, LAST_FILE, VALIDATION_FILE, find_checkpoints
 from p3d.scores.accuracy import Accuracy
 from p3d.system.files import lock_folder
-from p3d.training import loop, resume, step
+from p3d.training import loop, resume, step, validation
 from p3d.training.checkpoint import CheckpointState
 from p3d.training.log import RunLog
 from p3d.training.progress import Progress
@@ -115,6 +116,43 @@ def test_killed_ranks_resume_to_identical_weights(sample: Path, tmp_path: Path) 
     assert are_identical(weights(killed), weights(pair))
 
 
+def test_rank_that_loses_the_other_saves_and_ends_in_one_line(
+    sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without torchrun's agent, which would send SIGTERM to the rank that is left."""
+    script = Path(__file__).parents[1] / "helpers" / "lost_rank.py"
+    flags = train_flags(sample, tmp_path, batch_size=2, epochs=1)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, str(script), *flags],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ
+            | common
+            | {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
+        )
+        for rank in (0, 1)
+    ]
+    finish(ranks[1], code=-signal.SIGKILL)
+    output = finish(ranks[0], code=2)
+    errors = [line for line in output.splitlines() if "error" in line]
+    assert errors == [
+        "p3d: error: process 0 stops because another process of this run ended; see the message "
+        "above, or the other process's output, for the reason"
+    ]
+    assert "Traceback" not in output
+    assert newest(tmp_path).progress.step == logged_steps(tmp_path)[-1] == 2
+    recipe = replace(TINY, batch_size=2, epochs=1)
+    assert run(options(sample, tmp_path, recipe, resume=True)) == 0
+    assert "resuming in epoch 1 after step 2" in capsys.readouterr().out
+    assert logged_steps(tmp_path) == [1, 2, 3, 4]
+
+
 def test_full_disk_does_not_end_a_run(whole: Path, sample: Path, tmp_path: Path) -> None:
     """Files may have up to 150 MB: enough for the best network, not for a checkpoint."""
     limit = 150_000_000
@@ -129,7 +167,8 @@ def test_full_disk_does_not_end_a_run(whole: Path, sample: Path, tmp_path: Path)
     assert find_checkpoints(tmp_path) == []
     assert logged_steps(tmp_path) == [1, 2, 3, 4]
     assert log_lines(tmp_path, "save-failed")
-    assert are_identical(load_file(tmp_path / BEST_FILE), load_file(whole / BEST_FILE))
+    for name in (BEST_FILE, LAST_FILE):
+        assert are_identical(load_file(tmp_path / name), load_file(whole / name))
 
 
 def test_best_network_is_kept_if_its_scores_cannot_be_written(
@@ -164,7 +203,7 @@ def test_summary_names_the_network_that_was_kept(
     def fail(*_: object) -> None:
         raise UserError("validation.csv: cannot be written")
 
-    monkeypatch.setattr(loop, "measure", measure_as)
+    monkeypatch.setattr(validation, "measure", measure_as)
     monkeypatch.setattr(loop, "write_scores", fail)
     (tmp_path / VALIDATION_FILE).write_text("scores of an earlier network")
     assert run(options(sample, tmp_path, replace(TINY, epochs=3))) == 0
@@ -314,6 +353,6 @@ def test_second_process_cannot_train_in_the_same_folder(sample: Path, tmp_path: 
 
 def test_disk_without_room_for_a_checkpoint_is_rejected(tmp_path: Path) -> None:
     message = check_room(tmp_path, 1_000_000, 2_000_000, 2)
-    assert message.startswith("a checkpoint takes 2 MB, 2 are kept; with the best network the run")
+    assert message.startswith("a checkpoint takes 2 MB, 2 are kept; with the best and the last")
     with pytest.raises(UserError, match="free space or choose another --out"):
         check_room(tmp_path, 10**18, 10**18, 1)

@@ -30,18 +30,15 @@ from helpers.runs import (
     weights,
 )
 from p3d.cli import main
-from p3d.cli.parse import parse_options
+from p3d.data.digests import video_digest
 from p3d.data.layouts import DataOptions, read_dataset
 from p3d.data.loader import Batch
-from p3d.data.splits import SplitRule
 from p3d.errors import BadVideoError, UserError
-from p3d.run_folder import BEST_FILE, find_checkpoints
-from p3d.system.files import write_json
-from p3d.system.options import DeviceOptions, plain_options
+from p3d.run_folder import BEST_FILE, LAST_FILE, find_checkpoints
 from p3d.training import loop as train_loop
+from p3d.training import validation
 from p3d.training.checkpoint import CheckpointState, DamagedCheckpoint, read_checkpoint
 from p3d.training.console import print_summary
-from p3d.training.options import TrainOptions
 from p3d.training.recipes import Schedule
 from p3d.training.resume import restorable_network
 from p3d.training.state import TrainState
@@ -76,6 +73,7 @@ def test_run_writes_weights_log_and_configuration(finished: Path, sample: Path) 
     assert {path.name for path in finished.iterdir()} == {
         ".lock",
         BEST_FILE,
+        LAST_FILE,
         "checkpoint-0000002.pt",
         "checkpoint-0000004.pt",
         "config.json",
@@ -87,9 +85,16 @@ def test_run_writes_weights_log_and_configuration(finished: Path, sample: Path) 
 
 
 def test_best_weights_are_those_of_the_best_epoch(finished: Path) -> None:
-    best = max(log_lines(finished, "epoch"), key=lambda line: line["validation_top1"])
+    lines = log_lines(finished, "epoch")
+    best = max(lines, key=lambda line: (line["validation_top1"], -line["validation_loss"]))
+    assert lines[-1]["best_epoch"] == best["epoch"]
     same = are_identical(load_model(finished / BEST_FILE).state_dict(), weights(finished))
     assert same == (best["epoch"] == 2)
+    last = load_model(finished / LAST_FILE)
+    assert are_identical(last.state_dict(), weights(finished))
+    videos, only_best, only_last = lines[-1]["against_best"]
+    difference = best["validation_top1"] - lines[-1]["validation_top1"]
+    assert (only_best - only_last) / videos == pytest.approx(difference)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -215,7 +220,9 @@ def test_last_network_is_kept_without_a_validation_list(
     copy_set(sample, data)
     (data / "ucfTrainTestlist" / "validationlist01.txt").unlink()
     assert run(options(data, tmp_path / "run")) == 0
-    assert "no validation list" in capsys.readouterr().out
+    assert "no validation: best.safetensors will be the network of the last epoch" in (
+        capsys.readouterr().out
+    )
     kept = load_model(tmp_path / "run" / BEST_FILE).state_dict()
     assert are_identical(kept, weights(tmp_path / "run"))
     with pytest.raises(UserError, match="--patience needs a validation list"):
@@ -326,6 +333,13 @@ def test_fine_tuning_replaces_the_classifier(
     assert "the model keeps its own of 2" in capsys.readouterr().out
     tuned, before = load_model(tmp_path / "run" / BEST_FILE), load_model(finished / BEST_FILE)
     assert tuned.class_names == ("MoveLeft", "MoveRight")
+    both = [
+        video_digest(record, dataset.class_names)
+        for dataset in (read_dataset(folders, "train"), read_dataset(sample, "train"))
+        for record in dataset.records
+    ]
+    assert tuned.trained_on == frozenset(both)
+    assert len(before.trained_on) == 16
     torch.testing.assert_close(
         tuned.res3[0].spatial.conv.weight, before.res3[0].spatial.conv.weight
     )
@@ -370,13 +384,21 @@ def test_resume_needs_only_the_checkpoint(
     assert are_identical(weights(parts), weights(whole))
 
 
-def test_resumes_from_a_version_1_checkpoint(finished: Path, sample: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_resumes_from_checkpoints_of_earlier_versions(
+    version: int, finished: Path, sample: Path, tmp_path: Path
+) -> None:
     path = find_checkpoints(finished)[1]
     contents = torch.load(path, weights_only=True)
-    del contents["version"]
-    for group in contents["optimizer"]["param_groups"]:
-        group["rate"] = group.pop("lr_mult")
+    contents["version"] = 2
+    for name in ("best_loss", "best_answers", "improved_epoch"):
+        del contents["progress"][name]
+    if version == 1:
+        del contents["version"]
+        for group in contents["optimizer"]["param_groups"]:
+            group["rate"] = group.pop("lr_mult")
     torch.save(contents, tmp_path / path.name)
+    assert read_checkpoint(tmp_path / path.name).progress.improved_epoch == 1
     assert run(options(sample, tmp_path, resume=True)) == 0
     assert are_identical(weights(tmp_path), weights(finished))
 
@@ -384,7 +406,7 @@ def test_resumes_from_a_version_1_checkpoint(finished: Path, sample: Path, tmp_p
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda contents: contents.update(version=3), "version 3 is newer than 2; upgrade p3d"),
+        (lambda contents: contents.update(version=4), "version 4 is newer than 3; upgrade p3d"),
         (lambda contents: contents.pop("optimizer"), "entry 'optimizer' is missing or damaged"),
         (lambda contents: contents.update(clips_per_step="8"), "entry 'clips_per_step' is missing"),
         (lambda contents: contents["progress"].pop("step"), "entry 'progress' is damaged"),
@@ -433,6 +455,8 @@ def run_with_changed_newest(change: Any, finished: Path, sample: Path, out: Path
         (lambda c: c["schedule"].update(_schedule_phases=None), "'schedule'"),
         (lambda c: c["scaler"].update(scale=1.0), "'scaler'"),
         (lambda c: c["progress"].update(clips=None), "'progress'"),
+        (lambda c: c["progress"].update(best_answers="yes"), "'progress'"),
+        (lambda c: c["progress"].update(best_loss=None), "'progress'"),
         (lambda c: c.update(version="2"), "version"),
     ],
 )
@@ -525,8 +549,8 @@ def test_checkpoint_that_cannot_be_read_is_not_damage(
 
 
 def test_newer_checkpoint_is_not_damage(finished: Path, sample: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="its version 3 is newer than 2; upgrade p3d"):
-        run_with_changed_newest(lambda c: c.update(version=3), finished, sample, tmp_path)
+    with pytest.raises(UserError, match="its version 4 is newer than 3; upgrade p3d"):
+        run_with_changed_newest(lambda c: c.update(version=4), finished, sample, tmp_path)
     assert len(find_checkpoints(tmp_path)) == 2
 
 
@@ -551,25 +575,6 @@ def test_starts_from_a_saved_configuration(
     assert "give --config or --recipe, not both" in capsys.readouterr().err
 
 
-def test_saved_configuration_restores_options_of_every_type(tmp_path: Path) -> None:
-    expected = TrainOptions(
-        data=DataOptions(
-            tmp_path / "my videos",
-            fold=2,
-            allow_missing=True,
-            splits=SplitRule(group_pattern="-([^_]+)_", test_groups=("daria", "moshe")),
-        ),
-        recipe=replace(TINY, milestones=(), nesterov=False, clip_gradients=None, lr=1e-9),
-        weights=tmp_path / "--odd name.pth",
-        compute=DeviceOptions("cpu", "bf16", compile=True),
-        save_steps=5,
-        tensorboard=True,
-    )
-    path = tmp_path / "config.json"
-    write_json(path, plain_options(expected))
-    assert parse_options("train", [f"--config={path}"]) == expected
-
-
 @pytest.mark.parametrize("text", ["", "[]", '{"recipe": 1}', "{"])
 def test_invalid_configuration_is_reported_in_one_line(
     text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -578,3 +583,31 @@ def test_invalid_configuration_is_reported_in_one_line(
     path.write_text(text)
     assert main(["train", "--config", str(path)]) == 2
     assert capsys.readouterr().err.startswith(f"p3d: error: --config {path}: ")
+
+
+def test_ties_are_broken_by_the_loss_and_then_the_later_epoch(
+    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Patience still waits for a better accuracy."""
+    results = iter([(0.5, 2.0), (0.5, 1.0), (0.5, 1.5), (0.5, 1.0), (0.25, 0.1)])
+    measure = validation.measure
+
+    def measure_as(*arguments: Any) -> Any:
+        top1, loss = next(results)
+        return replace(measure(*arguments), top1=top1, loss=loss)
+
+    monkeypatch.setattr(validation, "measure", measure_as)
+    recipe = replace(TINY, epochs=8, batch_size=16)
+    assert run(options(sample, tmp_path, recipe, patience=4)) == 0
+    lines = log_lines(tmp_path, "epoch")
+    assert [line["best_epoch"] for line in lines] == [1, 2, 2, 4, 4]
+    progress = newest(tmp_path).progress
+    assert (progress.best_top1, progress.best_loss, progress.improved_epoch) == (0.5, 1.0, 1)
+    best, last = (load_model(tmp_path / name).state_dict() for name in (BEST_FILE, LAST_FILE))
+    assert are_identical(last, weights(tmp_path))
+    assert not are_identical(best, last)
+
+
+def test_best_and_last_share_a_file_while_they_are_the_same(finished: Path) -> None:
+    best_is_last = log_lines(finished, "epoch")[-1]["best_epoch"] == 2
+    assert (finished / BEST_FILE).samefile(finished / LAST_FILE) == best_is_last

@@ -43,6 +43,14 @@ def test_converts_a_port_file(
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
+def test_keeps_the_videos_that_weights_were_trained_on(tmp_path: Path) -> None:
+    model = create_model("p3d63", num_classes=2)
+    model.trained_on = frozenset({b"01234", b"abcde"})
+    save_model(model, tmp_path / "in.safetensors")
+    run(ConvertOptions(tmp_path / "in.safetensors", tmp_path / "out.safetensors", num_classes=3))
+    assert load_model(tmp_path / "out.safetensors").trained_on == model.trained_on
+
+
 def test_overwrites_only_on_request(port_file: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is the input itself"):
         run(ConvertOptions(port_file, port_file, force=True))

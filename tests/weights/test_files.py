@@ -109,7 +109,9 @@ def test_a_file_without_checksum_is_read(saved: Path, model: P3D, tmp_path: Path
 
 
 def test_metadata_and_tensors_rebuild_the_model(model: P3D) -> None:
+    model.trained_on = frozenset({b"01234", b"abcde"})
     rebuilt = model_from(model.state_dict(), metadata_of(model))
+    assert rebuilt.trained_on == model.trained_on
     assert same(rebuilt.state_dict(), model.state_dict())
     assert metadata_of(rebuilt) == metadata_of(model)
 

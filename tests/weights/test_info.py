@@ -62,15 +62,18 @@ def test_costs_depend_on_the_clip() -> None:
 
 def test_describes_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = create_model("p3d63", num_classes=2, variant="2d")
+    model.trained_on = frozenset({b"01234", b"abcde", b"ABCDE"})
     path = tmp_path / "m.safetensors"
     save_model(model, path, class_names=["yes", "no"], source="a test", recipe={"epochs": 1})
     run(InfoOptions(str(path)))
     text = capsys.readouterr().out
     for expected in ("p3d63, author wiring, 2d, rgb", "yes, no", "a test", '{"epochs": 1}', "res5"):
         assert expected in text
+    assert "trained on  3 videos\n" in text
     run(InfoOptions(str(path), json=True))
     printed = json.loads(capsys.readouterr().out)
     assert printed["file_bytes"] == path.stat().st_size
+    assert printed["trained_on"] == 3
     assert printed["parameters"] == sum(p.numel() for p in model.parameters())
 
 

@@ -8,13 +8,25 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from p3d.data.digests import DIGEST_BYTES
 from p3d.errors import UserError
 from p3d.model.network import P3DConfig, create_model
 from p3d.preprocessing import AUTHORS, Preprocessing
 from p3d.weights.loading import load_model
-from p3d.weights.metadata import check_class_names, metadata_of, read_metadata, read_recipe
+from p3d.weights.metadata import (
+    MAX_TRAINED_ON,
+    check_class_names,
+    metadata_of,
+    model_from,
+    read_metadata,
+    read_recipe,
+    read_trained_on,
+    skeleton,
+)
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +39,52 @@ def test_whole_metadata_is_read(metadata: dict[str, str]) -> None:
     expected = (P3DConfig("p3d63", 2), Preprocessing(), ("up", "down"))
     assert read_metadata(metadata) == expected
     assert read_recipe(metadata) == {"epochs": 3}
+
+
+SKELETON = skeleton(P3DConfig("p3d63", 2))
+
+
+@settings(max_examples=50, deadline=None)
+@given(digests=st.frozensets(st.binary(min_size=DIGEST_BYTES, max_size=DIGEST_BYTES), max_size=9))
+def test_digests_of_training_videos_are_read_as_they_were_written(
+    digests: frozenset[bytes],
+) -> None:
+    SKELETON.trained_on = digests
+    metadata = metadata_of(SKELETON)
+    assert ("trained_on" in metadata) == bool(digests)
+    assert read_trained_on(metadata) == digests
+
+
+def test_more_digests_than_a_header_holds_are_left_out() -> None:
+    model = skeleton(P3DConfig("p3d63", 2))
+    model.trained_on = frozenset(
+        number.to_bytes(DIGEST_BYTES, "big") for number in range(MAX_TRAINED_ON + 3)
+    )
+    metadata = metadata_of(model)
+    assert len(metadata["trained_on"]) < 2**24 - 10**6
+    assert len(read_trained_on(metadata)) == MAX_TRAINED_ON
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("AAAA", "3 bytes"),
+        ("A", "base64"),
+        ("AAAAAA=", "padding"),
+        ("AAAA\n\nAAA=", "base64"),
+        ("ÄÄÄÄ", "ASCII"),
+        ("\udcff", "ASCII"),
+        ("A" * 7 * MAX_TRAINED_ON, "more than 2000000"),
+    ],
+)
+def test_invalid_digests_are_refused_in_one_line(
+    text: str, reason: str, metadata: dict[str, str]
+) -> None:
+    changed = metadata | {"trained_on": text}
+    with pytest.raises(UserError, match=f"its list of training videos is damaged .*{reason}"):
+        read_trained_on(changed)
+    with pytest.raises(UserError, match="is damaged"):
+        model_from({}, changed)
 
 
 DEEP = "[" * 100_000

@@ -116,6 +116,25 @@ def _warn_no_flush(folder: Path, reason: str) -> None:
     )
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make a file a second name of another, or a copy of it on file systems without hard links.
+
+    Files that are replaced and never changed may share their contents.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    try:
+        with replacing(target) as temporary:
+            temporary.unlink()
+            try:
+                temporary.hardlink_to(source)
+            except OSError:
+                shutil.copyfile(source, temporary)
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written ({error.strerror})") from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 file completely or not at all.
 

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     import torch
 
 
+def environment(name: str, default: str) -> str:
+    """Return the value of an environment variable, or a default if it is not set or empty."""
+    return os.environ.get(name) or default
+
+
 def num_cores() -> int:
     """Return the number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):

@@ -53,16 +53,17 @@ def option_arguments(values: Mapping[str, Any], *, drop: Collection[str] = ()) -
     """
     return [
         argument
-        for name, value in _leaves(values)
+        for name, value in leaves(values)
         if name not in drop
         for argument in _arguments(option_flag(name), value)
     ]
 
 
-def _leaves(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def leaves(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield names and values of nested options; all names differ."""
     for name, value in values.items():
         if isinstance(value, dict):
-            yield from _leaves(value)
+            yield from leaves(value)
         else:
             yield name, value
 

@@ -23,11 +23,13 @@ from torch import Tensor
 from p3d.errors import UserError, printable
 from p3d.run_folder import find_checkpoints, step_of
 from p3d.system.files import reason_of, replacing
-from p3d.training.progress import Progress
+from p3d.training.comparison import RIGHT, UNREAD, WRONG
+from p3d.training.progress import OF_BEST, Progress
 from p3d.weights.reading import CHECKPOINT_FORMAT
 
-VERSION = 2
-"""Schema version. Files of version 1 have no version, and "rate" in place of `lr_mult`."""
+VERSION = 3
+"""Schema version. Files of version 1 have no version, and "rate" in place of `lr_mult`. Version 3
+adds `best_loss`, `best_answers` and `improved_epoch` to the progress."""
 
 _TYPES: dict[str, type] = {
     "model": dict,
@@ -87,8 +89,10 @@ class CheckpointState:
             ValueError: A value is missing or of the wrong type.
         """
         version = contents.get("version", 1)
-        if version not in (1, VERSION):
+        if version not in (1, 2, VERSION):
             raise ValueError(f"its version {version} is unknown")
+        if version != VERSION:
+            contents = contents | {"progress": _upgrade_progress(contents.get("progress"))}
         for name, expected in _TYPES.items():
             if not isinstance(contents.get(name), expected):
                 raise ValueError(f"its entry {name!r} is missing or damaged")
@@ -123,18 +127,32 @@ def _is_valid_progress(values: dict[Any, Any]) -> bool:
         return False
     for item in fields(Progress):
         value = values[item.name]
-        if item.name in ("best_epoch", "best_top1"):
+        if item.name == "best_answers":
+            if not isinstance(value, str) or set(value) - {RIGHT, WRONG, UNREAD}:
+                return False
+        elif item.name in OF_BEST:
             if value is not None and not _is_number(value):
                 return False
         elif not _is_number(value) or value < 0:
             return False
         if isinstance(item.default, int) and type(value) is not int:
             return False
-    return values["best_top1"] is not None
+    return values["best_top1"] is not None and values["best_loss"] is not None
 
 
 def _is_number(value: object) -> bool:
     return type(value) in (int, float) and not math.isnan(value)  # type: ignore[arg-type]
+
+
+def _upgrade_progress(progress: Any) -> Any:
+    """Add the fields of version 3 to the progress of earlier versions.
+
+    There, an epoch was the best only if it raised the accuracy.
+    """
+    if not isinstance(progress, dict):
+        return progress
+    added = {"best_loss": math.inf, "best_answers": ""}
+    return progress | added | {"improved_epoch": progress.get("best_epoch")}
 
 
 def _upgrade_optimizer(optimizer: dict[str, Any]) -> dict[str, Any]:

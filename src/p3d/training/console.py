@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from p3d.data.dataset import VideoDataset
 from p3d.errors import printable
 from p3d.run_folder import (
     BEST_FILE,
     CONFIG_FILE,
+    LAST_FILE,
     LOG_FILE,
     REPORT_FILE,
     best_epoch,
@@ -19,6 +21,7 @@ from p3d.run_folder import (
 from p3d.scores.accuracy import shows_top5
 from p3d.system.device import Precision, describe_device, has_native_bf16
 from p3d.system.text import counted, format_duration, format_percent, format_table
+from p3d.training.comparison import describe_difference
 from p3d.training.plan import describe_step
 from p3d.training.progress import Progress
 from p3d.training.recipes import Recipe
@@ -65,7 +68,10 @@ def print_start(state: TrainState, validation: VideoDataset, messages: tuple[str
     for line in training.remarks():
         print(line)
     if not validation.records:
-        print(f"no validation list: {BEST_FILE} will be the network of the last epoch")
+        is_validated = state.progress.best_top1 >= 0
+        stays = f"stays the network of epoch {state.progress.best_epoch}"
+        kept = stays if is_validated else "will be the network of the last epoch"
+        print(f"no validation: {BEST_FILE} {kept}")
     if state.precision == "bf16" and not has_native_bf16(state.device):
         print("this device has no native bf16 arithmetic; fp32 will be faster")
     for message in messages:
@@ -157,9 +163,24 @@ def print_summary(folder: Path, num_classes: int) -> None:
     top5 = ("top-5",) if shows_top5(num_classes) else ()
     header = ("", "train top-1", "validation top-1", *top5, "loss")
     print("\n" + format_table(header, rows))
+    difference = _describe_choice(epochs[-1])
+    if difference is not None:
+        print(difference)
     seconds = sum(line["seconds"] for line in epochs)
     print(f"{seconds:.0f} s in total; written to {printable(folder)}:")
-    best_file = [f"{BEST_FILE} (for p3d eval and predict)"] if (folder / BEST_FILE).exists() else []
+    networks = [
+        f"{name}{use}"
+        for name, use in ((BEST_FILE, " (for p3d eval and predict)"), (LAST_FILE, ""))
+        if (folder / name).exists()
+    ]
     newest = [f"{path.name} (to resume from)" for path in find_checkpoints(folder)[:1]]
     others = [name for name in (REPORT_FILE, LOG_FILE, CONFIG_FILE) if (folder / name).exists()]
-    print("  " + ", ".join([*best_file, *newest, *others]))
+    print("  " + ", ".join([*networks, *newest, *others]))
+
+
+def _describe_choice(last: Mapping[str, Any]) -> str | None:
+    """Say that the validation list is too small to choose between best and last, or return None."""
+    counts = last.get("against_best")
+    if not isinstance(counts, list) or last["best_epoch"] in (None, last["epoch"]):
+        return None
+    return describe_difference(*counts)

@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 import torch
 
-from p3d.data.clips import TrainClips
+from p3d.data.clips import TrainClips, Unread
 from p3d.data.dataset import VideoDataset
 from p3d.data.loader import Batch, with_scale_of
 from p3d.data.workers import Videos
-from p3d.errors import BadVideoError, UserError
+from p3d.errors import UserError
 from p3d.model.network import CHANNELS
 from p3d.preprocessing import default_preprocessing
 from p3d.system.device import synchronize
@@ -195,7 +195,12 @@ def _loading_seconds(
         ),
     )
     clips = TrainClips(
-        Videos(training), prep, options.seed, recipe.augmentation, recipe.flip_probability
+        Videos(training),
+        prep,
+        options.seed,
+        recipe.augmentation,
+        recipe.flip_probability,
+        clips_per_video=1,
     )
     count = len(training.records)
     seconds: list[float] = []
@@ -206,8 +211,8 @@ def _loading_seconds(
         if begin - start > TIMED_SECONDS and seconds:
             break
         sample = clips[0, index]
-        if isinstance(sample, BadVideoError):
-            error = sample
+        if isinstance(sample, Unread):
+            error = sample.error
             continue
         seconds.append(time.perf_counter() - begin)
         with open_video(training.records[index].path, prefer_flow=prep.channels == "flow") as video:

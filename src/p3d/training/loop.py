@@ -5,21 +5,22 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from torch import Tensor
 from tqdm import tqdm
 
 from p3d.data.dataset import VideoDataset
 from p3d.data.loader import Batch, TrainLoader
 from p3d.errors import UserError, printable
-from p3d.inference.scorer import Scorer
-from p3d.inference.scoring import VideoScores, score_videos, write_scores
-from p3d.run_folder import BEST_FILE, VALIDATION_FILE
-from p3d.scores.accuracy import measure
+from p3d.inference.scoring import VideoScores, write_scores
+from p3d.run_folder import BEST_FILE, LAST_FILE, VALIDATION_FILE
 from p3d.system.device import peak_memory
+from p3d.system.files import link_or_copy
 from p3d.system.progress import ProgressBar
 from p3d.system.signals import Stopped, StopRequest, postponed_child_signal
+from p3d.training.comparison import compare_answers
 from p3d.training.console import epoch_line, step_text
 from p3d.training.log import RunLog
 from p3d.training.options import TrainOptions
@@ -27,6 +28,7 @@ from p3d.training.saver import Saver
 from p3d.training.state import TrainState
 from p3d.training.step import Step, train_step
 from p3d.training.timing import Stopwatch
+from p3d.training.validation import Validation, validate
 from p3d.weights.metadata import save_model
 
 NUM_SHOWN_CLIPS = 4
@@ -110,9 +112,9 @@ class Trainer:
 
     def _is_out_of_patience(self) -> bool:
         progress, patience = self.state.progress, self.options.patience
-        if patience is None or progress.best_epoch is None:
+        if patience is None or progress.improved_epoch is None:
             return False
-        return progress.epoch - progress.best_epoch >= patience
+        return progress.epoch - progress.improved_epoch >= patience
 
     def _train_epoch(self) -> bool:
         """Train the rest of the current epoch; return False if a stop ended it early."""
@@ -195,7 +197,7 @@ class Trainer:
             self.log.write_clips("train/clips", clips, self.state.progress.step, captions)
 
     def _finish_epoch(self) -> None:
-        """Validate, report, keep the best network, and save a checkpoint for the next epoch.
+        """Validate, report, keep the networks, and save a checkpoint for the next epoch.
 
         Raises:
             Stopped: A stop was requested during validation, which a resumed run repeats.
@@ -204,14 +206,16 @@ class Trainer:
         values: dict[str, float] = {
             f"train_{name}": mean for name, mean in progress.means().items()
         }
-        scored = self._validate() if self.validation.records else None
-        top1 = None
-        if scored is not None:
-            accuracy = measure(self._finite_probabilities(scored), scored.labels)
-            top1 = accuracy.top1
+        validation = None
+        if self.validation.records:
+            start = time.perf_counter()
+            validation = validate(state, self.validation, self.options, self.stop)
+            self.watch.add_validation(time.perf_counter() - start)
+        if validation is not None:
+            accuracy = validation.accuracy
             values |= {
                 "validation_loss": accuracy.loss,
-                "validation_top1": top1,
+                "validation_top1": accuracy.top1,
                 "validation_top5": accuracy.top5,
             }
         values |= {
@@ -222,83 +226,79 @@ class Trainer:
         }
         if state.scaler.is_enabled():
             values["overflows"] = progress.overflows
-        if top1 is None or top1 > progress.best_top1:
-            self._keep_best(scored, top1)
-        best = progress.best_epoch
-        self.write_log("epoch", epoch=progress.epoch + 1, **values, best_epoch=best)
+        self._keep_networks(validation)
+        comparison = None
+        if validation is not None:
+            comparison = compare_answers(progress.best_answers, validation.answers)
+        self.write_log(
+            "epoch",
+            epoch=progress.epoch + 1,
+            **values,
+            best_epoch=progress.best_epoch,
+            against_best=comparison,
+        )
         if state.group.is_main:
             tqdm.write(epoch_line(state, values))
         progress.next_epoch()
         self.save()
 
-    def _validate(self) -> VideoScores:
-        """Score the validation list; each rank scores its shard.
+    def _keep_networks(self, validation: Validation | None) -> None:
+        """Write the network as the last one, and as the best one if it is."""
+        step = self.state.progress.step
+        is_best = self._is_best(validation) and self._keep_best(validation)
+        if self.saver is not None:
+            best, last = (self.options.out / name for name in (BEST_FILE, LAST_FILE))
+            write = partial(link_or_copy, best) if is_best else self._write_network
+            self.saver.attempt(step, lambda: write(last))
 
-        Raises:
-            Stopped: A stop was requested.
+    def _is_best(self, validation: Validation | None) -> bool:
+        """Return whether this is the best network so far: by top-1, then by loss, then the latest.
+
+        Without validation it is the latest network, unless earlier epochs were validated.
         """
-        state = self.state
-        state.group.share_buffers(state.model)
-        start = time.perf_counter()
-        scorer = Scorer(
-            state.model,
-            state.device,
-            state.precision,
-            batch_size=state.recipe.batch_size,
-            strict=False,
-        )
-        scored = score_videos(
-            scorer,
-            self.validation,
-            num_clips=self.options.validation_clips,
-            workers=self.options.workers,
-            on_bad_video=self.options.on_bad_video,
-            description="validating",
-            group=state.group,
-            stop=self.stop,
-        )
-        self.watch.add_validation(time.perf_counter() - start)
-        return scored
-
-    def _finite_probabilities(self, scored: VideoScores) -> Tensor:
-        """Return probabilities in which a video with non-finite logits counts as wrong.
-
-        Early in training the running statistics may still be far off, which must not end a run.
-        """
-        probabilities = scored.probabilities
-        broken = ~probabilities.isfinite().all(1)
-        if broken.any():
-            probabilities[broken] = 0
-            probabilities[broken, scored.labels[broken]] = -1
-            if self.state.group.is_main:
-                tqdm.write(
-                    f"NOT FINITE: the scores of {int(broken.sum())} validation videos, which count "
-                    "as wrong; if this continues, lower --lr or check the weights"
-                )
-        return probabilities
-
-    def _keep_best(self, scored: VideoScores | None, top1: float | None) -> None:
-        """Write the best network so far; if that fails, the previous best remains the best."""
         progress = self.state.progress
-        saved = self.saver is None or self.saver.attempt(progress.step, self._write_best)
-        if self.state.group.any(not saved):
-            return
-        progress.best_epoch = progress.epoch + 1
-        if top1 is not None:
-            progress.best_top1 = top1
-        if self.saver is not None and scored is not None:
-            path = self.options.out / VALIDATION_FILE
-            if not self.saver.attempt(
-                progress.step, lambda: write_scores(path, self.validation, scored)
-            ):
-                with suppress(OSError):  # it has the scores of a network that is gone
-                    path.unlink()
+        if validation is None:
+            return progress.best_top1 < 0
+        accuracy = validation.accuracy
+        return (accuracy.top1, -accuracy.loss) >= (progress.best_top1, -progress.best_loss)
 
-    def _write_best(self) -> None:
+    def _keep_best(self, validation: Validation | None) -> bool:
+        """Write the best network so far; if that fails, the previous best remains the best.
+
+        Returns:
+            Whether it was written.
+        """
+        progress, path = self.state.progress, self.options.out / BEST_FILE
+        saved = self.saver is None or self.saver.attempt(
+            progress.step, lambda: self._write_network(path)
+        )
+        if self.state.group.any(not saved):
+            return False
+        progress.best_epoch = progress.epoch + 1
+        if validation is not None:
+            if validation.accuracy.top1 > progress.best_top1:
+                progress.improved_epoch = progress.best_epoch
+            progress.best_top1 = validation.accuracy.top1
+            progress.best_loss = validation.accuracy.loss
+            progress.best_answers = validation.answers
+            self._write_scores(validation.scored)
+        return True
+
+    def _write_scores(self, scored: VideoScores) -> None:
+        if self.saver is None:
+            return
+        path = self.options.out / VALIDATION_FILE
+        if not self.saver.attempt(
+            self.state.progress.step, lambda: write_scores(path, self.validation, scored)
+        ):
+            with suppress(OSError):  # it has the scores of a network that is gone
+                path.unlink()
+
+    def _write_network(self, path: Path) -> None:
         start = self.options.weights
         save_model(
             self.state.model,
-            self.options.out / BEST_FILE,
+            path,
             source="trained by p3d" if start is None else f"from {printable(start.name)}",
             recipe=asdict(self.state.recipe),
         )

@@ -17,7 +17,9 @@ from p3d.model.network import Modality, Variant, Wiring
 from p3d.run_folder import read_config
 from p3d.system.markers import First, Heading
 from p3d.system.options import DeviceOptions, option_arguments, option_flag
+from p3d.training.checks import check_options, is_count, is_not_negative, is_positive
 from p3d.training.recipes import UCF101, Recipe
+from p3d.training.trackers import TrackerName
 
 LENGTH = ("--epochs", "--max-steps")
 """Options in a fingerprint that may grow when a run is resumed."""
@@ -62,20 +64,27 @@ class TrainOptions:
     patience: int | None = None
     """Stop after this many epochs without a better validation accuracy."""
     validation_clips: int = 1
-    """Clips of each video in the validation after each epoch."""
+    """Clips of each video in the validation after each epoch; 0 does not validate."""
     on_bad_video: BadVideoPolicy = "skip"
     """What to do with a video that cannot be read: skip it and count it, or stop."""
     tensorboard: bool = False
     """Write scalars and a few clips for TensorBoard too."""
+    track: tuple[TrackerName, ...] = ()
+    """Send the scalars to experiment trackers too: wandb, mlflow, trackio (pip install them)."""
     plan: bool = False
     """Print the plan of the run and exit."""
 
     def __post_init__(self) -> None:
         """Check the values."""
-        for name in ("save_minutes", "save_steps", "keep_checkpoints"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise UserError(f"{option_flag(name)} is {value}; give more than 0")
+        check_options(self, ("save_minutes",), is_positive, "a finite number above 0")
+        check_options(self, ("save_steps", "patience"), is_count, "1 or more, or omit it")
+        check_options(self, ("keep_checkpoints",), is_count, "1 or more")
+        check_options(self, ("workers", "validation_clips"), is_not_negative, "0 or more")
+        check_options(self, ("seed",), lambda value: 0 <= value < 2**64, "0 to 2**64 - 1")
+        if self.patience is not None and not self.validation_clips:
+            raise UserError(
+                "--patience needs a validation; give --validation-clips 1 or more, or drop it"
+            )
         if self.compute.compile and self.checkpoint_activations:
             raise UserError(
                 "--compile and --checkpoint-activations cannot be combined (the compiler decides "

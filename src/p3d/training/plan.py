@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from p3d.model.network import CHANNELS, P3D
-from p3d.run_folder import BEST_FILE
+from p3d.run_folder import BEST_FILE, LAST_FILE
 from p3d.system.device import Precision
 from p3d.system.text import format_table
 from p3d.training.memory import activation_bytes
@@ -279,8 +279,8 @@ def render(plan: Plan) -> str:
             f"learning rate ({plan.schedule}), for a multiplier of 1:",
             format_table(("step", "epoch", "rate", "until the next row"), points),
             "",
-            f"disk: a checkpoint {plan.checkpoint_bytes / 1e6:.0f} MB, {BEST_FILE} "
-            f"{plan.best_bytes / 1e6:.0f} MB",
+            f"disk: a checkpoint {plan.checkpoint_bytes / 1e6:.0f} MB, {BEST_FILE} and "
+            f"{LAST_FILE} {plan.best_bytes / 1e6:.0f} MB each",
             f"memory on the device: at least {_mebibytes(memory.total)} ({details})",
         ]
     )

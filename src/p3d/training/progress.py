@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
+
+OF_BEST = ("best_top1", "best_loss", "best_epoch", "best_answers", "improved_epoch")
+"""Fields about the best epoch so far."""
 
 
 @dataclass
@@ -14,7 +18,10 @@ class Progress:
         step_in_epoch: Optimizer steps done in it.
         step: Optimizer steps done in all.
         best_top1: Best validation accuracy so far, in [0, 1]; -1 before the first.
-        best_epoch: Epoch of the best accuracy, from 1; None before the first.
+        best_loss: Validation loss of the best epoch, which breaks ties; infinite if unknown.
+        best_epoch: Epoch of the best network, from 1; None before the first.
+        best_answers: Its answers, see `p3d.training.comparison.answers_of`; "" if unknown.
+        improved_epoch: Epoch that last raised the best accuracy, from 1; None before the first.
         clips: Clips of the current epoch so far.
         loss: Sum of their losses.
         top1: Number of them that are right.
@@ -29,7 +36,10 @@ class Progress:
     step_in_epoch: int = 0
     step: int = 0
     best_top1: float = -1.0
+    best_loss: float = math.inf
     best_epoch: int | None = None
+    best_answers: str = ""
+    improved_epoch: int | None = None
     clips: int = 0
     loss: float = 0.0
     top1: int = 0
@@ -47,6 +57,6 @@ class Progress:
     def next_epoch(self) -> None:
         """Start the next epoch."""
         for item in fields(self):
-            if item.name not in ("epoch", "step", "best_top1", "best_epoch"):
+            if item.name not in ("epoch", "step", *OF_BEST):
                 setattr(self, item.name, item.default)
         self.epoch += 1

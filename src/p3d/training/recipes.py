@@ -7,15 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from p3d.data.transforms import Augmentation
 from p3d.errors import UserError
 from p3d.model.network import Name
 from p3d.system.markers import First, Heading
+from p3d.system.options import option_flag
+from p3d.training.checks import check_options, is_count, is_not_negative, is_positive
 
 Schedule = Literal["cyclic", "step", "cosine", "one-cycle", "constant"]
 NormPolicy = Literal["train", "freeze-but-first", "freeze-all"]
+
+
+_CLIP = ("num_frames", "frame_stride", "crop")
 
 
 @dataclass(frozen=True)
@@ -92,21 +98,27 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        self._check_values(("epochs", "batch_size", "clips_per_video"))
+        self._check_values(("epochs", "batch_size", "clips_per_video", *_CLIP))
 
     def _check_values(self, counts: Sequence[str]) -> None:
-        for name in (*counts, "lr", "cyclic_half_epochs", "cyclic_factor"):
-            if getattr(self, name) <= 0:
-                raise UserError(f"{_flag(name)} is {getattr(self, name)}; give more than 0")
-        for name in ("flip_probability", "dropout", "warmup", "momentum"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{_flag(name)} is {getattr(self, name)}; give a value in [0, 1]")
-        for name in ("max_steps", "clips_per_step"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"{_flag(name)} is {value}; give 1 or more, or omit it")
-        if not 0 <= self.freeze_stages <= 5:
-            raise UserError(f"--freeze-stages is {self.freeze_stages}; give 0 to 5")
+        check_options(self, counts, is_count, "1 or more")
+        check_options(self, ("max_steps", "clips_per_step"), is_count, "1 or more, or omit it")
+        positive = ("lr", "cyclic_half_epochs", "cyclic_factor")
+        check_options(self, positive, is_positive, "a finite number above 0")
+        check_options(self, ("clip_gradients",), is_positive, "a finite number above 0, or omit it")
+        rates = ("weight_decay", "head_weight_rate", "head_bias_rate", "stem_rate")
+        check_options(self, rates, is_not_negative, "a finite number of at least 0")
+        fractions = ("flip_probability", "warmup")
+        check_options(self, fractions, lambda value: 0 <= value <= 1, "a value in [0, 1]")
+        check_options(
+            self, ("dropout", "momentum"), lambda value: 0 <= value < 1, "a value in [0, 1)"
+        )
+        check_options(self, ("freeze_stages",), lambda value: 0 <= value <= 5, "0 to 5")
+        if self.nesterov and not self.momentum:
+            raise UserError("--nesterov needs a --momentum above 0; give one, or --no-nesterov")
+        if any(low >= high for low, high in pairwise((0, *self.milestones))):
+            listed = " ".join(map(str, self.milestones))
+            raise UserError(f"--milestones are {listed}; give increasing steps from 1 on")
 
     def clips_of_step(self, processes: int) -> int:
         """Return the clips of an optimizer step over a number of processes."""
@@ -125,11 +137,12 @@ class QuickRecipe(Recipe):
 
     def __post_init__(self) -> None:
         """Check the values."""
-        self._check_values(("batch_size", "minutes"))
+        self._check_values(("batch_size",))
+        check_options(self, ("minutes",), is_positive, "a finite number above 0")
         for name in FITTED:
             value = getattr(self, name)
             if name != "resize" and value < 0:
-                raise UserError(f"{_flag(name)} is {value}; give more than 0, or 0 to fit it")
+                raise UserError(f"{option_flag(name)} is {value}; give more than 0, or 0 to fit it")
 
     @property
     def open_fields(self) -> tuple[str, ...]:
@@ -139,10 +152,6 @@ class QuickRecipe(Recipe):
 
 FITTED = ("epochs", "clips_per_video", "num_frames", "frame_stride", "resize", "crop")
 """Values that a `QuickRecipe` can leave open."""
-
-
-def _flag(field: str) -> str:
-    return f"--{field.replace('_', '-')}"
 
 
 UCF101 = Recipe()

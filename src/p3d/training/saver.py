@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import time
@@ -90,12 +91,16 @@ class Saver:
         return True
 
 
-def check_room(folder: Path, best_bytes: int, checkpoint_bytes: int, keep: int) -> str:
+def _files_in(folder: Path) -> list[os.stat_result]:
+    return [path.stat() for path in folder.iterdir() if path.is_file()]
+
+
+def check_room(folder: Path, network_bytes: int, checkpoint_bytes: int, keep: int) -> str:
     """Describe the disk space that a run needs.
 
     Args:
         folder: The run's folder; must exist.
-        best_bytes: Size of the best network's file.
+        network_bytes: Size of a network's file: best, last, and one while it is written.
         checkpoint_bytes: Size of a checkpoint.
         keep: Checkpoints to keep; one more exists while it is written.
 
@@ -103,12 +108,14 @@ def check_room(folder: Path, best_bytes: int, checkpoint_bytes: int, keep: int) 
         UserError: There is no room for even one checkpoint and the best network.
     """
     free = shutil.disk_usage(folder).free
-    needed = (keep + 1) * checkpoint_bytes + 2 * best_bytes
-    used = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    needed = (keep + 1) * checkpoint_bytes + 3 * network_bytes
+    files = {file.st_ino: file.st_size for file in _files_in(folder)}  # some have two names
+    used = sum(files.values())
     message = (
-        f"a checkpoint takes {checkpoint_bytes / 1e6:,.0f} MB, {keep} are kept; with the best "
-        f"network the run needs up to {needed / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free"
+        f"a checkpoint takes {checkpoint_bytes / 1e6:,.0f} MB, {keep} are kept; with the best and "
+        f"the last network the run needs up to {needed / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB "
+        "are free"
     )
-    if free + used < checkpoint_bytes + best_bytes:
+    if free + used < checkpoint_bytes + network_bytes:
         raise UserError(f"{folder}: {message}; free space or choose another --out")
     return message + (": TOO LITTLE, some will not be saved" if free + used < needed else "")

@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 
 from p3d.data.dataset import Split, VideoDataset
+from p3d.data.digests import video_digest
 from p3d.data.layouts import read_splits
 from p3d.data.loader import TrainLoader, with_scale_of
 from p3d.errors import UserError, printable
@@ -24,11 +25,12 @@ from p3d.system.device import limit_threads, needs_pinned_memory, resolve_device
 from p3d.system.distributed import Group, join, read_launch
 from p3d.system.files import lock_folder, make_folder, write_json
 from p3d.system.machine import describe_call, describe_machine
-from p3d.system.options import plain_options
+from p3d.system.options import leaves, plain_options
 from p3d.system.resources import raise_file_limit
 from p3d.system.signals import StopRequest
 from p3d.training.budget import fit
 from p3d.training.checkpoint import CheckpointState
+from p3d.training.checks import check_classes
 from p3d.training.console import print_start, print_summary
 from p3d.training.log import RunLog
 from p3d.training.loop import Trainer
@@ -39,6 +41,7 @@ from p3d.training.resume import find_start
 from p3d.training.saver import Saver, check_room
 from p3d.training.state import TrainState, build_state, extend
 from p3d.training.timing import time_steps
+from p3d.training.trackers import check_installed
 from p3d.weights.loading import PretrainedWeights
 
 
@@ -57,14 +60,21 @@ def run(options: TrainOptions) -> int:
 
 
 def _train(options: TrainOptions, device: torch.device, group: Group, stop: StopRequest) -> int:
-    splits = read_splits(options.data, ("train", "validation"))
+    wanted: tuple[Split, ...] = ("train", "validation")
+    splits = read_splits(options.data, wanted if options.validation_clips else wanted[:1])
+    notes = check_classes(options.data.data, splits["train"])
+    if not options.validation_clips:
+        splits["validation"] = VideoDataset(splits["train"].class_names, ())
+        notes = (*notes, "--validation-clips 0: epochs are not validated")
     if options.patience is not None and not splits["validation"].records:
         raise UserError("--patience needs a validation list, and the data set has none")
+    if group.is_main:
+        check_installed(options.track)
     with _locked(options, group):
         options = fit(options, splits["train"], splits["validation"], device, group)
         trainer, messages = _build_trainer(options, splits, device, group, stop)
         if group.is_main:
-            print_start(trainer.state, trainer.validation, messages)
+            print_start(trainer.state, trainer.validation, (*notes, *messages))
         if options.plan:
             if group.is_main:
                 _print_plan(trainer.state, trainer.loader)
@@ -156,6 +166,8 @@ def start_network(options: TrainOptions, training: VideoDataset) -> tuple[P3D, t
     if weights is not None:
         messages = (f"weights: {weights.path}", *weights.load_into(model))
     model.preprocessing = with_scale_of(training, model.preprocessing)
+    names = training.class_names
+    model.trained_on |= {video_digest(record, names) for record in training.records}
     return model, messages
 
 
@@ -216,7 +228,13 @@ def _train_and_write(trainer: Trainer) -> int:
     write_json(options.out / CONFIG_FILE, plain_options(options))
     call = describe_call()
     write_json(options.out / ENVIRONMENT_FILE, describe_machine(state.device) | call)
-    with RunLog(options.out, state.progress.step, tensorboard=options.tensorboard) as log:
+    with RunLog(
+        options.out,
+        state.progress.step,
+        tensorboard=options.tensorboard,
+        trackers=options.track,
+        config={name: _plain(value) for name, value in leaves(plain_options(options))},
+    ) as log:
         trainer.log = log
         trainer.saver = Saver(
             options.out,
@@ -245,6 +263,11 @@ def _train_and_write(trainer: Trainer) -> int:
         print(f"no report: {printable(error)}")
     print_summary(options.out, state.model.config.num_classes)
     return 1 if trainer.saver.failed else 0
+
+
+def _plain(value: object) -> object:
+    """Return an option's value as a tracker takes it: a number, a truth value, or text."""
+    return value if isinstance(value, bool | int | float) else printable(value)
 
 
 def _print_stop(trainer: Trainer, *, is_saved: bool) -> None:

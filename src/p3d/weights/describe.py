@@ -14,7 +14,13 @@ from p3d.model.network import CHANNELS, FEATURES, P3DConfig
 from p3d.preprocessing import AUTHORS, AUTHORS_FLOW, IMAGENET, Preprocessing
 from p3d.weights.evidence import UNIT_FLOW, infer_origin
 from p3d.weights.keys import add_counters, check_fit, config_from
-from p3d.weights.metadata import check_class_names, read_metadata, read_recipe, skeleton
+from p3d.weights.metadata import (
+    check_class_names,
+    read_metadata,
+    read_recipe,
+    read_trained_on,
+    skeleton,
+)
 from p3d.weights.reading import Contents, Format, prefix_errors, read_contents
 from p3d.weights.resnet import inflate
 
@@ -56,6 +62,7 @@ class WeightFile:
         class_names: One name per class, if known.
         source: Where the weights come from, if known.
         recipe: How they were trained, if known.
+        trained_on: Digests of the videos that they were trained on; empty if unknown.
         notes: What was inferred or changed, one line each.
     """
 
@@ -66,6 +73,7 @@ class WeightFile:
     class_names: tuple[str, ...] | None
     source: str | None
     recipe: dict[str, Any] | None
+    trained_on: frozenset[bytes]
     notes: tuple[str, ...]
 
 
@@ -186,6 +194,7 @@ def interpret(
         class_names,
         source,
         read_recipe(metadata),
+        read_trained_on(metadata),
         tuple(notes),
     )
 

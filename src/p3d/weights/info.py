@@ -124,6 +124,7 @@ class Info:
         class_names: One name per class, if known.
         source: Where the weights come from, if known.
         recipe: How they were trained, if known.
+        trained_on: Number of videos that they were trained on; 0 if unknown.
         notes: What was inferred about the file.
     """
 
@@ -140,6 +141,7 @@ class Info:
     class_names: tuple[str, ...] | None = None
     source: str | None = None
     recipe: dict[str, Any] | None = None
+    trained_on: int = 0
     notes: tuple[str, ...] = ()
 
 
@@ -162,7 +164,8 @@ def gather(options: InfoOptions) -> Info:
         config, preprocessing = file.config, file.preprocessing
         file_bytes = path.stat().st_size
         keys = ("format", "class_names", "source", "recipe", "notes")
-        extra = {"path": str(path)} | {key: getattr(file, key) for key in keys}
+        extra = {key: getattr(file, key) for key in keys}
+        extra |= {"path": str(path), "trained_on": len(file.trained_on)}
     else:
         raise UserError(
             f"{printable(options.model)}: neither a network ({', '.join(BLOCKS)}) nor a file; "
@@ -203,6 +206,8 @@ def _facts(info: Info) -> list[tuple[str, str]]:
         facts = [("file", info.path), *facts, ("format", info.format)]
     if info.source:
         facts.append(("source", info.source))
+    if info.trained_on:
+        facts.append(("trained on", f"{info.trained_on:,} videos"))
     if info.recipe:
         facts.append(("recipe", json.dumps(info.recipe, ensure_ascii=False)))
     if info.class_names:

@@ -71,7 +71,7 @@ def build_model(state: Mapping[str, Tensor], file: WeightFile) -> P3D:
         UserError: Keys or shapes do not fit.
     """
     with prefix_errors(file.path):
-        return build(file.config, state, file.preprocessing, file.class_names)
+        return build(file.config, state, file.preprocessing, file.class_names, file.trained_on)
 
 
 def load_model(
@@ -211,7 +211,8 @@ class PretrainedWeights:
 
         A 2-D ResNet is inflated to the model's wiring and variant. The model keeps its classifier
         if the file's is for other classes, and its clip and frame sizes. It takes over the file's
-        channel order, mean and deviation, which the weights depend on.
+        channel order, mean and deviation, which the weights depend on, and the
+        digests of the videos that they were trained on.
 
         Args:
             model: The network; its configuration must be the file's, except for the classes.
@@ -240,6 +241,7 @@ class PretrainedWeights:
                 model.class_names = file.class_names
             check_fit(model, state)
         model.load_state_dict(state)
+        model.trained_on = file.trained_on
         theirs = file.preprocessing
         model.preprocessing = replace(
             model.preprocessing, channels=theirs.channels, mean=theirs.mean, std=theirs.std

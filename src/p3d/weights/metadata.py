@@ -6,6 +6,7 @@ checkpoints contain the same dict.
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from p3d.data.digests import DIGEST_BYTES
 from p3d.errors import UserError, printable
 from p3d.model.network import P3D, P3DConfig
 from p3d.preprocessing import Preprocessing
@@ -29,6 +31,8 @@ VERSION = "1"
 _MAX_NAME_LENGTH = 1000
 _MAX_ENTRY_LENGTH = 100
 """Upper limit of the characters of an entry with one word or number."""
+MAX_TRAINED_ON = 2_000_000
+"""Most videos that a file remembers; their digests take 13 MB of its header."""
 
 
 def check_class_names(names: Sequence[str], num_classes: int) -> tuple[str, ...]:
@@ -81,6 +85,9 @@ def metadata_of(
         text = json.dumps(checked, ensure_ascii=False)
         # Bytes of folder names that are not UTF-8 become JSON escapes, such as \udcff.
         metadata["class_names"] = text.encode("utf-8", "backslashreplace").decode()
+    if model.trained_on:
+        digests = b"".join(sorted(model.trained_on)[:MAX_TRAINED_ON])
+        metadata["trained_on"] = base64.b64encode(digests).decode()
     if source is not None:
         metadata["source"] = source
     if recipe is not None:
@@ -199,6 +206,27 @@ def read_recipe(metadata: Mapping[str, str]) -> dict[str, Any] | None:
     return recipe
 
 
+def read_trained_on(metadata: Mapping[str, str]) -> frozenset[bytes]:
+    """Return the digests of the videos that a network was trained on; none if unknown.
+
+    Raises:
+        UserError: They are invalid.
+    """
+    text = metadata.get("trained_on", "")
+    try:
+        if len(text) > -(-MAX_TRAINED_ON * DIGEST_BYTES // 3) * 4:
+            raise ValueError(f"more than {MAX_TRAINED_ON} videos")
+        digests = base64.b64decode(text, validate=True)
+        if len(digests) % DIGEST_BYTES:
+            raise ValueError(f"{len(digests)} bytes")
+    except ValueError as error:
+        raise UserError(
+            f"its list of training videos is damaged ({error}); save the model again"
+        ) from error
+    starts = range(0, len(digests), DIGEST_BYTES)
+    return frozenset(digests[start : start + DIGEST_BYTES] for start in starts)
+
+
 class _SkipInit(TorchFunctionMode):
     """Skips `torch.nn.init`, for networks whose values are replaced or not needed.
 
@@ -231,6 +259,7 @@ def build(
     state: Mapping[str, Tensor],
     preprocessing: Preprocessing,
     class_names: tuple[str, ...] | None,
+    trained_on: frozenset[bytes],
 ) -> P3D:
     """Build a network with copies of the given tensors, in evaluation mode.
 
@@ -242,6 +271,7 @@ def build(
     model.to_empty(device="cpu")
     model.load_state_dict(dict(state))
     model.preprocessing, model.class_names = preprocessing, class_names
+    model.trained_on = trained_on
     return model.eval()
 
 
@@ -259,4 +289,4 @@ def model_from(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> P3D:
         UserError: The metadata is invalid, or the tensors do not fit it.
     """
     config, preprocessing, class_names = read_metadata(metadata)
-    return build(config, state, preprocessing, class_names)
+    return build(config, state, preprocessing, class_names, read_trained_on(metadata))
