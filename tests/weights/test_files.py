@@ -201,7 +201,7 @@ def test_a_classifier_of_other_class_names_is_skipped(saved: Path) -> None:
     ("options", "message"),
     [
         ({"wiring": "author", "variant": "C"}, "wiring is port in the file and author in the"),
-        ({"wiring": "port"}, "variant is C in the file and ABC in the model"),
+        ({"wiring": "port"}, "network is C, the network asked for is ABC; give --variant C"),
         ({"modality": "flow", "wiring": "port", "variant": "C"}, "modality is rgb in the file"),
     ],
 )

@@ -123,7 +123,9 @@ def _pool_time(x: Tensor, frames: int, wiring: Wiring) -> tuple[Tensor, int]:
     if frames == 1:
         return x, 1
     rows, channels, height, width = x.shape
-    if frames % 2 == 0 and not x.requires_grad:
+    # A trace must not depend on gradients, since torch checks it without them.
+    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    if frames % 2 == 0 and (tracing or not x.requires_grad):
         # Without gradients, the maximum over a view takes a third of the pooling kernel's time.
         pairs = x.permute(0, 2, 3, 1).reshape(rows // 2, 2, height, width, channels)
         return pairs.amax(1).permute(0, 3, 1, 2), frames // 2

@@ -122,16 +122,27 @@ def convert_state_dict(
     return add_counters(inflate(contents.state, wiring=wiring, variant=variant, modality=modality))
 
 
+_OPTIONS = {
+    "name": "--network",
+    "modality": "--modality",
+    "wiring": "--wiring",
+    "variant": "--variant",
+}
+"""Option of `p3d train` for each field of a configuration."""
+
+
 def _check_same_network(model: P3D, file: WeightFile) -> None:
-    differences = [
-        f"{name} is {theirs} in the file and {ours} in the model"
-        for name in ("name", "modality", "wiring", "variant")
+    differences = {
+        name: (theirs, ours)
+        for name in _OPTIONS
         if (theirs := getattr(file.config, name)) != (ours := getattr(model.config, name))
-    ]
+    }
     if differences:
+        theirs, ours = (", ".join(values) for values in zip(*differences.values(), strict=True))
+        options = " ".join(f"{_OPTIONS[name]} {differences[name][0]}" for name in differences)
         raise UserError(
-            f"{'; '.join(differences)}; build the model to match, or, if the file was identified "
-            "wrongly, correct it with `p3d convert`"
+            f"the file's network is {theirs}, the network asked for is {ours}; give {options}, or, "
+            "if the file was identified wrongly, correct it with `p3d convert`"
         )
 
 
