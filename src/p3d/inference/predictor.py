@@ -206,7 +206,8 @@ class Predictor:
         clips = self._read(video).clips
         if layer not in self._scorers:
             self._scorers[layer] = self._make_scorer(self._load(), layer=layer)
-        return self._scorers[layer](clips)
+        # A copy can be used under gradients, unlike a tensor of inference mode.
+        return self._scorers[layer](clips).clone()
 
     def _read(self, video: Video) -> _Read:
         """Read the clips of a video."""
