@@ -335,7 +335,7 @@ def test_weights_of_another_depth_are_rejected(
 ) -> None:
     recipe = replace(TINY, network="p3d131")
     with pytest.raises(
-        UserError, match="network is p3d63, the network asked for is p3d131; give --network p3d63"
+        UserError, match="network is p3d63, p3d131 was asked for; give --network p3d63"
     ):
         run(options(sample, tmp_path, recipe, weights=finished / BEST_FILE))
 

@@ -122,27 +122,22 @@ def convert_state_dict(
     return add_counters(inflate(contents.state, wiring=wiring, variant=variant, modality=modality))
 
 
-_OPTIONS = {
-    "name": "--network",
-    "modality": "--modality",
-    "wiring": "--wiring",
-    "variant": "--variant",
-}
-"""Option of `p3d train` for each field of a configuration."""
+_WORDS = {"name": "network", "modality": "modality", "wiring": "wiring", "variant": "variant"}
+"""Fields of a configuration, as the options of `p3d train` call them."""
 
 
 def _check_same_network(model: P3D, file: WeightFile) -> None:
-    differences = {
-        name: (theirs, ours)
-        for name in _OPTIONS
+    differences = [
+        (word, theirs, ours)
+        for name, word in _WORDS.items()
         if (theirs := getattr(file.config, name)) != (ours := getattr(model.config, name))
-    }
+    ]
     if differences:
-        theirs, ours = (", ".join(values) for values in zip(*differences.values(), strict=True))
-        options = " ".join(f"{_OPTIONS[name]} {differences[name][0]}" for name in differences)
+        facts = [f"the file's {word} is {a}, {b} was asked for" for word, a, b in differences]
+        options = " ".join(f"--{word} {theirs}" for word, theirs, _ in differences)
         raise UserError(
-            f"the file's network is {theirs}, the network asked for is {ours}; give {options}, or, "
-            "if the file was identified wrongly, correct it with `p3d convert`"
+            f"{'; '.join(facts)}; give {options}, or, if the file was identified wrongly, correct "
+            "it with `p3d convert`"
         )
 
 
