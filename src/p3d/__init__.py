@@ -9,6 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from p3d.data.clip_dataset import EvalClipDataset as EvalClipDataset
+    from p3d.data.clip_dataset import TrainClipDataset as TrainClipDataset
     from p3d.data.dataset import VideoDataset as VideoDataset
     from p3d.data.dataset import VideoRecord as VideoRecord
     from p3d.data.layouts import DataOptions as DataOptions
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from p3d.data.splits import SplitRule as SplitRule
     from p3d.errors import BadVideoError as BadVideoError
     from p3d.errors import UserError as UserError
-    from p3d.inference.predictor import Prediction as Prediction
+    from p3d.inference.prediction import Prediction as Prediction
     from p3d.inference.predictor import Predictor as Predictor
     from p3d.model.network import P3D as P3D
     from p3d.model.network import create_model as create_model
@@ -33,11 +35,13 @@ __version__ = "0.1.0"
 _MODULES = {
     "BadVideoError": "errors",
     "DataOptions": "data.layouts",
+    "EvalClipDataset": "data.clip_dataset",
     "P3D": "model.network",
-    "Prediction": "inference.predictor",
+    "Prediction": "inference.prediction",
     "Predictor": "inference.predictor",
     "Preprocessing": "preprocessing",
     "SplitRule": "data.splits",
+    "TrainClipDataset": "data.clip_dataset",
     "UserError": "errors",
     "VideoDataset": "data.dataset",
     "VideoRecord": "data.dataset",

@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p3d.data.sampling import clip_rng, epoch_permutation, random_window, uniform_windows
+from p3d.data.sampling import (
+    clip_rng,
+    clips_to_see_all,
+    epoch_permutation,
+    random_window,
+    seen_fraction,
+    uniform_windows,
+)
 
 frames = st.integers(1, 400)
 clip_lengths = st.integers(1, 64)
@@ -117,3 +124,19 @@ def test_counts_below_one_are_errors(args):
 def test_no_windows_is_an_error():
     with pytest.raises(ValueError, match="clips must be at least 1, not 0"):
         uniform_windows(8, 2, 1, 0)
+
+
+@given(frames, clip_lengths, strides, st.integers(1, 40))
+def test_seen_fraction_counts_the_frames_that_clips_span(num_frames, clip_frames, stride, clips):
+    seen = np.zeros(num_frames, bool)
+    for first, *_ in uniform_windows(num_frames, clip_frames, stride, clips):
+        seen[first : first + span(clip_frames, stride)] = True
+    assert seen_fraction(num_frames, clip_frames, stride, clips) == pytest.approx(seen.mean())
+
+
+@given(frames, clip_lengths, strides)
+def test_clips_to_see_all_is_the_smallest_such_number(num_frames, clip_frames, stride):
+    clips = clips_to_see_all(num_frames, clip_frames, stride)
+    assert seen_fraction(num_frames, clip_frames, stride, clips) == 1
+    if clips > 1:
+        assert seen_fraction(num_frames, clip_frames, stride, clips - 1) < 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -15,7 +16,8 @@ from torch import nn
 
 from helpers.videos import picture, write_video
 from helpers.weight_files import randomize
-from p3d.errors import UserError
+from p3d.errors import BadVideoError, UserError
+from p3d.inference.prediction import Prediction
 from p3d.inference.predictor import Predictor
 from p3d.model.network import P3D, create_model
 from p3d.preprocessing import AUTHORS, IMAGENET, Preprocessing, normalize
@@ -176,6 +178,102 @@ def test_classes_without_names_are_numbered(video: Path, tmp_path: Path) -> None
         "abcde"[int(number)] for number, _ in prediction.top(5)
     ]
     torch.testing.assert_close(named.scores, prediction.scores)
+
+
+@pytest.fixture(scope="module")
+def untrained() -> Predictor:
+    return Predictor(create_model("p3d63", num_classes=2), device="cpu")
+
+
+def test_lists_of_files_and_frames_give_a_list(video: Path) -> None:
+    predictor = Predictor(network(SMALL), clips=3, batch_size=7, device="cpu")
+    frames = decode(video)
+    alone = predictor(video).scores
+    tensor = torch.from_numpy(frames)
+    mirrored = frames[:, :, ::-1]  # negative strides
+    frames.flags.writeable = False
+    found = predictor([video, frames, tensor, str(video), mirrored])
+    for prediction in found[:4]:
+        torch.testing.assert_close(prediction.scores, alone, atol=1e-4, rtol=0)
+    assert difference(found[4].scores, alone.numpy()) > 1e-4
+    assert [prediction.path for prediction in found] == [video, None, None, video, None]
+    assert predictor([]) == []
+
+
+def test_stream_goes_on_after_a_bad_video(video: Path, tmp_path: Path) -> None:
+    predictor = Predictor(network(SMALL), clips=1, batch_size=4, device="cpu")
+    videos = [video, tmp_path / "absent.avi", video]
+    first, error, last = predictor.stream(videos)
+    assert isinstance(error, BadVideoError)
+    assert isinstance(first, Prediction)
+    assert isinstance(last, Prediction)
+    torch.testing.assert_close(first.scores, last.scores)
+    with pytest.raises(BadVideoError, match=r"absent\.avi: no such file"):
+        predictor(videos)
+
+
+@pytest.mark.parametrize(
+    ("frames", "message"),
+    [
+        (np.zeros((9, 4, 5, 3), np.float32), r"float32 \(9, 4, 5, 3\); give uint8 \(T, H, W, 3\)"),
+        (torch.zeros(9, 4, 5, 3), "float32"),
+        (np.zeros((2, 9, 4, 5, 3), np.uint8), "for several videos, give a list"),
+        (np.zeros((4, 5, 3), np.uint8), "stack the frames"),
+        (np.zeros((9, 3, 4, 5), np.uint8), r"permute\(0, 2, 3, 1\)"),
+        (np.zeros((3, 9, 4, 5), np.uint8), r"permute\(1, 2, 3, 0\)"),
+        (np.zeros((0, 4, 5, 3), np.uint8), r"uint8 \(0, 4, 5, 3\); give"),
+        (np.zeros((9, 4, 5, 2), np.uint8), r"uint8 \(9, 4, 5, 2\); give"),
+        ("", "name of the video is empty"),
+        ("https://a.b/c.mp4", "https://a.b/c.mp4: is an address"),
+        (3, "cannot be of type int"),
+    ],
+)
+def test_other_inputs_are_errors(untrained: Predictor, frames: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        untrained(frames)
+
+
+def test_flow_network_takes_flow_in_memory() -> None:
+    model = create_model("p3d63", num_classes=2, modality="flow")
+    model.preprocessing = Preprocessing(
+        num_frames=4, resize=(18, 24), crop=16, channels="flow", mean=(128.0,) * 2, std=(1.0,) * 2
+    )
+    predictor = Predictor(model, clips=1, device="cpu")
+    flow = np.random.default_rng(0).integers(0, 255, (4, 18, 24, 2), np.uint8)
+    pixels = normalize(torch.from_numpy(flow[None, :, 1:17, 4:20]), model.preprocessing)
+    with torch.no_grad():
+        expected = model.eval()(pixels).softmax(1)[0]
+    torch.testing.assert_close(predictor(flow).scores, expected, atol=1e-4, rtol=0)
+
+
+def test_features_are_those_of_the_network(video: Path) -> None:
+    model = network(SMALL)
+    predictor = Predictor(model, clips=2, device="cpu")
+    assert predictor.features(video, "res3").shape[:2] == (2, 512)
+    found = predictor.features(decode(video))
+    assert found.shape == (2, 2048)
+    scores = model.fc(found).softmax(1).mean(0)
+    torch.testing.assert_close(scores, predictor(video).scores, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["", "https://a.b/c.pth"])
+def test_weights_without_a_file_are_errors(name: str) -> None:
+    with pytest.raises(UserError, match="weights"):
+        Predictor(name)
+
+
+def test_prediction_shows_bars_and_escapes_names() -> None:
+    prediction = Prediction(
+        Path("a<b>.avi"), torch.tensor([0.25, 0.75]), ("<i>\x1b", "run & jump"), 12_000, 0.0875
+    )
+    assert repr(prediction) == (
+        "<Prediction of a<b>.avi: run & jump 75.0%, <i>\\x1b 25.0%; saw 8% of 12,000 frames>"
+    )
+    page = prediction._repr_html_()
+    assert "a&lt;b&gt;.avi: saw 8% of 12,000 frames" in page
+    assert "&lt;i&gt;\\x1b" in page
+    assert page.index("width:75.0%") < page.index("width:25.0%")
+    assert [prediction.answer(threshold) for threshold in (0.75, 0.76)] == ["run & jump", "unknown"]
 
 
 @pytest.mark.parametrize("counts", [{"clips": 0}, {"batch_size": 0}])

@@ -280,3 +280,16 @@ def test_pooled_features_are_the_mean_of_the_last_stage() -> None:
         pooled, last = model.features(clips), model.features(clips, "res5")
         torch.testing.assert_close(pooled, last.mean((2, 3, 4)))
         torch.testing.assert_close(model(clips), model.fc(pooled))
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace:DeprecationWarning")
+def test_traces_under_gradients() -> None:
+    model = create_model("p3d63", num_classes=2, variant="A").eval()
+    traced = torch.jit.trace(model, torch.rand(1, 3, 4, 16, 16))
+    clips = torch.rand(2, 3, 4, 16, 16, requires_grad=True)
+    with torch.jit.optimized_execution(False):  # which takes seconds
+        logits = [network(clips) for network in (traced, model)]
+    torch.testing.assert_close(*logits)
+    gradients = [torch.autograd.grad(output.sum(), clips)[0] for output in logits]
+    torch.testing.assert_close(*gradients)

@@ -7,21 +7,23 @@ from pathlib import Path
 
 from p3d.data.layouts import DataOptions
 from p3d.evaluation.evaluate import EvalOptions
-from p3d.inference.predictor import PredictOptions
+from p3d.inference.predict import PredictOptions
 from p3d.system.files import write_json
 from p3d.system.options import DeviceOptions, plain_options
 
 
 def test_device_options_are_at_the_top_level() -> None:
     options = PredictOptions(
-        videos=(Path("a.avi"),),
+        videos=("a.avi",),
         weights=Path("best.safetensors"),
         compute=DeviceOptions("cpu", "bf16", compile=True),
     )
     assert plain_options(options) == {
-        "videos": (Path("a.avi"),),
+        "videos": ("a.avi",),
         "weights": Path("best.safetensors"),
-        "top": 5,
+        "top": None,
+        "threshold": 0.0,
+        "out": None,
         "json": False,
         "clips": 20,
         "batch_size": 16,

@@ -260,7 +260,7 @@ def test_extended_run_equals_a_run_of_that_length(
     assert are_identical(weights(parts), weights(whole))
     assert logged_steps(parts) == [1, 2, 3, 4]
     assert newest(parts).progress.epoch == 2
-    with pytest.raises(UserError, match=r"has --max-steps null, not 3; resume with"):
+    with pytest.raises(UserError, match=r"has --max-steps unset, not 3; resume with"):
         run(options(sample, parts, replace(recipe, max_steps=3), resume=True))
     with pytest.raises(UserError, match=r"has --epochs 2, not 1; resume with"):
         run(options(sample, parts, replace(recipe, epochs=1), resume=True))
@@ -349,7 +349,9 @@ def test_weights_of_another_depth_are_rejected(
     finished: Path, sample: Path, tmp_path: Path
 ) -> None:
     recipe = replace(TINY, network="p3d131")
-    with pytest.raises(UserError, match="name is p3d63 in the file and p3d131 in the model"):
+    with pytest.raises(
+        UserError, match="network is p3d63, p3d131 was asked for; give --network p3d63"
+    ):
         run(options(sample, tmp_path, recipe, weights=finished / BEST_FILE))
 
 

@@ -202,9 +202,15 @@ def test_a_classifier_of_other_class_names_is_skipped(saved: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"wiring": "author", "variant": "C"}, "wiring is port in the file and author in the"),
-        ({"wiring": "port"}, "variant is C in the file and ABC in the model"),
-        ({"modality": "flow", "wiring": "port", "variant": "C"}, "modality is rgb in the file"),
+        (
+            {"wiring": "author", "variant": "C"},
+            "wiring is port, author was asked for; give --wiring port",
+        ),
+        ({"wiring": "port"}, "variant is C, ABC was asked for; give --variant C"),
+        (
+            {"modality": "flow", "wiring": "port", "variant": "C"},
+            "modality is rgb, flow was asked for; give --modality rgb",
+        ),
     ],
 )
 def test_pretrained_weights_must_be_of_the_same_network(

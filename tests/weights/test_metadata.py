@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from p3d.weights.metadata import (
     read_metadata,
     read_recipe,
     read_trained_on,
+    save_model,
     skeleton,
 )
 
@@ -202,3 +204,16 @@ def test_metadata_of_a_checkpoint_must_be_text(tmp_path: Path) -> None:
     torch.save(contents, tmp_path / "c.pt")
     with pytest.raises(UserError, match="something else than text"):
         load_model(tmp_path / "c.pt")
+
+
+def test_network_with_replaced_layers_is_not_saved(tmp_path: Path) -> None:
+    model, path = create_model("p3d63", num_classes=3), tmp_path / "m.safetensors"
+    model.fc = torch.nn.Linear(2048, 2)
+    with pytest.raises(UserError, match=r"model\.fc has 2 outputs, but model\.config says 3 class"):
+        save_model(model, path)
+    model.config = replace(model.config, num_classes=2)
+    save_model(model, path, class_names=("a", "b"))
+    torch.testing.assert_close(load_model(path).fc.weight, model.fc.weight)
+    model.fc = torch.nn.Sequential(torch.nn.Linear(2048, 8), torch.nn.Linear(8, 2))
+    with pytest.raises(UserError, match=r"layers .* changed \(fc\.weight\).*torch\.save"):
+        save_model(model, path)

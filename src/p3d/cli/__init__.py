@@ -101,9 +101,7 @@ COMMANDS = {
         ),
     ),
     "report": Command("write a page about a training run", "p3d.report.page", "ReportOptions"),
-    "predict": Command(
-        "predict the classes of videos", "p3d.inference.predictor", "PredictOptions"
-    ),
+    "predict": Command("predict the classes of videos", "p3d.inference.predict", "PredictOptions"),
     "convert": Command(
         "convert a weight file to safetensors", "p3d.weights.convert", "ConvertOptions"
     ),

@@ -105,6 +105,23 @@ def uniform_windows(num_frames: int, clip_frames: int, stride: int, clips: int) 
     return _window(starts[:, None], num_frames, clip_frames, stride)
 
 
+def seen_fraction(num_frames: int, clip_frames: int, stride: int, clips: int) -> float:
+    """Return the part of a video that the clips of `uniform_windows` span, in (0, 1].
+
+    Frames that a stride skips inside a clip count as seen. Arguments are as for `uniform_windows`.
+    """
+    starts = uniform_windows(num_frames, clip_frames, stride, clips)[:, 0]
+    ends = np.minimum(starts + (clip_frames - 1) * stride + 1, num_frames)
+    return int((ends - np.maximum(starts, np.append(0, ends[:-1]))).sum()) / num_frames
+
+
+def clips_to_see_all(num_frames: int, clip_frames: int, stride: int) -> int:
+    """Return the smallest number of clips whose `seen_fraction` is 1."""
+    span = (clip_frames - 1) * stride + 1
+    last_start = _last_start(num_frames, clip_frames, stride)
+    return -(-last_start // span) + 1
+
+
 def _last_start(num_frames: int, clip_frames: int, stride: int) -> int:
     if min(num_frames, clip_frames, stride) < 1:
         raise ValueError(

@@ -50,9 +50,12 @@ class Videos:
         return Path(os.fsdecode(bytes(self.paths[index])))
 
     def claim(self, index: int) -> Path:
-        """Return the path of a video that this worker is about to read, and record the index."""
+        """Return the path of a video that this worker is about to read, and record the index.
+
+        Workers beyond the number given, as of a user's own loader, are not recorded.
+        """
         worker = get_worker_info()
-        if worker is not None:
+        if worker is not None and worker.id < len(self.readers):
             self.readers[worker.id, 0] = os.getpid()
             self.readers[worker.id, 1] = index
         return self.path(index)

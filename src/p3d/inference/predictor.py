@@ -1,51 +1,45 @@
-"""Prediction: the most likely classes of any video file."""
+"""Prediction: the most likely classes of videos in files, folders of frames, or memory."""
 
 from __future__ import annotations
 
-import sys
-from dataclasses import dataclass, field
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple, TypeAlias, overload
 
+import numpy as np
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from p3d.data.clips import check_source, read_eval_clips
+from p3d.data.sampling import seen_fraction
 from p3d.errors import BadVideoError, UserError, printable
+from p3d.inference.arguments import local_path
+from p3d.inference.arrays import Frames, FramesInMemory
+from p3d.inference.prediction import Prediction
 from p3d.inference.scorer import Scorer, mean_probabilities
-from p3d.model.network import P3D
+from p3d.model.network import P3D, Layer
 from p3d.preprocessing import Preprocessing
-from p3d.system.device import DeviceName, Precision, limit_threads, resolve_device
-from p3d.system.markers import Positional
-from p3d.system.options import DeviceOptions
-from p3d.system.text import format_percent, format_table, json_line
+from p3d.system.device import DeviceName, Precision, resolve_device
 from p3d.video.decode import open_video
 from p3d.video.flow import ComputedFlow
 from p3d.video.sources import FrameSource
 from p3d.weights.loading import load_model
 
+Video: TypeAlias = "Path | str | os.PathLike[str] | Frames"
+"""A video file, a folder of its frames, or its frames: uint8 `(T, H, W, C)`."""
 
-@dataclass(frozen=True)
-class Prediction:
-    """The classes that a network predicts for a video.
 
-    Attributes:
-        path: The video.
-        scores: float32 `(num_classes,)`, mean probabilities over the clips.
-        class_names: Name of each class; its number if no names are known.
-    """
+class _Read(NamedTuple):
+    """The clips of a video, uint8 `(num_clips, T, H, W, C)`, and what is known about it."""
 
-    path: Path
-    scores: Tensor
-    class_names: tuple[str, ...]
-
-    def top(self, k: int = 5) -> list[tuple[str, float]]:
-        """Return the k most likely classes with their probabilities, best first."""
-        best = self.scores.topk(min(k, len(self.class_names)))
-        return [
-            (self.class_names[index], score)
-            for score, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
-        ]
+    path: Path | None
+    clips: Tensor
+    num_frames: int
+    seen: float
 
 
 class Predictor:
@@ -66,6 +60,8 @@ class Predictor:
         >>> predictor = Predictor("best.safetensors")  # doctest: +SKIP
         >>> predictor("walk.avi").top(1)  # doctest: +SKIP
         [('walk', 0.93)]
+        >>> [found.answer() for found in predictor(["walk.avi", frames])]  # doctest: +SKIP
+        ['walk', 'run']
     """
 
     def __init__(
@@ -80,96 +76,170 @@ class Predictor:
     ) -> None:
         if min(clips, batch_size) < 1:
             raise UserError(f"clips ({clips}) and batch_size ({batch_size}) must be 1 or more")
-        model = model_or_path if isinstance(model_or_path, P3D) else load_model(model_or_path)
         self.clips = clips
+        self._source = model_or_path
+        self._make_scorer = partial(
+            Scorer,
+            device=resolve_device(device),
+            precision=precision,
+            compiled=compiled,
+            batch_size=batch_size,
+        )
+        model = self._load()
         self.class_names = model.class_names or tuple(map(str, range(model.config.num_classes)))
-        self._scorer = Scorer(
-            model, resolve_device(device), precision, compiled=compiled, batch_size=batch_size
+        self._scorers: dict[Layer | None, Scorer] = {None: self._make_scorer(model)}
+        self._summary = (
+            f"{model.config.name}, {len(self.class_names)} classes, {clips} clips a video, "
+            f"{self._scorer.device}, {precision}"
         )
 
-    def __call__(self, video: Path | str) -> Prediction:
-        """Classify a video file or a folder of its frames.
+    def __repr__(self) -> str:
+        return f"<Predictor: {self._summary}>"
 
-        A flow network also takes a file of optical flow (`p3d prepare flow`). For other videos it
-        first computes the flow of the frames in the clips, which takes far longer than the network.
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How clips are made from frames."""
+        return self._scorer.preprocessing
+
+    @property
+    def _scorer(self) -> Scorer:
+        return self._scorers[None]
+
+    def _load(self) -> P3D:
+        if isinstance(self._source, P3D):
+            return self._source
+        return load_model(local_path(self._source, "weights"))
+
+    @overload
+    def __call__(self, video: Video) -> Prediction: ...
+
+    @overload
+    def __call__(self, video: list[Video] | tuple[Video, ...]) -> list[Prediction]: ...
+
+    def __call__(
+        self, video: Video | list[Video] | tuple[Video, ...]
+    ) -> Prediction | list[Prediction]:
+        """Classify a video, or a list of videos.
+
+        A flow network takes files of optical flow (`p3d prepare flow`). For other videos it first
+        computes the flow of the frames in the clips, which takes far longer than the network.
+
+        Args:
+            video: A video file, a folder of frames, or frames as a NumPy array or tensor: uint8
+                `(T, H, W, 3)`, RGB from 0 to 255. For a flow network also uint8 `(T, H, W, 2)`,
+                flow as p3d stores it. Or a list or tuple of these, whose clips share batches.
+
+        Returns:
+            The prediction; a list of them, in the same order, for a list.
+
+        Raises:
+            BadVideoError: A video cannot be read. `stream` goes on after such videos.
+            UserError: An array has another shape or type, the name is empty or an address, or flow
+                must be computed and OpenCV is not installed.
+        """
+        if not isinstance(video, (list, tuple)):
+            (prediction,) = self([video])
+            return prediction
+        predictions: list[Prediction] = []
+        for result in self.stream(video):
+            if isinstance(result, BadVideoError):
+                raise result
+            predictions.append(result)
+        return predictions
+
+    def stream(self, videos: Iterable[Video]) -> Iterator[Prediction | BadVideoError]:
+        """Classify many videos, and go on after those that cannot be read.
+
+        Args:
+            videos: As for a call. They are read as the results are taken, a batch at a time.
+
+        Yields:
+            For each video, in order, its prediction, or the error that says why it has none.
+
+        Raises:
+            UserError: As for a call.
+        """
+        waiting: list[_Read | BadVideoError] = []
+        for video in videos:
+            try:
+                waiting.append(self._read(video))
+            except BadVideoError as error:
+                waiting.append(error)
+            read = [item for item in waiting if isinstance(item, _Read)]
+            if not read or len(read) * self.clips >= self._scorer.batch_size:
+                yield from self._predict(waiting)
+                waiting = []
+        yield from self._predict(waiting)
+
+    def _predict(
+        self, waiting: list[_Read | BadVideoError]
+    ) -> Iterator[Prediction | BadVideoError]:
+        """Score the clips of several videos together."""
+        read = [item for item in waiting if isinstance(item, _Read)]
+        scores: Iterator[Tensor] = iter(())
+        if read:
+            logits = self._scorer(torch.cat([item.clips for item in read]))
+            scores = iter(mean_probabilities(logits.unflatten(0, (len(read), self.clips))))
+        for item in waiting:
+            if isinstance(item, BadVideoError):
+                yield item
+            else:
+                path, _, num_frames, seen = item
+                yield Prediction(path, next(scores), self.class_names, num_frames, seen)
+
+    def features(self, video: Video, layer: Layer = "pool5") -> Tensor:
+        """Return the features of a video's clips, for search, clustering or another classifier.
+
+        Args:
+            video: As for a call, but a single one.
+            layer: "pool5", the pooled features before the classifier, or the output of a stage,
+                "res2" to "res5".
+
+        Returns:
+            float32 `(clips, 2048)` for "pool5"; average over the clips for one vector a video.
+            `(clips, channels, T', H', W')` for a stage.
 
         Raises:
             BadVideoError: The video cannot be read.
-            UserError: Flow must be computed and OpenCV is not installed.
+            UserError: As for a call.
         """
-        preprocessing = self._scorer.preprocessing
-        with open_video(video, prefer_flow=preprocessing.channels == "flow") as opened:
-            source = _network_input(opened, preprocessing, Path(video))
-            clips = read_eval_clips(source, preprocessing, self.clips)
-        return Prediction(Path(video), mean_probabilities(self._scorer(clips)), self.class_names)
+        clips = self._read(video).clips
+        if layer not in self._scorers:
+            self._scorers[layer] = self._make_scorer(self._load(), layer=layer)
+        # A copy can be used under gradients, unlike a tensor of inference mode.
+        return self._scorers[layer](clips).clone()
+
+    def _read(self, video: Video) -> _Read:
+        """Read the clips of a video."""
+        prep = self.preprocessing
+        with self._open(video) as (path, opened):
+            source = _network_input(opened, self._scorer, path)
+            clips = read_eval_clips(source, prep, self.clips)
+            seen = seen_fraction(source.num_frames, prep.num_frames, prep.frame_stride, self.clips)
+        return _Read(path, clips, opened.num_frames, seen)
+
+    @contextmanager
+    def _open(self, video: Video) -> Iterator[tuple[Path | None, FrameSource]]:
+        prep = self.preprocessing
+        if isinstance(video, (np.ndarray, Tensor)):
+            yield None, FramesInMemory(video, prep)
+        elif isinstance(video, (str, os.PathLike)):
+            path = local_path(video, "video")
+            with open_video(path, prefer_flow=prep.channels == "flow") as opened:
+                yield path, opened
+        else:
+            raise UserError(
+                f"a video cannot be of type {printable(type(video).__name__)}; give a path, or "
+                "uint8 frames (T, H, W, 3) as an array or tensor, or a list of these"
+            )
 
 
-def _network_input(source: FrameSource, preprocessing: Preprocessing, path: Path) -> FrameSource:
+def _network_input(source: FrameSource, scorer: Scorer, path: Path | None) -> FrameSource:
     """Return the frames that the network takes: optical flow is computed from RGB if needed."""
-    if preprocessing.channels == "flow" and source.flow is None:
-        bar = partial(tqdm, desc=f"flow of {path.name}", unit="frame", disable=None, leave=False)
-        return ComputedFlow(source, preprocessing.flow_short_side, each=bar)
-    check_source(path, source, preprocessing)
+    prep = scorer.preprocessing
+    name = "frames in memory" if path is None else path.name
+    if prep.channels == "flow" and source.flow is None:
+        bar = partial(tqdm, desc=f"flow of {name}", unit="frame", disable=None, leave=False)
+        return ComputedFlow(source, prep.flow_short_side, each=bar)
+    check_source(path or name, source, prep)
     return source
-
-
-@dataclass(frozen=True)
-class PredictOptions:
-    """Print the most likely classes of videos. Exit code 0: all were read; 2: some were not."""
-
-    videos: Positional[tuple[Path, ...]]
-    """Video files or folders of frames; a flow network also takes files of flow."""
-    weights: Path
-    """Weight file, in any format that p3d reads."""
-    top: int = 5
-    """Number of classes to print."""
-    json: bool = False
-    """Print one JSON object a line instead of a table."""
-    clips: int = 20
-    """Clips of each video, uniformly spaced."""
-    batch_size: int = 16
-    """Clips on the device at once."""
-    compute: DeviceOptions = field(default_factory=DeviceOptions)
-
-
-def run(options: PredictOptions) -> int:
-    """Run `p3d predict` and return the exit code.
-
-    Raises:
-        UserError: An option is out of range, or the weights cannot be read.
-    """
-    if not options.videos:
-        raise UserError("no videos were given; give one or more files after the options")
-    if options.top < 1:
-        raise UserError(f"--top is {options.top}; give 1 or more")
-    limit_threads(options.compute.threads)
-    predictor = Predictor(
-        options.weights,
-        device=options.compute.device,
-        precision=options.compute.precision,
-        clips=options.clips,
-        batch_size=options.batch_size,
-        compiled=options.compute.compile,
-    )
-    unread = 0
-    for video in options.videos:
-        try:
-            _print(predictor(video), options)
-        except BadVideoError as error:
-            unread += 1
-            print(f"p3d: error: {printable(error)}", file=sys.stderr)
-            if options.json:
-                print(json_line({"video": str(video), "error": error.reason}), flush=True)
-    if unread and len(options.videos) > 1:
-        print(f"p3d: {unread} of {len(options.videos)} videos were not read", file=sys.stderr)
-    return 2 if unread else 0
-
-
-def _print(prediction: Prediction, options: PredictOptions) -> None:
-    top = prediction.top(options.top)
-    if options.json:
-        classes = [{"class": name, "score": round(score, 6)} for name, score in top]
-        print(json_line({"video": str(prediction.path), "top": classes}), flush=True)
-        return
-    rows = [(name, format_percent(score)) for name, score in top]
-    print(format_table((str(prediction.path), "score"), rows) + "\n", flush=True)

@@ -124,11 +124,12 @@ def _pool_time(x: Tensor, frames: int, wiring: Wiring) -> tuple[Tensor, int]:
     if frames == 1:
         return x, 1
     rows, channels, height, width = x.shape
-    is_captured = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    if frames % 2 == 0 and not (x.requires_grad and is_captured):
+    # A trace must not depend on gradients, since torch checks it without them.
+    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    if frames % 2 == 0 and (tracing or not (x.requires_grad and torch.compiler.is_compiling())):
         # The maximum over a view takes a third of the pooling kernel's time.
         pairs = x.permute(0, 2, 3, 1).reshape(rows // 2, 2, height, width, channels)
-        larger = max_of_pairs(pairs) if x.requires_grad else pairs.amax(1)
+        larger = max_of_pairs(pairs) if x.requires_grad and not tracing else pairs.amax(1)
         return larger.permute(0, 3, 1, 2), frames // 2
     pooled = F.max_pool2d(_temporal_view(x, frames), (2, 1), (2, 1), ceil_mode=wiring == "author")
     return _spatial_view(pooled, height, width), pooled.shape[2]

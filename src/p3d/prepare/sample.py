@@ -184,11 +184,18 @@ def _claim(out: Path, spec: SampleSpec) -> None:
         try:
             found = json.loads(marker.read_text(encoding="utf-8"))
         except ValueError:
-            found = "unreadable"
+            found = None
         if found != expected:
+            fault = f"its {MARKER} is damaged"
+            if isinstance(found, dict):
+                changed = [name for name in expected if found.get(name) != expected[name]]
+                fault = ", ".join(
+                    f"{name.replace('_', ' ')} {found.get(name)}, not {expected[name]}"
+                    for name in changed
+                )
             raise UserError(
-                f"{out} holds another sample set ({MARKER}: {found}, not {expected}); "
-                "ask for that one, choose a new folder, or delete this one"
+                f"{out} holds another sample set ({fault}); ask for that one, choose a new folder, "
+                "or delete this one"
             )
         return
     # A killed run may have left the marker's temporary file.

@@ -163,11 +163,16 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
     A cell that a spreadsheet would run as a formula gets an apostrophe in front, which
     `plain_cell` removes.
     """
+    write_text(path, "".join(csv_line(row) for row in (header, *rows)))
+
+
+def csv_line(cells: Iterable[object]) -> str:
+    """Return a row of a CSV file, as `write_csv` writes it."""
     lines: list[str] = []
     # csv quotes a carriage return in a cell only if it is a part of the line terminator.
     writer = csv.writer(SimpleNamespace(write=lines.append), lineterminator="\r\n")
-    writer.writerows([_safe_cell(cell) for cell in row] for row in (header, *rows))
-    write_text(path, "".join(line.removesuffix("\r\n") + "\n" for line in lines))
+    writer.writerow([_safe_cell(cell) for cell in cells])
+    return lines[0].removesuffix("\r\n") + "\n"
 
 
 # Also cells that begin so after apostrophes, so that `plain_cell` undoes every escape.

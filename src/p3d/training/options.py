@@ -151,7 +151,19 @@ def check_same(name: str, before: Mapping[str, str], now: Mapping[str, str], rem
     """
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key):
-            raise UserError(f"{name} has {key} {before.get(key)}, not {now.get(key)}; {remedy}")
+            old, new = (_shown(values.get(key)) for values in (before, now))
+            raise UserError(f"{name} has {key} {old}, not {new}; {remedy}")
+
+
+def _shown(text: str | None) -> str:
+    """Return the value of an option, which `fingerprint` wrote as JSON, as it is given."""
+    try:
+        value = json.loads(text or "null")
+    except ValueError:  # the description of a list
+        return str(text)
+    if value is None or value == []:
+        return "unset"
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def config_arguments(path: Path) -> list[str]:

@@ -160,16 +160,22 @@ def convert_state_dict(
     return add_counters(inflate(contents.state, wiring=wiring, variant=variant, modality=modality))
 
 
+_WORDS = {"name": "network", "modality": "modality", "wiring": "wiring", "variant": "variant"}
+"""Fields of a configuration, as the options of `p3d train` call them."""
+
+
 def _check_same_network(model: P3D, file: WeightFile) -> None:
     differences = [
-        f"{name} is {theirs} in the file and {ours} in the model"
-        for name in ("name", "modality", "wiring", "variant")
+        (word, theirs, ours)
+        for name, word in _WORDS.items()
         if (theirs := getattr(file.config, name)) != (ours := getattr(model.config, name))
     ]
     if differences:
+        facts = [f"the file's {word} is {a}, {b} was asked for" for word, a, b in differences]
+        options = " ".join(f"--{word} {theirs}" for word, theirs, _ in differences)
         raise UserError(
-            f"{'; '.join(differences)}; build the model to match, or, if the file was identified "
-            "wrongly, correct it with `p3d convert`"
+            f"{'; '.join(facts)}; give {options}, or, if the file was identified wrongly, correct "
+            "it with `p3d convert`"
         )
 
 

@@ -115,9 +115,11 @@ def save_model(
         recipe: How they were trained; any JSON-serializable values.
 
     Raises:
-        UserError: The number of class names is wrong, or the file cannot be written.
+        UserError: The number of class names is wrong, the network's layers do not fit its
+            configuration, or the file cannot be written.
     """
     path = Path(path)
+    _check_unchanged(model)
     metadata = metadata_of(model, class_names=class_names, source=source, recipe=recipe)
     tensors = {key: value.cpu().contiguous() for key, value in model.state_dict().items()}
     metadata[CHECKSUM_KEY] = checksum(tensors)
@@ -133,6 +135,28 @@ def save_model(
             f"{printable(path)}: cannot be written ({error}); check that the folder exists and is "
             "writable, and that its disk has room"
         ) from error
+
+
+def _check_unchanged(model: P3D) -> None:
+    """Raise UserError if layers were replaced, since the file could not be loaded."""
+    outputs, classes = getattr(model.fc, "out_features", None), model.config.num_classes
+    if outputs not in (None, classes):
+        raise UserError(
+            f"model.fc has {outputs} outputs, but model.config says {classes} classes; set "
+            f"model.config = dataclasses.replace(model.config, num_classes={outputs}) and "
+            "model.class_names, then save"
+        )
+    shapes, expected = (
+        {key: value.shape for key, value in network.state_dict().items()}
+        for network in (model, skeleton(model.config))
+    )
+    changed = [key for key in expected if shapes.get(key) != expected[key]]
+    changed += [key for key in shapes if key not in expected]
+    if changed:
+        raise UserError(
+            f"the layers of this network were changed ({changed[0]}), so p3d could not load its "
+            "file; save it with torch.save(model.state_dict(), path)"
+        )
 
 
 def _parse(metadata: Mapping[str, str], key: str) -> Any:

@@ -1,0 +1,197 @@
+"""The videos that the arguments of `p3d predict` name.
+
+An argument is a video file, a folder, a list of videos, `-` for a list on stdin, or a pattern. A
+folder that directly holds pictures, and neither video files nor subfolders with videos, is the
+frames of one video. Any other folder stands for all videos in it and in its subfolders.
+"""
+
+from __future__ import annotations
+
+import csv
+import glob
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from p3d.data.listing import numbered_lines, read_text, split_label, stem_of, visible_entries
+from p3d.errors import BadVideoError, UserError
+from p3d.system.files import plain_cell
+from p3d.video.suffixes import FRAME_SUFFIXES
+
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/+[^/]", re.IGNORECASE)
+_LISTS = (".txt", ".csv")
+
+Item: TypeAlias = "Path | BadVideoError"
+"""A video, or why an argument or a line of a list stands for none."""
+
+
+def local_path(name: Path | str | os.PathLike[str], what: str) -> Path:
+    """Return the path of a file on this machine.
+
+    Args:
+        name: What the user gave.
+        what: "video" or "weights", for the message.
+
+    Raises:
+        UserError: The name is empty, or an address on the web.
+    """
+    text = os.fspath(name)
+    if not text.strip():
+        raise UserError(f"the name of the {what} is empty; give a path, or check your variables")
+    if _ADDRESS.match(text) and not Path(text).exists():
+        raise UserError(f"{text}: is an address; download the {what} and give the file")
+    return Path(text)
+
+
+def path_of(item: Item) -> Path:
+    """Return the path of a video, or of what stands for none."""
+    return item if isinstance(item, Path) else item.path
+
+
+class VideoFinder:
+    """Finds the videos that arguments name, each once.
+
+    Args:
+        words: The arguments, in order.
+
+    Attributes:
+        items: The videos, in the order of the arguments; those of a folder sorted by name.
+        repeated: Videos that were named again.
+        ignored: Number of files in the folders that are not videos.
+        expanded: Whether an argument stood for other videos than itself.
+
+    Raises:
+        UserError: An argument is empty or an address, or a list cannot be read.
+    """
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.items: list[Item] = []
+        self.repeated: list[Path] = []
+        self.ignored = 0
+        self.expanded = False
+        self._known: set[str] = set()
+        for word in words:
+            self._add(self._expand(word))
+
+    def _add(self, items: Iterable[Item]) -> None:
+        for item in items:
+            if isinstance(item, Path):
+                key = os.path.abspath(item)  # noqa: PTH100 (links are videos of their own)
+                if key in self._known:
+                    self.repeated.append(item)
+                    continue
+                self._known.add(key)
+            self.items.append(item)
+
+    def _expand(self, word: str) -> Iterable[Item]:
+        if word == "-":
+            return self._listed(_stdin_lines(), Path())
+        path = local_path(word, "video")
+        if path.is_dir():
+            return self._in_given_folder(path)
+        if path.suffix.lower() in _LISTS and path.is_file():
+            return self._listed(_list_lines(path), path.parent)
+        if glob.has_magic(word) and not path.exists():
+            return self._matching(word)
+        return [path]
+
+    def _listed(self, names: Sequence[str], folder: Path) -> Iterator[Item]:
+        self.expanded = True
+        for name in names:
+            path = _find_listed(name, folder)
+            if _ADDRESS.match(name) and not path.exists():
+                yield BadVideoError(name, "is an address; download the file first")
+            elif path.is_dir():
+                yield from self._in_given_folder(path)
+            else:
+                yield path
+
+    def _matching(self, pattern: str) -> list[Item]:
+        self.expanded = True
+        matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 (may be absolute)
+        found: list[Item] = []
+        for path in map(Path, matches):
+            if path.is_dir():
+                found += self._in_folder(path)
+            elif stem_of(path.name) != path.name:
+                found.append(path)
+        if found:
+            # `**` matches folders and what is in them, and follows links in circles.
+            once: dict[str, Item] = {}
+            for item in found:
+                once.setdefault(os.path.realpath(path_of(item)), item)
+            return list(once.values())
+        reason = f"only other files ({Path(matches[0]).name})" if matches else "nothing"
+        return [BadVideoError(pattern, f"this pattern matches {reason}; check it, or quote it")]
+
+    def _in_given_folder(self, folder: Path) -> list[Item]:
+        found = self._in_folder(folder)
+        self.expanded |= found != [folder]
+        return found or [BadVideoError(folder, "holds neither videos nor frames of a video")]
+
+    def _in_folder(self, folder: Path, above: tuple[str, ...] = ()) -> list[Item]:
+        """Return the videos in a folder; the folder itself if it is the frames of a video."""
+        above = (*above, os.path.realpath(folder))
+        if above[-1] in above[:-1]:  # a link to a folder that holds it
+            return []
+        try:
+            entries = sorted(visible_entries(folder), key=lambda entry: entry.name)
+        except UserError:
+            return [BadVideoError(folder, "this folder cannot be listed; check its permissions")]
+        files = [entry.name for entry in entries if not entry.is_dir()]
+        stems = {stem_of(name).lower() for name in files if stem_of(name) != name}
+        found: list[Item] = []
+        for entry in entries:
+            if not entry.is_dir():
+                found += [folder / entry.name] if stem_of(entry.name) != entry.name else []
+            elif entry.name.lower() not in stems:  # else it is the frames of that file
+                found += self._in_folder(folder / entry.name, above)
+        if not found and any(name.lower().endswith(FRAME_SUFFIXES) for name in files):
+            return [folder]
+        self.ignored += sum(stem_of(name) == name for name in files)
+        return found
+
+
+def _find_listed(name: str, folder: Path) -> Path:
+    """Return the path of a line: relative to its list, or else to the working folder."""
+    for spelled in (name, split_label(name)[0], plain_cell(name)):
+        for path in (folder / spelled, Path(spelled)):
+            if path.exists():
+                return path
+    return folder / name
+
+
+def _list_lines(path: Path) -> list[str]:
+    names = _csv_paths(path) if path.suffix.lower() == ".csv" else _lines(read_text(path))
+    if not names:
+        raise UserError(f"{path}: lists no videos; write one path a line")
+    return names
+
+
+def _lines(text: str) -> list[str]:
+    return [line for _, line in numbered_lines(text)]
+
+
+def _csv_paths(path: Path) -> list[str]:
+    try:
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            header, *rows = [row for row in csv.reader(file) if any(row)]
+        column = [name.strip().lower() for name in header].index("path")
+        return [row[column].strip() for row in rows if row[column : column + 1] and row[column]]
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(
+            f"{path}: is no CSV file with a column `path`; name the column so, or write a .txt "
+            "file with one path a line"
+        ) from error
+
+
+def _stdin_lines() -> list[str]:
+    text = sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
+    # `find -print0` ends names by NUL, since they may hold line breaks.
+    names = [name for name in text.split("\0") if name] if "\0" in text else _lines(text)
+    if not names:
+        raise UserError("-: stdin lists no videos; write one path a line to it")
+    return names
