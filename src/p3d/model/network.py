@@ -286,6 +286,8 @@ class P3D(nn.Module):
         preprocessing: How its input is made from decoded frames; saved with its weights.
         class_names: A name for each logit, or None if unknown.
         trained_on: Digests of the videos that it was trained on; empty if unknown.
+        calibration: Values fitted on validation scores: "temperature" divides the logits, "settled"
+            is the threshold at which no more clips of a video are needed.
         frozen_norms: Batch normalizations that stay in evaluation mode during training.
         checkpoint_activations: Whether training keeps only each block's input and recomputes the
             other activations in the backward pass.
@@ -297,6 +299,7 @@ class P3D(nn.Module):
         self.preprocessing: Preprocessing = default_preprocessing(config.modality)
         self.class_names: tuple[str, ...] | None = None
         self.trained_on: frozenset[bytes] = frozenset()
+        self.calibration: dict[str, float] = {}
         self.frozen_norms: tuple[nn.Module, ...] = ()
         self.checkpoint_activations = False
 
