@@ -21,6 +21,7 @@ WRONG = {
     "train --weight w": "p3d train has no option --weight; did you mean --weights?",
     "train --epoch 3": "p3d train has no option --epoch; did you mean --epochs?",
     "train --learning-rate 1": "p3d train has no option --learning-rate; did you mean --lr?",
+    "train --lerning-rate 1": "p3d train has no option --lerning-rate; did you mean --lr?",
     "train --bs 8": "p3d train has no option --bs; did you mean --batch-size?",
     "train --num-workers 2": "p3d train has no option --num-workers; did you mean --workers?",
     "train --num_workers=2": "p3d train has no option --num-workers; did you mean --workers?",
