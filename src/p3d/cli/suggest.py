@@ -101,7 +101,8 @@ def closest(word: str, names: Iterable[str]) -> str:
     known = list(names)
     foreign = {
         other: ours
-        for other, ours in (_OPTIONS | _COMMANDS | _VALUES).items()
+        for table in (_OPTIONS, _COMMANDS, _VALUES)
+        for other, ours in table.items()
         if ours in known and other.startswith("-") == word.startswith("-")
     }
     if word in foreign:
