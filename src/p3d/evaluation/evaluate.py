@@ -19,7 +19,9 @@ from p3d.data.loader import BadVideoPolicy
 from p3d.errors import UserError, printable
 from p3d.evaluation.metrics import Accuracy, measure
 from p3d.evaluation.output import write_accuracy
-from p3d.inference.scorer import Scorer
+from p3d.inference.backends.names import BackendChoice
+from p3d.inference.exported import ExportedNetwork
+from p3d.inference.networks import chosen_backend, load_network, make_scorer
 from p3d.inference.scoring import VideoScores, score_videos, write_scores
 from p3d.model.network import P3D
 from p3d.system.device import describe_device, resolve_device
@@ -27,7 +29,6 @@ from p3d.system.distributed import Group, join, read_launch
 from p3d.system.files import make_folder, write_json
 from p3d.system.options import DeviceOptions, plain_options
 from p3d.system.text import format_percent, format_table
-from p3d.weights.loading import load_model
 
 
 @dataclass(frozen=True)
@@ -36,15 +37,18 @@ class EvalOptions:
 
     data: DataOptions
     weights: Path
-    """Weight file, in any format that p3d reads."""
+    """Weight file, in any format that p3d reads, or a file of `p3d export`. A .pt2 is compiled
+    code, which is run: use only one that you trust like a program."""
     split: Split = "test"
     """Split to measure on."""
     clips: int = 20
     """Clips of each video, uniformly spaced."""
     out: Path | None = None
     """Folder for metrics.json, scores.csv, per_class.csv, confusion.csv and confusion.png."""
-    batch_size: int = 16
-    """Clips on the device at once."""
+    batch_size: int | None = None
+    """Clips on the device at once; by default what suits it: 1 on a CPU."""
+    backend: BackendChoice = "auto"
+    """What computes the network; auto takes an exported file's, or compiles if that saves time."""
     workers: int = 2
     """Worker processes that decode; 0 decodes in the main process."""
     compute: DeviceOptions = field(default_factory=DeviceOptions)
@@ -52,7 +56,7 @@ class EvalOptions:
     """What to do with a video that cannot be read: stop, or skip it and report it."""
 
 
-def check_classes(model: P3D, class_names: Sequence[str], weights: Path) -> None:
+def check_classes(model: P3D | ExportedNetwork, class_names: Sequence[str], weights: Path) -> None:
     """Check that a network was trained for the classes of a data set.
 
     Raises:
@@ -78,7 +82,7 @@ def run(options: EvalOptions) -> None:
         UserError: The options, the data or the weights do not fit together.
         BadVideoError: A video cannot be read and `--on-bad-video` is "error".
     """
-    if min(options.clips, options.batch_size) < 1:
+    if min(options.clips, 1 if options.batch_size is None else options.batch_size) < 1:
         raise UserError("--clips and --batch-size must be 1 or more")
     launch = read_launch()
     device = resolve_device(options.compute.device, launch.local_rank)
@@ -88,17 +92,20 @@ def run(options: EvalOptions) -> None:
 
 def _evaluate(options: EvalOptions, device: torch.device, group: Group) -> None:
     dataset = read_dataset(options.data, options.split)
-    model = load_model(options.weights)
+    backend = chosen_backend(options.backend, compiled=options.compute.compile)
+    model = load_network(options.weights, backend)
     check_classes(model, dataset.class_names, options.weights)
     if options.out is not None and group.is_main:
         make_folder(options.out)
     precision = options.compute.precision
-    scorer = Scorer(
+    scorer = make_scorer(
         model,
         device,
         precision,
-        compiled=options.compute.compile,
+        backend=backend,
         batch_size=options.batch_size,
+        clips=options.clips * len(dataset.records) // group.world_size,
+        say=group.is_main,
     )
     start = time.perf_counter()
     scored = score_videos(
@@ -115,7 +122,7 @@ def _evaluate(options: EvalOptions, device: torch.device, group: Group) -> None:
     seconds = time.perf_counter() - start
     count = f"{group.world_size} x " if group.world_size > 1 else ""
     print(printable(f"{options.weights} on the {options.split} list of {options.data.data}"))
-    print(f"{count}{describe_device(device)}, {precision}, {options.clips} clips a video")
+    print(f"{count}{describe_device(device)}, {scorer.precision}, {options.clips} clips a video")
     print(_summary(accuracy, scored, dataset, seconds))
     if options.out is not None:
         _write(options, options.out, dataset, scored, accuracy)

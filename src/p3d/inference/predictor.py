@@ -14,7 +14,9 @@ from tqdm import tqdm
 
 from p3d.data.clips import check_source, read_eval_clips
 from p3d.errors import BadVideoError, UserError, printable
-from p3d.inference.scorer import Scorer, mean_probabilities
+from p3d.inference.backends.names import BackendChoice
+from p3d.inference.networks import chosen_backend, load_network, make_scorer
+from p3d.inference.scorer import mean_probabilities
 from p3d.model.network import P3D
 from p3d.preprocessing import Preprocessing
 from p3d.system.device import DeviceName, Precision, resolve_device
@@ -23,7 +25,6 @@ from p3d.system.text import format_percent, format_table, json_line
 from p3d.video.decode import open_video
 from p3d.video.flow import ComputedFlow
 from p3d.video.sources import FrameSource
-from p3d.weights.loading import load_model
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,16 @@ class Predictor:
     """A network that predicts the classes of videos, by the protocol of `p3d eval`.
 
     Args:
-        model_or_path: A network, or a weight file in any format that p3d reads.
+        model_or_path: A network, a weight file in any format that p3d reads, or a file of
+            `p3d export`. A .pt2 is compiled code: load only one that you trust.
         device: "auto", "cpu", "cuda" or "mlu".
         precision: "fp32", "tf32", "bf16" or "fp16".
         clips: Uniformly spaced clips of each video; their probabilities are averaged.
-        batch_size: Clips on the device at once.
-        compiled: Compile the network: slow to start, then faster.
+        batch_size: Clips on the device at once; None for what suits the device.
+        compiled: Compile the network: slow to start, then faster. Same as backend "compiled".
+        backend: "eager", "compiled", "aot", "onnx" or "openvino"; the last three need a file of
+            `p3d export`. "auto" takes the file's, or compiles if that pays for the videos.
+        videos: Number of videos to come, for backend "auto"; None does not compile.
 
     Raises:
         UserError: The weights cannot be read, or the device is not available.
@@ -76,16 +81,28 @@ class Predictor:
         device: DeviceName = "auto",
         precision: Precision = "fp32",
         clips: int = 20,
-        batch_size: int = 16,
+        batch_size: int | None = None,
         compiled: bool = False,
+        backend: BackendChoice = "auto",
+        videos: int | None = None,
     ) -> None:
-        if min(clips, batch_size) < 1:
+        if min(clips, 1 if batch_size is None else batch_size) < 1:
             raise UserError(f"clips ({clips}) and batch_size ({batch_size}) must be 1 or more")
-        model = model_or_path if isinstance(model_or_path, P3D) else load_model(model_or_path)
+        backend = chosen_backend(backend, compiled=compiled)
+        model = (
+            model_or_path
+            if isinstance(model_or_path, P3D)
+            else load_network(model_or_path, backend)
+        )
         self.clips = clips
         self.class_names = model.class_names or tuple(map(str, range(model.config.num_classes)))
-        self._scorer = Scorer(
-            model, resolve_device(device), precision, compiled=compiled, batch_size=batch_size
+        self._scorer = make_scorer(
+            model,
+            resolve_device(device),
+            precision,
+            backend=backend,
+            batch_size=batch_size,
+            clips=None if videos is None else videos * clips,
         )
 
     def __call__(self, video: Path | str) -> Prediction:
@@ -121,15 +138,18 @@ class PredictOptions:
     videos: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Video files or folders of frames; a flow network also takes files of flow."""
     weights: Path
-    """Weight file, in any format that p3d reads."""
+    """Weight file, in any format that p3d reads, or a file of `p3d export`. A .pt2 is compiled
+    code, which is run: use only one that you trust like a program."""
     top: int = 5
     """Number of classes to print."""
     json: bool = False
     """Print one JSON object a line instead of a table."""
     clips: int = 20
     """Clips of each video, uniformly spaced."""
-    batch_size: int = 16
-    """Clips on the device at once."""
+    batch_size: int | None = None
+    """Clips on the device at once; by default what suits it: 1 on a CPU."""
+    backend: BackendChoice = "auto"
+    """What computes the network; auto takes an exported file's, or compiles if that saves time."""
     compute: DeviceOptions = field(default_factory=DeviceOptions)
 
 
@@ -150,6 +170,8 @@ def run(options: PredictOptions) -> int:
         clips=options.clips,
         batch_size=options.batch_size,
         compiled=options.compute.compile,
+        backend=options.backend,
+        videos=len(options.videos),
     )
     unread = 0
     for video in options.videos:
