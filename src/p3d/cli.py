@@ -77,7 +77,7 @@ COMMANDS = {
     ),
     "export": Command(
         "export a network to ONNX, OpenVINO or compiled code",
-        "p3d.inference.export",
+        "p3d.inference.export_command",
         "ExportOptions",
     ),
     "info": Command("describe a network or a weight file", "p3d.weights.info", "InfoOptions"),

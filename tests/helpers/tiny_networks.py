@@ -20,12 +20,16 @@ def make_blocks_few(patch: pytest.MonkeyPatch) -> None:
 
 
 def tiny_network(
-    *, wiring: str = "author", modality: str = "rgb", variant: str = "ABC", seed: int = 0
+    *,
+    wiring: str = "author",
+    modality: str = "rgb",
+    variant: str = "ABC",
+    classes: tuple[str, ...] = CLASSES,
 ) -> P3D:
     """Return a network whose logits differ from clip to clip; call `make_blocks_few` first."""
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     model = create_model(
-        "p3d63", num_classes=len(CLASSES), wiring=wiring, modality=modality, variant=variant
+        "p3d63", num_classes=len(classes), wiring=wiring, modality=modality, variant=variant
     )
     torch.nn.init.normal_(model.fc.weight)
     prep = AUTHORS if modality == "rgb" else AUTHORS_FLOW
@@ -33,5 +37,5 @@ def tiny_network(
     model.preprocessing = replace(
         prep, num_frames=FRAMES, crop=SIZE, resize=(SIZE + 4, SIZE + 8), std=std
     )
-    model.class_names = CLASSES
+    model.class_names = classes
     return model.eval()

@@ -39,20 +39,21 @@ class ExportGraph(nn.Module):
 
     def forward(self, clips: Tensor) -> Tensor:
         """Map the input of the file to its output."""
-        pixels = (self._normalized(clips) if self.spec.with_preprocessing else clips).to(self.dtype)
-        if self.spec.four_dims:
-            assert self.spec.frames is not None
-            features = self.network.features_of_frames(pixels, self.spec.frames)
-            logits = self.network.fc(features).float()
-        else:
-            logits = self.network(pixels).float()
-        outputs: Tensor = logits.softmax(-1) if self.spec.with_preprocessing else logits
-        return outputs
+        spec = self.spec
+        if not spec.with_preprocessing and not spec.four_dims:
+            logits: Tensor = self.network(clips.to(self.dtype)).float()
+            return logits
+        frames = spec.frames if spec.four_dims else clips.shape[1]
+        assert frames is not None
+        images = (self._images(clips) if spec.with_preprocessing else clips).to(self.dtype)
+        logits = self.network.fc(self.network.features_of_frames(images, frames)).float()
+        return logits.softmax(-1) if spec.with_preprocessing else logits
 
-    def _normalized(self, clips: Tensor) -> Tensor:
-        """Map uint8 frames to pixels, as `p3d.preprocessing.normalize`, with channels in axis 1."""
-        pixels = clips.flip(-1) if self.flip else clips
-        return (pixels.float() * self.scale + self.shift).movedim(-1, 1)
+    def _images(self, clips: Tensor) -> Tensor:
+        """Map uint8 frames, channels last, to `(N*T, C, H, W)`, as `normalize` does."""
+        images = clips if self.spec.four_dims else clips.flatten(0, 1)
+        images = images.flip(-1) if self.flip else images
+        return (images.float() * self.scale + self.shift).permute(0, 3, 1, 2)
 
 
 def example(model: P3D, spec: ExportSpec) -> Tensor:

@@ -22,7 +22,7 @@ from p3d.system.device import Precision
 from p3d.weights.loading import load_model
 
 _SAVED = {"fp32": 0.17, "bf16": 0.22}
-"""Part of the eager time that compiling saves on a CPU (benchmarks/backends.md)."""
+"""Part of the eager time that compiling saves on a quiet Zen 4; on a busy one it is less."""
 _SECONDS_PER_CONVOLUTION = 0.25
 """Time to compile, where it is not known from an earlier run."""
 
