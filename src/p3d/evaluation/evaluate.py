@@ -45,8 +45,8 @@ class EvalOptions:
 
     data: DataOptions
     weights: Path
-    """Weight file, in any format that p3d reads, or a file of `p3d export`. A .pt2 is compiled
-    code, which is run: use only one that you trust like a program."""
+    """Weights in any format that p3d reads, a run's folder, or a file of `p3d export`. A .pt2 is a
+    program; use only one that you trust."""
     split: First[Split] = "test"
     """Split to measure on."""
     clips: First[int] = 20

@@ -24,7 +24,7 @@ from p3d.inference.quantize import Int8Result, export_int8
 from p3d.inference.verify import Verification
 from p3d.model.network import P3D
 from p3d.system.device import Precision
-from p3d.system.markers import Positional
+from p3d.system.markers import First, Positional
 from p3d.video.decode import open_video
 from p3d.weights.loading import load_model
 from p3d.weights.reading import prefix_errors
@@ -44,15 +44,15 @@ class ExportOptions:
     """Weights to read, in any format that p3d reads."""
     output: Positional[Path]
     """File to write; its suffix says for which runtime."""
-    batch: int | Literal["free"] = 1
+    batch: First[int | Literal["free"]] = 1
     """Clips in a batch. A fixed number is faster; p3d fills up smaller batches."""
     frames: int | Literal["own", "free"] = "own"
     """Frames of a clip: the network's own, a number, or any from 16."""
     size: int | Literal["own", "free"] = "own"
     """Height and width of a clip: the network's own crop, a number, or any from 48."""
-    precision: Precision = "fp32"
+    precision: First[Precision] = "fp32"
     """Arithmetic of a .pt2. ONNX and OpenVINO files are in fp32."""
-    with_preprocessing: bool = False
+    with_preprocessing: First[bool] = False
     """Take uint8 (N, T, H, W, C), give probabilities; else normalized pixels, logits."""
     four_dims: bool = False
     """Join clips and frames in one axis, so that no tensor has more than four."""
@@ -60,19 +60,19 @@ class ExportOptions:
     """Version of the ONNX operators."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Device that a .pt2 is compiled for."""
-    verify_with: tuple[Path, ...] = ()
+    verify_with: First[tuple[Path, ...]] = ()
     """Videos to compare the file with PyTorch on, besides clips of noise."""
     tolerance: float | None = None
     """Largest difference allowed, in units of the largest logit; by default 1e-4 for fp32."""
-    int8: bool = False
+    int8: First[bool] = False
     """Write an 8-bit .onnx; needs --calibrate."""
-    calibrate: Path | None = None
+    calibrate: First[Path | None] = None
     """Data set whose training list calibrates --int8, and whose test list measures it."""
     calibration_clips: int = 64
     """Clips to calibrate on, one of each video."""
     max_loss: float = 1.0
     """Percentage points of top-1 that --int8 may lose on the test list."""
-    force: bool = False
+    force: First[bool] = False
     """Overwrite the output if it exists."""
 
 

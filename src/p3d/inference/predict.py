@@ -37,8 +37,8 @@ class PredictOptions:
     """Video files, folders of videos or of one video's frames, lists (.txt, one path a line; .csv
     with a column path; - for stdin), or patterns in quotes ('clips/**/*.mp4')."""
     weights: Path
-    """Weight file, in any format that p3d reads, or a file of `p3d export`. A .pt2 is compiled
-    code, which is run: use only one that you trust like a program."""
+    """Weights in any format that p3d reads, a run's folder, or a file of `p3d export`. A .pt2 is a
+    program; use only one that you trust."""
     top: int | None = None
     """Print a table of this many classes for each video. By default a table of 5 for a single
     video, and one line a video for several."""
