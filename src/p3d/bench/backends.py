@@ -42,7 +42,7 @@ class Prepared:
     load_seconds: float
 
 
-def matrix_rate(device: torch.device, precision: Precision, side: int = 4096) -> float:
+def matrix_rate(device: torch.device, precision: Precision, side: int = 2048) -> float:
     """Return the operations a second of the best of several products of square matrices."""
     set_precision(device, precision)
     first, second = (torch.randn(side, side, device=device).to(DTYPES[precision]) for _ in "ab")

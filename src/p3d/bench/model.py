@@ -33,14 +33,16 @@ from p3d.system.device import (
     Precision,
     autocast,
     describe_device,
-    limit_threads,
     resolve_device,
     set_precision,
+    set_up_cpu,
     synchronize,
 )
 from p3d.system.files import write_json
 from p3d.system.machine import describe_processor
 from p3d.system.text import format_percent, format_table
+from p3d.training.optim import freeze
+from p3d.training.recipes import UCF101
 from p3d.weights.info import stages
 from p3d.weights.loading import convert_state_dict
 
@@ -56,8 +58,8 @@ class ModelBenchOptions:
     compile: bool = False
     """Also time the compiled network."""
     backends: tuple[Backend, ...] = ()
-    """Also time videos' clips (uint8) by these backends: eager compiled aot onnx openvino. Their
-    compile and load times are printed, and their share of the machine's matrix rate."""
+    """Also time clips of videos (uint8) by these backends, and print their compile and load
+    times."""
     training: bool = True
     """Also time training steps."""
     frames: int = 16
@@ -184,10 +186,16 @@ def _training(options: ModelBenchOptions, device: torch.device) -> list[Candidat
     clips = _clips(options, options.training_batch_size, device)
     labels = torch.arange(options.training_batch_size, device=device)
     frames = _channels_last(clips)
-    plain, ours = plain_twin(config).to(device), P3D(config).to(device)
+    plain, ours, frozen = plain_twin(config).to(device), P3D(config).to(device), P3D(config)
+    freeze(frozen, replace(UCF101, norms="freeze-but-first"))
+    frozen.to(device).train()
     candidates = []
     for precision in options.precisions:
-        nets: dict[str, tuple[nn.Module, Tensor]] = {"plain": (plain, clips), "p3d": (ours, frames)}
+        nets: dict[str, tuple[nn.Module, Tensor]] = {
+            "plain": (plain, clips),
+            "p3d": (ours, frames),
+            "p3d, all BN frozen but the first": (frozen, frames),
+        }
         if options.compile:
             nets["p3d compiled"] = (cast(nn.Module, torch.compile(ours)), frames)
         for name, (net, batch) in nets.items():
@@ -226,7 +234,7 @@ class ModelBench:
     Attributes:
         timings: One for each candidate and task.
         lines: How the backends were prepared.
-        matrix_rates: Operations a second of a matrix product, by precision; empty without backends.
+        matrix_rates: Operations a second of a matrix product, by precision.
     """
 
     timings: list[Timing]
@@ -242,13 +250,13 @@ def bench_model(options: ModelBenchOptions) -> ModelBench:
     """
     if min(options.rounds, options.batch_size, options.training_batch_size) < 1:
         raise UserError("--rounds and the batch sizes must be 1 or more")
-    limit_threads(options.threads)
+    set_up_cpu(options.threads)
     device = resolve_device(options.device)
     with tempfile.TemporaryDirectory() as folder:
         more, lines = _backends(options, device, Path(folder))
         inference = [*_inference(options, device), *more]
         timings = _time("inference", inference, options.batch_size, options, device)
-        rates = {p: matrix_rate(device, p) for p in options.precisions if options.backends}
+        rates = {precision: matrix_rate(device, precision) for precision in options.precisions}
     if options.training:
         batch = options.training_batch_size
         timings += _time("training", _training(options, device), batch, options, device)
@@ -276,9 +284,10 @@ def run(options: ModelBenchOptions) -> None:
     device = describe_device(resolve_device(options.device))
     clip = f"{options.frames}x{options.size}x{options.size}"
     print(f"{options.network}, {clip}, {device}, torch {torch.__version__}, {date.today()}")
-    print(_table(timings, options.precisions[0]))
-    if options.backends:
-        print("\n".join([*bench.lines, "", _shares(bench, options)]))
+    for precision, rate in bench.matrix_rates.items():
+        print(f"{precision} product of two 2048x2048 matrices: {rate / 1e9:.0f} GFLOP/s")
+    print(_table(bench, options))
+    print("\n".join(bench.lines), end="\n" if bench.lines else "")
     if options.out is not None:
         figures = {
             "date": str(date.today()),
@@ -293,31 +302,26 @@ def run(options: ModelBenchOptions) -> None:
         write_json(options.out, figures)
 
 
-def _shares(bench: ModelBench, options: ModelBenchOptions) -> str:
-    """Return a table of the parts of the machine's matrix rate that inference reaches."""
+def _table(bench: ModelBench, options: ModelBenchOptions) -> str:
+    """Return times, speed-ups, and the part of the matrix rate that each candidate reaches.
+
+    A training step counts as three forward passes.
+    """
     config = P3DConfig(options.network, 101)
     macs = sum(part.macs for part in stages(config, frames=options.frames, size=options.size))
-    rows = [
-        (f"{t.precision} {t.name}", format_percent(2 * macs / t.seconds_per_clip / rate))
-        for t in bench.timings
-        if t.task == "inference" and (rate := bench.matrix_rates[t.precision])
-    ]
-    rates = [
-        (f"{p} product of 4096-cubed", f"{rate / 1e9:.0f} GFLOP/s")
-        for p, rate in bench.matrix_rates.items()
-    ]
-    return format_table(("", "of the matrix rate"), [*rates, *rows])
-
-
-def _table(timings: list[Timing], base: Precision) -> str:
+    operations = {"inference": 2 * macs, "training": 6 * macs}
+    timings, base = bench.timings, options.precisions[0]
     plain = {(t.task, t.precision): t.seconds_per_clip for t in timings if t.name == "plain"}
-    header = ("", "ms/clip", f"speed-up over plain {base}", "over plain of same precision")
+    header = ("", "ms/clip", f"over plain {base}", "over plain", "of the matrix rate")
     rows = [
         (
             f"{t.task} {t.precision} {t.name}",
             f"{1000 * t.seconds_per_clip:.1f}",
             f"{plain[t.task, base] / t.seconds_per_clip:.2f}",
             f"{plain[t.task, t.precision] / t.seconds_per_clip:.2f}",
+            format_percent(
+                operations[t.task] / t.seconds_per_clip / bench.matrix_rates[t.precision]
+            ),
         )
         for t in timings
     ]

@@ -29,7 +29,7 @@ from p3d.run_folder import BEST_FILE, LOGITS_FILE, METRICS_FILE, SCORES_FILE
 from p3d.scores.accuracy import Accuracy, measure, shows_top5
 from p3d.scores.output import write_accuracy
 from p3d.scores.score_file import collect_scores, write_score_file
-from p3d.system.device import describe_device, limit_threads, resolve_device
+from p3d.system.device import describe_device, resolve_device, set_up_cpu
 from p3d.system.distributed import Group, join, read_launch
 from p3d.system.files import file_sha256, make_folder, write_json
 from p3d.system.machine import describe_call
@@ -97,7 +97,7 @@ def run(options: EvalOptions) -> None:
     if min(options.clips, 1 if options.batch_size is None else options.batch_size) < 1:
         raise UserError("--clips and --batch-size must be 1 or more")
     launch = read_launch()
-    limit_threads(options.compute.threads)
+    set_up_cpu(options.compute.threads)
     device = resolve_device(options.compute.device, launch.local_rank)
     with join(device, launch) as group:
         _evaluate(options, device, group)

@@ -18,7 +18,7 @@ from p3d.inference.arguments import Item, VideoFinder, local_path, path_of
 from p3d.inference.backends.names import BackendChoice
 from p3d.inference.prediction import UNKNOWN, Prediction
 from p3d.inference.predictor import Predictor
-from p3d.system.device import limit_threads
+from p3d.system.device import set_up_cpu
 from p3d.system.files import file_sha256
 from p3d.system.markers import Positional
 from p3d.system.options import DeviceOptions
@@ -69,7 +69,7 @@ def run(options: PredictOptions) -> int:
         raise UserError(f"--top is {options.top}; give 1 or more")
     if not 0 <= options.threshold <= 1:
         raise UserError(f"--threshold is {options.threshold}; give a probability from 0 to 1")
-    limit_threads(options.compute.threads)
+    set_up_cpu(options.compute.threads)
     weights = local_path(options.weights, "weights")
     found = VideoFinder([str(video) for video in options.videos])
     predictor = Predictor(
