@@ -33,7 +33,7 @@ _MAX_WIDTH = 40
 class PredictOptions:
     """Print the most likely classes of videos. Exit code 0: all were read; 2: some were not."""
 
-    videos: Positional[tuple[str, ...]]
+    videos: Positional[tuple[str | Path, ...]]
     """Video files, folders of videos or of one video's frames, lists (.txt, one path a line; .csv
     with a column path; - for stdin), or patterns in quotes ('clips/**/*.mp4')."""
     weights: Path
@@ -71,7 +71,7 @@ def run(options: PredictOptions) -> int:
         raise UserError(f"--threshold is {options.threshold}; give a probability from 0 to 1")
     limit_threads(options.compute.threads)
     weights = local_path(options.weights, "weights")
-    found = VideoFinder(options.videos)
+    found = VideoFinder([str(video) for video in options.videos])
     predictor = Predictor(
         weights,
         device=options.compute.device,

@@ -157,8 +157,8 @@ class ConvBN(nn.Module):
             # The normalization is constant, so it becomes part of the weight. The gradient follows.
             assert bn.running_mean is not None
             scale = bn.weight * (bn.running_var + bn.eps).rsqrt()
-            weight = conv.weight * scale.view(-1, 1, 1, 1)
-            shift = bn.bias - bn.running_mean * scale
+            weight = (conv.weight * scale.view(-1, 1, 1, 1)).to(x.dtype)
+            shift = (bn.bias - bn.running_mean * scale).to(x.dtype)
             return F.conv2d(x, weight, shift, conv.stride, conv.padding)
         out: Tensor = bn(conv(x))
         return out
