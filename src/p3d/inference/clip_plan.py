@@ -83,4 +83,4 @@ def settled_threshold(calibration: Mapping[str, float]) -> tuple[float, str]:
     """
     if "settled" in calibration:
         return calibration["settled"], "calibrated"
-    return DEFAULT_SETTLED, "default; p3d calibrate fits it to the weights"
+    return DEFAULT_SETTLED, "default; see p3d calibrate"

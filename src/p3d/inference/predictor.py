@@ -109,7 +109,7 @@ class Predictor:
         self.describe_clips = (
             f"{clips} clips a video"
             if self.settled is None
-            else f"at most {self._plan.num_clips} clips a video, settled at {settled:g} ({origin})"
+            else f"up to {self._plan.num_clips} clips, settled at {settled:g} ({origin})"
         )
         self._summary = (
             f"{model.config.name}, {len(self.class_names)} classes, {self.describe_clips}, "
