@@ -18,6 +18,7 @@ NumClips: TypeAlias = int | Literal["auto"]
 _MAX_GROUP = 32
 """Clips of a video that are in memory together."""
 _SMALL_BATCH = 4
+_USUAL_AUTO = 4
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,11 @@ def plan_clips(clips: NumClips, settled: float, batch_size: int) -> ClipPlan:
         raise UserError(f"clips is {clips}; give 1 or more, or auto (the paper's protocol is 20)")
     order = tuple(range(clips))
     return ClipPlan(tuple(order[i : i + _MAX_GROUP] for i in range(0, clips, _MAX_GROUP)))
+
+
+def expected_clips(clips: NumClips) -> int:
+    """Return how many clips of a video are to be scored; a guess for "auto"."""
+    return _USUAL_AUTO if clips == "auto" else clips
 
 
 def settled_threshold(calibration: Mapping[str, float]) -> tuple[float, str]:

@@ -19,7 +19,10 @@ from p3d.data.sampling import seen_fraction, uniform_windows
 from p3d.errors import BadVideoError, UserError, printable
 from p3d.inference.arguments import local_path
 from p3d.inference.arrays import Frames, FramesInMemory
-from p3d.inference.clip_plan import NumClips, plan_clips, settled_threshold
+from p3d.inference.backends.names import BackendChoice
+from p3d.inference.clip_plan import NumClips, expected_clips, plan_clips, settled_threshold
+from p3d.inference.exported import ExportedNetwork
+from p3d.inference.networks import chosen_backend, load_network, make_scorer
 from p3d.inference.pipe import Scored, num_threads, score_in_order
 from p3d.inference.prediction import Prediction
 from p3d.inference.scorer import Scorer, mean_probabilities
@@ -29,7 +32,6 @@ from p3d.system.device import DeviceName, Precision, resolve_device
 from p3d.video.decode import open_video
 from p3d.video.flow import ComputedFlow
 from p3d.video.sources import FrameSource
-from p3d.weights.loading import load_model
 
 Video: TypeAlias = "Path | str | os.PathLike[str] | Frames"
 """A video file, a folder of its frames, or its frames: uint8 `(T, H, W, C)`."""
@@ -47,14 +49,18 @@ class Predictor:
     """A network that predicts the classes of videos, by the protocol of `p3d eval`.
 
     Args:
-        model_or_path: A network, or a weight file in any format that p3d reads.
+        model_or_path: A network, a weight file in any format that p3d reads, or a file of
+            `p3d export`. A .pt2 is compiled code: load only one that you trust.
         device: "auto", "cpu", "cuda" or "mlu".
         precision: "fp32", "tf32", "bf16" or "fp16".
         clips: Uniformly spaced clips of each video; their probabilities are averaged. "auto" takes
             as many of 20 as the answer needs, from the middle outwards, see
             `p3d.inference.settled`.
-        batch_size: Clips on the device at once.
-        compiled: Compile the network: slow to start, then faster.
+        batch_size: Clips on the device at once; None for what suits the device.
+        compiled: Compile the network: slow to start, then faster. Same as backend "compiled".
+        backend: "eager", "compiled", "aot", "onnx" or "openvino"; the last three need a file of
+            `p3d export`. "auto" takes the file's, or compiles if that pays for the videos.
+        videos: Number of videos to come, for backend "auto"; None does not compile.
         workers: Threads that decode while the network computes; 0 decodes in turn with it. By
             default what suits the machine.
 
@@ -82,20 +88,24 @@ class Predictor:
         device: DeviceName = "auto",
         precision: Precision = "fp32",
         clips: NumClips = 20,
-        batch_size: int = 16,
+        batch_size: int | None = None,
         compiled: bool = False,
+        backend: BackendChoice = "auto",
+        videos: int | None = None,
         workers: int | None = None,
     ) -> None:
-        if min(1 if clips == "auto" else clips, batch_size) < 1:
+        if any(isinstance(number, int) and number < 1 for number in (clips, batch_size)):
             raise UserError(f"clips ({clips}) and batch_size ({batch_size}) must be 1 or more")
+        self._backend = chosen_backend(backend, compiled=compiled)
         self.clips: NumClips = clips
         self._source = model_or_path
         self._make_scorer = partial(
-            Scorer,
+            make_scorer,
             device=resolve_device(device),
             precision=precision,
-            compiled=compiled,
+            backend=self._backend,
             batch_size=batch_size,
+            clips=None if videos is None else videos * expected_clips(clips),
         )
         model = self._load()
         self.class_names = model.class_names or tuple(map(str, range(model.config.num_classes)))
@@ -128,10 +138,10 @@ class Predictor:
     def _scorer(self) -> Scorer:
         return self._scorers[None]
 
-    def _load(self) -> P3D:
+    def _load(self) -> P3D | ExportedNetwork:
         if isinstance(self._source, P3D):
             return self._source
-        return load_model(local_path(self._source, "weights"))
+        return load_network(local_path(self._source, "weights"), self._backend)
 
     @overload
     def __call__(self, video: Video) -> Prediction: ...
@@ -231,7 +241,19 @@ class Predictor:
             UserError: As for a call.
         """
         if layer not in self._scorers:
-            self._scorers[layer] = self._make_scorer(self._load(), layer=layer)
+            network = self._load()
+            if isinstance(network, ExportedNetwork):
+                raise UserError(
+                    f"{network.path}: an exported file has no features; give the weights that it "
+                    "was made from"
+                )
+            self._scorers[layer] = Scorer(
+                network,
+                self._scorer.device,
+                self._scorer.precision,
+                layer=layer,
+                batch_size=self._scorer.batch_size,
+            )
         scorer = self._scorers[layer]
         plan = plan_clips(self._plan.num_clips, 1, scorer.batch_size)
         (result,) = score_in_order(scorer, [video], self._read, plan, 0)

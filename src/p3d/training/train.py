@@ -21,7 +21,7 @@ from p3d.errors import UserError, printable
 from p3d.model.network import P3D
 from p3d.report.page import write_run_report
 from p3d.run_folder import CONFIG_FILE, ENVIRONMENT_FILE
-from p3d.system.device import limit_threads, needs_pinned_memory, resolve_device
+from p3d.system.device import needs_pinned_memory, resolve_device, set_up_cpu
 from p3d.system.distributed import Group, join, read_launch
 from p3d.system.files import lock_folder, make_folder, write_json
 from p3d.system.machine import describe_call, describe_machine
@@ -53,7 +53,7 @@ def run(options: TrainOptions) -> int:
     """
     raise_file_limit()
     launch = read_launch()
-    limit_threads(options.compute.threads)
+    set_up_cpu(options.compute.threads)
     device = resolve_device(options.compute.device, launch.local_rank)
     with StopRequest(launched=launch.launched) as stop, join(device, launch) as group:
         return _train(options, device, group, stop)
