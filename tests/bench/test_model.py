@@ -51,6 +51,7 @@ def test_times_inference_and_training() -> None:
         ("inference", "p3d"),
         ("training", "plain"),
         ("training", "p3d"),
+        ("training", "p3d, all BN frozen but the first"),
     ]
     assert all(timing.seconds_per_clip > 0 for timing in timings)
 
@@ -60,7 +61,10 @@ def test_times_the_compiled_network_too(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(torch, "compile", lambda net: compile_eagerly(net, backend="eager"))
     torch._dynamo.reset()
     timings = bench_model(ModelBenchOptions(**{**vars(TINY), "compile": True})).timings
-    assert [timing.name for timing in timings] == ["plain", "p3d", "p3d compiled"] * 2
+    assert [timing.name for timing in timings] == [
+        *("plain", "p3d", "p3d compiled"),
+        *("plain", "p3d", "p3d, all BN frozen but the first", "p3d compiled"),
+    ]
 
 
 def test_writes_its_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
