@@ -214,6 +214,9 @@ def test_evaluation_reads_uniform_windows_and_opens_each_video_once(dataset, mon
     opened = count_opened(monkeypatch)
     num_videos = 0
     for batch in evaluate(dataset, PREP, num_clips=5):
+        windows = [uniform_windows(LENGTHS[index], 4, 2, 5) for index in batch.indices.tolist()]
+        assert batch.starts.tolist() == [window[:, 0].tolist() for window in windows]
+        assert batch.fps.isfinite().all()
         assert batch.clips.shape == (len(batch.labels), 5, 4, 64, 64, 3)
         assert batch.clips.is_contiguous()
         for video, index in zip(batch.clips, batch.indices.tolist(), strict=True):

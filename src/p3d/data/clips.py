@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -21,11 +22,21 @@ from p3d.video.sources import FrameSource, gather
 
 
 class Sample(NamedTuple):
-    """The clip or clips of one video, its label, and its index in the data set."""
+    """The clip or clips of one video.
+
+    Attributes:
+        clips: uint8 `(T, H, W, C)` in training, `(num_clips, T, H, W, C)` in evaluation.
+        label: Its class.
+        video: Its index in the data set.
+        starts: First frame of each clip, from 0; only in evaluation.
+        fps: Frame rate of the video in frames per second; NaN if unknown, and in training.
+    """
 
     clips: Tensor
     label: int
     video: int
+    starts: tuple[int, ...] = ()
+    fps: float = math.nan
 
 
 class Unread(NamedTuple):
@@ -68,8 +79,13 @@ def read_train_clip(
     return gather(video, window, transform.read, transform)
 
 
+def eval_windows(video: FrameSource, prep: Preprocessing, num_clips: int) -> NDArray[np.int64]:
+    """Return the frames of the uniformly spaced clips of a video, see `uniform_windows`."""
+    return uniform_windows(video.num_frames, prep.num_frames, prep.frame_stride, num_clips)
+
+
 def read_eval_clips(video: FrameSource, prep: Preprocessing, num_clips: int) -> Tensor:
-    """Read the uniformly spaced clips of a video, see `uniform_windows`, resized and cropped.
+    """Read the clips of a video, see `eval_windows`, resized and cropped.
 
     Windows overlap in most videos: each frame is decoded and resized once, then copied to every
     clip that shows it. Frames are resized as they are decoded, so that only a few are in memory at
@@ -81,7 +97,7 @@ def read_eval_clips(video: FrameSource, prep: Preprocessing, num_clips: int) -> 
     Raises:
         BadVideoError: A frame cannot be decoded.
     """
-    windows = uniform_windows(video.num_frames, prep.num_frames, prep.frame_stride, num_clips)
+    windows = eval_windows(video, prep, num_clips)
     transform = eval_transform(video.height, video.width, prep)
     frames = gather(video, windows, transform.read, transform)
     return frames.reshape(*windows.shape, *frames.shape[1:])
@@ -166,6 +182,8 @@ class EvalClips(Dataset["Sample | Unread"]):
             with open_video(path, prefer_flow=self.prep.channels == "flow") as video:
                 check_source(path, video, self.prep)
                 clips = read_eval_clips(video, self.prep, self.num_clips)
+                starts = eval_windows(video, self.prep, self.num_clips)[:, 0]
         except BadVideoError as error:
             return Unread(error, is_first=True)
-        return Sample(clips, int(self.videos.labels[index]), index)
+        fps = video.fps if video.knows_fps else math.nan
+        return Sample(clips, int(self.videos.labels[index]), index, tuple(starts.tolist()), fps)

@@ -42,12 +42,16 @@ class Batch(NamedTuple):
         bad: One line for each video that was skipped. N is smaller by the number of clips that
             could not be read, and may be 0. In training, a video with several clips in an epoch has
             a line only at the first of them.
+        starts: int64 `(N, num_clips)`: first frame of each clip, from 0; only in evaluation.
+        fps: float64 `(N,)`: frame rate of each video; NaN if unknown; only in evaluation.
     """
 
     clips: Tensor
     labels: Tensor
     indices: Tensor
     bad: tuple[str, ...]
+    starts: Tensor = torch.empty(0, 0, dtype=torch.int64)
+    fps: Tensor = torch.empty(0, dtype=torch.float64)
 
 
 class _Result(NamedTuple):
@@ -81,6 +85,8 @@ class _Collate:
             torch.tensor([sample.label for sample in samples], dtype=torch.int64),
             torch.tensor([sample.video for sample in samples], dtype=torch.int64),
             tuple(str(item.error) for item in unread if item.is_first),
+            torch.tensor([sample.starts for sample in samples], dtype=torch.int64),
+            torch.tensor([sample.fps for sample in samples], dtype=torch.float64),
         )
         return _Result(batch, errors[0] if errors and self.on_bad_video == "error" else None)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -32,12 +32,16 @@ class VideoScores:
         labels: int64 `(V,)`; -1 for a video without a label.
         indices: int64 `(V,)`, positions in the data set's records.
         bad: One line for each video that could not be read.
+        starts: int64 `(V, num_clips)`, first frame of each clip, from 0; empty if unknown.
+        fps: float64 `(V,)`, frame rates in frames per second, NaN if unknown; empty if all are.
     """
 
     logits: Tensor
     labels: Tensor
     indices: Tensor
     bad: tuple[str, ...]
+    starts: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    fps: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.float64))
 
     @property
     def probabilities(self) -> Tensor:
@@ -83,8 +87,7 @@ def score_videos(
         group=group,
         pin_memory=needs_pinned_memory(scorer.device),
     )
-    nothing = torch.empty(0, dtype=torch.int64)
-    empty = VideoScores(torch.empty(0, num_clips, scorer.num_classes), nothing, nothing, ())
+    empty = _no_scores(num_clips, scorer.num_classes)
     parts = [empty]
     with ProgressBar(loader.num_videos, description, leave=False, shown=group.is_main) as bar:
         for batch in loader:
@@ -106,7 +109,18 @@ def _score_batch(scorer: Scorer, batch: Batch, empty: VideoScores) -> VideoScore
     if not len(batch.labels):
         return replace(empty, bad=batch.bad)
     logits = scorer(batch.clips.flatten(0, 1)).unflatten(0, batch.clips.shape[:2])
-    return VideoScores(logits, batch.labels, batch.indices, batch.bad)
+    return VideoScores(logits, batch.labels, batch.indices, batch.bad, batch.starts, batch.fps)
+
+
+def _no_scores(num_clips: int, num_classes: int) -> VideoScores:
+    nothing = torch.empty(0, dtype=torch.int64)
+    return VideoScores(
+        torch.empty(0, num_clips, num_classes),
+        labels=nothing,
+        indices=nothing,
+        bad=(),
+        starts=torch.empty(0, num_clips, dtype=torch.int64),
+    )
 
 
 def _concatenate(parts: Sequence[VideoScores]) -> VideoScores:
@@ -118,6 +132,8 @@ def _concatenate(parts: Sequence[VideoScores]) -> VideoScores:
         torch.cat([part.labels for part in parts])[order],
         indices[order],
         tuple(line for part in parts for line in part.bad),
+        torch.cat([part.starts for part in parts])[order],
+        torch.cat([part.fps for part in parts])[order],
     )
 
 
