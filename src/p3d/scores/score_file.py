@@ -23,6 +23,9 @@ from p3d.system.files import replacing
 VERSION = 1
 """Version of the format; it grows when older readers would misread a file."""
 
+PART = 256
+"""Videos whose logits are converted to float64 at a time; it bounds the memory."""
+
 _FORMAT = "p3d scores"
 _TEXTS = ("class_names", "paths", "groups")
 _OPTIONAL = ("starts", "times")
@@ -70,8 +73,10 @@ class ScoreFile:
         Returns:
             float64 `(V, num_classes)`.
         """
-        logits = torch.from_numpy(self.logits).double() / temperature
-        return mean_probabilities(logits).numpy()
+        parts = torch.from_numpy(self.logits).split(PART)
+        return torch.cat(
+            [mean_probabilities(part.double() / temperature) for part in parts]
+        ).numpy()
 
     def select(self, videos: NDArray[np.int64]) -> ScoreFile:
         """Return the scores of some videos, given by their positions, in that order."""
