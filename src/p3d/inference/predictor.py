@@ -179,7 +179,8 @@ class Predictor:
         scores: Iterator[Tensor] = iter(())
         if read:
             logits = self._scorer(torch.cat([item.clips for item in read]))
-            scores = iter(mean_probabilities(logits.unflatten(0, (len(read), self.clips))))
+            logits = logits.unflatten(0, (len(read), self.clips)) / self._scorer.temperature
+            scores = iter(mean_probabilities(logits))
         for item in waiting:
             if isinstance(item, BadVideoError):
                 yield item

@@ -30,6 +30,10 @@ class Scorer:
         batch_size: Clips on the device at once.
         strict: Raise if an output is not finite; otherwise return it.
 
+    Attributes:
+        temperature: What logits are to be divided by where they become the probabilities of an
+            answer, see `p3d calibrate`. The logits that a call returns are not divided.
+
     Raises:
         UserError: The device does not support the precision.
     """
@@ -48,6 +52,7 @@ class Scorer:
         set_precision(device, precision)
         self.preprocessing = model.preprocessing
         self.num_classes = model.config.num_classes
+        self.temperature = model.calibration.get("temperature", 1.0)
         self.device = device
         self.dtype = DTYPES[precision]
         self.batch_size = batch_size

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ VERSION = "1"
 _MAX_NAME_LENGTH = 1000
 _MAX_ENTRY_LENGTH = 100
 """Upper limit of the characters of an entry with one word or number."""
+_MAX_CALIBRATED = 100
+"""Upper limit of the number of calibrated values."""
 MAX_TRAINED_ON = 2_000_000
 """Most videos that a file remembers; their digests take 13 MB of its header."""
 
@@ -65,7 +68,7 @@ def metadata_of(
     """Return the metadata from which `model_from` rebuilds a network; arguments as `save_model`.
 
     Raises:
-        UserError: The number of class names is wrong.
+        UserError: The number of class names is wrong, or a value of the calibration.
     """
     config = model.config
     metadata = {
@@ -88,6 +91,8 @@ def metadata_of(
     if model.trained_on:
         digests = b"".join(sorted(model.trained_on)[:MAX_TRAINED_ON])
         metadata["trained_on"] = base64.b64encode(digests).decode()
+    if model.calibration:
+        metadata["calibration"] = json.dumps(_check_calibration(model.calibration))
     if source is not None:
         metadata["source"] = source
     if recipe is not None:
@@ -251,6 +256,39 @@ def read_trained_on(metadata: Mapping[str, str]) -> frozenset[bytes]:
     return frozenset(digests[start : start + DIGEST_BYTES] for start in starts)
 
 
+def _check_calibration(values: Mapping[str, Any]) -> dict[str, float]:
+    """Return the values of a calibration as floats.
+
+    Raises:
+        UserError: There are too many, or one is not a finite number above 0.
+    """
+    if len(values) > _MAX_CALIBRATED:
+        raise UserError(f"its calibration has {len(values)} values; calibrate the network again")
+    for name, value in values.items():
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if len(name) > _MAX_ENTRY_LENGTH or not is_number or not 0 < value <= sys.float_info.max:
+            raise UserError(
+                f"its calibration is damaged ({name[:20]!r} is {str(value)[:20]}, not a finite "
+                "number above 0); calibrate the network again"
+            )
+    return {name: float(value) for name, value in values.items()}
+
+
+def read_calibration(metadata: Mapping[str, str]) -> dict[str, float]:
+    """Return the values that `p3d calibrate` has fitted; none if it was not run.
+
+    Raises:
+        UserError: They are invalid.
+    """
+    try:
+        values = _parse(metadata, "calibration")
+    except ValueError as error:
+        raise UserError(f"its calibration is damaged ({error}); save the model again") from error
+    if values is not None and not isinstance(values, dict):
+        raise UserError("its calibration is damaged (no dictionary); calibrate the network again")
+    return _check_calibration(values or {})
+
+
 class _SkipInit(TorchFunctionMode):
     """Skips `torch.nn.init`, for networks whose values are replaced or not needed.
 
@@ -284,6 +322,7 @@ def build(
     preprocessing: Preprocessing,
     class_names: tuple[str, ...] | None,
     trained_on: frozenset[bytes],
+    calibration: Mapping[str, float],
 ) -> P3D:
     """Build a network with copies of the given tensors, in evaluation mode.
 
@@ -295,7 +334,7 @@ def build(
     model.to_empty(device="cpu")
     model.load_state_dict(dict(state))
     model.preprocessing, model.class_names = preprocessing, class_names
-    model.trained_on = trained_on
+    model.trained_on, model.calibration = trained_on, dict(calibration)
     return model.eval()
 
 
@@ -313,4 +352,11 @@ def model_from(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> P3D:
         UserError: The metadata is invalid, or the tensors do not fit it.
     """
     config, preprocessing, class_names = read_metadata(metadata)
-    return build(config, state, preprocessing, class_names, read_trained_on(metadata))
+    return build(
+        config,
+        state,
+        preprocessing,
+        class_names,
+        read_trained_on(metadata),
+        read_calibration(metadata),
+    )
