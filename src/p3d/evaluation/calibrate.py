@@ -116,13 +116,13 @@ def _warning(split: str) -> str:
     """Return what is wrong with fitting a temperature to the scores of a split."""
     if split == "test":
         return (
-            "WARNING: these are test scores; probabilities fitted to them look better on the test\n"
-            "split than on new videos. Use --split validation."
+            "WARNING: these are test scores; probabilities that are fitted to them look better\n"
+            "on the test split than on new videos. Use --split validation."
         )
     if split == "train":
         return (
-            "WARNING: these are training scores, which are better than those of new videos; the\n"
-            "temperature is too low. Use --split validation."
+            "WARNING: these are training scores, which are better than those of new videos;\n"
+            "the temperature is too low. Use --split validation."
         )
     return ""
 
