@@ -95,8 +95,8 @@ def test_times_of_clips_use_the_frame_rate_of_the_video_or_else_of_the_manifest(
         torch.zeros(3, dtype=torch.int64),
         torch.arange(3),
         (),
-        torch.tensor([[0, 5], [0, 10], [0, 4]]),
-        torch.tensor([25, torch.nan, torch.nan], dtype=torch.float64),
+        starts=torch.tensor([[0, 5], [0, 10], [0, 4]]),
+        fps=torch.tensor([25, torch.nan, torch.nan], dtype=torch.float64),
     )
     scores = collect_scores(VideoDataset(("a",), tuple(records)), scored, {}, "")
     assert scores.problem() is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -28,7 +29,8 @@ class Sample(NamedTuple):
         clips: uint8 `(T, H, W, C)` in training, `(num_clips, T, H, W, C)` in evaluation.
         label: Its class.
         video: Its index in the data set.
-        starts: First frame of each clip, from 0; only in evaluation.
+        starts: First frame of each of the video's clips, from 0, also of those that were not read;
+            only in evaluation.
         fps: Frame rate of the video in frames per second; NaN if unknown, and in training.
     """
 
@@ -84,20 +86,33 @@ def eval_windows(video: FrameSource, prep: Preprocessing, num_clips: int) -> NDA
     return uniform_windows(video.num_frames, prep.num_frames, prep.frame_stride, num_clips)
 
 
-def read_eval_clips(video: FrameSource, prep: Preprocessing, num_clips: int) -> Tensor:
+def read_eval_clips(
+    video: FrameSource,
+    prep: Preprocessing,
+    num_clips: int,
+    *,
+    numbers: Sequence[int] | None = None,
+) -> Tensor:
     """Read the clips of a video, see `eval_windows`, resized and cropped.
 
     Windows overlap in most videos: each frame is decoded and resized once, then copied to every
     clip that shows it. Frames are resized as they are decoded, so that only a few are in memory at
     full size.
 
+    Args:
+        video: The video.
+        prep: The network's preprocessing.
+        num_clips: Clips of the video in all.
+        numbers: Which of them to read, from 0; all by default.
+
     Returns:
-        uint8 `(num_clips, prep.num_frames, prep.crop, prep.crop, C)`, contiguous.
+        uint8 `(n, prep.num_frames, prep.crop, prep.crop, C)`, contiguous.
 
     Raises:
         BadVideoError: A frame cannot be decoded.
     """
     windows = eval_windows(video, prep, num_clips)
+    windows = windows if numbers is None else windows[list(numbers)]
     transform = eval_transform(video.height, video.width, prep)
     frames = gather(video, windows, transform.read, transform)
     return frames.reshape(*windows.shape, *frames.shape[1:])
@@ -170,7 +185,7 @@ class TrainClips(Dataset["Sample | Unread"]):
 
 @dataclass(frozen=True)
 class EvalClips(Dataset["Sample | Unread"]):
-    """All clips of each video, or its error."""
+    """Uniformly spaced clips of each video, or its error."""
 
     videos: Videos
     prep: Preprocessing
@@ -178,12 +193,24 @@ class EvalClips(Dataset["Sample | Unread"]):
 
     def __getitem__(self, index: int) -> Sample | Unread:
         try:
-            path = self.videos.claim(index)
-            with open_video(path, prefer_flow=self.prep.channels == "flow") as video:
-                check_source(path, video, self.prep)
-                clips = read_eval_clips(video, self.prep, self.num_clips)
-                starts = eval_windows(video, self.prep, self.num_clips)[:, 0]
+            return self.read(index)
         except BadVideoError as error:
             return Unread(error, is_first=True)
+
+    def read(self, index: int, numbers: Sequence[int] | None = None) -> Sample:
+        """Read clips of a video.
+
+        Args:
+            index: The video.
+            numbers: Which of its clips, from 0; all by default.
+
+        Raises:
+            BadVideoError: The video cannot be read.
+        """
+        path = self.videos.claim(index)
+        with open_video(path, prefer_flow=self.prep.channels == "flow") as video:
+            check_source(path, video, self.prep)
+            clips = read_eval_clips(video, self.prep, self.num_clips, numbers=numbers)
+            starts = eval_windows(video, self.prep, self.num_clips)[:, 0]
         fps = video.fps if video.knows_fps else math.nan
         return Sample(clips, int(self.videos.labels[index]), index, tuple(starts.tolist()), fps)

@@ -105,13 +105,16 @@ def uniform_windows(num_frames: int, clip_frames: int, stride: int, clips: int) 
     return _window(starts[:, None], num_frames, clip_frames, stride)
 
 
-def seen_fraction(num_frames: int, clip_frames: int, stride: int, clips: int) -> float:
-    """Return the part of a video that the clips of `uniform_windows` span, in (0, 1].
+def seen_fraction(windows: Indices, num_frames: int) -> float:
+    """Return the part of a video that windows span, in (0, 1].
 
-    Frames that a stride skips inside a clip count as seen. Arguments are as for `uniform_windows`.
+    Frames that a stride skips inside a window count as seen.
+
+    Args:
+        windows: int64 `(clips, clip_frames)`, of increasing starts.
+        num_frames: Frames in the video.
     """
-    starts = uniform_windows(num_frames, clip_frames, stride, clips)[:, 0]
-    ends = np.minimum(starts + (clip_frames - 1) * stride + 1, num_frames)
+    starts, ends = windows[:, 0], windows[:, -1] + 1
     return int((ends - np.maximum(starts, np.append(0, ends[:-1]))).sum()) / num_frames
 
 

@@ -7,9 +7,10 @@ of their softmax scores (Qiu et al. 2017, sec. 4). The sizes come from the weigh
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,8 +18,10 @@ from p3d.data.dataset import Split, VideoDataset
 from p3d.data.layouts import DataOptions, read_dataset
 from p3d.data.loader import BadVideoPolicy
 from p3d.errors import UserError, printable
+from p3d.evaluation.clips_curve import check_curve, report_clips
 from p3d.evaluation.leaks import Overlap, find_overlap
 from p3d.inference.backends.names import BackendChoice
+from p3d.inference.clip_plan import NumClips, expected_clips, settled_threshold
 from p3d.inference.exported import ExportedNetwork
 from p3d.inference.networks import chosen_backend, load_network, make_scorer
 from p3d.inference.scoring import VideoScores, score_videos, write_scores
@@ -49,8 +52,10 @@ class EvalOptions:
     program; use only one that you trust."""
     split: First[Split] = "test"
     """Split to measure on."""
-    clips: First[int] = 20
-    """Clips of each video, uniformly spaced."""
+    clips: First[NumClips] = 20
+    """Clips of each video, uniformly spaced; auto takes as many of 20 as the answer needs."""
+    clips_curve: bool = False
+    """Print the accuracy with 1, 2, 5, 10, 20 and auto clips, from the same scores."""
     run: First[Path | None] = None
     """Folder of a training run: take data, split rule and weights from it, write the results to its
     folder RUN/SPLIT, and renew its report."""
@@ -61,8 +66,9 @@ class EvalOptions:
     """Clips on the device at once; by default what suits it: 1 on a CPU."""
     backend: BackendChoice = "auto"
     """What computes the network; auto takes an exported file's, or compiles if that saves time."""
-    workers: int = 2
-    """Worker processes that decode; 0 decodes in the main process."""
+    workers: int | None = None
+    """Threads that decode while the network computes; 0 decodes in turn with it. By default what
+    suits the machine."""
     compute: DeviceOptions = field(default_factory=DeviceOptions)
     on_bad_video: BadVideoPolicy = "error"
     """What to do with a video that cannot be read: stop, or skip it and report it."""
@@ -94,8 +100,11 @@ def run(options: EvalOptions) -> None:
         UserError: The options, the data or the weights do not fit together.
         BadVideoError: A video cannot be read and `--on-bad-video` is "error".
     """
-    if min(options.clips, 1 if options.batch_size is None else options.batch_size) < 1:
+    numbers = (options.clips, options.batch_size)
+    if any(isinstance(number, int) and number < 1 for number in numbers):
         raise UserError("--clips and --batch-size must be 1 or more")
+    if options.clips_curve:
+        check_curve(options.clips)
     launch = read_launch()
     set_up_cpu(options.compute.threads)
     device = resolve_device(options.compute.device, launch.local_rank)
@@ -116,7 +125,7 @@ def _evaluate(options: EvalOptions, device: torch.device, group: Group) -> None:
         compute.precision,
         backend=backend,
         batch_size=options.batch_size,
-        clips=options.clips * len(dataset.records) // group.world_size,
+        clips=expected_clips(options.clips) * len(dataset.records) // group.world_size,
         say=group.is_main,
     )
     start = time.perf_counter()
@@ -124,6 +133,7 @@ def _evaluate(options: EvalOptions, device: torch.device, group: Group) -> None:
         scorer,
         dataset,
         num_clips=options.clips,
+        settled=settled_threshold(model.calibration)[0],
         workers=options.workers,
         on_bad_video=options.on_bad_video,
         group=group,
@@ -137,10 +147,13 @@ def _evaluate(options: EvalOptions, device: torch.device, group: Group) -> None:
     print(printable(f"{options.weights} on the {options.split} list of {options.data.data}"))
     print(f"{count}{describe_device(device)}, {scorer.precision}, {options.clips} clips a video")
     print(_summary(accuracy, scored, dataset, seconds))
+    clips = report_clips(scored, options.clips, model.calibration, curve=options.clips_curve)
+    print(*clips.lines, sep="\n", end="\n" if clips.lines else "")
     if overlap is not None and (message := overlap.message(options.split)):
         print(printable(message))
     if folder is not None:
-        _write(options, folder, dataset, scored, accuracy, overlap, model.preprocessing)
+        more = clips.record
+        _write(options, folder, dataset, scored, accuracy, overlap, model.preprocessing, more)
 
 
 def _read(
@@ -208,6 +221,7 @@ def _write(
     accuracy: Accuracy,
     overlap: Overlap | None,
     prep: Preprocessing,
+    more: Mapping[str, Any],
 ) -> None:
     """Write the files of an evaluation, and renew the report of the run that it belongs to."""
     call = describe_call()
@@ -221,6 +235,7 @@ def _write(
         "missing": dataset.missing,
         "bad": list(scored.bad),
         "trained_on": None if overlap is None else len(overlap.names),
+        **more,
         "weights_sha256": digest,
         "date": call["date"],
         "command": call["command"],
