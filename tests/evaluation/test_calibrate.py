@@ -12,6 +12,8 @@ import p3d
 from helpers.scores import write_random
 from p3d.cli import main
 from p3d.inference.scorer import mean_probabilities
+from p3d.inference.settled import choose_settled
+from p3d.scores.score_file import read_score_file
 from p3d.system.files import file_sha256
 from p3d.weights.metadata import save_model
 
@@ -45,6 +47,7 @@ def test_the_temperature_is_kept_with_the_weights_and_used(
     assert main(command) == 0
     printed = capsys.readouterr().out
     assert "WARNING" not in printed
+    assert "--clips auto: not fitted, needs 20 clips a video, these are 3" in printed
     assert file_sha256(weights) == before
     old, new = p3d.load_model(weights), p3d.load_model(target)
     temperature = new.calibration["temperature"]
@@ -61,6 +64,21 @@ def test_the_temperature_is_kept_with_the_weights_and_used(
     printed = capsys.readouterr().out
     assert f"calibrated  predict divides the logits by {temperature:.4g}" in printed
     assert '"epochs": 2' in printed
+
+
+def test_the_threshold_of_automatic_clips_is_kept_too(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    digest, protocol = file_sha256(weights), {"split": "validation"}
+    scores = write_random(tmp_path / "s", clips=20, protocol=protocol, weights_sha256=digest)
+    target = tmp_path / "new.safetensors"
+    assert main(["calibrate", str(scores), "--weights", str(weights), "--out", str(target)]) == 0
+    settled = p3d.load_model(target).calibration["settled"]
+    kept = read_score_file(scores)
+    assert settled == choose_settled(torch.from_numpy(kept.logits), torch.from_numpy(kept.labels))
+    assert f"--clips auto: a video is settled at {settled:g}" in capsys.readouterr().out
+    assert main(["info", str(target)]) == 0
+    assert f"--clips auto takes no more clips at {settled:g}" in capsys.readouterr().out
 
 
 def test_the_copy_lies_beside_the_weights(weights: Path, scores: Path) -> None:

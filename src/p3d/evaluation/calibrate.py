@@ -1,7 +1,8 @@
 """`p3d calibrate`: fit the temperature of a network's probabilities to validation scores.
 
 The temperature divides every clip's logits, before their softmax is averaged over the clips (Guo et
-al. 2017, sec. 4.2, for one clip). It is kept with the weights, and `p3d predict` uses it.
+al. 2017, sec. 4.2, for one clip). It is kept with the weights, and `p3d predict` uses it; so is the
+threshold at which `--clips auto` takes no more clips.
 """
 
 from __future__ import annotations
@@ -9,8 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from p3d.errors import UserError, printable
 from p3d.evaluation.metrics import describe_scores
+from p3d.inference.settled import AUTO_CLIPS, choose_settled
 from p3d.scores.calibration import (
     BINS,
     TemperatureFit,
@@ -34,7 +38,8 @@ _SUFFIX = ".safetensors"
 
 @dataclass(frozen=True)
 class CalibrateOptions:
-    """Fit the temperature of a network's probabilities to the scores of validation videos."""
+    """Fit the temperature of a network's probabilities, and the threshold of --clips auto, to the
+    scores of validation videos."""
 
     scores: Positional[Path]
     """Folder that p3d eval --split validation --out wrote to, or its scores.npz."""
@@ -70,7 +75,7 @@ def run(options: CalibrateOptions) -> None:
         print(warning)
     state, file = read_weights(weights)
     model = build_model(state, file)
-    model.calibration = {"temperature": fit.temperature}
+    model.calibration = {"temperature": fit.temperature} | _settled(labeled)
     save_model(model, target, source=file.source, recipe=file.recipe)
     print(printable(f"written to {target}; p3d predict divides its logits by the temperature"))
 
@@ -110,6 +115,20 @@ def _check_origin(scores: ScoreFile, name: str, weights: Path) -> None:
             f"{name}: holds the scores of other weights than {weights} (SHA-256 "
             f"{scores.weights_sha256[:8]}); give those weights, or run p3d eval again"
         )
+
+
+def _settled(scores: ScoreFile) -> dict[str, float]:
+    """Return the threshold of `--clips auto` as a value of a calibration, and print it.
+
+    Nothing is returned if the scores do not have the clips that "auto" chooses from.
+    """
+    clips = scores.logits.shape[1]
+    if clips != AUTO_CLIPS:
+        print(f"--clips auto: not fitted, needs {AUTO_CLIPS} clips a video, these are {clips}")
+        return {}
+    settled = choose_settled(torch.from_numpy(scores.logits), torch.from_numpy(scores.labels))
+    print(f"--clips auto: a video is settled at {settled:g}")
+    return {"settled": settled}
 
 
 def _warning(split: str) -> str:

@@ -212,6 +212,8 @@ def _facts(info: Info) -> list[tuple[str, str]]:
         facts.append(("trained on", f"{info.trained_on:,} videos"))
     if temperature := info.calibration.get("temperature"):
         facts.append(("calibrated", f"predict divides the logits by {temperature:.4g}"))
+    if settled := info.calibration.get("settled"):
+        facts.append(("settled", f"--clips auto takes no more clips at {settled:g}"))
     if info.recipe:
         facts.append(("recipe", json.dumps(info.recipe, ensure_ascii=False)))
     if info.class_names:
