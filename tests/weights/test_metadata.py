@@ -17,13 +17,13 @@ from p3d.data.digests import DIGEST_BYTES
 from p3d.errors import UserError
 from p3d.model.network import P3DConfig, create_model
 from p3d.preprocessing import AUTHORS, Preprocessing
+from p3d.weights.calibration import read_calibration
 from p3d.weights.loading import load_model
 from p3d.weights.metadata import (
     MAX_TRAINED_ON,
     check_class_names,
     metadata_of,
     model_from,
-    read_calibration,
     read_metadata,
     read_recipe,
     read_trained_on,

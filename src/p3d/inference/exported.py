@@ -19,7 +19,8 @@ from p3d.inference.export_spec import (
     noise_clip,
 )
 from p3d.system.device import DTYPES, Precision
-from p3d.weights.metadata import read_calibration, read_trained_on
+from p3d.weights.calibration import read_calibration
+from p3d.weights.metadata import read_trained_on
 from p3d.weights.reading import prefix_errors
 
 

@@ -12,11 +12,11 @@ from torch import Tensor
 from p3d.errors import UserError
 from p3d.model.network import CHANNELS, FEATURES, P3DConfig
 from p3d.preprocessing import AUTHORS, AUTHORS_FLOW, IMAGENET, Preprocessing
+from p3d.weights.calibration import read_calibration
 from p3d.weights.evidence import UNIT_FLOW, infer_origin
 from p3d.weights.keys import add_counters, check_fit, config_from
 from p3d.weights.metadata import (
     check_class_names,
-    read_calibration,
     read_metadata,
     read_recipe,
     read_trained_on,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,16 +23,18 @@ from p3d.errors import UserError, printable
 from p3d.model.network import P3D, P3DConfig
 from p3d.preprocessing import Preprocessing
 from p3d.system.files import replacing
+from p3d.weights.calibration import (
+    MAX_ENTRY_LENGTH,
+    check_calibration,
+    parse_entry,
+    read_calibration,
+)
 from p3d.weights.keys import check_class_count, check_fit
 from p3d.weights.safetensors_files import CHECKSUM_KEY, checksum
 
 VERSION_KEY = "p3d_format"
 VERSION = "1"
 _MAX_NAME_LENGTH = 1000
-_MAX_ENTRY_LENGTH = 100
-"""Upper limit of the characters of an entry with one word or number."""
-_MAX_CALIBRATED = 100
-"""Upper limit of the number of calibrated values."""
 MAX_TRAINED_ON = 2_000_000
 """Most videos that a file remembers; their digests take 13 MB of its header."""
 
@@ -92,7 +93,7 @@ def metadata_of(
         digests = b"".join(sorted(model.trained_on)[:MAX_TRAINED_ON])
         metadata["trained_on"] = base64.b64encode(digests).decode()
     if model.calibration:
-        metadata["calibration"] = json.dumps(_check_calibration(model.calibration))
+        metadata["calibration"] = json.dumps(check_calibration(model.calibration))
     if source is not None:
         metadata["source"] = source
     if recipe is not None:
@@ -164,23 +165,11 @@ def _check_unchanged(model: P3D) -> None:
         )
 
 
-def _parse(metadata: Mapping[str, str], key: str) -> Any:
-    """Return the value of an entry in JSON, or None if the entry is missing.
-
-    Raises:
-        ValueError: It is not JSON.
-    """
-    try:
-        return json.loads(metadata[key]) if key in metadata else None
-    except RecursionError as error:
-        raise ValueError(f"{key} is nested too deep") from error
-
-
 def _read_config(metadata: Mapping[str, str]) -> P3DConfig:
     keys = ("name", "modality", "wiring", "variant", "num_classes", "dropout")
     words = {key: metadata[key] for key in keys}
     for key, word in words.items():
-        if len(word) > _MAX_ENTRY_LENGTH:
+        if len(word) > MAX_ENTRY_LENGTH:
             raise ValueError(f"{key} has {len(word)} characters")
     num_classes, dropout = int(words.pop("num_classes")), float(words.pop("dropout"))
     check_class_count(num_classes)
@@ -205,8 +194,8 @@ def read_metadata(
         )
     try:
         config = _read_config(metadata)
-        preprocessing = Preprocessing.from_dict(_parse(metadata, "preprocessing"))
-        names = _parse(metadata, "class_names")
+        preprocessing = Preprocessing.from_dict(parse_entry(metadata, "preprocessing"))
+        names = parse_entry(metadata, "class_names")
         if names is not None and not isinstance(names, list):
             raise ValueError("class_names is no list")
     except (KeyError, ValueError) as error:
@@ -227,7 +216,7 @@ def read_recipe(metadata: Mapping[str, str]) -> dict[str, Any] | None:
         UserError: It is invalid.
     """
     try:
-        recipe = _parse(metadata, "recipe")
+        recipe = parse_entry(metadata, "recipe")
     except ValueError as error:
         raise UserError(f"its recipe is damaged ({error}); save the model again") from error
     if recipe is not None and not isinstance(recipe, dict):
@@ -254,39 +243,6 @@ def read_trained_on(metadata: Mapping[str, str]) -> frozenset[bytes]:
         ) from error
     starts = range(0, len(digests), DIGEST_BYTES)
     return frozenset(digests[start : start + DIGEST_BYTES] for start in starts)
-
-
-def _check_calibration(values: Mapping[str, Any]) -> dict[str, float]:
-    """Return the values of a calibration as floats.
-
-    Raises:
-        UserError: There are too many, or one is not a finite number above 0.
-    """
-    if len(values) > _MAX_CALIBRATED:
-        raise UserError(f"its calibration has {len(values)} values; calibrate the network again")
-    for name, value in values.items():
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if len(name) > _MAX_ENTRY_LENGTH or not is_number or not 0 < value <= sys.float_info.max:
-            raise UserError(
-                f"its calibration is damaged ({name[:20]!r} is {str(value)[:20]}, not a finite "
-                "number above 0); calibrate the network again"
-            )
-    return {name: float(value) for name, value in values.items()}
-
-
-def read_calibration(metadata: Mapping[str, str]) -> dict[str, float]:
-    """Return the values that `p3d calibrate` has fitted; none if it was not run.
-
-    Raises:
-        UserError: They are invalid.
-    """
-    try:
-        values = _parse(metadata, "calibration")
-    except ValueError as error:
-        raise UserError(f"its calibration is damaged ({error}); save the model again") from error
-    if values is not None and not isinstance(values, dict):
-        raise UserError("its calibration is damaged (no dictionary); calibrate the network again")
-    return _check_calibration(values or {})
 
 
 class _SkipInit(TorchFunctionMode):
