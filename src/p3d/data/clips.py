@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +23,22 @@ from p3d.video.sources import FrameSource, gather
 
 
 class Sample(NamedTuple):
-    """The clip or clips of one video, its label, and its index in the data set."""
+    """The clip or clips of one video.
+
+    Attributes:
+        clips: uint8 `(T, H, W, C)` in training, `(num_clips, T, H, W, C)` in evaluation.
+        label: Its class.
+        video: Its index in the data set.
+        starts: First frame of each of the video's clips, from 0, also of those that were not read;
+            only in evaluation.
+        fps: Frame rate of the video in frames per second; NaN if unknown, and in training.
+    """
 
     clips: Tensor
     label: int
     video: int
+    starts: tuple[int, ...] = ()
+    fps: float = math.nan
 
 
 class Unread(NamedTuple):
@@ -69,6 +81,11 @@ def read_train_clip(
     return gather(video, window, transform.read, transform)
 
 
+def eval_windows(video: FrameSource, prep: Preprocessing, num_clips: int) -> NDArray[np.int64]:
+    """Return the frames of the uniformly spaced clips of a video, see `uniform_windows`."""
+    return uniform_windows(video.num_frames, prep.num_frames, prep.frame_stride, num_clips)
+
+
 def read_eval_clips(
     video: FrameSource,
     prep: Preprocessing,
@@ -76,7 +93,7 @@ def read_eval_clips(
     *,
     numbers: Sequence[int] | None = None,
 ) -> Tensor:
-    """Read the uniformly spaced clips of a video, see `uniform_windows`, resized and cropped.
+    """Read the clips of a video, see `eval_windows`, resized and cropped.
 
     Windows overlap in most videos: each frame is decoded and resized once, then copied to every
     clip that shows it. Frames are resized as they are decoded, so that only a few are in memory at
@@ -94,7 +111,7 @@ def read_eval_clips(
     Raises:
         BadVideoError: A frame cannot be decoded.
     """
-    windows = uniform_windows(video.num_frames, prep.num_frames, prep.frame_stride, num_clips)
+    windows = eval_windows(video, prep, num_clips)
     windows = windows if numbers is None else windows[list(numbers)]
     transform = eval_transform(video.height, video.width, prep)
     frames = gather(video, windows, transform.read, transform)
@@ -194,4 +211,6 @@ class EvalClips(Dataset["Sample | Unread"]):
         with open_video(path, prefer_flow=self.prep.channels == "flow") as video:
             check_source(path, video, self.prep)
             clips = read_eval_clips(video, self.prep, self.num_clips, numbers=numbers)
-        return Sample(clips, int(self.videos.labels[index]), index)
+            starts = eval_windows(video, self.prep, self.num_clips)[:, 0]
+        fps = video.fps if video.knows_fps else math.nan
+        return Sample(clips, int(self.videos.labels[index]), index, tuple(starts.tolist()), fps)
