@@ -100,6 +100,11 @@ COMMANDS = {
             ),
         ),
     ),
+    "features": Command(
+        "compute features of videos for other classifiers",
+        "p3d.inference.features",
+        "FeaturesOptions",
+    ),
     "report": Command("write a page about a training run", "p3d.report.page", "ReportOptions"),
     "predict": Command("predict the classes of videos", "p3d.inference.predict", "PredictOptions"),
     "convert": Command(
