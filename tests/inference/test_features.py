@@ -239,7 +239,7 @@ def test_a_folder_that_is_not_complete_cannot_be_read(
 ) -> None:
     assert extract(tmp_path / "set", "--per-video", "--split=test") == 0
     min((tmp_path / "set").rglob("*.npy")).unlink()
-    with pytest.raises(p3d.UserError, match="1 of 8 videos have no features .* which goes on"):
+    with pytest.raises(p3d.UserError, match=r"1 of 8 videos have no features .* which goes on"):
         read_features(tmp_path / "set")
 
 

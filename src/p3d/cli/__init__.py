@@ -105,6 +105,9 @@ COMMANDS = {
         "p3d.inference.features",
         "FeaturesOptions",
     ),
+    "probe": Command(
+        "measure a linear classifier on features", "p3d.evaluation.probe", "ProbeOptions"
+    ),
     "report": Command("write a page about a training run", "p3d.report.page", "ReportOptions"),
     "predict": Command("predict the classes of videos", "p3d.inference.predict", "PredictOptions"),
     "convert": Command(
