@@ -149,7 +149,7 @@ def same(first: FeatureSet, second: FeatureSet) -> bool:
 def test_a_folder_holds_a_file_for_each_video(
     whole: Path, extract: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert extract(tmp_path / "set", "--per-video") == 0
+    assert extract(tmp_path / "set", "--per-video", "--workers=2") == 0
     assert "pool5 of 32 videos: 2048 values each" in capsys.readouterr().out
     assert same(read_features(tmp_path / "set"), read_features(whole))
     files = sorted((tmp_path / "set").rglob("*.npy"))
@@ -250,7 +250,7 @@ def test_a_folder_that_is_not_complete_cannot_be_read(
         (["--mirror"], "holds other features (mirror False, not True)"),
         (["--split=test"], "holds the features of other videos (32, not 8)"),
         (["--pool"], "--pool: pool5 is pooled already"),
-        (["--clips=0"], "--clips and --batch-size must be 1 or more"),
+        (["--clips=0"], "--clips and --batch-size must be 1 or more, --workers 0"),
         (["--per-video"], "is a file; --per-video writes a folder"),
         (["--group-pattern=^(xyz)"], "finds no group in"),
         (["--out=features"], "give a file that ends in .npz, or --per-video"),

@@ -8,6 +8,9 @@ same command goes on after a kill.
 from __future__ import annotations
 
 import shutil
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,11 +21,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from p3d.data.clips import EvalClips, Sample, Unread
 from p3d.data.dataset import VideoDataset, VideoRecord
 from p3d.data.digests import video_digest
 from p3d.data.layouts import DataOptions, read_parts
-from p3d.data.loader import BadVideoPolicy, EvalLoader
+from p3d.data.loader import BadVideoPolicy
 from p3d.data.transforms import horizontal_flip
+from p3d.data.workers import Videos
 from p3d.errors import UserError, printable
 from p3d.inference.feature_file import (
     FeatureFolder,
@@ -34,7 +39,7 @@ from p3d.inference.feature_file import (
 )
 from p3d.inference.scorer import Scorer
 from p3d.model.network import P3D, Layer
-from p3d.system.device import limit_threads, needs_pinned_memory, resolve_device
+from p3d.system.device import limit_threads, resolve_device
 from p3d.system.distributed import Group, join, read_launch
 from p3d.system.files import file_sha256, lock_folder, make_folder
 from p3d.system.markers import First, Heading
@@ -76,7 +81,7 @@ class FeaturesOptions:
     batch_size: First[int] = 16
     """Clips on the device at once, all of one video."""
     workers: int = 2
-    """Worker processes that decode; 0 decodes in the main process."""
+    """Threads that decode; 0 decodes between the computations."""
     compute: DeviceOptions = field(default_factory=DeviceOptions)
     on_bad_video: BadVideoPolicy = "error"
     """What to do with a video that cannot be read: stop, or leave it out and report it."""
@@ -94,8 +99,8 @@ class FeaturesOptions:
         Raises:
             UserError: Options contradict each other.
         """
-        if min(self.clips, self.batch_size) < 1:
-            raise UserError("--clips and --batch-size must be 1 or more")
+        if min(self.clips, self.batch_size) < 1 or self.workers < 0:
+            raise UserError("--clips and --batch-size must be 1 or more, --workers 0 or more")
         if self.pool and self.layer in ("pool5", "prob"):
             raise UserError(
                 f"--pool: {self.layer} is pooled already; drop it, or give res4 or res5"
@@ -261,23 +266,18 @@ class Extractor:
         Raises:
             BadVideoError: A video cannot be read and the policy is "error".
         """
-        loader = EvalLoader(
-            dataset,
-            self._scorer.preprocessing,
-            num_clips=self._options.clips,
-            batch_size=1,
-            workers=self._options.workers,
-            on_bad_video=self._options.on_bad_video,
-            group=group,
-            pin_memory=needs_pinned_memory(self._scorer.device),
-        )
+        read = EvalClips(Videos(dataset), self._scorer.preprocessing, self._options.clips)
+        shard = range(len(dataset.records))[group.rank :: group.world_size]
         bad: list[str] = []
         title = "computing features"
-        with ProgressBar(loader.num_videos, title, leave=False, shown=group.is_main) as bar:
-            for batch in loader:
-                bad += batch.bad
-                for clips, row in zip(batch.clips, batch.indices.tolist(), strict=True):
-                    folder.add(files[row], self(clips))
+        with ProgressBar(len(shard), title, leave=False, shown=group.is_main) as bar:
+            for video in _read_ahead(read, shard, self._options.workers):
+                if isinstance(video, Sample):
+                    folder.add(files[video.video], self(video.clips))
+                elif self._options.on_bad_video == "error":
+                    raise video.error
+                else:
+                    bad.append(str(video.error))
                 bar.advance()
         return [line for lines in group.gather(bad) for line in lines]
 
@@ -304,6 +304,21 @@ class Extractor:
     def _read(self, clips: Tensor) -> Tensor:
         outputs = self._scorer(clips)
         return outputs.softmax(-1) if self._options.stage is None else outputs
+
+
+def _read_ahead(clips: EvalClips, rows: Sequence[int], threads: int) -> Iterator[Sample | Unread]:
+    """Yield the clips of videos in order, while threads read the next ones."""
+    if not threads:
+        yield from map(clips.__getitem__, rows)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future[Sample | Unread]] = deque()
+        for row in rows:
+            waiting.append(pool.submit(clips.__getitem__, row))
+            if len(waiting) > threads:
+                yield waiting.popleft().result()
+        for future in waiting:
+            yield future.result()
 
 
 def _finish(
