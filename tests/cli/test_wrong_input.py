@@ -21,12 +21,14 @@ WRONG = {
     "train --weight w": "p3d train has no option --weight; did you mean --weights?",
     "train --epoch 3": "p3d train has no option --epoch; did you mean --epochs?",
     "train --learning-rate 1": "p3d train has no option --learning-rate; did you mean --lr?",
+    "train --lerning-rate 1": "p3d train has no option --lerning-rate; did you mean --lr?",
     "train --bs 8": "p3d train has no option --bs; did you mean --batch-size?",
     "train --num-workers 2": "p3d train has no option --num-workers; did you mean --workers?",
     "train --num_workers=2": "p3d train has no option --num-workers; did you mean --workers?",
     "train --gpu 0": "p3d train has no option --gpu; did you mean --device?",
     "train --pretrained w": "p3d train has no option --pretrained; did you mean --weights?",
     "train -epochs 3": "p3d train has no option -epochs; did you mean --epochs?",
+    "train --data x --minutes 3": "p3d train has no option --minutes; only --recipe quick has it",
     "train -o runs": "p3d train has no option -o; did you mean --out?",
     "predict --zzzz a.avi": "p3d predict has no option --zzzz; see p3d predict --help-all",
     # Values that do not parse.
@@ -46,8 +48,8 @@ WRONG = {
     "completion powershell": "SHELL is 'powershell'; choose one of: bash, zsh, fish",
     # Paths.
     "train --data ''": "--data is ''; give the path of a file or folder",
-    "predict ''": "VIDEOS is ''; give the path of a file or folder",
-    "predict https://x.org/a.avi": "VIDEOS is 'https://x.org/a.avi'; p3d reads files: download it",
+    "predict '' --weights w": "the name of the video is empty; give a path",
+    "predict https://x.org/a.avi --weights w": "https://x.org/a.avi: is an address; ",
     "info https://x.org/a.pth": "MODEL is 'https://x.org/a.pth'; p3d reads files: download it",
     "train --weights s3://b/w.pt": "--weights is 's3://b/w.pt'; p3d reads files: download it first",
     # Missing and superfluous words.
@@ -65,8 +67,8 @@ WRONG = {
     "train --config absent.json": "--config absent.json: cannot be read",
     "train --resume --out absent": "absent: holds no run to resume; give the folder of one (--out)",
     # Values that the options refuse together.
-    "train --data x --epochs 0": "--epochs is 0; give more than 0",
-    "train --data x --save-minutes 0": "--save-minutes is 0.0; give more than 0",
+    "train --data x --epochs 0": "--epochs is 0; give 1 or more",
+    "train --data x --save-minutes 0": "--save-minutes is 0.0; give a finite number above 0",
     "train --data x --compile --checkpoint-activations": "--compile and --checkpoint-activations "
     "cannot be combined",
     "predict --weights w --threads 0 a.avi": "--threads is 0; give 1 to 1024",

@@ -15,10 +15,10 @@ from p3d.data.loader import TrainLoader
 from p3d.data.sampler import StepSampler
 from p3d.preprocessing import Preprocessing
 
-LABELS = st.lists(st.integers(0, 5), min_size=1, max_size=30)
+LABELS = st.lists(st.integers(0, 5), min_size=1, max_size=12)
 
 
-@given(labels=LABELS, num_clips=st.integers(1, 80), seed=st.integers(0, 9))
+@given(labels=LABELS, num_clips=st.integers(1, 40), seed=st.integers(0, 9))
 def test_classes_and_their_videos_are_drawn_equally_often(
     labels: list[int], num_clips: int, seed: int
 ) -> None:

@@ -153,8 +153,8 @@ def test_options_are_read_from_a_command_line_without_prefixes():
     built = build(DataOptions, {option.flag: option.default for option in options} | given, {})
     rule = SplitRule("^(.)_", ("ann", "bob"), test_list=Path("t.txt"))
     assert built == DataOptions(Path("X"), allow_missing=True, splits=rule)
-    text = " ".join(next(option.text for option in options if "pattern" in option.flag).split())
-    assert "captures what comes before the first underscore" in text
+    [text] = [option.text for option in options if option.flag == "--group-pattern"]
+    assert "captures what comes before the first underscore" in " ".join(text.split())
 
 
 def test_two_spellings_of_a_class_need_labels(tmp_path):

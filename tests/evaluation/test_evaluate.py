@@ -75,7 +75,7 @@ def test_split_without_videos_is_an_error(
     arguments = ["--data", str(data), "--weights", str(finished / "best.safetensors")]
     assert main(["eval", *arguments, "--split", "validation"]) == 2
     [line] = capsys.readouterr().err.splitlines()
-    assert "set: has no videos for validation; give another --split" in line
+    assert "set has no validation videos; give another --split" in line
 
 
 def test_run_whose_data_moved_is_an_error(

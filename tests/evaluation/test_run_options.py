@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from helpers.runs import options as run_options
-from p3d.cli import parse_options
+from p3d.cli.parse import parse_options
 from p3d.data.layouts import DataOptions
 from p3d.data.splits import SplitRule
 from p3d.errors import UserError

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import pytest
 
 from p3d.cli import COMMANDS, main
+from p3d.system.files import write_json
 from p3d.training.recipes import RECIPES
 
 ROOT = Path(__file__).parents[2]
@@ -232,8 +233,12 @@ def flags_in(words: list[str]) -> set[str]:
 
 
 @each_page
-def test_commands_parse(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_parse(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Parse every complete command of a page, without running it."""
+    monkeypatch.chdir(tmp_path)
+    run = Path("runs/mine")  # some commands read the options of this run
+    run.mkdir(parents=True)
+    write_json(run / "config.json", {"data": {"data": "videos"}, "recipe": {"epochs": 3}})
     for words in p3d_commands(page):
         if "..." in words:
             continue

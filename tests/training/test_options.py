@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.runs import TINY, are_identical, log_lines, options, weights
-from p3d.cli import main, parse_options
+from p3d.cli import main
+from p3d.cli.parse import parse_options
 from p3d.data.dataset import VideoDataset, VideoRecord
 from p3d.data.layouts import DataOptions
 from p3d.data.loader import BadVideoPolicy
@@ -146,6 +147,8 @@ NOT_NEGATIVE = st.floats(0, 1e30)
 FRACTION = st.floats(0, 1, exclude_max=True)
 COUNT = st.integers(1, 10**9)
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
+LISTED = TEXT.filter(lambda text: not text.startswith("-"))
+"""Values of a list; one that begins with a minus sign is read as an option."""
 PATH = TEXT.map(lambda text: Path(f"a/{text}"))
 
 
@@ -188,8 +191,8 @@ RECIPES = st.builds(
 RULES = st.builds(
     SplitRule,
     group_pattern=st.none() | TEXT,
-    test_groups=st.lists(TEXT).map(tuple),
-    validation_groups=st.lists(TEXT).map(tuple),
+    test_groups=st.lists(LISTED).map(tuple),
+    validation_groups=st.lists(LISTED).map(tuple),
     test_fraction=FRACTION,
     validation_fraction=FRACTION,
     split_seed=st.integers(-(10**9), 10**9),
@@ -234,3 +237,18 @@ def test_saved_configuration_restores_all_options(
     path = tmp_path_factory.mktemp("config") / "config.json"
     write_json(path, plain_options(expected))
     assert parse_options("train", [f"--config={path}"]) == expected
+
+
+def test_relative_data_is_taken_from_where_the_run_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, elsewhere = tmp_path / "started", tmp_path / "elsewhere"
+    for folder in (started / "videos", started / "run", elsewhere / "absent"):
+        folder.mkdir(parents=True)
+    write_json(started / "run" / "environment.json", {"folder": str(started)})
+    for data, expected in (("videos", started / "videos"), ("absent", Path("absent"))):
+        path = started / "run" / "config.json"
+        write_json(path, plain_options(options(Path(data), started / "run")))
+        for folder, found in ((started, Path(data)), (elsewhere, expected)):
+            monkeypatch.chdir(folder)
+            assert parse_options("train", [f"--config={path}"]).data.data == found

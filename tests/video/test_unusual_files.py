@@ -144,7 +144,10 @@ def test_a_picture_is_not_a_video(tmp_path: Path) -> None:
     for name in ("a.avi", "a%04d.jpg", "a.jpg"):
         path = tmp_path / name
         path.write_bytes(picture_file.read_bytes())
-        with pytest.raises(BadVideoError, match=NOT_A_VIDEO), open_video(path):
+        reason = (
+            NOT_A_VIDEO if path.suffix == ".avi" else "is a picture; give a video, or the folder"
+        )
+        with pytest.raises(BadVideoError, match=reason), open_video(path):
             pass
 
 

@@ -99,15 +99,22 @@ _VALUES = {
 def closest(word: str, names: Iterable[str]) -> str:
     """Return the name that a word most likely stands for, or ""."""
     known = list(names)
-    for table in (_OPTIONS, _COMMANDS, _VALUES):
-        if table.get(word) in known:
-            return table[word]
+    foreign = {
+        other: ours
+        for table in (_OPTIONS, _COMMANDS, _VALUES)
+        for other, ours in table.items()
+        if ours in known and other.startswith("-") == word.startswith("-")
+    }
+    if word in foreign:
+        return foreign[word]
+    misspelled = get_close_matches(word, foreign, n=1, cutoff=0.85)
     word = word.lstrip("-")
     bare = {name.split()[-1]: name for name in reversed(known)}  # prepare check: check
     bare |= {name.lstrip("-"): name for name in known}
     longer = sorted((name for name in bare if len(word) > 2 and name.startswith(word)), key=len)
     similar = get_close_matches(word, bare, n=1, cutoff=0.7)
-    return next((bare[name] for name in [*longer, *similar]), "")
+    ours = [bare[name] for name in [*longer, *similar]]
+    return next(iter([*ours, *(foreign[name] for name in misspelled)]), "")
 
 
 def did_you_mean(word: str, names: Iterable[str]) -> str:

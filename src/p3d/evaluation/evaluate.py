@@ -18,7 +18,9 @@ from p3d.data.layouts import DataOptions, read_dataset
 from p3d.data.loader import BadVideoPolicy
 from p3d.errors import UserError, printable
 from p3d.evaluation.leaks import Overlap, find_overlap
-from p3d.inference.scorer import Scorer
+from p3d.inference.backends.names import BackendChoice
+from p3d.inference.exported import ExportedNetwork
+from p3d.inference.networks import chosen_backend, load_network, make_scorer
 from p3d.inference.scoring import VideoScores, score_videos, write_scores
 from p3d.model.network import P3D
 from p3d.preprocessing import Preprocessing
@@ -27,7 +29,7 @@ from p3d.run_folder import BEST_FILE, LOGITS_FILE, METRICS_FILE, SCORES_FILE
 from p3d.scores.accuracy import Accuracy, measure, shows_top5
 from p3d.scores.output import write_accuracy
 from p3d.scores.score_file import collect_scores, write_score_file
-from p3d.system.device import describe_device, limit_threads, resolve_device
+from p3d.system.device import describe_device, resolve_device, set_up_cpu
 from p3d.system.distributed import Group, join, read_launch
 from p3d.system.files import file_sha256, make_folder, write_json
 from p3d.system.machine import describe_call
@@ -35,7 +37,7 @@ from p3d.system.markers import First
 from p3d.system.options import DeviceOptions, plain_options
 from p3d.system.text import counted, format_percent, format_table
 from p3d.weights.class_names import same_class
-from p3d.weights.loading import find_weights, load_model
+from p3d.weights.loading import find_weights
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ class EvalOptions:
 
     data: DataOptions
     weights: Path
-    """Weight file, in any format that p3d reads."""
+    """Weights in any format that p3d reads, a run's folder, or a file of `p3d export`. A .pt2 is a
+    program; use only one that you trust."""
     split: First[Split] = "test"
     """Split to measure on."""
     clips: First[int] = 20
@@ -55,8 +58,10 @@ class EvalOptions:
     out: First[Path | None] = None
     """Folder for metrics.json, scores.csv, scores.npz, per_class.csv, confusion.csv and
     confusion.png."""
-    batch_size: First[int] = 16
-    """Clips on the device at once."""
+    batch_size: First[int | None] = None
+    """Clips on the device at once; by default what suits it: 1 on a CPU."""
+    backend: BackendChoice = "auto"
+    """What computes the network; auto takes an exported file's, or compiles if that saves time."""
     workers: int = 2
     """Worker processes that decode; 0 decodes in the main process."""
     compute: DeviceOptions = field(default_factory=DeviceOptions)
@@ -64,7 +69,7 @@ class EvalOptions:
     """What to do with a video that cannot be read: stop, or skip it and report it."""
 
 
-def check_classes(model: P3D, class_names: Sequence[str], weights: Path) -> None:
+def check_classes(model: P3D | ExportedNetwork, class_names: Sequence[str], weights: Path) -> None:
     """Check that a network was trained for the classes of a data set.
 
     Raises:
@@ -90,27 +95,30 @@ def run(options: EvalOptions) -> None:
         UserError: The options, the data or the weights do not fit together.
         BadVideoError: A video cannot be read and `--on-bad-video` is "error".
     """
-    if min(options.clips, options.batch_size) < 1:
+    if min(options.clips, 1 if options.batch_size is None else options.batch_size) < 1:
         raise UserError("--clips and --batch-size must be 1 or more")
     launch = read_launch()
-    limit_threads(options.compute.threads)
+    set_up_cpu(options.compute.threads)
     device = resolve_device(options.compute.device, launch.local_rank)
     with join(device, launch) as group:
         _evaluate(options, device, group)
 
 
 def _evaluate(options: EvalOptions, device: torch.device, group: Group) -> None:
-    dataset, model = _read(options)
+    compute = options.compute
+    backend = chosen_backend(options.backend, compiled=compute.compile)
+    dataset, model = _read(options, backend)
     folder = _folder(options)
     if folder is not None and group.is_main:
         make_folder(folder)
-    compute = options.compute
-    scorer = Scorer(
+    scorer = make_scorer(
         model,
         device,
         compute.precision,
-        compiled=compute.compile,
+        backend=backend,
         batch_size=options.batch_size,
+        clips=options.clips * len(dataset.records) // group.world_size,
+        say=group.is_main,
     )
     start = time.perf_counter()
     scored = score_videos(
@@ -128,7 +136,7 @@ def _evaluate(options: EvalOptions, device: torch.device, group: Group) -> None:
     overlap = find_overlap(model, dataset, scored.indices.tolist())
     count = f"{group.world_size} x " if group.world_size > 1 else ""
     print(printable(f"{options.weights} on the {options.split} list of {options.data.data}"))
-    print(f"{count}{describe_device(device)}, {compute.precision}, {options.clips} clips a video")
+    print(f"{count}{describe_device(device)}, {scorer.precision}, {options.clips} clips a video")
     print(_summary(accuracy, scored, dataset, seconds))
     if overlap is not None and (message := overlap.message(options.split)):
         print(printable(message))
@@ -136,7 +144,9 @@ def _evaluate(options: EvalOptions, device: torch.device, group: Group) -> None:
         _write(options, folder, dataset, scored, accuracy, overlap, model.preprocessing)
 
 
-def _read(options: EvalOptions) -> tuple[VideoDataset, P3D]:
+def _read(
+    options: EvalOptions, backend: BackendChoice
+) -> tuple[VideoDataset, P3D | ExportedNetwork]:
     """Return the data set and the network.
 
     Raises:
@@ -158,7 +168,7 @@ def _read(options: EvalOptions) -> tuple[VideoDataset, P3D]:
             f"--run {options.run}: has no {BEST_FILE} yet, which is written after an epoch; "
             "wait for it, or give --weights"
         )
-    model = load_model(options.weights)
+    model = load_network(options.weights, backend)
     check_classes(model, dataset.class_names, options.weights)
     return dataset, model
 

@@ -39,7 +39,7 @@ from p3d.inference.feature_file import (
 )
 from p3d.inference.scorer import Scorer
 from p3d.model.network import P3D, Layer
-from p3d.system.device import limit_threads, resolve_device
+from p3d.system.device import resolve_device, set_up_cpu
 from p3d.system.distributed import Group, join, read_launch
 from p3d.system.files import file_sha256, lock_folder, make_folder
 from p3d.system.markers import First, Heading
@@ -78,8 +78,8 @@ class FeaturesOptions:
     """Average res4 or res5 over time, height and width: one value for each channel."""
     per_video: First[bool] = False
     """Write a folder with one .npy for each video, and features.json, which lists them."""
-    batch_size: First[int] = 16
-    """Clips on the device at once, all of one video."""
+    batch_size: First[int | None] = None
+    """Clips on the device at once, all of one video; by default what suits the device."""
     workers: int = 2
     """Threads that decode; 0 decodes between the computations."""
     compute: DeviceOptions = field(default_factory=DeviceOptions)
@@ -99,7 +99,10 @@ class FeaturesOptions:
         Raises:
             UserError: Options contradict each other.
         """
-        if min(self.clips, self.batch_size) < 1 or self.workers < 0:
+        if (
+            min(self.clips, 1 if self.batch_size is None else self.batch_size) < 1
+            or self.workers < 0
+        ):
             raise UserError("--clips and --batch-size must be 1 or more, --workers 0 or more")
         if self.pool and self.layer in ("pool5", "prob"):
             raise UserError(
@@ -122,7 +125,7 @@ def run(options: FeaturesOptions) -> None:
     """
     options.check()
     launch = read_launch()
-    limit_threads(options.compute.threads)
+    set_up_cpu(options.compute.threads)
     device = resolve_device(options.compute.device, launch.local_rank)
     with join(device, launch) as group:
         _run(options, device, group)
