@@ -19,8 +19,9 @@ from p3d.data.clips import read_eval_clips
 from p3d.data.digests import video_digest
 from p3d.data.layouts import read_dataset
 from p3d.data.transforms import horizontal_flip
-from p3d.inference import features
-from p3d.inference.feature_file import INDEX_FILE, FeatureSet, read_features
+from p3d.inference.extractor import Extractor
+from p3d.inference.feature_file import INDEX_FILE, FeatureFolder, FeatureSet, read_features
+from p3d.inference.feature_options import FeaturesOptions
 from p3d.inference.scorer import Scorer
 from p3d.model.network import P3D
 from p3d.video.decode import open_video
@@ -121,14 +122,14 @@ def test_layers(
 
 
 def test_mirrored_volumes_are_averaged_place_by_place(model: P3D) -> None:
-    options = features.FeaturesOptions(
+    options = FeaturesOptions(
         p3d.DataOptions("x"), Path("w"), Path("o.npz"), layer="res4", mirror=True
     )
     clips = torch.randint(0, 256, (2, 8, 64, 64, 3), dtype=torch.uint8)
     mirrored = torch.stack([horizontal_flip(clip) for clip in clips])
     score = Scorer(model, torch.device("cpu"), layer="res4")
     expected = (score(clips) + score(mirrored).flip(-1)).mean(0) / 2
-    extractor = features.Extractor(options, model, torch.device("cpu"))
+    extractor = Extractor(options, model, torch.device("cpu"))
     assert expected.shape[-1] > 1
     np.testing.assert_allclose(extractor(clips), expected.numpy(), rtol=1e-6, atol=1e-7)
     np.testing.assert_allclose(extractor(mirrored), expected.flip(-1).numpy(), rtol=1e-5, atol=1e-6)
@@ -173,10 +174,10 @@ def test_a_killed_command_goes_on(
     damaged = min(done)
     damaged.write_bytes(damaged.read_bytes()[:20])
     computed: list[str] = []
-    original = features.FeatureFolder.add
+    original = FeatureFolder.add
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            features.FeatureFolder,
+            FeatureFolder,
             "add",
             lambda self, file, values: (computed.append(file), original(self, file, values))[1],
         )
