@@ -102,7 +102,7 @@ COMMANDS = {
     ),
     "metrics": Command(
         "compute every figure of an evaluation from its scores",
-        "p3d.evaluation.metrics",
+        "p3d.scores.accuracy",
         "MetricsOptions",
     ),
     "calibrate": Command(
@@ -114,6 +114,14 @@ COMMANDS = {
         "compare networks on the same videos", "p3d.evaluation.compare", "CompareOptions"
     ),
     "fuse": Command("average the scores of two networks", "p3d.evaluation.fuse", "FuseOptions"),
+    "features": Command(
+        "compute features of videos for other classifiers",
+        "p3d.inference.features",
+        "FeaturesOptions",
+    ),
+    "probe": Command(
+        "measure a linear classifier on features", "p3d.evaluation.probe", "ProbeOptions"
+    ),
     "report": Command("write a page about a training run", "p3d.report.page", "ReportOptions"),
     "predict": Command("predict the classes of videos", "p3d.inference.predict", "PredictOptions"),
     "convert": Command(

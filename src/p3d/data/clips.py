@@ -149,7 +149,8 @@ def check_source(path: Path | str, video: FrameSource, prep: Preprocessing) -> N
 class TrainClips(Dataset["Sample | Unread"]):
     """Training clips, indexed by `(epoch, n)`, or errors.
 
-    Clip n of an epoch is draw `n // len(videos)` from video `n % len(videos)`.
+    Clip n of an epoch is draw `n // len(videos)` from video `n % len(videos)`. If the epoch is
+    balanced, the draws of a video are in the order of the epoch, see `balanced_order`.
     """
 
     videos: Videos
@@ -158,6 +159,7 @@ class TrainClips(Dataset["Sample | Unread"]):
     augmentation: Augmentation
     flip_probability: float
     clips_per_video: int
+    balanced: bool = False
 
     def __getitem__(self, item: tuple[int, int]) -> Sample | Unread:
         epoch, number = item
@@ -178,9 +180,14 @@ class TrainClips(Dataset["Sample | Unread"]):
                     rng=rng,
                 )
         except BadVideoError as error:
-            draws = self.clips_per_video
-            return Unread(error, is_first_clip(self.seed, epoch, number, len(self.videos), draws))
+            return Unread(error, self._is_first(epoch, number))
         return Sample(clip, int(self.videos.labels[index]), index)
+
+    def _is_first(self, epoch: int, number: int) -> bool:
+        """Return whether no other clip of the same video comes earlier in the epoch."""
+        if self.balanced:
+            return number < len(self.videos)
+        return is_first_clip(self.seed, epoch, number, len(self.videos), self.clips_per_video)
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,8 @@ class TrainLoader:
         augmentation: How the crop is drawn, see `p3d.data.transforms.draw_train_transform`.
         flip_probability: Probability of mirroring a clip, in [0, 1].
         clips_per_video: Clips drawn from each video in an epoch.
+        balance: Draw the same number of clips from each class instead, see
+            `p3d.data.balance.balanced_order`; the number of clips of an epoch is the same.
         workers: Worker processes that decode; 0 decodes in this process. They live for all epochs.
         on_bad_video: "error" raises `BadVideoError`; "skip" skips the video and reports it in the
             batch.
@@ -118,6 +120,7 @@ class TrainLoader:
         augmentation: Augmentation = "random-resized-crop",
         flip_probability: float = 0.5,
         clips_per_video: int = 1,
+        balance: bool = False,
         workers: int = 0,
         on_bad_video: BadVideoPolicy = "error",
         group: Group = ALONE,
@@ -136,6 +139,7 @@ class TrainLoader:
                 "add videos or start fewer processes"
             )
         check_dataset(dataset, prep)
+        videos = Videos(dataset, workers)
         self._sampler = StepSampler(
             num_clips,
             clips_per_step=clips_per_step or batch_size * group.world_size,
@@ -143,10 +147,12 @@ class TrainLoader:
             seed=seed,
             rank=group.rank,
             world_size=group.world_size,
+            labels=videos.labels if balance else None,
         )
-        videos = Videos(dataset, workers)
         self._loader = make_loader(
-            TrainClips(videos, prep, seed, augmentation, flip_probability, clips_per_video),
+            TrainClips(
+                videos, prep, seed, augmentation, flip_probability, clips_per_video, balance
+            ),
             self._sampler,
             _Collate(_clip_shape(prep), on_bad_video),
             workers,

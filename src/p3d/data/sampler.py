@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
+from p3d.data.balance import balanced_order
 from p3d.data.sampling import epoch_permutation
 
 
@@ -29,6 +31,8 @@ class StepSampler:
         seed: Seed of the order.
         rank: This rank.
         world_size: Number of ranks that train together.
+        labels: Labels of the videos, to give each class the same number of clips, see
+            `balanced_order`; None takes every video equally often.
 
     Attributes:
         epoch: Epoch of the next iteration.
@@ -44,12 +48,14 @@ class StepSampler:
         seed: int,
         rank: int = 0,
         world_size: int = 1,
+        labels: NDArray[np.int64] | None = None,
     ) -> None:
         self.num_clips = num_clips
         self.clips_per_step = min(clips_per_step, num_clips)
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
+        self._labels = labels
         self.epoch = 0
         self.start_step = 0
         largest_shard = -(-self.clips_per_step // world_size)
@@ -68,7 +74,10 @@ class StepSampler:
         return self._batches(self.epoch, self.start_step)
 
     def _batches(self, epoch: int, start_step: int) -> Iterator[list[tuple[int, int]]]:
-        order = epoch_permutation(self.seed, epoch, self.num_clips)
+        if self._labels is None:
+            order = epoch_permutation(self.seed, epoch, self.num_clips)
+        else:
+            order = balanced_order(self._labels, self.num_clips, self.seed, epoch)
         for step in range(start_step, self.steps_per_epoch):
             start = step * self.clips_per_step
             shard = order[start : start + self.clips_per_step][self.rank :: self.world_size]

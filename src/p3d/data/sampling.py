@@ -25,9 +25,14 @@ def clip_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
     return _rng(seed, (epoch, index))
 
 
+def epoch_rng(seed: int, epoch: int) -> np.random.Generator:
+    """Return the generator of an epoch's order, the same on all ranks."""
+    return _rng(seed, (epoch,))
+
+
 def epoch_permutation(seed: int, epoch: int, size: int) -> Indices:
     """Return the order of an epoch's `size` clips, the same on all ranks."""
-    return _rng(seed, (epoch,)).permutation(size)
+    return epoch_rng(seed, epoch).permutation(size)
 
 
 def is_first_clip(seed: int, epoch: int, number: int, num_videos: int, draws: int) -> bool:

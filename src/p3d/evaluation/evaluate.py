@@ -39,6 +39,7 @@ from p3d.system.machine import describe_call
 from p3d.system.markers import First
 from p3d.system.options import DeviceOptions, plain_options
 from p3d.system.text import counted, format_percent, format_table
+from p3d.weights.class_names import same_class
 from p3d.weights.loading import find_weights
 
 
@@ -86,7 +87,7 @@ def check_classes(model: P3D | ExportedNetwork, class_names: Sequence[str], weig
             f"{len(class_names)}; evaluate on the data it was trained for, or fine-tune it first"
         )
     for ours, theirs in zip(model.class_names or class_names, class_names, strict=True):
-        if ours.casefold() != theirs.casefold():
+        if not same_class(ours, theirs):
             raise UserError(
                 f"{weights} has the class {ours!r} where the data set has {theirs!r}; "
                 "their class lists differ in names or order"

@@ -92,9 +92,16 @@ class TrainOptions:
             )
 
 
+NEW_SETTINGS = ("balance", "class_weights", "label_smoothing")
+"""Settings of a recipe that earlier checkpoints do not know, so that only runs with them say so."""
+
+
 def fingerprint(options: TrainOptions, training: VideoDataset) -> dict[str, str]:
     """Return the options that the weights depend on, by name, as text."""
     values: dict[str, Any] = asdict(options.recipe) | asdict(options.data.splits)
+    for name in NEW_SETTINGS:
+        if not values[name]:
+            del values[name]
     names = ("seed", "modality", "variant", "wiring", "weights", "on_bad_video", "sync_norms")
     values |= {name: getattr(options, name) for name in names}
     values |= {"precision": options.compute.precision}

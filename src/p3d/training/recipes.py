@@ -41,6 +41,9 @@ class Recipe:
     accumulated; by default one batch on each device."""
     clips_per_video: int = 1
     """Clips drawn from each video in an epoch."""
+    balance: bool = False
+    """Draw the same number of clips from each class, for classes of unequal size; an epoch has as
+    many clips as without."""
 
     lr: Annotated[First[float], Heading("recipe: optimization")] = 1e-3
     """Learning rate: the lowest of cyclic, the first of step, cosine and constant, the highest of
@@ -53,6 +56,12 @@ class Recipe:
     """L2 penalty on convolution and classifier weights (never on BN or biases)."""
     clip_gradients: float | None = None
     """Clip the norm of all gradients to this value."""
+    class_weights: bool = False
+    """Weight the loss of a clip by the inverse of the number of training videos of its class; the
+    mean weight of the videos is 1. The reported loss has no weights."""
+    label_smoothing: float = 0.0
+    """Probability mass, 0 to below 1, that the target of the loss spreads evenly over all classes.
+    The reported loss is without it."""
 
     schedule: Schedule = "cyclic"
     """How the learning rate changes from step to step."""
@@ -111,8 +120,15 @@ class Recipe:
         fractions = ("flip_probability", "warmup")
         check_options(self, fractions, lambda value: 0 <= value <= 1, "a value in [0, 1]")
         check_options(
-            self, ("dropout", "momentum"), lambda value: 0 <= value < 1, "a value in [0, 1)"
+            self,
+            ("dropout", "momentum", "label_smoothing"),
+            lambda value: 0 <= value < 1,
+            "a value in [0, 1)",
         )
+        if self.balance and self.class_weights:
+            raise UserError(
+                "--balance and --class-weights both make up for unequal classes; give one of them"
+            )
         check_options(self, ("freeze_stages",), lambda value: 0 <= value <= 5, "0 to 5")
         if self.nesterov and not self.momentum:
             raise UserError("--nesterov needs a --momentum above 0; give one, or --no-nesterov")

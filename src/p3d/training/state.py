@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LRScheduler
 
+from p3d.data.balance import class_weights
 from p3d.data.dataset import VideoDataset
 from p3d.model.network import P3D
 from p3d.system.device import Precision, grad_scaler, set_precision
@@ -41,6 +44,8 @@ class TrainState:
         total_steps: Optimizer steps of the whole run.
         progress: Position of the run.
         in_step: Whether a step has begun and is not complete, so that a checkpoint would be wrong.
+        class_weights: float32 `(num_classes,)` on the device, weights of the classes in the loss;
+            None if they are equal.
     """
 
     recipe: Recipe
@@ -58,6 +63,7 @@ class TrainState:
     total_steps: int
     progress: Progress = field(default_factory=Progress)
     in_step: bool = False
+    class_weights: Tensor | None = None
 
     @property
     def all_steps_done(self) -> bool:
@@ -220,4 +226,15 @@ def build_state(
         grad_scaler(device, precision),
         clips_per_step,
         steps,
+        class_weights=_class_weights(recipe, dataset, model, device),
     )
+
+
+def _class_weights(
+    recipe: Recipe, dataset: VideoDataset, model: P3D, device: torch.device
+) -> Tensor | None:
+    if not recipe.class_weights:
+        return None
+    labels = np.array([record.label for record in dataset.records], np.int64)
+    weights = torch.from_numpy(class_weights(labels, model.config.num_classes))
+    return weights.to(device, torch.float32)

@@ -32,7 +32,8 @@ class Step:
 
     Attributes:
         clips: Clips over all ranks.
-        loss: Mean of their losses; NaN without clips, as are top1 and top5.
+        loss: Mean of their cross-entropies, without class weights and label smoothing; NaN without
+            clips, as are top1 and top5.
         top1: Fraction of clips whose best class is right.
         top5: Fraction with the right class among the five best.
         gradient_norm: Norm of all gradients together, before clipping.
@@ -118,13 +119,37 @@ def _forward_backward(state: TrainState, batch: Batch, clips_in_step: int) -> Te
     pixels = normalize(batch.clips.to(state.device, non_blocking=True), state.model.preprocessing)
     with autocast(state.device, state.precision):
         logits = _forward(state, pixels, masks.to(state.device, non_blocking=True))
-    loss = F.cross_entropy(logits.float(), labels, reduction="sum")
+    objective, loss = losses(
+        logits.float(), labels, state.class_weights, state.recipe.label_smoothing
+    )
     # DistributedDataParallel averages gradients over the ranks; the factor turns that into a sum.
-    state.scaler.scale(loss * (state.group.world_size / clips_in_step)).backward()
+    state.scaler.scale(objective * (state.group.world_size / clips_in_step)).backward()
     if is_empty:
         state.model.train()
     correct = [correct_among_best(logits.detach(), labels, k) for k in (1, 5)]
-    return torch.stack([loss.detach(), *(count.float() for count in correct)])
+    return torch.stack([loss, *(count.float() for count in correct)])
+
+
+def losses(
+    logits: Tensor, labels: Tensor, weights: Tensor | None, smoothing: float
+) -> tuple[Tensor, Tensor]:
+    """Return what a batch minimizes, and its loss for the log, each summed over the clips.
+
+    The sum is divided by the number of clips, not by the sum of their weights, so that clips count
+    the same in every step. The logged loss is the plain cross-entropy, which runs with other
+    weights or smoothing can be compared by.
+
+    Args:
+        logits: float `(N, num_classes)`.
+        labels: int64 `(N,)`.
+        weights: Weights of the classes, `(num_classes,)`; None if they are equal.
+        smoothing: Probability mass that the targets spread over all classes.
+    """
+    plain = F.cross_entropy(logits, labels, reduction="sum")
+    if weights is None and not smoothing:
+        return plain, plain.detach()
+    objective = F.cross_entropy(logits, labels, weights, reduction="sum", label_smoothing=smoothing)
+    return objective, plain.detach()
 
 
 def _forward(state: TrainState, pixels: Tensor, masks: Tensor) -> Tensor:

@@ -202,6 +202,7 @@ def build_loader(
         augmentation=recipe.augmentation,
         flip_probability=recipe.flip_probability,
         clips_per_video=recipe.clips_per_video,
+        balance=recipe.balance,
         workers=options.workers,
         on_bad_video=options.on_bad_video,
         group=group,

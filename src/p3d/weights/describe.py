@@ -13,6 +13,7 @@ from p3d.errors import UserError
 from p3d.model.network import CHANNELS, FEATURES, P3DConfig
 from p3d.preprocessing import AUTHORS, AUTHORS_FLOW, IMAGENET, Preprocessing
 from p3d.weights.calibration import read_calibration
+from p3d.weights.class_names import KINETICS_NOTE, is_authors_kinetics, kinetics400
 from p3d.weights.evidence import UNIT_FLOW, infer_origin
 from p3d.weights.keys import add_counters, check_fit, config_from
 from p3d.weights.metadata import (
@@ -153,6 +154,16 @@ def _override_config(config: P3DConfig, overrides: Overrides, notes: list[str]) 
     return replace(config, **changes)
 
 
+def _known_names(
+    config: P3DConfig, pixels: Preprocessing, source: str | None, notes: list[str]
+) -> tuple[str, ...] | None:
+    """Return the class names of a network of the authors, and note it; else None."""
+    if not is_authors_kinetics(config, pixels, source or ""):
+        return None
+    notes.append(KINETICS_NOTE)
+    return kinetics400()
+
+
 def interpret(
     path: Path, contents: Contents, overrides: Overrides
 ) -> tuple[dict[str, Tensor], WeightFile]:
@@ -190,11 +201,14 @@ def interpret(
         class_names = check_class_names(overrides.class_names, config.num_classes)
     if overrides.preprocessing is not None:
         preprocessing = overrides.preprocessing
+    pixels = _resolve_preprocessing(preprocessing, config.modality)
+    if class_names is None and config.num_classes == stored.num_classes:
+        class_names = _known_names(config, pixels, source, notes)
     return state, WeightFile(
         path,
         contents.format,
         config,
-        _resolve_preprocessing(preprocessing, config.modality),
+        pixels,
         class_names,
         source,
         read_recipe(metadata),

@@ -13,6 +13,7 @@ from p3d.errors import UserError, printable
 from p3d.model.network import P3D, Wiring
 from p3d.preprocessing import Preprocessing
 from p3d.run_folder import BEST_FILE, CONFIG_FILE, LAST_FILE, LOG_FILE, find_checkpoints
+from p3d.weights.class_names import same_class
 from p3d.weights.describe import (
     Overrides,
     PreprocessingName,
@@ -189,7 +190,9 @@ def _check_same_network(model: P3D, file: WeightFile) -> None:
 def _same_classes(model: P3D, file: WeightFile) -> bool:
     if file.format == "resnet" or file.config.num_classes != model.config.num_classes:
         return False
-    return None in (file.class_names, model.class_names) or file.class_names == model.class_names
+    if file.class_names is None or model.class_names is None:
+        return True
+    return all(map(same_class, file.class_names, model.class_names))
 
 
 class PretrainedWeights:
