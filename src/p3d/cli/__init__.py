@@ -102,7 +102,7 @@ COMMANDS = {
     ),
     "metrics": Command(
         "compute every figure of an evaluation from its scores",
-        "p3d.scores.accuracy",
+        "p3d.evaluation.metrics",
         "MetricsOptions",
     ),
     "calibrate": Command(

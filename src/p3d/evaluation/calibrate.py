@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from p3d.errors import UserError, printable
+from p3d.evaluation.metrics import describe_scores
 from p3d.inference.settled import AUTO_CLIPS, choose_settled
-from p3d.scores.accuracy import describe_scores
 from p3d.scores.calibration import (
     BINS,
     TemperatureFit,

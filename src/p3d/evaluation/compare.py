@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from p3d.errors import UserError, printable
-from p3d.scores.accuracy import describe_scores, read_named
+from p3d.evaluation.metrics import describe_scores, read_named
 from p3d.scores.alignment import Named, align
 from p3d.scores.comparison import Comparison, compare
 from p3d.scores.figures import labeled_scores

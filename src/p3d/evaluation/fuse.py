@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from p3d.errors import UserError, printable
+from p3d.evaluation.metrics import describe_scores, read_named
 from p3d.run_folder import LOGITS_FILE
-from p3d.scores.accuracy import describe_scores, read_named
 from p3d.scores.alignment import Named, align, check_same_classes
 from p3d.scores.figures import compute_figures, labeled_scores
 from p3d.scores.fusion import WEIGHTS, Choice, Mean, best_choice, fuse, weigh
