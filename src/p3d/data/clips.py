@@ -11,8 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from p3d.data.sampling import clip_rng, is_first_clip, random_window, uniform_windows
+from p3d.data.sampling import (
+    clip_rng,
+    is_first_clip,
+    random_window,
+    reorder,
+    spaced_windows,
+)
 from p3d.data.transforms import Augmentation, draw_train_transform, eval_transform
+from p3d.data.views import CENTER, Views
 from p3d.data.workers import Videos
 from p3d.errors import BadVideoError
 from p3d.preprocessing import Preprocessing
@@ -68,23 +75,53 @@ def read_train_clip(
     return gather(video, window, transform.read, transform)
 
 
-def read_eval_clips(video: FrameSource, prep: Preprocessing, num_clips: int) -> Tensor:
-    """Read the uniformly spaced clips of a video, see `uniform_windows`, resized and cropped.
+def eval_windows(
+    video: FrameSource, prep: Preprocessing, num_clips: int, views: Views = CENTER
+) -> NDArray[np.int64]:
+    """Return the frames of the windows of a video, see `spaced_windows`.
+
+    Returns:
+        int64 `(num_clips, prep.num_frames)`.
+    """
+    return spaced_windows(
+        video.num_frames, prep.num_frames, prep.frame_stride, num_clips, views.spacing
+    )
+
+
+def read_eval_clips(
+    video: FrameSource,
+    prep: Preprocessing,
+    num_clips: int,
+    views: Views = CENTER,
+    *,
+    index: int = 0,
+) -> Tensor:
+    """Read the clips of a video, see `eval_windows`, resized and cropped.
 
     Windows overlap in most videos: each frame is decoded and resized once, then copied to every
     clip that shows it. Frames are resized as they are decoded, so that only a few are in memory at
     full size.
 
+    Args:
+        video: The video.
+        prep: The network's preprocessing.
+        num_clips: Number of windows.
+        views: The clips of each window.
+        index: Index of the video in the data set, for the order "shuffled".
+
     Returns:
-        uint8 `(num_clips, prep.num_frames, prep.crop, prep.crop, C)`, contiguous.
+        uint8 `(num_clips * views.per_window, prep.num_frames, prep.crop, prep.crop, C)`,
+        contiguous.
 
     Raises:
         BadVideoError: A frame cannot be decoded.
     """
-    windows = uniform_windows(video.num_frames, prep.num_frames, prep.frame_stride, num_clips)
-    transform = eval_transform(video.height, video.width, prep)
-    frames = gather(video, windows, transform.read, transform)
-    return frames.reshape(*windows.shape, *frames.shape[1:])
+    windows = eval_windows(video, prep, num_clips, views)
+    shown = reorder(windows, views.order, views.seed, index)
+    frames = gather(video, shown, None, eval_transform(video.height, video.width, prep, views))
+    # (windows, T, views, ...) becomes (windows * views, T, ...).
+    by_window = frames.reshape(*windows.shape, *frames.shape[1:])
+    return by_window.transpose(1, 2).flatten(0, 1).contiguous()
 
 
 def check_source(path: Path | str, video: FrameSource, prep: Preprocessing) -> None:
@@ -159,13 +196,14 @@ class EvalClips(Dataset["Sample | Unread"]):
     videos: Videos
     prep: Preprocessing
     num_clips: int
+    views: Views = CENTER
 
     def __getitem__(self, index: int) -> Sample | Unread:
         try:
             path = self.videos.claim(index)
             with open_video(path, prefer_flow=self.prep.channels == "flow") as video:
                 check_source(path, video, self.prep)
-                clips = read_eval_clips(video, self.prep, self.num_clips)
+                clips = read_eval_clips(video, self.prep, self.num_clips, self.views, index=index)
         except BadVideoError as error:
             return Unread(error, is_first=True)
         return Sample(clips, int(self.videos.labels[index]), index)

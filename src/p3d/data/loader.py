@@ -23,6 +23,7 @@ from p3d.data.clips import EvalClips, Sample, TrainClips, Unread, check_source
 from p3d.data.dataset import VideoDataset
 from p3d.data.sampler import StepSampler
 from p3d.data.transforms import Augmentation
+from p3d.data.views import CENTER, Views
 from p3d.data.workers import Videos, explain_death, make_loader
 from p3d.errors import BadVideoError, UserError
 from p3d.preprocessing import Preprocessing
@@ -192,7 +193,7 @@ class TrainLoader:
 
 
 class EvalLoader:
-    """Batches of whole videos, each as uniformly spaced clips, resized and center-cropped.
+    """Batches of whole videos, each as several clips, resized and cropped.
 
     Rank r loads the videos r, r + world size, and so on: over all ranks each video exactly once.
     Ranks may have different numbers of batches, or none.
@@ -200,13 +201,14 @@ class EvalLoader:
     Args:
         dataset: The split; may be empty.
         prep: The network's preprocessing.
-        num_clips: Clips of each video, see `p3d.data.sampling.uniform_windows`.
-        batch_size: Videos in a batch, which then has `batch_size * num_clips` clips.
+        num_clips: Windows of each video, see `p3d.data.sampling.spaced_windows`.
+        batch_size: Videos in a batch.
         workers: Worker processes that decode; 0 decodes in this process.
         on_bad_video: "error" raises `BadVideoError`; "skip" skips the video and reports it in the
             batch.
         group: The ranks that evaluate together.
         pin_memory: Return batches in pinned memory, for asynchronous copies to a GPU.
+        views: Where the windows are, and the clips of each; the center crop by default.
 
     Raises:
         UserError: A number is out of range, or the videos are RGB and the network takes optical
@@ -224,6 +226,7 @@ class EvalLoader:
         on_bad_video: BadVideoPolicy = "error",
         group: Group = ALONE,
         pin_memory: bool = False,
+        views: Views = CENTER,
     ) -> None:
         _check_sizes(batch_size, workers)
         if num_clips < 1:
@@ -232,9 +235,9 @@ class EvalLoader:
         self.num_videos = len(shard := range(len(dataset.records))[group.rank :: group.world_size])
         batches = [list(shard[i : i + batch_size]) for i in range(0, len(shard), batch_size)]
         self._loader = make_loader(
-            EvalClips(Videos(dataset, workers), prep, num_clips),
+            EvalClips(Videos(dataset, workers), prep, num_clips, views),
             batches,
-            _Collate((num_clips, *_clip_shape(prep)), on_bad_video),
+            _Collate((num_clips * views.per_window, *_clip_shape(prep)), on_bad_video),
             min(workers, len(batches)),
             pin_memory,
             persistent=False,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from p3d.data.dataset import VideoDataset
 from p3d.data.loader import BadVideoPolicy, Batch, EvalLoader
+from p3d.data.views import CENTER, Views
 from p3d.errors import UserError
 from p3d.inference.scorer import Scorer, mean_probabilities
 from p3d.system.device import needs_pinned_memory
@@ -50,6 +51,7 @@ def score_videos(
     dataset: VideoDataset,
     *,
     num_clips: int,
+    views: Views = CENTER,
     workers: int = 0,
     on_bad_video: BadVideoPolicy = "error",
     description: str = "evaluating",
@@ -61,7 +63,8 @@ def score_videos(
     Args:
         scorer: The network.
         dataset: The videos; labels are not needed.
-        num_clips: Uniformly spaced clips of each video.
+        num_clips: Windows of each video.
+        views: Where the windows are, and the clips of each; by default one, the center crop.
         workers: Worker processes that decode; 0 decodes in this process.
         on_bad_video: Raise if a video cannot be read, or skip it.
         description: Text of the progress bar.
@@ -73,18 +76,22 @@ def score_videos(
         UserError: No video could be read.
         Stopped: A stop was requested.
     """
+    clips = num_clips * views.per_window
     loader = EvalLoader(
         dataset,
         scorer.preprocessing,
         num_clips=num_clips,
-        batch_size=max(1, scorer.batch_size // num_clips),
+        views=views,
+        batch_size=max(1, scorer.batch_size // clips),
         workers=workers,
         on_bad_video=on_bad_video,
         group=group,
         pin_memory=needs_pinned_memory(scorer.device),
     )
     nothing = torch.empty(0, dtype=torch.int64)
-    empty = VideoScores(torch.empty(0, num_clips, scorer.num_classes), nothing, nothing, ())
+    empty = VideoScores(
+        torch.empty(0, num_clips * views.per_window, scorer.num_classes), nothing, nothing, ()
+    )
     parts = [empty]
     with ProgressBar(loader.num_videos, description, leave=False, shown=group.is_main) as bar:
         for batch in loader:
