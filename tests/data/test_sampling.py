@@ -138,19 +138,20 @@ def test_no_windows_is_an_error():
 def test_seen_fraction_counts_the_frames_that_clips_span(
     num_frames, clip_frames, stride, clips, spacing
 ):
-    video = (num_frames, clip_frames, stride, clips, spacing)
+    windows = spaced_windows(num_frames, clip_frames, stride, clips, spacing)
     seen = np.zeros(num_frames, bool)
-    for first, *_ in spaced_windows(*video):
+    for first, *_ in windows:
         seen[first : first + span(clip_frames, stride)] = True
-    assert seen_fraction(*video) == pytest.approx(seen.mean())
+    assert seen_fraction(windows, num_frames) == pytest.approx(seen.mean())
 
 
 @given(frames, clip_lengths, strides)
 def test_clips_to_see_all_is_the_smallest_such_number(num_frames, clip_frames, stride):
     clips = clips_to_see_all(num_frames, clip_frames, stride)
-    assert seen_fraction(num_frames, clip_frames, stride, clips) == 1
+    assert seen_fraction(uniform_windows(num_frames, clip_frames, stride, clips), num_frames) == 1
     if clips > 1:
-        assert seen_fraction(num_frames, clip_frames, stride, clips - 1) < 1
+        windows = uniform_windows(num_frames, clip_frames, stride, clips - 1)
+        assert seen_fraction(windows, num_frames) < 1
 
 
 @given(frames, clip_lengths, strides, st.integers(1, 32))

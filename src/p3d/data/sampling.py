@@ -107,6 +107,26 @@ def uniform_windows(num_frames: int, clip_frames: int, stride: int, clips: int) 
     return _window(starts[:, None], num_frames, clip_frames, stride)
 
 
+def seen_fraction(windows: Indices, num_frames: int) -> float:
+    """Return the part of a video that windows span, in (0, 1].
+
+    Frames that a stride skips inside a window count as seen.
+
+    Args:
+        windows: int64 `(clips, clip_frames)`, of increasing starts.
+        num_frames: Frames in the video.
+    """
+    starts, ends = windows[:, 0], windows[:, -1] + 1
+    return int((ends - np.maximum(starts, np.append(0, ends[:-1]))).sum()) / num_frames
+
+
+def clips_to_see_all(num_frames: int, clip_frames: int, stride: int) -> int:
+    """Return the smallest number of clips whose `seen_fraction` is 1."""
+    span = (clip_frames - 1) * stride + 1
+    last_start = _last_start(num_frames, clip_frames, stride)
+    return -(-last_start // span) + 1
+
+
 def author_windows(num_frames: int, clip_frames: int, stride: int, clips: int) -> Indices:
     """Return the windows from which the paper's authors extract features.
 
@@ -162,25 +182,6 @@ def reorder(windows: Indices, order: FrameOrder, seed: int, video: int) -> Indic
         rng = _rng(seed, (video, length))
         return rng.permuted(windows, axis=1)
     return windows
-
-
-def seen_fraction(
-    num_frames: int, clip_frames: int, stride: int, clips: int, spacing: Spacing = "uniform"
-) -> float:
-    """Return the part of a video that the clips of `spaced_windows` span, in (0, 1].
-
-    Frames that a stride skips inside a clip count as seen. Arguments are as for `spaced_windows`.
-    """
-    starts = spaced_windows(num_frames, clip_frames, stride, clips, spacing)[:, 0]
-    ends = np.minimum(starts + (clip_frames - 1) * stride + 1, num_frames)
-    return int((ends - np.maximum(starts, np.append(0, ends[:-1]))).sum()) / num_frames
-
-
-def clips_to_see_all(num_frames: int, clip_frames: int, stride: int) -> int:
-    """Return the smallest number of clips whose `seen_fraction` is 1."""
-    span = (clip_frames - 1) * stride + 1
-    last_start = _last_start(num_frames, clip_frames, stride)
-    return -(-last_start // span) + 1
 
 
 def _last_start(num_frames: int, clip_frames: int, stride: int) -> int:

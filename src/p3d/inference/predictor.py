@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from p3d.data.clips import check_source, read_eval_clips
+from p3d.data.clips import check_source, eval_windows, read_eval_clips
 from p3d.data.sampling import seen_fraction
 from p3d.errors import BadVideoError, UserError, printable
 from p3d.inference.arguments import local_path
@@ -215,7 +215,7 @@ class Predictor:
         with self._open(video) as (path, opened):
             source = _network_input(opened, self._scorer, path)
             clips = read_eval_clips(source, prep, self.clips)
-            seen = seen_fraction(source.num_frames, prep.num_frames, prep.frame_stride, self.clips)
+            seen = seen_fraction(eval_windows(source, prep, self.clips), source.num_frames)
         return _Read(path, clips, opened.num_frames, seen)
 
     @contextmanager
