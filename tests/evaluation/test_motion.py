@@ -15,6 +15,7 @@ from torch import Tensor
 from p3d.data.views import FrameOrder
 from p3d.evaluation.motion import compare_orders, motion_table, write_motion
 from p3d.inference.scoring import VideoScores
+from p3d.model.network import create_model
 
 answers = st.lists(st.tuples(*[st.integers(0, 2)] * 3), min_size=1, max_size=40)
 
@@ -77,3 +78,13 @@ def test_table_and_file_have_a_line_for_each_order(tmp_path: Path) -> None:
     assert [row["frames"] for row in rows] == list(orders)
     assert [row["lost"] for row in rows] == ["0", "300", "300", "0"]
     assert rows[1]["difference"] == "-1.0"
+
+
+def test_a_network_without_temporal_convolutions_cannot_notice_reversed_frames() -> None:
+    torch.manual_seed(0)
+    clips = torch.rand(2, 3, 16, 32, 32)
+    for variant, notices in (("2d", False), ("ABC", True)):
+        model = create_model("p3d63", num_classes=3, variant=variant).eval()
+        with torch.no_grad():
+            difference = (model(clips) - model(clips.flip(2))).abs().max()
+        assert (difference > 1e-4) == notices

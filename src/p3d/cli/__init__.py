@@ -100,6 +100,11 @@ COMMANDS = {
             ),
         ),
     ),
+    "explain": Command(
+        "show where and when a network looks for a class",
+        "p3d.evaluation.explain",
+        "ExplainOptions",
+    ),
     "report": Command("write a page about a training run", "p3d.report.page", "ReportOptions"),
     "predict": Command("predict the classes of videos", "p3d.inference.predict", "PredictOptions"),
     "convert": Command(
