@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from helpers.tiny_networks import make_blocks_few
+from p3d.bench import model
+from p3d.bench.backends import matrix_rate
 from p3d.bench.model import (
     Candidate,
     ModelBenchOptions,
@@ -42,12 +45,13 @@ def test_candidates_take_turns_after_a_warm_up() -> None:
 
 
 def test_times_inference_and_training() -> None:
-    timings = bench_model(TINY)
+    timings = bench_model(TINY).timings
     assert [(timing.task, timing.name) for timing in timings] == [
         ("inference", "plain"),
         ("inference", "p3d"),
         ("training", "plain"),
         ("training", "p3d"),
+        ("training", "p3d, all BN frozen but the first"),
     ]
     assert all(timing.seconds_per_clip > 0 for timing in timings)
 
@@ -56,8 +60,11 @@ def test_times_the_compiled_network_too(monkeypatch: pytest.MonkeyPatch) -> None
     compile_eagerly = torch.compile
     monkeypatch.setattr(torch, "compile", lambda net: compile_eagerly(net, backend="eager"))
     torch._dynamo.reset()
-    timings = bench_model(ModelBenchOptions(**{**vars(TINY), "compile": True}))
-    assert [timing.name for timing in timings] == ["plain", "p3d", "p3d compiled"] * 2
+    timings = bench_model(ModelBenchOptions(**{**vars(TINY), "compile": True})).timings
+    assert [timing.name for timing in timings] == [
+        *("plain", "p3d", "p3d compiled"),
+        *("plain", "p3d", "p3d, all BN frozen but the first", "p3d compiled"),
+    ]
 
 
 def test_writes_its_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,3 +79,29 @@ def test_writes_its_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 def test_refuses_no_rounds() -> None:
     with pytest.raises(UserError, match="--rounds"):
         bench_model(ModelBenchOptions(rounds=0))
+
+
+def test_backends_are_timed_beside_the_matrix_rate(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_blocks_few(monkeypatch)
+    monkeypatch.setattr(model, "matrix_rate", lambda *_: 1e12)
+    run(
+        ModelBenchOptions(
+            **{
+                **vars(TINY),
+                "size": 32,
+                "precisions": ("fp32", "bf16"),
+                "training": False,
+                "backends": ("eager", "onnx"),
+            }
+        )
+    )
+    printed = capsys.readouterr().out
+    assert "of the matrix rate" in printed
+    assert "fp32 eager scorer: compiled or exported in 0.0 s" in printed
+    assert "bf16 onnx scorer: not timed: " in printed
+
+
+def test_matrix_rate_is_that_of_a_product() -> None:
+    assert 1e6 < matrix_rate(torch.device("cpu"), "fp32", side=64) < 1e15

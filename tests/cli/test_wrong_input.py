@@ -28,6 +28,7 @@ WRONG = {
     "train --gpu 0": "p3d train has no option --gpu; did you mean --device?",
     "train --pretrained w": "p3d train has no option --pretrained; did you mean --weights?",
     "train -epochs 3": "p3d train has no option -epochs; did you mean --epochs?",
+    "train --data x --minutes 3": "p3d train has no option --minutes; only --recipe quick has it",
     "train -o runs": "p3d train has no option -o; did you mean --out?",
     "predict --zzzz a.avi": "p3d predict has no option --zzzz; see p3d predict --help-all",
     # Values that do not parse.

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from p3d.data.dataset import VideoDataset
-from p3d.data.layouts import DataOptions, read_dataset, read_splits, read_videos
+from p3d.data.layouts import DataOptions, check_outside, read_dataset, read_splits, read_videos
 from p3d.data.splits import SplitRule
 from p3d.errors import UserError
 
@@ -329,3 +330,33 @@ def test_lists_with_labels_are_refused(root, end):
     train = write_list(root, "a.txt", "run/ada_run.mp4", f"walk/ada_walk.mp4{end}")
     with pytest.raises(UserError, match=r"a.txt:2: .* should be `CLASS/VIDEO` without a label"):
         read(root, "train", SplitRule(train_list=train), allow_missing=True)
+
+
+@pytest.mark.parametrize(
+    ("videos", "out", "fits"),
+    [
+        (["run/a.avi", "walk/b.avi"], "data/runs/mine", False),
+        (["run/a.avi", "walk/b.avi"], "data", False),
+        (["run/a.avi", "walk/b.avi"], "data/run/x", False),
+        (["run/a.avi", "walk/b.avi"], "data/.runs/mine", True),
+        (["run/a.avi", "walk/b.avi"], "runs/mine", True),
+        (["train/run/a.avi", "test/run/b.avi"], "data/runs", True),
+        (["train/run/a.avi", "test/run/b.avi"], "data/train/runs", False),
+    ],
+)
+def test_results_are_not_written_where_they_would_be_a_class(
+    tmp_path: Path, videos: list[str], out: str, fits: bool
+) -> None:
+    options = DataOptions(tmp_path / "data")
+    for name in videos:
+        (options.data / name).parent.mkdir(parents=True)
+        (options.data / name).touch()
+    with nullcontext() if fits else pytest.raises(UserError, match="is inside the data set"):
+        check_outside(options, tmp_path / out)
+
+
+def test_results_may_be_inside_a_set_whose_classes_are_not_folders(tmp_path: Path) -> None:
+    (tmp_path / "a_run.avi").touch()
+    check_outside(DataOptions(tmp_path, class_pattern="_(.+)$"), tmp_path / "runs")
+    (tmp_path / "manifest.csv").touch()
+    check_outside(DataOptions(tmp_path), tmp_path / "runs")

@@ -108,7 +108,7 @@ def test_videos_that_the_weights_were_trained_on_are_a_warning(
 ) -> None:
     test = read_dataset(sample, "test")
     model.trained_on = frozenset(video_digest(r, test.class_names) for r in test.records[:3])
-    monkeypatch.setattr("p3d.evaluation.evaluate.load_model", lambda _: model)
+    monkeypatch.setattr("p3d.evaluation.evaluate.load_network", lambda *_: model)
     (tmp_path / "weights").touch()
     run(
         EvalOptions(

@@ -333,6 +333,14 @@ def test_headings_are_in_order(page: Page) -> None:
     assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
 
 
+def test_page_of_a_resumed_run_names_both_commands(tmp_path: Path) -> None:
+    first, last = "p3d train --data a --out run", "p3d train --resume --out run"
+    starts = [{"event": "start", "step": step, "command": c} for step, c in ((0, first), (9, last))]
+    text = report(write_run(tmp_path, [starts[0], *make_log(), starts[1], starts[1]])).text
+    assert f"Command {first} " in " ".join(text.split()) + " "
+    assert f"resumed by {last}" in " ".join(text.split())
+
+
 def test_relative_paths_start_where_the_run_was_started(tmp_path: Path) -> None:
     started = tmp_path / "started"
     started.mkdir()

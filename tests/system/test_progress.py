@@ -7,6 +7,8 @@ import os
 import pty
 import struct
 import termios
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import accumulate, pairwise
 
 import pytest
@@ -74,19 +76,36 @@ def test_continued_work_counts_what_was_done(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().err == "work: 4 of 5 videos\n"
 
 
+@contextmanager
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
+    """Make stderr a terminal of 80 columns, and give a function that returns its output."""
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+    with os.fdopen(follower, "w") as file, monkeypatch.context() as patch:
+        patch.setattr("sys.stderr", file)
+
+        def output() -> str:
+            print("END", file=file, flush=True)
+            return os.read(leader, 65536).decode().removesuffix("END\r\n")
+
+        yield output
+    os.close(leader)
+
+
 def test_bar_on_a_terminal_shows_the_first_words_of_the_text(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    leader, follower = pty.openpty()
-    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
-    with os.fdopen(follower, "w") as terminal, monkeypatch.context() as patch:
-        patch.setattr("sys.stderr", terminal)
+    with terminal(monkeypatch) as output:
         with ProgressBar(40, "epoch 12/60", "step", has_text=True) as bar:
             bar.advance(20, "run 2 h 10 min left, loss 0.931")
             bar.advance(20, "run 2 h 10 min left, loss 0.931")
-        terminal.flush()
-        output = os.read(leader, 65536).decode()
-    os.close(leader)
-    shown = output.replace("\n", "\r").split("\r")
+        shown = output().replace("\n", "\r").split("\r")
     assert any("40/40" in line and "run 2 h 10 min left, loss 0.931]" in line for line in shown)
     assert all(len(line) <= 80 for line in shown)
+
+
+def test_nothing_to_do_shows_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    with terminal(monkeypatch) as output:
+        with ProgressBar(0, "work"):
+            pass
+        assert output() == ""

@@ -173,3 +173,12 @@ def test_resuming_without_the_chosen_values_says_what_to_give(sample: Path, tmp_
     (tmp_path / CONFIG_FILE).write_text('{"recipe": {"epochs": 3}}')
     with pytest.raises(UserError, match=r"does not say what was chosen .* give its --epochs, "):
         run(options(sample, tmp_path, QUICK, resume=True))
+
+
+def test_wrong_weights_are_found_before_the_measurement(
+    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("p3d.training.budget.measure", lambda *_: pytest.fail("has begun"))
+    wrong = replace(options(sample, tmp_path / "run", QUICK), weights=tmp_path / "absent.pth")
+    with pytest.raises(UserError, match=r"absent.pth: cannot be read"):
+        run(wrong)

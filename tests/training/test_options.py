@@ -237,3 +237,18 @@ def test_saved_configuration_restores_all_options(
     path = tmp_path_factory.mktemp("config") / "config.json"
     write_json(path, plain_options(expected))
     assert parse_options("train", [f"--config={path}"]) == expected
+
+
+def test_relative_data_is_taken_from_where_the_run_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, elsewhere = tmp_path / "started", tmp_path / "elsewhere"
+    for folder in (started / "videos", started / "run", elsewhere / "absent"):
+        folder.mkdir(parents=True)
+    write_json(started / "run" / "environment.json", {"folder": str(started)})
+    for data, expected in (("videos", started / "videos"), ("absent", Path("absent"))):
+        path = started / "run" / "config.json"
+        write_json(path, plain_options(options(Path(data), started / "run")))
+        for folder, found in ((started, Path(data)), (elsewhere, expected)):
+            monkeypatch.chdir(folder)
+            assert parse_options("train", [f"--config={path}"]).data.data == found

@@ -38,7 +38,7 @@ from p3d.run_folder import BEST_FILE, LAST_FILE, find_checkpoints
 from p3d.training import loop as train_loop
 from p3d.training import validation
 from p3d.training.checkpoint import CheckpointState, DamagedCheckpoint, read_checkpoint
-from p3d.training.console import print_summary
+from p3d.training.console import epoch_line, print_summary
 from p3d.training.recipes import Schedule
 from p3d.training.resume import restorable_network
 from p3d.training.state import TrainState
@@ -613,3 +613,19 @@ def test_ties_are_broken_by_the_loss_and_then_the_later_epoch(
 def test_best_and_last_share_a_file_while_they_are_the_same(finished: Path) -> None:
     best_is_last = log_lines(finished, "epoch")[-1]["best_epoch"] == 2
     assert (finished / BEST_FILE).samefile(finished / LAST_FILE) == best_is_last
+
+
+def test_epoch_fits_a_terminal_of_80_columns() -> None:
+    values = {
+        "train_loss": 12.3456,
+        "train_top1": 1.0,
+        "validation_loss": 10.2345,
+        "validation_top1": 1.0,
+        "seconds": 4321.0,
+        "bad_videos": 0,
+    }
+    line = epoch_line(5, 200, values)
+    assert line == (
+        "epoch   5/200 | loss 12.346, top-1 100.0% | validation 10.235, 100.0% | 4321 s"
+    )
+    assert len(line) <= 80

@@ -8,10 +8,12 @@ that slows down slows all of them; the median round counts.
 from __future__ import annotations
 
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
+from itertools import product
 from pathlib import Path
 from typing import cast
 
@@ -19,7 +21,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from p3d.bench.backends import matrix_rate, prepare
 from p3d.errors import UserError
+from p3d.inference.backends.names import Backend
+from p3d.inference.export_spec import noise_clip
 from p3d.model.network import P3D, Name, P3DConfig, fold_norms
 from p3d.model.plain import plain_twin
 from p3d.system.device import (
@@ -28,14 +33,17 @@ from p3d.system.device import (
     Precision,
     autocast,
     describe_device,
-    limit_threads,
     resolve_device,
     set_precision,
+    set_up_cpu,
     synchronize,
 )
 from p3d.system.files import write_json
 from p3d.system.machine import describe_processor
-from p3d.system.text import format_table
+from p3d.system.text import format_percent, format_table
+from p3d.training.optim import freeze
+from p3d.training.recipes import UCF101
+from p3d.weights.info import stages
 from p3d.weights.loading import convert_state_dict
 
 
@@ -49,6 +57,9 @@ class ModelBenchOptions:
     """Precisions to time."""
     compile: bool = False
     """Also time the compiled network."""
+    backends: tuple[Backend, ...] = ()
+    """Also time clips of videos (uint8) by these backends, and print their compile and load
+    times."""
     training: bool = True
     """Also time training steps."""
     frames: int = 16
@@ -129,6 +140,36 @@ def _inference(options: ModelBenchOptions, device: torch.device) -> list[Candida
     return candidates
 
 
+def _backends(
+    options: ModelBenchOptions, device: torch.device, folder: Path
+) -> tuple[list[Candidate], list[str]]:
+    """Return the candidates by backend, and a line about each."""
+    config = P3DConfig(options.network, 101, dropout=0.0)
+    model = P3D(config)
+    model.load_state_dict(convert_state_dict(plain_twin(config).state_dict()))
+    model.preprocessing = replace(
+        model.preprocessing,
+        num_frames=options.frames,
+        crop=options.size,
+        resize=(options.size, options.size),
+    )
+    clips = noise_clip(config, options.frames, options.size).repeat(options.batch_size, 1, 1, 1, 1)
+    candidates, lines = [], []
+    for precision, backend in product(options.precisions, options.backends):
+        name = f"{backend} scorer"
+        try:
+            ready = prepare(backend, model, clips, precision, device, folder)
+        except UserError as error:
+            lines.append(f"{precision} {name}: not timed: {error}")
+            continue
+        candidates.append(Candidate(name, precision, ready.call))
+        lines.append(
+            f"{precision} {name}: compiled or exported in {ready.compile_seconds:.1f} s, loaded in "
+            f"{ready.load_seconds:.2f} s"
+        )
+    return candidates, lines
+
+
 def _forward(
     net: Callable[[Tensor], Tensor], clips: Tensor, precision: Precision
 ) -> Callable[[], Tensor]:
@@ -145,10 +186,16 @@ def _training(options: ModelBenchOptions, device: torch.device) -> list[Candidat
     clips = _clips(options, options.training_batch_size, device)
     labels = torch.arange(options.training_batch_size, device=device)
     frames = _channels_last(clips)
-    plain, ours = plain_twin(config).to(device), P3D(config).to(device)
+    plain, ours, frozen = plain_twin(config).to(device), P3D(config).to(device), P3D(config)
+    freeze(frozen, replace(UCF101, norms="freeze-but-first"))
+    frozen.to(device).train()
     candidates = []
     for precision in options.precisions:
-        nets: dict[str, tuple[nn.Module, Tensor]] = {"plain": (plain, clips), "p3d": (ours, frames)}
+        nets: dict[str, tuple[nn.Module, Tensor]] = {
+            "plain": (plain, clips),
+            "p3d": (ours, frames),
+            "p3d, all BN frozen but the first": (frozen, frames),
+        }
         if options.compile:
             nets["p3d compiled"] = (cast(nn.Module, torch.compile(ours)), frames)
         for name, (net, batch) in nets.items():
@@ -180,7 +227,22 @@ def _channels_last(clips: Tensor) -> Tensor:
     return clips.permute(0, 2, 3, 4, 1).contiguous().permute(0, 4, 1, 2, 3)
 
 
-def bench_model(options: ModelBenchOptions) -> list[Timing]:
+@dataclass(frozen=True)
+class ModelBench:
+    """Result of `bench_model`.
+
+    Attributes:
+        timings: One for each candidate and task.
+        lines: How the backends were prepared.
+        matrix_rates: Operations a second of a matrix product, by precision.
+    """
+
+    timings: list[Timing]
+    lines: list[str]
+    matrix_rates: dict[Precision, float]
+
+
+def bench_model(options: ModelBenchOptions) -> ModelBench:
     """Time the networks.
 
     Raises:
@@ -188,28 +250,44 @@ def bench_model(options: ModelBenchOptions) -> list[Timing]:
     """
     if min(options.rounds, options.batch_size, options.training_batch_size) < 1:
         raise UserError("--rounds and the batch sizes must be 1 or more")
-    limit_threads(options.threads)
+    set_up_cpu(options.threads)
     device = resolve_device(options.device)
-    tasks = [("inference", _inference, options.batch_size)]
+    with tempfile.TemporaryDirectory() as folder:
+        more, lines = _backends(options, device, Path(folder))
+        inference = [*_inference(options, device), *more]
+        timings = _time("inference", inference, options.batch_size, options, device)
+        rates = {precision: matrix_rate(device, precision) for precision in options.precisions}
     if options.training:
-        tasks.append(("training", _training, options.training_batch_size))
-    timings = []
-    for task, build, batch in tasks:
-        medians = time_in_turns(build(options, device), options.rounds, device)
-        timings += [
-            Timing(task, name, precision, seconds / batch)
-            for (name, precision), seconds in medians.items()
-        ]
-    return timings
+        batch = options.training_batch_size
+        timings += _time("training", _training(options, device), batch, options, device)
+    return ModelBench(timings, lines, rates)
+
+
+def _time(
+    task: str,
+    candidates: list[Candidate],
+    batch: int,
+    options: ModelBenchOptions,
+    device: torch.device,
+) -> list[Timing]:
+    medians = time_in_turns(candidates, options.rounds, device)
+    return [
+        Timing(task, name, precision, seconds / batch)
+        for (name, precision), seconds in medians.items()
+    ]
 
 
 def run(options: ModelBenchOptions) -> None:
     """Time the networks, print a table, and write the figures to `--out`."""
-    timings = bench_model(options)
+    bench = bench_model(options)
+    timings = bench.timings
     device = describe_device(resolve_device(options.device))
     clip = f"{options.frames}x{options.size}x{options.size}"
     print(f"{options.network}, {clip}, {device}, torch {torch.__version__}, {date.today()}")
-    print(_table(timings, options.precisions[0]))
+    for precision, rate in bench.matrix_rates.items():
+        print(f"{precision} product of two 2048x2048 matrices: {rate / 1e9:.0f} GFLOP/s")
+    print(_table(bench, options))
+    print("\n".join(bench.lines), end="\n" if bench.lines else "")
     if options.out is not None:
         figures = {
             "date": str(date.today()),
@@ -218,19 +296,32 @@ def run(options: ModelBenchOptions) -> None:
             "torch": torch.__version__,
             "options": asdict(options),
             "timings": [asdict(timing) for timing in timings],
+            "matrix_rates": bench.matrix_rates,
+            "backends": bench.lines,
         }
         write_json(options.out, figures)
 
 
-def _table(timings: list[Timing], base: Precision) -> str:
+def _table(bench: ModelBench, options: ModelBenchOptions) -> str:
+    """Return times, speed-ups, and the part of the matrix rate that each candidate reaches.
+
+    A training step counts as three forward passes.
+    """
+    config = P3DConfig(options.network, 101)
+    macs = sum(part.macs for part in stages(config, frames=options.frames, size=options.size))
+    operations = {"inference": 2 * macs, "training": 6 * macs}
+    timings, base = bench.timings, options.precisions[0]
     plain = {(t.task, t.precision): t.seconds_per_clip for t in timings if t.name == "plain"}
-    header = ("", "ms/clip", f"speed-up over plain {base}", "over plain of same precision")
+    header = ("", "ms/clip", f"over plain {base}", "over plain", "of the matrix rate")
     rows = [
         (
             f"{t.task} {t.precision} {t.name}",
             f"{1000 * t.seconds_per_clip:.1f}",
             f"{plain[t.task, base] / t.seconds_per_clip:.2f}",
             f"{plain[t.task, t.precision] / t.seconds_per_clip:.2f}",
+            format_percent(
+                operations[t.task] / t.seconds_per_clip / bench.matrix_rates[t.precision]
+            ),
         )
         for t in timings
     ]

@@ -19,9 +19,9 @@ from p3d.errors import UserError
 from p3d.model.network import CHANNELS, Modality
 from p3d.system.device import (
     describe_device,
-    limit_threads,
     peak_memory,
     resolve_device,
+    set_up_cpu,
     synchronize,
 )
 from p3d.system.distributed import Group, join, read_launch
@@ -70,7 +70,7 @@ def run(options: TrainBenchOptions) -> None:
     if isinstance(options.recipe, QuickRecipe):
         raise UserError("--recipe quick has no sizes before it sees a data set; choose another")
     launch = read_launch()
-    limit_threads(options.compute.threads)
+    set_up_cpu(options.compute.threads)
     device = resolve_device(options.compute.device, launch.local_rank)
     with join(device, launch) as group:
         state = _build_state(options, device, group)

@@ -110,6 +110,11 @@ COMMANDS = {
     "convert": Command(
         "convert a weight file to safetensors", "p3d.weights.convert", "ConvertOptions"
     ),
+    "export": Command(
+        "export a network to ONNX, OpenVINO or compiled code",
+        "p3d.inference.export_command",
+        "ExportOptions",
+    ),
     "info": Command("describe a network or a weight file", "p3d.weights.info", "InfoOptions"),
     "bench model": Command(
         "time the network on this machine", "p3d.bench.model", "ModelBenchOptions"

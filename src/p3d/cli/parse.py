@@ -7,7 +7,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from p3d.cli.values import kind_of
 from p3d.cli.words import read_words, require
 from p3d.errors import UserError
 from p3d.run_folder import CONFIG_FILE
+from p3d.system.options import option_flag
 
 DEFAULT_RECIPE = "ucf101"
 
@@ -35,7 +36,7 @@ def parse_options(name: str, words: Sequence[str]) -> Any | None:
     command, title = COMMANDS[name], f"p3d {name}"
     defaults = _defaults(command, _recipe_in(words))
     options = command_options(command, defaults)
-    given = read_words(title, options, words)
+    given = read_words(title, options, words, _recipe_hints(command))
     if given.keys() & {"--help", "--help-all"}:
         description = options_type(command).__doc__
         print(help_page(title, description, options, everything="--help-all" in given))
@@ -90,6 +91,21 @@ def _defaults(command: Command, recipe: str = DEFAULT_RECIPE) -> dict[str, Any]:
     from p3d.training.recipes import RECIPES
 
     return {"recipe": RECIPES.get(recipe, RECIPES[DEFAULT_RECIPE])}
+
+
+def _recipe_hints(command: Command) -> dict[str, str]:
+    """Return what to say about options that only some recipes have, by flag."""
+    if not command.takes_recipe:
+        return {}
+    from p3d.training.recipes import RECIPES
+
+    own = {name: {field.name for field in fields(each)} for name, each in RECIPES.items()}
+    shared = set.intersection(*own.values())
+    return {
+        option_flag(field): f"only --recipe {name} has it"
+        for name, names in own.items()
+        for field in sorted(names - shared)
+    }
 
 
 def _recipe_option(recipe: Any) -> Option:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from p3d.cli.options import Option
@@ -20,7 +20,12 @@ _DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2212"
 """Hyphens, and what word processors make of two of them."""
 
 
-def read_words(command: str, options: Sequence[Option], words: Sequence[str]) -> dict[str, Any]:
+def read_words(
+    command: str,
+    options: Sequence[Option],
+    words: Sequence[str],
+    hints: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Return the values of the options that are given, by flag.
 
     Options take their values as `--name value` or `--name=value`; underscores in names are
@@ -31,6 +36,7 @@ def read_words(command: str, options: Sequence[Option], words: Sequence[str]) ->
         command: The command, for messages.
         options: Its options.
         words: The words after the command.
+        hints: What to say about options that the command lacks, by flag.
 
     Raises:
         UserError: A word is wrong.
@@ -52,7 +58,10 @@ def read_words(command: str, options: Sequence[Option], words: Sequence[str]) ->
         flag = "--help" if flag == "-h" else flag.replace("_", "-")
         option = by_flag.get(switches.get(flag, flag))
         if option is None:
-            raise UserError(_unknown(command, flag, [*by_flag, *switches]))
+            hint = (hints or {}).get(flag) or _hint(flag, [*by_flag, *switches])
+            raise UserError(
+                f"{command} has no option {flag}; {hint or f'see {command} --help-all'}"
+            )
         if not option.kind.is_switch:
             given[option.flag] = option.value([text] if equals else _take(queue, option))
         elif equals:
@@ -85,10 +94,9 @@ def _place(
     return placed
 
 
-def _unknown(command: str, flag: str, flags: list[str]) -> str:
+def _hint(flag: str, flags: list[str]) -> str:
     name = flag if flag.startswith("--") or len(flag) == 2 else f"-{flag}"
-    hint = did_you_mean(name, flags).rstrip() or f"see {command} --help-all"
-    return f"{command} has no option {flag}; {hint}"
+    return did_you_mean(name, flags).rstrip()
 
 
 def _superfluous(command: str, options: Sequence[Option], word: str) -> str:

@@ -55,6 +55,18 @@ def list_folders(root: Path, class_pattern: str | None = None) -> Listing:
     return Listing(root, class_names, parts, ignored=ignored, notes=notes)
 
 
+def would_search(root: Path, folder: Path) -> bool:
+    """Return whether `list_folders` without a pattern would take a new folder for a class."""
+    target = folder.resolve()
+    bases = _split_folders(root, list_folder(root).folders)
+    around = [(root / base).resolve() for base in bases.values()]
+    return any(
+        target.is_relative_to(base)
+        and not any(name.startswith(".") for name in target.relative_to(base).parts)
+        for base in around
+    )
+
+
 def _split_folders(root: Path, folders: Sequence[str]) -> dict[Part, str]:
     """Return the folder of each split, with a slash; only `None: ""` if there are none."""
     names = {name.lower() for name in folders}

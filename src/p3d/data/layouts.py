@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from p3d.data.dataset import SPLITS, Listing, Part, Split, VideoDataset
-from p3d.data.folders import list_folders
+from p3d.data.folders import list_folders, would_search
 from p3d.data.manifest import find_videos, read_manifest
 from p3d.data.splits import SplitRule, apply_rule
 from p3d.data.ucf101 import LISTS, list_ucf101
@@ -80,6 +80,25 @@ def list_dataset(options: DataOptions, splits: Sequence[Split] = SPLITS) -> List
     listing = read_manifest(manifest)
     is_whole = rule.divides or not listing.is_divided
     return apply_rule(find_videos(listing, tuple(listing.parts) if is_whole else splits), rule)
+
+
+def check_outside(options: DataOptions, out: Path) -> None:
+    """Check that a folder for results would not be taken for a class of the data set.
+
+    Args:
+        options: The data set.
+        out: The folder; need not exist.
+
+    Raises:
+        UserError: It is inside a folder of class folders.
+    """
+    root = options.data
+    has_lists = root.is_file() or (root / LISTS).is_dir() or (root / "manifest.csv").is_file()
+    if not has_lists and options.class_pattern is None and would_search(root, out):
+        raise UserError(
+            f"--out {out}: is inside the data set {root} and would be taken for a class; choose a "
+            "folder elsewhere"
+        )
 
 
 def read_splits(

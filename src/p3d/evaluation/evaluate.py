@@ -32,18 +32,21 @@ from p3d.evaluation.output import Result, renew_report, summarize, write_result
 from p3d.evaluation.protocols import NUM_CLIPS, Name, Protocol, choose_protocol
 from p3d.evaluation.run_options import data_of_runs
 from p3d.evaluation.spread import spread_table, write_spread
+from p3d.inference.backends.names import BackendChoice
+from p3d.inference.exported import ExportedNetwork
+from p3d.inference.networks import chosen_backend, load_network, make_scorer
 from p3d.inference.scorer import Scorer
 from p3d.inference.scoring import VideoScores, score_videos
 from p3d.model.network import P3D
 from p3d.run_folder import BEST_FILE
 from p3d.scores.accuracy import measure
-from p3d.system.device import describe_device, limit_threads, resolve_device
+from p3d.system.device import describe_device, resolve_device, set_up_cpu
 from p3d.system.distributed import Group, join, read_launch
 from p3d.system.files import file_sha256, make_folder
 from p3d.system.markers import First
 from p3d.system.options import DeviceOptions, plain_options
 from p3d.system.text import counted
-from p3d.weights.loading import find_weights, load_model
+from p3d.weights.loading import find_weights
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,8 @@ class EvalOptions:
 
     data: DataOptions
     weights: Path
-    """Weight file, in any format that p3d reads."""
+    """Weights in any format that p3d reads, a run's folder, or a file of `p3d export`. A .pt2 is a
+    program; use only one that you trust."""
     split: First[Split] = "test"
     """Split to measure on."""
     clips: First[int] = NUM_CLIPS
@@ -82,8 +86,10 @@ class EvalOptions:
     """Average each crop with its mirrored copy. Not for classes that differ in left and right."""
     seed: int = 0
     """Seed of --frames shuffled."""
-    batch_size: First[int] = 16
-    """Clips on the device at once."""
+    batch_size: First[int | None] = None
+    """Clips on the device at once; by default what suits it: 1 on a CPU."""
+    backend: BackendChoice = "auto"
+    """What computes the network; auto takes an exported file's, or compiles if that saves time."""
     workers: int = 2
     """Worker processes that decode; 0 decodes in the main process."""
     compute: DeviceOptions = field(default_factory=DeviceOptions)
@@ -97,11 +103,11 @@ class _Job(NamedTuple):
     title: str
     options: EvalOptions
     dataset: VideoDataset
-    model: P3D
+    model: P3D | ExportedNetwork
     protocol: Protocol
 
 
-def check_classes(model: P3D, class_names: Sequence[str], weights: Path) -> None:
+def check_classes(model: P3D | ExportedNetwork, class_names: Sequence[str], weights: Path) -> None:
     """Check that a network was trained for the classes of a data set.
 
     Raises:
@@ -127,10 +133,10 @@ def run(options: EvalOptions) -> None:
         UserError: The options, the data or the weights do not fit together.
         BadVideoError: A video cannot be read and `--on-bad-video` is "error".
     """
-    if min(options.clips, options.batch_size) < 1:
+    if min(options.clips, 1 if options.batch_size is None else options.batch_size) < 1:
         raise UserError("--clips and --batch-size must be 1 or more")
     launch = read_launch()
-    limit_threads(options.compute.threads)
+    set_up_cpu(options.compute.threads)
     device = resolve_device(options.compute.device, launch.local_rank)
     with join(device, launch) as group:
         # All are read first, so that a mistake in the last one is found at once.
@@ -201,7 +207,8 @@ def _read(title: str, options: EvalOptions) -> _Job:
             f"--run {run}: has no {BEST_FILE} yet, which is written after an epoch; "
             "wait for it, or give --weights"
         )
-    model = load_model(options.weights)
+    backend = chosen_backend(options.backend, compiled=options.compute.compile)
+    model = load_network(options.weights, backend)
     check_classes(model, dataset.class_names, options.weights)
     order = orders_of(options.frames)[-1]
     views = Views(crops=options.crops, mirror=options.mirror, order=order, seed=options.seed)
@@ -217,19 +224,23 @@ def _evaluate(job: _Job, device: torch.device, group: Group) -> Result:
     if folder is not None and group.is_main:
         make_folder(folder)
     compute = options.compute
-    scorer = Scorer(
+    orders = orders_of(options.frames)
+    clips = job.protocol.clips * job.protocol.views.per_window * len(orders)
+    scorer = make_scorer(
         job.model,
         device,
         compute.precision,
-        compiled=compute.compile,
+        backend=chosen_backend(options.backend, compiled=compute.compile),
         batch_size=options.batch_size,
+        clips=clips * len(job.dataset.records) // group.world_size,
+        say=group.is_main,
     )
-    results = [_measure(job, scorer, order, group) for order in orders_of(options.frames)]
+    results = [_measure(job, scorer, order, group) for order in orders]
     if group.is_main:
         count = f"{group.world_size} x " if group.world_size > 1 else ""
-        clips = f"{counted(options.clips, 'clip')} a video"
+        shown = f"{counted(options.clips, 'clip')} a video"
         print(printable(f"{options.weights} on the {options.split} list of {options.data.data}"))
-        print(f"{count}{describe_device(device)}, {compute.precision}, {clips}")
+        print(f"{count}{describe_device(device)}, {scorer.precision}, {shown}")
         print(summarize(results[0]))
         compared = compare_orders({r.protocol.views.order: r.scored for r in results})
         if len(results) > 1:
@@ -275,7 +286,7 @@ def _measure(job: _Job, scorer: Scorer, order: FrameOrder, group: Group) -> Resu
         job.dataset,
         protocol,
         job.options.split,
-        job.options.compute.precision,
+        scorer.precision,
         scored,
         measure(scored.probabilities, scored.labels),
         find_overlap(job.model, job.dataset, scored.indices.tolist()),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from p3d.data.dataset import Split, VideoDataset
 from p3d.data.digests import video_digest
+from p3d.inference.exported import ExportedNetwork
 from p3d.model.network import P3D
 
 
@@ -33,7 +34,9 @@ class Overlap:
         return f"LEAK: {seen}; the accuracy does not show how well it does on new videos"
 
 
-def find_overlap(model: P3D, dataset: VideoDataset, indices: Sequence[int]) -> Overlap | None:
+def find_overlap(
+    model: P3D | ExportedNetwork, dataset: VideoDataset, indices: Sequence[int]
+) -> Overlap | None:
     """Find the videos of an evaluation that a network was trained on.
 
     Args:

@@ -15,9 +15,10 @@ from p3d.data.sampling import clips_to_see_all
 from p3d.errors import BadVideoError, UserError, printable
 from p3d.inference.answers import AnswerFile
 from p3d.inference.arguments import Item, VideoFinder, local_path, path_of
+from p3d.inference.backends.names import BackendChoice
 from p3d.inference.prediction import UNKNOWN, Prediction
 from p3d.inference.predictor import Predictor
-from p3d.system.device import limit_threads
+from p3d.system.device import set_up_cpu
 from p3d.system.files import file_sha256
 from p3d.system.markers import Positional
 from p3d.system.options import DeviceOptions
@@ -36,7 +37,8 @@ class PredictOptions:
     """Video files, folders of videos or of one video's frames, lists (.txt, one path a line; .csv
     with a column path; - for stdin), or patterns in quotes ('clips/**/*.mp4')."""
     weights: Path
-    """Weight file, in any format that p3d reads."""
+    """Weights in any format that p3d reads, a run's folder, or a file of `p3d export`. A .pt2 is a
+    program; use only one that you trust."""
     top: int | None = None
     """Print a table of this many classes for each video. By default a table of 5 for a single
     video, and one line a video for several."""
@@ -48,8 +50,10 @@ class PredictOptions:
     """Print one JSON object a line instead of text."""
     clips: int = 20
     """Clips of each video, uniformly spaced."""
-    batch_size: int = 16
-    """Clips on the device at once."""
+    batch_size: int | None = None
+    """Clips on the device at once; by default what suits it: 1 on a CPU."""
+    backend: BackendChoice = "auto"
+    """What computes the network; auto takes an exported file's, or compiles if that saves time."""
     compute: DeviceOptions = field(default_factory=DeviceOptions)
 
 
@@ -65,7 +69,7 @@ def run(options: PredictOptions) -> int:
         raise UserError(f"--top is {options.top}; give 1 or more")
     if not 0 <= options.threshold <= 1:
         raise UserError(f"--threshold is {options.threshold}; give a probability from 0 to 1")
-    limit_threads(options.compute.threads)
+    set_up_cpu(options.compute.threads)
     weights = local_path(options.weights, "weights")
     found = VideoFinder([str(video) for video in options.videos])
     predictor = Predictor(
@@ -75,6 +79,8 @@ def run(options: PredictOptions) -> int:
         clips=options.clips,
         batch_size=options.batch_size,
         compiled=options.compute.compile,
+        backend=options.backend,
+        videos=len(found.items),
     )
     file = AnswerFile(options.out, _settings(options)) if options.out else None
     _report_found(found)

@@ -19,6 +19,9 @@ from p3d.data.sampling import seen_fraction
 from p3d.errors import BadVideoError, UserError, printable
 from p3d.inference.arguments import local_path
 from p3d.inference.arrays import Frames, FramesInMemory
+from p3d.inference.backends.names import BackendChoice
+from p3d.inference.exported import ExportedNetwork
+from p3d.inference.networks import chosen_backend, load_network, make_scorer
 from p3d.inference.prediction import Prediction
 from p3d.inference.scorer import Scorer, mean_probabilities
 from p3d.model.network import P3D, Layer
@@ -27,7 +30,6 @@ from p3d.system.device import DeviceName, Precision, resolve_device
 from p3d.video.decode import open_video
 from p3d.video.flow import ComputedFlow
 from p3d.video.sources import FrameSource
-from p3d.weights.loading import load_model
 
 Video: TypeAlias = "Path | str | os.PathLike[str] | Frames"
 """A video file, a folder of its frames, or its frames: uint8 `(T, H, W, C)`."""
@@ -46,12 +48,16 @@ class Predictor:
     """A network that predicts the classes of videos, by the protocol of `p3d eval`.
 
     Args:
-        model_or_path: A network, or a weight file in any format that p3d reads.
+        model_or_path: A network, a weight file in any format that p3d reads, or a file of
+            `p3d export`. A .pt2 is compiled code: load only one that you trust.
         device: "auto", "cpu", "cuda" or "mlu".
         precision: "fp32", "tf32", "bf16" or "fp16".
         clips: Uniformly spaced clips of each video; their probabilities are averaged.
-        batch_size: Clips on the device at once.
-        compiled: Compile the network: slow to start, then faster.
+        batch_size: Clips on the device at once; None for what suits the device.
+        compiled: Compile the network: slow to start, then faster. Same as backend "compiled".
+        backend: "eager", "compiled", "aot", "onnx" or "openvino"; the last three need a file of
+            `p3d export`. "auto" takes the file's, or compiles if that pays for the videos.
+        videos: Number of videos to come, for backend "auto"; None does not compile.
 
     Raises:
         UserError: The weights cannot be read, or the device is not available.
@@ -71,19 +77,23 @@ class Predictor:
         device: DeviceName = "auto",
         precision: Precision = "fp32",
         clips: int = 20,
-        batch_size: int = 16,
+        batch_size: int | None = None,
         compiled: bool = False,
+        backend: BackendChoice = "auto",
+        videos: int | None = None,
     ) -> None:
-        if min(clips, batch_size) < 1:
+        if min(clips, 1 if batch_size is None else batch_size) < 1:
             raise UserError(f"clips ({clips}) and batch_size ({batch_size}) must be 1 or more")
+        self._backend = chosen_backend(backend, compiled=compiled)
         self.clips = clips
         self._source = model_or_path
         self._make_scorer = partial(
-            Scorer,
+            make_scorer,
             device=resolve_device(device),
             precision=precision,
-            compiled=compiled,
+            backend=self._backend,
             batch_size=batch_size,
+            clips=None if videos is None else videos * clips,
         )
         model = self._load()
         self.class_names = model.class_names or tuple(map(str, range(model.config.num_classes)))
@@ -105,10 +115,10 @@ class Predictor:
     def _scorer(self) -> Scorer:
         return self._scorers[None]
 
-    def _load(self) -> P3D:
+    def _load(self) -> P3D | ExportedNetwork:
         if isinstance(self._source, P3D):
             return self._source
-        return load_model(local_path(self._source, "weights"))
+        return load_network(local_path(self._source, "weights"), self._backend)
 
     @overload
     def __call__(self, video: Video) -> Prediction: ...
@@ -205,7 +215,19 @@ class Predictor:
         """
         clips = self._read(video).clips
         if layer not in self._scorers:
-            self._scorers[layer] = self._make_scorer(self._load(), layer=layer)
+            network = self._load()
+            if isinstance(network, ExportedNetwork):
+                raise UserError(
+                    f"{network.path}: an exported file has no features; give the weights that it "
+                    "was made from"
+                )
+            self._scorers[layer] = Scorer(
+                network,
+                self._scorer.device,
+                self._scorer.precision,
+                layer=layer,
+                batch_size=self._scorer.batch_size,
+            )
         # A copy can be used under gradients, unlike a tensor of inference mode.
         return self._scorers[layer](clips).clone()
 

@@ -2,17 +2,42 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
-from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from p3d.errors import UserError
-from p3d.model.network import P3D, Layer, fold_norms
-from p3d.preprocessing import normalize
-from p3d.system.device import DTYPES, Precision, set_precision
+from p3d.inference.backends.torch_network import CompiledNetwork, EagerNetwork
+from p3d.inference.exported import ExportedNetwork
+from p3d.model.network import P3D, Layer
+from p3d.preprocessing import Preprocessing
+from p3d.system.device import Precision, set_precision
+
+_FILLING_BATCH = 16
+"""Clips of 16x160x160 that fill an accelerator; smaller clips count less."""
+_PIXELS, _MAX_BATCH = 16 * 160 * 160, 256
+
+
+class Network(Protocol):
+    """A network on a device that maps uint8 clips `(N, T, H, W, C)` to float32 on the CPU."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    def __call__(self, clips: Tensor) -> Tensor:
+        """Return the logits or features of clips."""
+
+
+def best_batch(device: torch.device, preprocessing: Preprocessing) -> int:
+    """Return the clips of a batch that suits a device.
+
+    A CPU is fastest with a single clip, whose activations stay in its cache.
+    """
+    if device.type == "cpu":
+        return 1
+    pixels = preprocessing.num_frames * preprocessing.crop**2
+    return min(_MAX_BATCH, max(1, _FILLING_BATCH * _PIXELS // pixels))
 
 
 class Scorer:
@@ -22,39 +47,66 @@ class Scorer:
     are cast once to the given precision.
 
     Args:
-        model: The network; not modified.
+        model: The network, which is not modified, or a file of `p3d export`.
         device: Where to compute.
-        precision: "fp32", "tf32", "bf16" or "fp16".
+        precision: "fp32", "tf32", "bf16" or "fp16"; a file has its own.
         compiled: Compile the network with `torch.compile`: slow to start, then faster.
         layer: Return the features of this layer in place of logits, see `P3D.features`.
-        batch_size: Clips on the device at once.
+        batch_size: Clips on the device at once; None for what suits the device.
         strict: Raise if an output is not finite; otherwise return it.
 
+    Attributes:
+        batch_size: Clips on the device at once.
+        precision: Arithmetic of the network.
+
     Raises:
-        UserError: The device does not support the precision.
+        UserError: The device does not support the precision, or the file cannot be run.
     """
 
     def __init__(
         self,
-        model: P3D,
+        model: P3D | ExportedNetwork,
         device: torch.device,
         precision: Precision = "fp32",
         *,
         layer: Layer | None = None,
         compiled: bool = False,
-        batch_size: int = 16,
+        batch_size: int | None = None,
         strict: bool = True,
     ) -> None:
         set_precision(device, precision)
         self.preprocessing = model.preprocessing
         self.num_classes = model.config.num_classes
         self.device = device
-        self.dtype = DTYPES[precision]
-        self.batch_size = batch_size
+        self.precision = precision if isinstance(model, P3D) else model.precision(precision)
+        self.batch_size = batch_size or best_batch(device, model.preprocessing)
         self._strict = strict
-        network = fold_norms(copy.deepcopy(model)).to(device, self.dtype).requires_grad_(False)
-        forward = network if layer is None else partial(network.features, layer=layer)
-        self._network: Callable[[Tensor], Tensor] = torch.compile(forward) if compiled else forward
+        self._network: Network
+        # Compiled for one shape, or a file of a fixed batch: a smaller batch is filled up.
+        self._fill = compiled
+        if isinstance(model, P3D):
+            kind = CompiledNetwork if compiled else EagerNetwork
+            self._network = kind(model, device, precision, layer)
+        else:
+            self._connect(model, precision, batch_size, layer)
+
+    def _connect(
+        self,
+        file: ExportedNetwork,
+        precision: Precision,
+        batch_size: int | None,
+        layer: Layer | None,
+    ) -> None:
+        fixed = file.spec.batch
+        if layer is not None:
+            raise UserError(f"{file.path}: an exported file gives logits only; use the weights")
+        if fixed is not None and batch_size not in (None, fixed):
+            raise UserError(
+                f"{file.path}: takes batches of {fixed}; omit --batch-size, or export the weights "
+                f"with --batch {batch_size}"
+            )
+        self.batch_size, self._fill = fixed or self.batch_size, fixed is not None
+        self._network = file.connect(self.device, precision)
 
     @torch.inference_mode()
     def __call__(self, clips: Tensor) -> Tensor:
@@ -67,20 +119,24 @@ class Scorer:
             float32 on the CPU: logits `(N, num_classes)`, or features as `P3D.features` returns.
 
         Raises:
-            UserError: A value is not finite (fp16 overflow, for example) and `strict` is set.
+            UserError: A value is not finite (fp16 overflow, for example) and `strict` is set, or a
+                file does not take clips of this size.
         """
-        outputs = torch.cat([self._forward(part) for part in clips.split(self.batch_size)])
+        outputs = torch.cat([self._batch(part) for part in clips.split(self.batch_size)])
         if self._strict and not outputs.isfinite().all():
-            remedy = "use --precision fp32 or bf16, or " if self.dtype == torch.float16 else ""
+            dtype = self._network.dtype
+            remedy = "use --precision fp32 or bf16, or " if dtype == torch.float16 else ""
             raise UserError(
                 "the network's outputs are not finite in "
-                f"{str(self.dtype).removeprefix('torch.')}; {remedy}check the weights"
+                f"{str(dtype).removeprefix('torch.')}; {remedy}check the weights"
             )
         return outputs
 
-    def _forward(self, clips: Tensor) -> Tensor:
-        pixels = normalize(clips.to(self.device, non_blocking=True), self.preprocessing)
-        return self._network(pixels.to(self.dtype)).float().cpu()
+    def _batch(self, clips: Tensor) -> Tensor:
+        count = len(clips)
+        if self._fill and 0 < count < self.batch_size:
+            clips = torch.cat([clips, clips[-1:].expand(self.batch_size - count, *clips.shape[1:])])
+        return self._network(clips)[:count]
 
 
 def mean_probabilities(logits: Tensor) -> Tensor:

@@ -115,6 +115,15 @@ def _spatial_view(x: Tensor, height: int, width: int) -> Tensor:
     return rows.permute(0, 3, 1, 2)
 
 
+def _pool_up(x: Tensor, kernel: tuple[int, int], stride: tuple[int, int]) -> Tensor:
+    """Max-pool `(N, C, H, W)`, rounding output sizes up, as Caffe does."""
+    if all(isinstance(size, int) for size in x.shape):
+        return F.max_pool2d(x, kernel, stride, ceil_mode=True)
+    # torch.export cannot round symbols up. A last row and column that never win do the same.
+    padding = (0, stride[1] - 1, 0, stride[0] - 1)
+    return F.max_pool2d(F.pad(x, padding, value=-torch.inf), kernel, stride)
+
+
 def _pool_time(x: Tensor, frames: int, wiring: Wiring) -> tuple[Tensor, int]:
     """Max-pool `(N*T, C, H, W)` over pairs of frames; return the result and its T.
 
@@ -126,12 +135,16 @@ def _pool_time(x: Tensor, frames: int, wiring: Wiring) -> tuple[Tensor, int]:
     rows, channels, height, width = x.shape
     # A trace must not depend on gradients, since torch checks it without them.
     tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    if frames % 2 == 0 and (tracing or not (x.requires_grad and torch.compiler.is_compiling())):
+    # While a network of free clip length is exported, `frames` is a symbol that may be odd.
+    is_even = isinstance(frames, int) and frames % 2 == 0
+    if is_even and (tracing or not (x.requires_grad and torch.compiler.is_compiling())):
         # The maximum over a view takes a third of the pooling kernel's time.
-        pairs = x.permute(0, 2, 3, 1).reshape(rows // 2, 2, height, width, channels)
+        pairs = x.permute(0, 2, 3, 1).reshape(rows // 2, 2, height * width, channels)
         larger = max_of_pairs(pairs) if x.requires_grad and not tracing else pairs.amax(1)
+        larger = larger.reshape(rows // 2, height, width, channels)
         return larger.permute(0, 3, 1, 2), frames // 2
-    pooled = F.max_pool2d(_temporal_view(x, frames), (2, 1), (2, 1), ceil_mode=wiring == "author")
+    pool = _pool_up if wiring == "author" else F.max_pool2d
+    pooled = pool(_temporal_view(x, frames), (2, 1), (2, 1))
     return _spatial_view(pooled, height, width), pooled.shape[2]
 
 
@@ -267,7 +280,7 @@ class Stem(ConvBN):
         """Map `(N*T, C, H, W)` to `(N*T/2, 64, H/4, W/4)`; return it and its T."""
         x, frames = _pool_time(super().forward(x), frames, self.wiring)
         if self.wiring == "author":
-            x = F.max_pool2d(x, 3, 2, ceil_mode=True)
+            x = _pool_up(x, (3, 3), (2, 2))
         else:
             x = F.max_pool2d(x, 3, 2, padding=1)
         return F.relu(x, inplace=True), frames
@@ -373,10 +386,21 @@ class P3D(nn.Module):
             UserError: As for `forward`.
         """
         self._check(clips)
-        run = run_checkpointed if self.checkpoint_activations else _run
         batch, channels, frames, height, width = clips.shape
         rows = clips.permute(0, 2, 3, 4, 1).reshape(batch * frames, height, width, channels)
-        x, frames = self.stem(rows.permute(0, 3, 1, 2), frames)
+        return self.features_of_frames(rows.permute(0, 3, 1, 2), frames, layer)
+
+    def features_of_frames(self, images: Tensor, frames: int, layer: Layer = "pool5") -> Tensor:
+        """Return the features of clips whose frames are a batch of images, see `features`.
+
+        Args:
+            images: Float `(N*T, C, H, W)`, the frames of one clip after those of another.
+            frames: Frames of a clip (T).
+            layer: As for `features`.
+        """
+        run = run_checkpointed if self.checkpoint_activations else _run
+        batch = images.shape[0] // frames
+        x, frames = self.stem(images, frames)
         stages = {"res2": self.res2, "res3": self.res3, "res4": self.res4, "res5": self.res5}
         for name, stage in stages.items():
             for block in stage:

@@ -35,8 +35,9 @@ def check_dataset(options: CheckOptions) -> CheckReport:
     Raises:
         UserError: There is no data set, or a requested file cannot be written.
     """
-    for path in filter(None, (options.out, options.findings)):
-        _check_writable(path)
+    for path, flag in ((options.out, "--out"), (options.findings, "--findings")):
+        if path is not None:
+            _check_writable(path, flag)
     listing = list_dataset(options.data)
     datasets, faults = _read_parts(listing, allow_missing=options.data.allow_missing)
     listed = [(split, record) for split, data in datasets.items() for record in data.records]
@@ -172,8 +173,8 @@ def _write_sound(path: Path, report: CheckReport) -> None:
     write_manifest(path, report.class_names, parts)
 
 
-def _check_writable(path: Path) -> None:
-    make_folder(path.parent)
+def _check_writable(path: Path, flag: str) -> None:
+    make_folder(path.parent, flag)
     if path.is_dir():
         raise UserError(f"{path}: is a folder; give the name of a CSV file in it")
 

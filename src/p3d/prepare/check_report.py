@@ -226,6 +226,8 @@ def _statistics(report: CheckReport) -> list[str]:
 
 
 def _range(values: Sequence[int]) -> str:
+    if min(values) == max(values):
+        return f"{min(values):,}"
     return f"{min(values):,} to {max(values):,} (median {median(values):,.0f})"
 
 

@@ -36,7 +36,7 @@ def run_content(record: RunRecord) -> dict[str, Any]:
         "done": record.outcome.startswith("finished"),
         "source": _short(record.folder),
         "about": " · ".join(filter(None, _about(record))),
-        "command": record.start.get("command") or record.environment.get("command"),
+        "commands": record.commands,
         "tiles": list(_tiles(record)),
         "warnings": list(_warnings(record)),
         "evaluations": _evaluation_table(record) if record.evaluations else None,

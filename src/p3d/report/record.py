@@ -118,6 +118,13 @@ class RunRecord:
         return next((line for line in reversed(self.log) if line["event"] == "start"), {})
 
     @property
+    def commands(self) -> list[str]:
+        """The command that started the run, and the last one that resumed it if it differs."""
+        starts = [line["command"] for line in self.log if line.get("command")]
+        found = starts or [self.environment.get("command", "")]
+        return list(dict.fromkeys(str(command) for command in (found[0], found[-1]) if command))
+
+    @property
     def shows_top5(self) -> bool:
         """Whether top-5 accuracy is shown: there are enough classes, or it is not known."""
         if self.shown is not None:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 
 from p3d.errors import UserError
+from p3d.system.resources import keep_freed_memory
 
 DeviceName = Literal["auto", "cpu", "cuda", "mlu"]
 
@@ -63,12 +64,16 @@ def resolve_device(name: DeviceName, local_rank: int = 0) -> torch.device:
     return torch.device(name, local_rank)
 
 
-def limit_threads(threads: int | None) -> None:
-    """Set the number of CPU threads of the network; None leaves PyTorch's default.
+def set_up_cpu(threads: int | None) -> None:
+    """Prepare this process for networks on the CPU; for commands, not for the Python API.
+
+    Args:
+        threads: Threads of the network; None leaves PyTorch's default.
 
     Raises:
         UserError: The number is out of range.
     """
+    keep_freed_memory()
     if threads is None:
         return
     if not 1 <= threads <= 1024:

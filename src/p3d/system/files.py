@@ -190,8 +190,12 @@ def plain_cell(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(folder: Path, flag: str = "--out") -> None:
     """Create a folder and its parents if they do not exist.
+
+    Args:
+        folder: The folder.
+        flag: The option that named it, for the message.
 
     Raises:
         UserError: It cannot be created or written.
@@ -203,7 +207,7 @@ def make_folder(folder: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise UserError(
-            f"{folder}: the folder cannot be written ({error.strerror}); choose another --out"
+            f"{folder}: the folder cannot be written ({error.strerror}); choose another {flag}"
         ) from error
 
 

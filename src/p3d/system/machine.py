@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shlex
 import sys
 from datetime import datetime
@@ -76,3 +77,14 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:  # p3d may run from its source folder
         return "not installed"
+
+
+_VECTORS = re.compile(r"(?:avx|amx|fma|sse|bmi|f16c|sve|asimd|bf16|i8mm)\w*")
+
+
+def instruction_sets() -> frozenset[str]:
+    """Return the names of the processor's vector instructions; empty where they are unknown."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    flags = [line.partition(":")[2] for line in lines if line.startswith(("flags", "Features"))]
+    return frozenset(filter(_VECTORS.fullmatch, next(iter(flags), "").split()))

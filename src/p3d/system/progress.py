@@ -54,7 +54,7 @@ class ProgressBar:
             unit_divisor=1024,
             bar_format=TEXT_FORMAT if has_text else None,
             leave=leave,
-            disable=not (shown and is_terminal),
+            disable=not (shown and is_terminal) or total == 0,
         )
         self._has_lines, self._leave = shown and not is_terminal, leave
         self._scale = 2**20 if is_bytes else 1

@@ -25,6 +25,7 @@ from p3d.system.text import format_duration
 from p3d.training.costs import Costs, Shape, measure
 from p3d.training.options import TrainOptions
 from p3d.training.recipes import QuickRecipe, Recipe
+from p3d.weights.loading import PretrainedWeights
 
 SHAPES = (Shape(16, 112), Shape(8, 112), Shape(8, 96), Shape(8, 80), Shape(8, 64))
 """Shapes of clips to choose from, the largest first."""
@@ -166,7 +167,7 @@ def fit(
     A resumed run keeps the values of its config.json. All ranks must call this.
 
     Raises:
-        UserError: The time budget is too small, or no video could be read.
+        UserError: The time budget is too small, the weights cannot be read, or no video could be.
     """
     recipe = options.recipe
     if not isinstance(recipe, QuickRecipe):
@@ -178,6 +179,8 @@ def fit(
     earlier = _read_chosen(options, recipe) if options.resume else None
     if earlier is not None:
         return replace(options, recipe=earlier)
+    if options.weights is not None:
+        PretrainedWeights(options.weights)  # a wrong file is reported before the measurement
     scored_clips = len(validation.records) * options.validation_clips
     shapes = shapes_of(recipe)
     recipes = {shape: _close(recipe, shape, SPAN, 1, 1) for shape in shapes}

@@ -46,8 +46,9 @@ def print_start(state: TrainState, validation: VideoDataset, messages: tuple[str
         device = f"{processes} x {state.device.type}"
     print(
         f"{config.name} ({config.modality}, wiring {config.wiring}, variant {config.variant}), "
-        f"{config.num_classes} classes, {device}, {PRECISIONS[state.precision]}"
+        f"{config.num_classes} classes"
     )
+    print(f"{device}, {PRECISIONS[state.precision]}, seed {state.seed}")
     print(
         f"{len(training.records)} training and {len(validation.records)} validation videos, "
         f"{state.total_steps} steps of "
@@ -55,7 +56,7 @@ def print_start(state: TrainState, validation: VideoDataset, messages: tuple[str
     )
     print(
         f"learning rate {recipe.lr:g} ({recipe.schedule}), weight decay {recipe.weight_decay:g}, "
-        f"dropout {recipe.dropout:g}, BN: {recipe.norms}, seed {state.seed}"
+        f"dropout {recipe.dropout:g}, BN: {recipe.norms}"
     )
     if (seen := frames_seen(training, recipe)) is not None:
         print(
@@ -117,17 +118,20 @@ def step_text(progress: Progress, values: Mapping[str, float], rest: RunTime | N
     return ", ".join(parts)
 
 
-def epoch_line(state: TrainState, values: Mapping[str, float]) -> str:
-    """Describe an epoch in one line."""
-    parts = [f"epoch {state.progress.epoch + 1:>3}/{state.recipe.epochs}"]
-    for part, prefix in (("train", "train_"), ("validation", "validation_")):
+def epoch_line(epoch: int, epochs: int, values: Mapping[str, float]) -> str:
+    """Describe an epoch in one line of 80 columns.
+
+    Args:
+        epoch: Number of the epoch, from 1.
+        epochs: Number of epochs of the run.
+        values: What the log says about the epoch.
+    """
+    parts = [f"epoch {epoch:>{len(str(epochs))}}/{epochs}"]
+    for prefix, loss, top1 in (("train_", "loss", "top-1 "), ("validation_", "validation", "")):
         if f"{prefix}loss" in values:
-            loss, top1, top5 = (values[prefix + name] for name in ("loss", "top1", "top5"))
-            text = f"{part} loss {loss:.3f}, top-1 {format_percent(top1):>6}"
-            if shows_top5(state.model.config.num_classes):
-                text += f", top-5 {format_percent(top5):>6}"
-            parts.append(text)
-    parts.append(f"{values['seconds']:.0f} s, {values['clips_per_second']:.3g} clips/s")
+            percent = format_percent(values[f"{prefix}top1"])
+            parts.append(f"{loss} {values[f'{prefix}loss']:.3f}, {top1}{percent:>6}")
+    parts.append(f"{values['seconds']:.0f} s")
     if values.get("overflows"):
         parts.append(f"{values['overflows']:.0f} steps skipped (fp16 overflow)")
     if values["bad_videos"]:

@@ -105,6 +105,11 @@ class Trainer:
         if self.log is not None:
             self.log.write(event, self.state.progress.step, **values)
 
+    @property
+    def _num_epochs(self) -> int:
+        """Number of epochs of the whole run; `--max-steps` may end it early."""
+        return -(-self.state.total_steps // self.loader.steps_per_epoch)
+
     def save(self) -> None:
         """Save a checkpoint."""
         if self.saver is not None:
@@ -126,7 +131,7 @@ class Trainer:
         left = state.total_steps - progress.step  # --max-steps may end the run in this epoch
         bar = ProgressBar(
             min(steps_per_epoch, progress.step_in_epoch + left),
-            f"epoch {progress.epoch + 1}/{state.recipe.epochs}",
+            f"epoch {progress.epoch + 1}/{self._num_epochs}",
             "step",
             done=progress.step_in_epoch,
             has_text=True,
@@ -238,7 +243,7 @@ class Trainer:
             against_best=comparison,
         )
         if state.group.is_main:
-            tqdm.write(epoch_line(state, values))
+            tqdm.write(epoch_line(progress.epoch + 1, self._num_epochs, values))
         progress.next_epoch()
         self.save()
 

@@ -14,7 +14,7 @@ from p3d.data.layouts import DataOptions
 from p3d.data.loader import BadVideoPolicy
 from p3d.errors import UserError
 from p3d.model.network import Modality, Variant, Wiring
-from p3d.run_folder import read_config
+from p3d.run_folder import read_config, starting_folder
 from p3d.system.markers import First, Heading
 from p3d.system.options import DeviceOptions, option_arguments, option_flag
 from p3d.training.checks import check_options, is_count, is_not_negative, is_positive
@@ -169,9 +169,16 @@ def _shown(text: str | None) -> str:
 def config_arguments(path: Path) -> list[str]:
     """Convert a run's `config.json` to command-line arguments.
 
-    `--resume` and `--plan` are dropped, since they are actions and not settings.
+    `--resume` and `--plan` are dropped, since they are actions and not settings. A relative
+    `--data` is taken from the folder where the run was started, if it is there.
 
     Raises:
         UserError: The file cannot be read or is not the configuration of a run.
     """
-    return option_arguments(read_config(path, f"--config {path}"), drop=("resume", "plan"))
+    values = read_config(path, f"--config {path}")
+    data, started = values.get("data"), starting_folder(path.parent)
+    if isinstance(data, dict) and isinstance(data.get("data"), str) and started != Path.cwd():
+        place = started / data["data"]
+        if place.exists():
+            values = {**values, "data": {**data, "data": str(place)}}
+    return option_arguments(values, drop=("resume", "plan"))

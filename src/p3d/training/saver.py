@@ -112,9 +112,8 @@ def check_room(folder: Path, network_bytes: int, checkpoint_bytes: int, keep: in
     files = {file.st_ino: file.st_size for file in _files_in(folder)}  # some have two names
     used = sum(files.values())
     message = (
-        f"a checkpoint takes {checkpoint_bytes / 1e6:,.0f} MB, {keep} are kept; with the best and "
-        f"the last network the run needs up to {needed / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB "
-        "are free"
+        f"a checkpoint takes {checkpoint_bytes / 1e6:,.0f} MB, {keep} are kept; "
+        f"the run up to {needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free"
     )
     if free + used < checkpoint_bytes + network_bytes:
         raise UserError(f"{folder}: {message}; free space or choose another --out")

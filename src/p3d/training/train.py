@@ -8,6 +8,7 @@ and a run on several processes with the weights of a run on one, up to rounding.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
@@ -15,13 +16,13 @@ import torch
 
 from p3d.data.dataset import Split, VideoDataset
 from p3d.data.digests import video_digest
-from p3d.data.layouts import read_splits
+from p3d.data.layouts import check_outside, read_splits
 from p3d.data.loader import TrainLoader, with_scale_of
 from p3d.errors import UserError, printable
 from p3d.model.network import P3D
 from p3d.report.page import write_run_report
 from p3d.run_folder import CONFIG_FILE, ENVIRONMENT_FILE
-from p3d.system.device import limit_threads, needs_pinned_memory, resolve_device
+from p3d.system.device import needs_pinned_memory, resolve_device, set_up_cpu
 from p3d.system.distributed import Group, join, read_launch
 from p3d.system.files import lock_folder, make_folder, write_json
 from p3d.system.machine import describe_call, describe_machine
@@ -53,7 +54,7 @@ def run(options: TrainOptions) -> int:
     """
     raise_file_limit()
     launch = read_launch()
-    limit_threads(options.compute.threads)
+    set_up_cpu(options.compute.threads)
     device = resolve_device(options.compute.device, launch.local_rank)
     with StopRequest(launched=launch.launched) as stop, join(device, launch) as group:
         return _train(options, device, group, stop)
@@ -63,6 +64,7 @@ def _train(options: TrainOptions, device: torch.device, group: Group, stop: Stop
     wanted: tuple[Split, ...] = ("train", "validation")
     splits = read_splits(options.data, wanted if options.validation_clips else wanted[:1])
     notes = check_classes(options.data.data, splits["train"])
+    check_outside(options.data, options.out)
     if not options.validation_clips:
         splits["validation"] = VideoDataset(splits["train"].class_names, ())
         notes = (*notes, "--validation-clips 0: epochs are not validated")
@@ -275,6 +277,7 @@ def _print_stop(trainer: Trainer, *, is_saved: bool) -> None:
     cause = signal.name if signal else "another process, or the launcher exited"
     result = "nothing is lost" if is_saved else "THE LAST STEPS ARE NOT SAVED"
     print(
-        f"stopped by {cause} in epoch {progress.epoch + 1} after step {progress.step}; {result}: "
-        "the same command with --resume continues"
+        f"stopped by {cause} in epoch {progress.epoch + 1} after step {progress.step}; {result}:\n"
+        "the same command with --resume continues, or on one device "
+        f"p3d train --resume --out {shlex.quote(printable(trainer.options.out))}"
     )

@@ -1,0 +1,21 @@
+"""Names of the backends, and how far their logits may differ from PyTorch's in fp32."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+from p3d.system.device import Precision
+
+Backend = Literal["eager", "compiled", "aot", "onnx", "openvino"]
+BackendChoice = Literal["auto", "eager", "compiled", "aot", "onnx", "openvino"]
+
+TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "tf32": 1e-2, "bf16": 5e-2, "fp16": 1e-2}
+"""Limits of `relative_error`."""
+
+
+def relative_error(logits: Tensor, expected: Tensor) -> float:
+    """Return the largest difference of logits, in units of the largest expected one."""
+    scale = expected.abs().max().clamp_min(1e-6)
+    return float(((logits - expected).abs().max() / scale).nan_to_num(float("inf")))

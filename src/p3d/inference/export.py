@@ -1,0 +1,145 @@
+"""Writing a network to a file for another runtime, and comparing the file with PyTorch."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from p3d.errors import UserError
+from p3d.inference.backends import aot, onnx_runtime, openvino_runtime
+from p3d.inference.backends.names import TOLERANCE
+from p3d.inference.export_spec import (
+    MIN_FREE_FRAMES,
+    MIN_FREE_SIZE,
+    ExportSpec,
+    Reference,
+    noise_clip,
+    to_metadata,
+)
+from p3d.inference.exported import ExportedNetwork
+from p3d.inference.graph import most_axes, trace
+from p3d.inference.scorer import Scorer
+from p3d.inference.verify import Verification, verify
+from p3d.model.network import P3D
+from p3d.system.device import resolve_device, set_precision
+
+DEFAULT_OPSET = 18
+
+
+def export_network(
+    model: P3D,
+    path: Path | str,
+    spec: ExportSpec,
+    *,
+    source: str | None = None,
+    tolerance: float | None = None,
+    real_clips: Sequence[Tensor] = (),
+) -> Verification:
+    """Write a network to a file for another runtime, and compare the file with PyTorch.
+
+    Args:
+        model: The network.
+        path: The file to write; its folder must exist.
+        spec: The form of the file.
+        source: Where the weights come from.
+        tolerance: Limit of the error, see `relative_error`; by default that of the precision.
+        real_clips: More clips to compare with, uint8 `(N, T, H, W, C)`.
+
+    Raises:
+        UserError: A package is missing, the network cannot be exported in this form, the file gives
+            other logits, or it cannot be written. No file is left.
+    """
+    path = Path(path)
+    limit = TOLERANCE[spec.precision] if tolerance is None else tolerance
+    device = resolve_device("cuda" if spec.device == "cuda" else "cpu")
+    model = model.eval()
+    metadata = to_metadata(model, spec, _reference(model, spec, limit), source)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".p3d-partial-", dir=path.parent) as folder:
+            draft = Path(folder) / path.name
+            with _quiet():
+                _write(model, draft, metadata, spec)
+            found = verify(model, ExportedNetwork(draft), device, spec.precision, real_clips)
+            check_errors(found, limit)
+            for part in sorted(Path(folder).iterdir(), key=lambda part: part.suffix != ".bin"):
+                part.replace(path.with_name(part.name))
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror or error}); check the folder and its disk"
+        ) from error
+    return found
+
+
+def check_errors(found: Verification, limit: float) -> None:
+    """Check that a file gives what PyTorch does.
+
+    Raises:
+        UserError: It does not.
+    """
+    if found.worst > limit:
+        raise UserError(
+            f"the exported network's logits differ by {found.worst:.1e} of the largest, allowed "
+            f"are {limit:.0e}; nothing is written. If that is enough for you, raise --tolerance"
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide what PyTorch's exporters say about packages that they lack and their own old code."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _reference(model: P3D, spec: ExportSpec, limit: float) -> Reference:
+    frames = spec.frames or max(MIN_FREE_FRAMES, model.preprocessing.num_frames)
+    size = spec.size or max(MIN_FREE_SIZE, model.preprocessing.crop)
+    set_precision(torch.device("cpu"), "fp32")
+    logits = Scorer(model, torch.device("cpu"))(noise_clip(model.config, frames, size))
+    return Reference(frames, size, tuple(logits[0].tolist()), limit)
+
+
+def _write(model: P3D, path: Path, metadata: dict[str, str], spec: ExportSpec) -> None:
+    """Write a file that is not compared with PyTorch yet.
+
+    Raises:
+        UserError: A package is missing, or PyTorch cannot export with these free axes.
+    """
+    try:
+        _write_program(trace(model, spec), path, metadata, spec)
+    except (RuntimeError, ValueError) as error:  # PyTorch's errors about free axes
+        if None not in (spec.batch, spec.frames, spec.size):
+            raise
+        reason = str(error.__cause__ or error).strip().splitlines()[0][:120]
+        raise UserError(
+            f"PyTorch cannot export with these free axes ({reason}); fix --batch, --frames or "
+            "--size"
+        ) from error
+
+
+def _write_program(
+    program: ExportedProgram, path: Path, metadata: dict[str, str], spec: ExportSpec
+) -> None:
+    if spec.four_dims:
+        assert most_axes(program) <= 4
+    if spec.backend == "aot":
+        aot.write_package(program, path, metadata)
+    elif spec.backend == "onnx":
+        output = "probabilities" if spec.with_preprocessing else "logits"
+        onnx_runtime.write_onnx(program, path, metadata, spec.opset or DEFAULT_OPSET, output)
+    else:
+        openvino_runtime.write_openvino(program, path, metadata)

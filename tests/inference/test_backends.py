@@ -1,0 +1,141 @@
+"""One scorer with several backends: equal logits, the batch of the device, and the choice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from helpers.tiny_networks import FRAMES, SIZE, make_blocks_few, tiny_network
+from p3d.errors import UserError
+from p3d.inference import networks
+from p3d.inference.export_spec import noise_clip
+from p3d.inference.networks import choose, chosen_backend, load_network, make_scorer
+from p3d.inference.scorer import Scorer, best_batch
+from p3d.preprocessing import Preprocessing
+from p3d.system.compiler import known_seconds, record_seconds, use_cache
+from p3d.weights.metadata import save_model
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _small_and_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    make_blocks_few(monkeypatch)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.fixture
+def clips() -> torch.Tensor:
+    config = tiny_network().config
+    return torch.cat([noise_clip(config, FRAMES, SIZE, seed) for seed in range(5)])
+
+
+def compile_with(
+    monkeypatch: pytest.MonkeyPatch, change: Callable[[torch.Tensor], torch.Tensor]
+) -> list[torch.Size]:
+    """Replace the compiler by one that changes the logits; return the shapes that it sees."""
+    shapes: list[torch.Size] = []
+
+    def replacement(network: Any, **_: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+        def call(pixels: torch.Tensor) -> torch.Tensor:
+            shapes.append(pixels.shape)
+            return change(network(pixels))
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", replacement)
+    return shapes
+
+
+@pytest.mark.parametrize("batch_size", [None, 1, 2, 16])
+def test_batches_do_not_change_the_logits(clips: torch.Tensor, batch_size: int | None) -> None:
+    model = tiny_network()
+    expected = torch.cat([Scorer(model, CPU, batch_size=1)(clip[None]) for clip in clips])
+    found = Scorer(model, CPU, batch_size=batch_size)(clips)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_batch_of_a_device() -> None:
+    assert best_batch(CPU, Preprocessing()) == 1
+    assert best_batch(torch.device("cuda"), Preprocessing()) == 16
+    assert best_batch(torch.device("cuda"), Preprocessing(crop=16)) == 256
+    assert best_batch(torch.device("cuda"), Preprocessing(num_frames=10_000)) == 1
+
+
+def test_compiled_batches_have_one_shape(
+    clips: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes = compile_with(monkeypatch, lambda logits: logits)
+    model = tiny_network()
+    found = Scorer(model, CPU, compiled=True, batch_size=2)(clips)
+    torch.testing.assert_close(found, Scorer(model, CPU)(clips), rtol=1e-4, atol=1e-4)
+    assert set(shapes) == {torch.Size((2, 3, FRAMES, SIZE, SIZE))}
+
+
+def test_a_wrong_compiled_network_is_refused(
+    clips: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compile_with(monkeypatch, lambda logits: logits * 1.01)
+    scorer = Scorer(tiny_network(), CPU, compiled=True)
+    with pytest.raises(UserError, match=r"the compiled network differs .* use --backend eager"):
+        scorer(clips)
+
+
+def test_compiling_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    model = tiny_network()
+    with pytest.raises(UserError, match=r"needs a C.. compiler; install"):
+        Scorer(model, CPU, compiled=True)
+    choice = choose(model, Scorer(model, CPU), "fp32", 10**9)
+    assert not choice.compiled
+    assert "g++" in choice.reason
+
+
+def test_auto_compiles_where_that_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(networks, "find_compiler", lambda: "g++")
+    model = tiny_network()
+    scorer = Scorer(model, CPU)
+    assert not choose(model, scorer, "fp32", 1).compiled
+    choice = choose(model, scorer, "fp32", 10**9)
+    assert choice.compiled
+    assert str(use_cache()) in choice.reason
+    assert not choose(model, scorer, "fp16", 10**9).compiled
+    key = networks.compile_key(model, CPU, "fp32")
+    record_seconds(key, 1e12)
+    assert known_seconds(key) == 1e12
+    assert not choose(model, scorer, "fp32", 10**9).compiled
+
+
+def test_auto_says_what_it_chose(capsys: pytest.CaptureFixture[str]) -> None:
+    make_scorer(tiny_network(), CPU, clips=1)
+    assert "p3d: backend eager: " in capsys.readouterr().err
+    make_scorer(tiny_network(), CPU)
+    assert capsys.readouterr().err == ""
+
+
+def test_cache_of_compiled_networks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert use_cache() == tmp_path / "cache"
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert use_cache() == tmp_path / "p3d" / "compiled"
+    (tmp_path / "p3d").write_text("no folder")
+    record_seconds("network", 2.0)  # a folder that cannot be written is no error
+    assert known_seconds("network") is None
+
+
+def test_backends_of_files_need_a_file(tmp_path: Path) -> None:
+    weights = tmp_path / "w.safetensors"
+    save_model(tiny_network(), weights)
+    with pytest.raises(UserError, match=r"first run p3d export .*w\.safetensors .*w\.onnx"):
+        load_network(weights, "onnx")
+    with pytest.raises(UserError, match="--compile and --backend onnx exclude each other"):
+        chosen_backend("onnx", compiled=True)
+    assert chosen_backend("auto", compiled=True) == "compiled"

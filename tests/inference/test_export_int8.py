@@ -1,0 +1,72 @@
+"""8-bit networks are calibrated on the training list, measured on the test list, and refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from helpers.tiny_networks import FRAMES, SIZE, make_blocks_few, tiny_network
+from p3d.cli import main
+from p3d.data.clips import read_eval_clips
+from p3d.data.layouts import read_dataset
+from p3d.errors import UserError
+from p3d.inference.backends.names import relative_error
+from p3d.inference.export_spec import ExportSpec
+from p3d.inference.exported import ExportedNetwork
+from p3d.inference.quantize import export_int8
+from p3d.inference.scorer import Scorer
+from p3d.model.network import P3D
+from p3d.video.decode import open_video
+from p3d.weights.metadata import save_model
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def model(sample: Path, monkeypatch: pytest.MonkeyPatch) -> P3D:
+    make_blocks_few(monkeypatch)
+    return tiny_network(classes=read_dataset(sample, "test").class_names)
+
+
+def test_int8(model: P3D, sample: Path, tmp_path: Path) -> None:
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    path = tmp_path / "small.onnx"
+    spec = ExportSpec("onnx", frames=FRAMES, size=SIZE)
+    result = export_int8(model, path, spec, sample, clips=8, clips_per_video=1, max_loss=100)
+    assert result.calibration_clips == 8
+    assert result.videos == len(read_dataset(sample, "test").records)
+    assert path.stat().st_size < 0.5 * 4 * sum(p.numel() for p in model.parameters())
+    file = ExportedNetwork(path)
+    assert file.spec.int8
+    with open_video(read_dataset(sample, "test").records[0].path) as video:
+        clip = read_eval_clips(video, model.preprocessing, 1)
+    error = relative_error(Scorer(file, CPU)(clip), Scorer(model, CPU)(clip))
+    assert 1e-5 < error < 0.3
+    with pytest.raises(UserError, match=r"int8 loses .* points of top-1 .* nothing is written"):
+        export_int8(model, tmp_path / "b.onnx", spec, sample, clips=1, max_loss=-200)
+    assert [part.name for part in tmp_path.iterdir()] == ["small.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--int8"], "give a data set with the network's classes (--calibrate DATA)"),
+        (["--int8", "--calibrate", "missing"], "missing: no such folder"),
+        (["--int8", "--calibrate", "x", "--batch", "free"], "omit --batch"),
+    ],
+)
+def test_wrong_options(
+    model: P3D,
+    options: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_model(model, "w.safetensors")
+    assert main(["export", "w.safetensors", "a.onnx", *options]) == 2
+    assert message in capsys.readouterr().err
