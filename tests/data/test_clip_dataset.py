@@ -11,10 +11,12 @@ from torch.utils.data import DataLoader
 
 from helpers.videos import write_video
 from p3d.data.clip_dataset import EvalClipDataset, TrainClipDataset
+from p3d.data.clips import read_eval_clips
 from p3d.data.dataset import VideoDataset, VideoRecord
-from p3d.data.loader import EvalLoader, TrainLoader
+from p3d.data.loader import TrainLoader
 from p3d.errors import BadVideoError, UserError
 from p3d.preprocessing import IMAGENET
+from p3d.video.decode import open_video
 
 PREP = replace(IMAGENET, num_frames=4, resize=(18, 24), crop=16)
 
@@ -58,12 +60,13 @@ def test_persistent_workers_follow_the_epoch(videos: VideoDataset, context: str)
 
 
 @pytest.mark.parametrize("num_clips", [1, 3])
-def test_evaluation_clips_are_those_of_the_loader(videos: VideoDataset, num_clips: int) -> None:
+def test_evaluation_clips_are_those_of_the_videos(videos: VideoDataset, num_clips: int) -> None:
     dataset = EvalClipDataset(videos, PREP, num_clips=num_clips)
-    (batch,) = EvalLoader(videos, PREP, num_clips=num_clips, batch_size=4)
     ((clips, labels),) = DataLoader(dataset, batch_size=4)
-    torch.testing.assert_close(clips, batch.clips)
-    torch.testing.assert_close(labels, batch.labels)
+    for record, video in zip(videos.records, clips, strict=True):
+        with open_video(record.path) as opened:
+            assert torch.equal(video, read_eval_clips(opened, PREP, num_clips))
+    assert labels.tolist() == [record.label for record in videos.records]
     center = EvalClipDataset(videos, PREP)
     if num_clips == 1:
         torch.testing.assert_close(center[2][0], clips[2, 0])

@@ -1,4 +1,4 @@
-"""Batches of training and evaluation clips, their worker processes, and bad videos."""
+"""Batches of training clips, clips of evaluation, their worker processes, and bad videos."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ import torch
 from helpers.videos import number_of, write_video
 from p3d.data import clips
 from p3d.data.dataset import VideoDataset, VideoRecord
-from p3d.data.loader import Batch, EvalLoader, TrainLoader
+from p3d.data.loader import Batch, TrainLoader
 from p3d.data.sampling import uniform_windows
+from p3d.data.workers import Videos
 from p3d.errors import BadVideoError, UserError
 from p3d.preprocessing import IMAGENET
 from p3d.system.distributed import Group
@@ -188,12 +189,7 @@ def test_fewer_clips_than_the_batch_size_form_one_batch(dataset):
 def test_loading_does_not_use_the_global_generator(dataset):
     before = torch.random.get_rng_state()
     list(batches_of(train(dataset), 0))
-    list(evaluate(dataset, workers=1))
     assert torch.equal(torch.random.get_rng_state(), before)
-
-
-def evaluate(dataset, prep=SMALL, **options):
-    return EvalLoader(dataset, prep, **{"num_clips": 3, "batch_size": 2} | options)
 
 
 def count_opened(monkeypatch) -> Counter[Path]:
@@ -212,68 +208,37 @@ def count_opened(monkeypatch) -> Counter[Path]:
 
 def test_evaluation_reads_uniform_windows_and_opens_each_video_once(dataset, monkeypatch):
     opened = count_opened(monkeypatch)
-    num_videos = 0
-    for batch in evaluate(dataset, PREP, num_clips=5):
-        assert batch.clips.shape == (len(batch.labels), 5, 4, 64, 64, 3)
-        assert batch.clips.is_contiguous()
-        for video, index in zip(batch.clips, batch.indices.tolist(), strict=True):
-            assert index == num_videos
-            expected = uniform_windows(LENGTHS[index], 4, 2, 5)
-            assert [frame_numbers(clip) for clip in video] == [
-                [visible(number) for number in window] for window in expected.tolist()
-            ]
-            num_videos += 1
-    assert num_videos == len(LENGTHS)
+    read = clips.EvalClips(Videos(dataset), PREP, 5)
+    for index, length in enumerate(LENGTHS):
+        sample = read[index]
+        assert sample.clips.shape == (5, 4, 64, 64, 3)
+        assert sample.clips.is_contiguous()
+        assert (sample.video, sample.label) == (index, index % 3)
+        expected = uniform_windows(length, 4, 2, 5)
+        assert [frame_numbers(clip) for clip in sample.clips] == [
+            [visible(number) for number in window] for window in expected.tolist()
+        ]
     assert opened == {record.path: 1 for record in dataset.records}
-
-
-@pytest.mark.parametrize("world_size", [1, 2, 3, 9])
-def test_ranks_together_evaluate_every_video_once(dataset, world_size):
-    loaders = [evaluate(dataset, group=Group(rank, world_size)) for rank in range(world_size)]
-    batches = [batch for loader in loaders for batch in loader]
-    assert sum(loader.num_videos for loader in loaders) == len(dataset.records)
-    indices = torch.cat([batch.indices for batch in batches]).tolist()
-    assert sorted(indices) == list(range(7))
-    alone = torch.cat([batch.clips for batch in evaluate(dataset)])
-    assert torch.equal(torch.cat([batch.clips for batch in batches]), alone[indices])
-
-
-@pytest.mark.parametrize("workers", [1, 4])
-def test_workers_do_not_change_evaluation_batches(dataset, workers):
-    loader = evaluate(dataset, workers=workers)
-    for _ in range(2):
-        assert_equal(list(loader), list(evaluate(dataset)))
-
-
-def test_empty_split_has_no_batches(dataset):
-    empty = evaluate(VideoDataset(dataset.class_names, ()), workers=2)
-    assert empty.num_videos == 0
-    assert list(empty) == []
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_bad_video_raises_a_one_line_error(with_bad, workers):
     path = with_bad.records[2].path
-    for batches in (
-        batches_of(train(with_bad, workers=workers)),
-        evaluate(with_bad, workers=workers),
-    ):
-        with pytest.raises(BadVideoError) as caught:
-            list(batches)
-        assert caught.value.path == path
-        assert str(caught.value) == f"{path}: {caught.value.reason}"
-        assert "\n" not in str(caught.value)
+    with pytest.raises(BadVideoError) as caught:
+        list(batches_of(train(with_bad, workers=workers)))
+    assert caught.value.path == path
+    assert str(caught.value) == f"{path}: {caught.value.reason}"
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_bad_video_can_be_skipped(with_bad, workers):
     options = {"workers": workers, "on_bad_video": "skip", "batch_size": 5}
-    for batches in (batches_of(train(with_bad, **options)), evaluate(with_bad, **options)):
-        (batch,) = batches
-        assert sorted(batch.indices.tolist()) == [0, 1, 3, 4]
-        assert len(batch.clips) == len(batch.labels) == 4
-        (line,) = batch.bad
-        assert line.startswith(f"{with_bad.records[2].path}: ")
+    (batch,) = batches_of(train(with_bad, **options))
+    assert sorted(batch.indices.tolist()) == [0, 1, 3, 4]
+    assert len(batch.clips) == len(batch.labels) == 4
+    (line,) = batch.bad
+    assert line.startswith(f"{with_bad.records[2].path}: ")
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
@@ -295,8 +260,6 @@ def test_batch_of_only_bad_videos_is_empty(with_bad):
     bad = replace(with_bad, records=with_bad.records[2:3])
     (batch,) = batches_of(train(bad, on_bad_video="skip"), 0)
     assert batch.clips.shape == (0, 4, 16, 16, 3)
-    (batch,) = evaluate(bad, on_bad_video="skip")
-    assert batch.clips.shape == (0, 3, 4, 16, 16, 3)
     assert batch.clips.dtype == torch.uint8
     assert batch.labels.shape == batch.indices.shape == (0,)
     assert batch.labels.dtype == batch.indices.dtype == torch.int64
@@ -305,10 +268,10 @@ def test_batch_of_only_bad_videos_is_empty(with_bad):
 
 def test_loaders_can_be_sent_to_spawned_workers(dataset):
     # From Python 3.14 on, new processes are not forks by default and receive pickled arguments.
-    for loader in (train(dataset), evaluate(dataset)):
-        videos = pickle.loads(pickle.dumps(loader._loader.dataset)).videos
-        assert [videos.path(index) for index in range(7)] == [r.path for r in dataset.records]
-        pickle.dumps(loader._loader.collate_fn)
+    loader = train(dataset)
+    videos = pickle.loads(pickle.dumps(loader._loader.dataset)).videos
+    assert [videos.path(index) for index in range(7)] == [r.path for r in dataset.records]
+    pickle.dumps(loader._loader.collate_fn)
 
 
 @pytest.mark.parametrize(
@@ -321,16 +284,12 @@ def test_loaders_can_be_sent_to_spawned_workers(dataset):
 def test_sizes_out_of_range_are_rejected(dataset, options, message):
     with pytest.raises(UserError, match=message):
         train(dataset, **options)
-    with pytest.raises(UserError, match=message):
-        evaluate(dataset, **options)
 
 
 def test_other_values_out_of_range_are_rejected(dataset):
     for options in ({"clips_per_video": 0}, {"seed": -1}, {"flip_probability": 1.5}):
         with pytest.raises(UserError, match=r"clips_per_video .* at least 1, seed .* from 0 to 1"):
             train(dataset, **options)
-    with pytest.raises(UserError, match="clips 0 must be at least 1"):
-        evaluate(dataset, num_clips=0)
 
 
 SCRIPT = """

@@ -15,13 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.videos import write_video
-from p3d.data.clips import read_eval_clips
+from p3d.data.clips import EvalClips, read_eval_clips
 from p3d.data.crops import eval_crop_boxes
 from p3d.data.dataset import VideoDataset, VideoRecord
-from p3d.data.loader import EvalLoader
 from p3d.data.sampling import author_windows, reorder, uniform_windows
 from p3d.data.transforms import EvalTransform
 from p3d.data.views import CENTER, Crops, FrameOrder, Views
+from p3d.data.workers import Videos
 from p3d.preprocessing import IMAGENET
 from p3d.video.decode import open_video
 from p3d.video.geometry import Box, resize
@@ -129,13 +129,16 @@ def test_each_frame_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert asked == list(range(12))
 
 
-def test_the_loader_returns_all_views(tmp_path: Path) -> None:
+def test_clips_of_a_data_set_have_all_views(tmp_path: Path) -> None:
     paths = [write_video(tmp_path / f"{length}.avi", length) for length in (9, 3)]
     dataset = VideoDataset(("a",), tuple(VideoRecord(path, 0) for path in paths))
     views = Views(crops=3, mirror=True, order="shuffled", seed=1)
-    (batch,) = EvalLoader(dataset, PREP, num_clips=2, batch_size=2, views=views)
-    assert batch.clips.shape == (2, 12, 4, 40, 40, 3)
+    clips = EvalClips(Videos(dataset), PREP, 4, views)
     for index, path in enumerate(paths):
         with open_video(path) as video:
-            expected = read_eval_clips(video, PREP, 2, views, index=index)
-        assert torch.equal(batch.clips[index], expected)
+            expected = read_eval_clips(video, PREP, 4, views, index=index)
+        assert expected.shape == (24, 4, 40, 40, 3)
+        assert torch.equal(clips.read(index).clips, expected)
+        # Some of the windows are the same as those among all.
+        assert torch.equal(clips.read(index, (3, 1)).clips[:6], expected[18:])
+        assert torch.equal(clips.read(index, (3, 1)).clips[6:], expected[6:12])

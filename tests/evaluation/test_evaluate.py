@@ -16,7 +16,8 @@ from p3d.cli import main
 from p3d.data.clips import read_eval_clips
 from p3d.data.digests import video_digest
 from p3d.data.layouts import read_dataset
-from p3d.evaluation.evaluate import EvalOptions, run
+from p3d.evaluation.evaluate import run
+from p3d.evaluation.options import EvalOptions
 from p3d.evaluation.run_options import run_arguments
 from p3d.inference.scorer import Scorer
 from p3d.model.network import P3D
@@ -108,7 +109,7 @@ def test_videos_that_the_weights_were_trained_on_are_a_warning(
 ) -> None:
     test = read_dataset(sample, "test")
     model.trained_on = frozenset(video_digest(r, test.class_names) for r in test.records[:3])
-    monkeypatch.setattr("p3d.evaluation.evaluate.load_network", lambda *_: model)
+    monkeypatch.setattr("p3d.evaluation.jobs.load_network", lambda *_: model)
     (tmp_path / "weights").touch()
     run(
         EvalOptions(

@@ -16,12 +16,16 @@ from torch import nn
 
 from helpers.videos import picture, write_video
 from helpers.weight_files import randomize
+from p3d.data.clips import read_eval_clips
 from p3d.errors import BadVideoError, UserError
 from p3d.inference.prediction import Prediction
 from p3d.inference.predictor import Predictor
+from p3d.inference.scorer import mean_probabilities
+from p3d.inference.settled import clips_used, halving_order
 from p3d.model.network import P3D, create_model
 from p3d.preprocessing import AUTHORS, IMAGENET, Preprocessing, normalize
 from p3d.system.device import Precision
+from p3d.video.decode import open_video
 from p3d.weights.metadata import save_model
 
 Pixels = NDArray[np.float32]
@@ -280,3 +284,39 @@ def test_prediction_shows_bars_and_escapes_names() -> None:
 def test_counts_below_one_are_rejected(counts: dict[str, int]) -> None:
     with pytest.raises(UserError, match="must be 1 or more"):
         Predictor(network(SMALL), **counts)
+
+
+def test_auto_takes_the_clips_of_the_plan(video: Path) -> None:
+    """The answer is that of the first clips in the order, in any batch size."""
+    model = network(SMALL)
+    model.calibration = {"settled": 0.6}
+    clips = Predictor(model, clips=20, device="cpu", batch_size=1)
+    with open_video(video) as opened:
+        read = read_eval_clips(opened, SMALL, 20)[list(halving_order(20))]
+    logits = clips._scorer(read)
+    used = clips_used(logits, 0.6)
+    assert used is not None
+    for batch_size in (1, 16):
+        auto = Predictor(model, clips="auto", device="cpu", batch_size=batch_size)
+        assert "settled at 0.6 (calibrated)" in repr(auto)
+        for found in auto([video, decode(video)]):
+            assert found.num_clips == used
+            expected = mean_probabilities(logits[:used])
+            torch.testing.assert_close(found.scores, expected, atol=1e-4, rtol=0)
+            assert 0 < found.seen < 1
+    assert auto(video).num_clips == used
+    assert auto.features(video).shape == (20, 2048)
+    default = Predictor(network(SMALL), clips="auto", device="cpu")
+    assert "settled at 0.99 (default; see p3d calibrate)" in repr(default)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_twenty_clips_are_scored_as_by_hand(video: Path, workers: int) -> None:
+    """Bit for bit: the mean of the softmax of 20 uniform clips, one at a time on a CPU."""
+    predictor = Predictor(network(SMALL), device="cpu", workers=workers)
+    with open_video(video) as opened:
+        clips = read_eval_clips(opened, SMALL, 20)
+    expected = mean_probabilities(predictor._scorer(clips))
+    for found in predictor.stream([video] * 2):
+        assert isinstance(found, Prediction)
+        assert torch.equal(found.scores, expected)

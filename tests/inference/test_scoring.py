@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from p3d.data.dataset import VideoDataset, VideoRecord
 from p3d.errors import BadVideoError, UserError
 from p3d.inference.scorer import Scorer, mean_probabilities
 from p3d.inference.scoring import VideoScores, score_videos, write_scores
+from p3d.inference.settled import clips_used, halving_order
 from p3d.model.network import create_model
 from p3d.preprocessing import IMAGENET
 from p3d.report.record import read_predictions
@@ -169,3 +172,69 @@ def test_non_finite_logits_are_an_error_if_strict() -> None:
         Scorer(model, torch.device("cpu"))(clips)
     logits = Scorer(model, torch.device("cpu"), strict=False)(clips)
     assert logits.isfinite().tolist() == [[True, False, True]] * 2
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_threads_do_not_change_scores(
+    workers: int, scorer: Scorer, unlabeled: VideoDataset, scored: VideoScores
+) -> None:
+    found = score_videos(scorer, unlabeled, num_clips=NUM_CLIPS, workers=workers)
+    assert torch.equal(found.logits, scored.logits)
+    assert found.clips_used.tolist() == [NUM_CLIPS] * 5
+
+
+def test_auto_keeps_the_mean_of_the_clips_that_it_took(
+    scorer: Scorer, unlabeled: VideoDataset
+) -> None:
+    every = score_videos(scorer, unlabeled, num_clips=20)
+    found = score_videos(scorer, unlabeled, num_clips="auto", settled=0.7)
+    assert found.logits.shape == (5, 1, NUM_CLASSES)
+    for logits, used, probabilities in zip(
+        every.logits[:, halving_order(20)], found.clips_used, found.probabilities, strict=True
+    ):
+        assert clips_used(logits, 0.7) == used
+        expected = mean_probabilities(logits[:used])
+        torch.testing.assert_close(probabilities, expected, atol=1e-5, rtol=0)
+
+
+def test_numbers_out_of_range_are_errors(scorer: Scorer, unlabeled: VideoDataset) -> None:
+    with pytest.raises(UserError, match="--workers -1: must be at least 0"):
+        score_videos(scorer, unlabeled, num_clips=1, workers=-1)
+    with pytest.raises(UserError, match="clips is 0; give 1 or more, or auto"):
+        score_videos(scorer, unlabeled, num_clips=0)
+
+
+MEMORY = """
+import resource, sys
+from pathlib import Path
+import torch
+from p3d.data.dataset import VideoDataset, VideoRecord
+from p3d.inference.scorer import Scorer
+from p3d.inference.scoring import score_videos
+from p3d.model.network import create_model
+from p3d.preprocessing import Preprocessing
+
+torch.set_num_threads(1)
+model = create_model("p3d63", num_classes=2)
+model.preprocessing = Preprocessing(num_frames=16, resize=(112, 112), crop=112)
+scorer = Scorer(model, torch.device("cpu"))
+scorer._network = lambda clips: torch.zeros(len(clips), 2)
+path = Path(sys.argv[1])
+
+def score(count, clips):
+    dataset = VideoDataset(("a", "b"), (VideoRecord(path, 0),) * count)
+    score_videos(scorer, dataset, num_clips=clips, workers=2)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+before = score(3, 32)
+print(score(30, 16) - before, score(1, 200) - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has another unit elsewhere")
+def test_memory_does_not_grow_with_videos_and_their_length(tmp_path: Path) -> None:
+    """30 videos of 16 clips, and a long one of 200 clips, are 276 and 115 MiB of clips."""
+    path = write_video(tmp_path / "long.avi", 500, size=(64, 64))
+    words = [sys.executable, "-c", MEMORY, str(path)]
+    grown = subprocess.run(words, check=True, capture_output=True, text=True).stdout.split()
+    assert max(map(float, grown)) < 50, grown

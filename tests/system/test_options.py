@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from p3d.data.layouts import DataOptions
-from p3d.evaluation.evaluate import EvalOptions
+from p3d.evaluation.options import EvalOptions
 from p3d.inference.predict import PredictOptions
 from p3d.system.files import write_json
 from p3d.system.options import DeviceOptions, plain_options

@@ -22,10 +22,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from p3d.cli import main
+from p3d.data.clip_dataset import EvalClipDataset
+from p3d.data.clips import EvalClips, Sample, Unread
 from p3d.data.layouts import DataOptions, read_dataset
-from p3d.data.loader import EvalLoader, TrainLoader, with_scale_of
+from p3d.data.loader import TrainLoader, with_scale_of
 from p3d.data.splits import SplitRule
 from p3d.data.transforms import crop, horizontal_flip
+from p3d.data.workers import Videos
 from p3d.errors import BadVideoError, UserError
 from p3d.prepare.check import check_dataset
 from p3d.prepare.flow import compute_flow, write_flow
@@ -358,8 +361,8 @@ def test_clips_of_flow_have_two_channels(made: Path) -> None:
     assert batch.clips.shape == (2, 4, 16, 16, 2)
     x = batch.clips[..., 0].float().mean((1, 2, 3))
     assert torch.equal(x > 128, batch.labels == 1)  # 1 is "right"
-    (batch,) = EvalLoader(dataset, FLOW, num_clips=3, batch_size=2)
-    assert batch.clips.shape == (2, 3, 4, 16, 16, 2)
+    clips = EvalClipDataset(dataset, FLOW, num_clips=3)
+    assert [clips[index][0].shape for index in range(2)] == [(3, 4, 16, 16, 2)] * 2
 
 
 def test_the_wrong_kind_of_video_is_an_error(made: Path, videos: Path) -> None:
@@ -374,10 +377,10 @@ def test_the_wrong_kind_of_video_is_an_error(made: Path, videos: Path) -> None:
         with pytest.raises(UserError, match=words):
             TrainLoader(dataset, prep, batch_size=1, seed=0)
         with pytest.raises(UserError, match=words):
-            EvalLoader(dataset, prep, num_clips=1, batch_size=1)
+            EvalClipDataset(dataset, prep)
     mixed = replace(flow, records=(*flow.records, *rgb_videos.records))
-    (batch,) = EvalLoader(mixed, FLOW, num_clips=1, batch_size=4, on_bad_video="skip")
-    assert (len(batch.labels), len(batch.bad)) == (2, 2)
+    read = EvalClips(Videos(mixed), FLOW, 1)
+    assert [type(read[index]) for index in range(4)] == [Sample, Sample, Unread, Unread]
 
 
 def test_a_network_takes_the_scale_of_its_data(options: FlowOptions) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -94,6 +95,7 @@ def read_eval_clips(
     num_clips: int,
     views: Views = CENTER,
     *,
+    numbers: Sequence[int] | None = None,
     index: int = 0,
 ) -> Tensor:
     """Read the clips of a video, see `eval_windows`, resized and cropped.
@@ -105,20 +107,22 @@ def read_eval_clips(
     Args:
         video: The video.
         prep: The network's preprocessing.
-        num_clips: Number of windows.
+        num_clips: Windows of the video in all.
         views: The clips of each window.
+        numbers: Which of the windows to read, from 0; all by default.
         index: Index of the video in the data set, for the order "shuffled".
 
     Returns:
-        uint8 `(num_clips * views.per_window, prep.num_frames, prep.crop, prep.crop, C)`,
-        contiguous.
+        uint8 `(n * views.per_window, prep.num_frames, prep.crop, prep.crop, C)`, contiguous, of n
+        windows.
 
     Raises:
         BadVideoError: A frame cannot be decoded.
     """
     windows = eval_windows(video, prep, num_clips, views)
-    shown = reorder(windows, views.order, views.seed, index)
-    frames = gather(video, shown, None, eval_transform(video.height, video.width, prep, views))
+    windows = reorder(windows, views.order, views.seed, index)
+    windows = windows if numbers is None else windows[list(numbers)]
+    frames = gather(video, windows, None, eval_transform(video.height, video.width, prep, views))
     # (windows, T, views, ...) becomes (windows * views, T, ...).
     by_window = frames.reshape(*windows.shape, *frames.shape[1:])
     return by_window.transpose(1, 2).flatten(0, 1).contiguous()
@@ -191,7 +195,7 @@ class TrainClips(Dataset["Sample | Unread"]):
 
 @dataclass(frozen=True)
 class EvalClips(Dataset["Sample | Unread"]):
-    """All clips of each video, or its error."""
+    """Uniformly spaced clips of each video, or its error."""
 
     videos: Videos
     prep: Preprocessing
@@ -200,10 +204,24 @@ class EvalClips(Dataset["Sample | Unread"]):
 
     def __getitem__(self, index: int) -> Sample | Unread:
         try:
-            path = self.videos.claim(index)
-            with open_video(path, prefer_flow=self.prep.channels == "flow") as video:
-                check_source(path, video, self.prep)
-                clips = read_eval_clips(video, self.prep, self.num_clips, self.views, index=index)
+            return self.read(index)
         except BadVideoError as error:
             return Unread(error, is_first=True)
+
+    def read(self, index: int, numbers: Sequence[int] | None = None) -> Sample:
+        """Read clips of a video.
+
+        Args:
+            index: The video.
+            numbers: Which of its windows, from 0; all by default.
+
+        Raises:
+            BadVideoError: The video cannot be read.
+        """
+        path = self.videos.claim(index)
+        with open_video(path, prefer_flow=self.prep.channels == "flow") as video:
+            check_source(path, video, self.prep)
+            clips = read_eval_clips(
+                video, self.prep, self.num_clips, self.views, numbers=numbers, index=index
+            )
         return Sample(clips, int(self.videos.labels[index]), index)

@@ -1,11 +1,9 @@
-"""Batches of clips, independent of the number of worker processes, ranks and restarts.
+"""Batches of training clips, independent of the number of worker processes, ranks and restarts.
 
 A training clip is a function of the seed, the epoch and its number within the epoch. The order of
 an epoch is a function of the seed and the epoch. The sampler yields pairs (epoch, number), so
 worker processes can stay alive between epochs. All ranks follow the same global order, and each
 takes its shard of every step.
-
-In evaluation each video is loaded exactly once over all ranks, without padding.
 """
 
 from __future__ import annotations
@@ -19,11 +17,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
-from p3d.data.clips import EvalClips, Sample, TrainClips, Unread, check_source
+from p3d.data.clips import Sample, TrainClips, Unread, check_source
 from p3d.data.dataset import VideoDataset
 from p3d.data.sampler import StepSampler
 from p3d.data.transforms import Augmentation
-from p3d.data.views import CENTER, Views
 from p3d.data.workers import Videos, explain_death, make_loader
 from p3d.errors import BadVideoError, UserError
 from p3d.preprocessing import Preprocessing
@@ -37,12 +34,12 @@ class Batch(NamedTuple):
     """Clips of some videos of a data set.
 
     Attributes:
-        clips: uint8 `(N, T, H, W, C)` in training, `(N, num_clips, T, H, W, C)` in evaluation.
+        clips: uint8 `(N, T, H, W, C)`.
         labels: int64 `(N,)`.
         indices: int64 `(N,)`, positions of the videos in the data set.
         bad: One line for each video that was skipped. N is smaller by the number of clips that
-            could not be read, and may be 0. In training, a video with several clips in an epoch has
-            a line only at the first of them.
+            could not be read, and may be 0. A video with several clips in an epoch has a line only
+            at the first of them.
     """
 
     clips: Tensor
@@ -154,7 +151,6 @@ class TrainLoader:
             _Collate(_clip_shape(prep), on_bad_video),
             workers,
             pin_memory,
-            persistent=True,
         )
 
     @property
@@ -190,66 +186,6 @@ class TrainLoader:
         batches = _unpack(self._loader)
         while step := tuple(itertools.islice(batches, self.batches_per_step)):
             yield step
-
-
-class EvalLoader:
-    """Batches of whole videos, each as several clips, resized and cropped.
-
-    Rank r loads the videos r, r + world size, and so on: over all ranks each video exactly once.
-    Ranks may have different numbers of batches, or none.
-
-    Args:
-        dataset: The split; may be empty.
-        prep: The network's preprocessing.
-        num_clips: Windows of each video, see `p3d.data.sampling.spaced_windows`.
-        batch_size: Videos in a batch.
-        workers: Worker processes that decode; 0 decodes in this process.
-        on_bad_video: "error" raises `BadVideoError`; "skip" skips the video and reports it in the
-            batch.
-        group: The ranks that evaluate together.
-        pin_memory: Return batches in pinned memory, for asynchronous copies to a GPU.
-        views: Where the windows are, and the clips of each; the center crop by default.
-
-    Raises:
-        UserError: A number is out of range, or the videos are RGB and the network takes optical
-            flow, or vice versa.
-    """
-
-    def __init__(
-        self,
-        dataset: VideoDataset,
-        prep: Preprocessing,
-        *,
-        num_clips: int,
-        batch_size: int,
-        workers: int = 0,
-        on_bad_video: BadVideoPolicy = "error",
-        group: Group = ALONE,
-        pin_memory: bool = False,
-        views: Views = CENTER,
-    ) -> None:
-        _check_sizes(batch_size, workers)
-        if num_clips < 1:
-            raise UserError(f"clips {num_clips} must be at least 1; the paper's protocol uses 20")
-        check_dataset(dataset, prep)
-        self.num_videos = len(shard := range(len(dataset.records))[group.rank :: group.world_size])
-        batches = [list(shard[i : i + batch_size]) for i in range(0, len(shard), batch_size)]
-        self._loader = make_loader(
-            EvalClips(Videos(dataset, workers), prep, num_clips, views),
-            batches,
-            _Collate((num_clips * views.per_window, *_clip_shape(prep)), on_bad_video),
-            min(workers, len(batches)),
-            pin_memory,
-            persistent=False,
-        )
-
-    def __iter__(self) -> Iterator[Batch]:
-        """Yield this rank's batches in the order of the data set.
-
-        Raises:
-            BadVideoError: A video cannot be read and the policy is "error".
-        """
-        return _unpack(self._loader)
 
 
 def _check_sizes(batch_size: int, workers: int) -> None:

@@ -95,17 +95,15 @@ def make_loader(
     collate: Any,
     workers: int,
     pin_memory: bool,
-    *,
-    persistent: bool,
 ) -> DataLoader[Any]:
-    """Return a loader of given batches; `persistent` keeps its workers between epochs."""
+    """Return a loader of given batches, which keeps its workers between epochs."""
     return DataLoader(
         dataset,
         batch_sampler=batches,
         collate_fn=collate,
         num_workers=workers,
         worker_init_fn=_start_worker,
-        persistent_workers=persistent and workers > 0,
+        persistent_workers=workers > 0,
         pin_memory=pin_memory,
         # By default a loader draws from the global generator, whose state would then differ between
         # a run that resumed in the middle of an epoch and one that was never stopped.

@@ -10,6 +10,7 @@ from typing import Any
 from p3d.data.dataset import Split, VideoDataset
 from p3d.data.sampling import clips_to_see_all, seen_fraction, spaced_windows
 from p3d.errors import UserError, printable
+from p3d.evaluation.clips_curve import ClipReport
 from p3d.evaluation.leaks import Overlap
 from p3d.evaluation.protocols import Protocol
 from p3d.inference.scoring import VideoScores, write_scores
@@ -35,6 +36,7 @@ class Result:
         precision: Arithmetic of the network.
         scored: The network's scores.
         accuracy: Metrics over the videos.
+        clips: What there is to say about numbers of clips.
         overlap: Videos that the network was trained on; None if that is not known.
         seconds: Time that it took.
     """
@@ -45,15 +47,21 @@ class Result:
     precision: Precision
     scored: VideoScores
     accuracy: Accuracy
+    clips: ClipReport
     overlap: Overlap | None
     seconds: float
 
     @property
     def seen(self) -> dict[int, float]:
-        """The part that the clips span of each video with a known number of frames, by index."""
-        prep, views = self.protocol.prep, self.protocol.views
+        """The part that the clips span of each video with a known number of frames, by index.
+
+        It is empty for a number of clips that differs between videos.
+        """
+        prep, views, clips = self.protocol.prep, self.protocol.views, self.protocol.clips
+        if clips == "auto":
+            return {}
         lengths = {i: self.dataset.records[i].num_frames for i in self.scored.indices.tolist()}
-        size = (prep.num_frames, prep.frame_stride, self.protocol.clips, views.spacing)
+        size = (prep.num_frames, prep.frame_stride, clips, views.spacing)
         return {
             index: seen_fraction(spaced_windows(length, *size), length)
             for index, length in lengths.items()
@@ -82,7 +90,7 @@ def summarize(result: Result) -> str:
     if bad := result.scored.bad:
         lines.append(f"NOT MEASURED: {counted(len(bad), 'video')} that cannot be read:")
         lines += [f"  {printable(line)}" for line in bad]
-    lines += _describe_seen(result)
+    lines += [*result.clips.lines, *_describe_seen(result)]
     if result.overlap is not None and (message := result.overlap.message(result.split)):
         lines.append(printable(message))
     return "\n".join(lines)
@@ -99,7 +107,7 @@ def _describe_seen(result: Result) -> list[str]:
     least, mean = min(seen.values()), sum(seen.values()) / len(seen)
     return [
         f"seen: {format_percent(mean)} of the frames of a video on average, at least "
-        f"{format_percent(least)}, by {counted(result.protocol.clips, 'clip')}; "
+        f"{format_percent(least)}, by {result.protocol.clips} clips; "
         f"--clips {clips_to_see_all(longest, prep.num_frames, prep.frame_stride)} spans all frames"
     ]
 
@@ -131,6 +139,7 @@ def write_result(
         "bad": list(result.scored.bad),
         "trained_on": None if overlap is None else len(overlap.names),
         "seen": sum(seen.values()) / len(seen) if seen else None,
+        **result.clips.record,
         "protocol": result.protocol.record(),
         "weights_sha256": weights_sha256,
         "date": call["date"],

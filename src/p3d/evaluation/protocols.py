@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from p3d.data.views import Spacing, Views
 from p3d.errors import UserError
+from p3d.inference.clip_plan import NumClips
 from p3d.preprocessing import Preprocessing
 
 Name = Literal["weights", "paper", "authors-features"]
@@ -43,7 +44,7 @@ class Protocol:
     """
 
     name: Name
-    clips: int
+    clips: NumClips
     views: Views
     prep: Preprocessing
 
@@ -70,7 +71,7 @@ class Protocol:
         return {"protocol": self.name, "clips": self.clips, **asdict(self.views)}
 
 
-def choose_protocol(name: Name, clips: int, views: Views, prep: Preprocessing) -> Protocol:
+def choose_protocol(name: Name, clips: NumClips, views: Views, prep: Preprocessing) -> Protocol:
     """Return the protocol of a network.
 
     Args:
@@ -90,6 +91,8 @@ def choose_protocol(name: Name, clips: int, views: Views, prep: Preprocessing) -
             )
         views = replace(views, spacing=published.spacing)
         prep = replace(prep, num_frames=16, frame_stride=1, resize=published.resize, crop=160)
+    if clips == "auto" and views.per_window > 1:
+        raise UserError("--clips auto takes the center crop alone; drop --crops and --mirror")
     _check_views(views, prep)
     return Protocol(name, clips, views, prep)
 

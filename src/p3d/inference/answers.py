@@ -22,6 +22,19 @@ Record = Mapping[str, Any]
 """Values of the columns, those that a video lacks left out; JSON lines may have more."""
 
 
+def check_answer_path(path: Path) -> None:
+    """Check that a file of answers can have this path.
+
+    Raises:
+        UserError: It has another suffix, is a folder, or its folder does not exist.
+    """
+    if path.suffix.lower() not in (".csv", ".jsonl"):
+        raise UserError(f"--out {path}: give a name that ends in .csv or .jsonl")
+    if path.is_dir() or not path.parent.is_dir():
+        fault = "is a folder" if path.is_dir() else "its folder does not exist"
+        raise UserError(f"--out {path}: {fault}; give a file in an existing folder")
+
+
 class AnswerFile:
     """A file of answers that grows.
 
@@ -41,11 +54,7 @@ class AnswerFile:
     """
 
     def __init__(self, path: Path, settings: str) -> None:
-        if path.suffix.lower() not in (".csv", ".jsonl"):
-            raise UserError(f"--out {path}: give a name that ends in .csv or .jsonl")
-        if path.is_dir() or not path.parent.is_dir():
-            fault = "is a folder" if path.is_dir() else "its folder does not exist"
-            raise UserError(f"--out {path}: {fault}; give a file in an existing folder")
+        check_answer_path(path)
         self.path = path
         self._settings = settings
         self._is_csv = path.suffix.lower() == ".csv"

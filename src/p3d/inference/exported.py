@@ -64,6 +64,7 @@ class ExportedNetwork:
         self.class_names = self.description.class_names
         self.spec = self.description.spec
         self.trained_on = read_trained_on(self.description.entries)
+        self.calibration: dict[str, float] = {}
 
     def precision(self, asked: Precision) -> Precision:
         """Return the arithmetic of the file when `asked` for one.

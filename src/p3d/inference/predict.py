@@ -13,16 +13,17 @@ from tqdm import tqdm
 
 from p3d.data.sampling import clips_to_see_all
 from p3d.errors import BadVideoError, UserError, printable
-from p3d.inference.answers import AnswerFile
+from p3d.inference.answers import AnswerFile, check_answer_path
 from p3d.inference.arguments import Item, VideoFinder, local_path, path_of
 from p3d.inference.backends.names import BackendChoice
+from p3d.inference.clip_plan import NumClips
 from p3d.inference.prediction import UNKNOWN, Prediction
 from p3d.inference.predictor import Predictor
 from p3d.system.device import set_up_cpu
 from p3d.system.files import file_sha256
 from p3d.system.markers import Positional
 from p3d.system.options import DeviceOptions
-from p3d.system.text import format_percent, format_table, json_line
+from p3d.system.text import counted, format_percent, format_table, json_line
 from p3d.weights.loading import find_weights
 
 _MAX_WIDTH = 40
@@ -48,12 +49,15 @@ class PredictOptions:
     """File for the answers, .csv or .jsonl. The same command goes on after an interruption."""
     json: bool = False
     """Print one JSON object a line instead of text."""
-    clips: int = 20
-    """Clips of each video, uniformly spaced."""
+    clips: NumClips = 20
+    """Clips of each video, uniformly spaced; auto takes as many of 20 as the answer needs."""
     batch_size: int | None = None
     """Clips on the device at once; by default what suits it: 1 on a CPU."""
     backend: BackendChoice = "auto"
     """What computes the network; auto takes an exported file's, or compiles if that saves time."""
+    workers: int | None = None
+    """Threads that decode while the network computes; 0 decodes in turn with it. By default what
+    suits the machine."""
     compute: DeviceOptions = field(default_factory=DeviceOptions)
 
 
@@ -69,6 +73,8 @@ def run(options: PredictOptions) -> int:
         raise UserError(f"--top is {options.top}; give 1 or more")
     if not 0 <= options.threshold <= 1:
         raise UserError(f"--threshold is {options.threshold}; give a probability from 0 to 1")
+    if options.out is not None:
+        check_answer_path(options.out)
     set_up_cpu(options.compute.threads)
     weights = local_path(options.weights, "weights")
     found = VideoFinder([str(video) for video in options.videos])
@@ -81,8 +87,11 @@ def run(options: PredictOptions) -> int:
         compiled=options.compute.compile,
         backend=options.backend,
         videos=len(found.items),
+        workers=options.workers,
     )
-    file = AnswerFile(options.out, _settings(options)) if options.out else None
+    if predictor.settled is not None:
+        _note(f"--clips auto: {predictor.describe_clips}")
+    file = AnswerFile(options.out, _settings(options, predictor)) if options.out else None
     _report_found(found)
     items = found.items
     if file is not None:
@@ -92,12 +101,12 @@ def run(options: PredictOptions) -> int:
         return _answer(predictor, items, file, options)
 
 
-def _settings(options: PredictOptions) -> str:
+def _settings(options: PredictOptions, predictor: Predictor) -> str:
     """Return what the answers depend on, for the file of answers."""
     weights = find_weights(options.weights)
     parts = [
         f"{weights.name} ({file_sha256(weights)[:8]})",
-        f"--clips {options.clips}",
+        f"--clips {options.clips}" + (f" {predictor.settled:g}" if predictor.settled else ""),
         options.compute.precision,
     ]
     if options.threshold:
@@ -185,6 +194,7 @@ def _record(
         "answer": result.answer(options.threshold),
         "frames": result.num_frames,
         "seen": round(result.seen, 4),
+        **({"clips": result.num_clips} if options.clips == "auto" else {}),
     }
 
 
@@ -231,8 +241,8 @@ class _Printer:
         ((_, probability),) = prediction.top(1)
         cells = (str(prediction.path), prediction.answer(self._options.threshold))
         padded = [printable(c).ljust(w) for c, w in zip(cells, self._widths, strict=True)]
-        seen = prediction.describe_seen() if prediction.seen < 1 else ""
-        return "  ".join([*padded, format_percent(probability).rjust(6), seen]).rstrip()
+        share = format_percent(probability).rjust(6)
+        return "  ".join([*padded, share, self._seen(prediction)]).rstrip()
 
     def _table(self, prediction: Prediction) -> str:
         top = prediction.top(self._options.top or 5)
@@ -240,13 +250,17 @@ class _Printer:
         if prediction.answer(self._options.threshold) != top[0][0]:
             rows.insert(0, (UNKNOWN, f"below {format_percent(self._options.threshold)}"))
         lines = [format_table((str(prediction.path), "score"), rows)]
-        if prediction.seen < 1:
-            lines.append(prediction.describe_seen())
+        lines += filter(None, [self._seen(prediction)])
         return "\n".join(lines) + "\n"
+
+    def _seen(self, prediction: Prediction) -> str:
+        """Return how many clips the answer takes, if that differs, and which part they span."""
+        clips = [counted(prediction.num_clips, "clip")] if self._options.clips == "auto" else []
+        return ", ".join(clips + [prediction.describe_seen()] * (prediction.seen < 1))
 
     def show_unseen(self, predictor: Predictor) -> None:
         """Say which number of clips sees the videos whole; JSON has the numbers in its lines."""
-        if not self._unseen or self._options.json:
+        if not self._unseen or self._options.json or self._options.clips == "auto":
             return
         longest = max(self._unseen, key=lambda prediction: prediction.num_frames)
         prep = predictor.preprocessing

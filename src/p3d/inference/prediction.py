@@ -28,6 +28,7 @@ class Prediction:
         class_names: Name of each class; its number if no names are known.
         num_frames: Frames of the video; 0 if unknown.
         seen: The part of the video that the clips span, in (0, 1].
+        num_clips: Number of clips that the answer takes; 0 if unknown.
     """
 
     path: Path | None
@@ -35,6 +36,7 @@ class Prediction:
     class_names: tuple[str, ...]
     num_frames: int = 0
     seen: float = 1.0
+    num_clips: int = 0
 
     def top(self, k: int = 5) -> list[tuple[str, float]]:
         """Return the k most likely classes with their probabilities, best first."""

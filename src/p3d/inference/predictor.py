@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeAlias, overload
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from p3d.data.clips import check_source, eval_windows, read_eval_clips
-from p3d.data.sampling import seen_fraction
+from p3d.data.clips import check_source, read_eval_clips
+from p3d.data.sampling import seen_fraction, uniform_windows
 from p3d.errors import BadVideoError, UserError, printable
 from p3d.inference.arguments import local_path
 from p3d.inference.arrays import Frames, FramesInMemory
 from p3d.inference.backends.names import BackendChoice
+from p3d.inference.clip_plan import NumClips, expected_clips, plan_clips, settled_threshold
 from p3d.inference.exported import ExportedNetwork
 from p3d.inference.networks import chosen_backend, load_network, make_scorer
+from p3d.inference.pipe import Scored, num_threads, score_in_order
 from p3d.inference.prediction import Prediction
 from p3d.inference.scorer import Scorer, mean_probabilities
 from p3d.model.network import P3D, Layer
@@ -35,13 +37,12 @@ Video: TypeAlias = "Path | str | os.PathLike[str] | Frames"
 """A video file, a folder of its frames, or its frames: uint8 `(T, H, W, C)`."""
 
 
-class _Read(NamedTuple):
-    """The clips of a video, uint8 `(num_clips, T, H, W, C)`, and what is known about it."""
+class _Info(NamedTuple):
+    """What is known about a video: its frames, and those of what the network takes of it."""
 
     path: Path | None
-    clips: Tensor
     num_frames: int
-    seen: float
+    num_inputs: int
 
 
 class Predictor:
@@ -52,12 +53,22 @@ class Predictor:
             `p3d export`. A .pt2 is compiled code: load only one that you trust.
         device: "auto", "cpu", "cuda" or "mlu".
         precision: "fp32", "tf32", "bf16" or "fp16".
-        clips: Uniformly spaced clips of each video; their probabilities are averaged.
+        clips: Uniformly spaced clips of each video; their probabilities are averaged. "auto" takes
+            as many of 20 as the answer needs, from the middle outwards, see
+            `p3d.inference.settled`.
         batch_size: Clips on the device at once; None for what suits the device.
         compiled: Compile the network: slow to start, then faster. Same as backend "compiled".
         backend: "eager", "compiled", "aot", "onnx" or "openvino"; the last three need a file of
             `p3d export`. "auto" takes the file's, or compiles if that pays for the videos.
         videos: Number of videos to come, for backend "auto"; None does not compile.
+        workers: Threads that decode while the network computes; 0 decodes in turn with it. By
+            default what suits the machine.
+
+    Attributes:
+        clips: As given.
+        class_names: Name of each class; its number if no names are known.
+        settled: Probability at which "auto" takes no more clips; None for a number of clips.
+        describe_clips: The clips of a video, in words.
 
     Raises:
         UserError: The weights cannot be read, or the device is not available.
@@ -76,16 +87,17 @@ class Predictor:
         *,
         device: DeviceName = "auto",
         precision: Precision = "fp32",
-        clips: int = 20,
+        clips: NumClips = 20,
         batch_size: int | None = None,
         compiled: bool = False,
         backend: BackendChoice = "auto",
         videos: int | None = None,
+        workers: int | None = None,
     ) -> None:
-        if min(clips, 1 if batch_size is None else batch_size) < 1:
+        if any(isinstance(number, int) and number < 1 for number in (clips, batch_size)):
             raise UserError(f"clips ({clips}) and batch_size ({batch_size}) must be 1 or more")
         self._backend = chosen_backend(backend, compiled=compiled)
-        self.clips = clips
+        self.clips: NumClips = clips
         self._source = model_or_path
         self._make_scorer = partial(
             make_scorer,
@@ -93,13 +105,24 @@ class Predictor:
             precision=precision,
             backend=self._backend,
             batch_size=batch_size,
-            clips=None if videos is None else videos * clips,
+            clips=None if videos is None else videos * expected_clips(clips),
         )
         model = self._load()
         self.class_names = model.class_names or tuple(map(str, range(model.config.num_classes)))
         self._scorers: dict[Layer | None, Scorer] = {None: self._make_scorer(model)}
+        # Computing optical flow takes long, and only this thread can be interrupted in it.
+        is_flow = self.preprocessing.channels == "flow"
+        self._threads = num_threads(0 if is_flow else workers, self._scorer.device)
+        settled, origin = settled_threshold(model.calibration)
+        self._plan = plan_clips(clips, settled, self._scorer.batch_size)
+        self.settled = self._plan.settled
+        self.describe_clips = (
+            f"{clips} clips a video"
+            if self.settled is None
+            else f"up to {self._plan.num_clips} clips, settled at {settled:g} ({origin})"
+        )
         self._summary = (
-            f"{model.config.name}, {len(self.class_names)} classes, {clips} clips a video, "
+            f"{model.config.name}, {len(self.class_names)} classes, {self.describe_clips}, "
             f"{self._scorer.device}, {precision}"
         )
 
@@ -151,17 +174,19 @@ class Predictor:
             (prediction,) = self([video])
             return prediction
         predictions: list[Prediction] = []
-        for result in self.stream(video):
-            if isinstance(result, BadVideoError):
-                raise result
-            predictions.append(result)
+        with closing(self._stream(video, self._threads if len(video) > 1 else 0)) as results:
+            for result in results:
+                if isinstance(result, BadVideoError):
+                    raise result
+                predictions.append(result)
         return predictions
 
     def stream(self, videos: Iterable[Video]) -> Iterator[Prediction | BadVideoError]:
         """Classify many videos, and go on after those that cannot be read.
 
         Args:
-            videos: As for a call. They are read as the results are taken, a batch at a time.
+            videos: As for a call. While the results are taken, a few videos more are taken from it
+                and read in advance; for a live source, call the predictor for each video.
 
         Yields:
             For each video, in order, its prediction, or the error that says why it has none.
@@ -169,33 +194,35 @@ class Predictor:
         Raises:
             UserError: As for a call.
         """
-        waiting: list[_Read | BadVideoError] = []
-        for video in videos:
-            try:
-                waiting.append(self._read(video))
-            except BadVideoError as error:
-                waiting.append(error)
-            read = [item for item in waiting if isinstance(item, _Read)]
-            if not read or len(read) * self.clips >= self._scorer.batch_size:
-                yield from self._predict(waiting)
-                waiting = []
-        yield from self._predict(waiting)
+        return self._stream(videos, self._threads)
 
-    def _predict(
-        self, waiting: list[_Read | BadVideoError]
-    ) -> Iterator[Prediction | BadVideoError]:
-        """Score the clips of several videos together."""
-        read = [item for item in waiting if isinstance(item, _Read)]
-        scores: Iterator[Tensor] = iter(())
-        if read:
-            logits = self._scorer(torch.cat([item.clips for item in read]))
-            scores = iter(mean_probabilities(logits.unflatten(0, (len(read), self.clips))))
-        for item in waiting:
-            if isinstance(item, BadVideoError):
-                yield item
-            else:
-                path, _, num_frames, seen = item
-                yield Prediction(path, next(scores), self.class_names, num_frames, seen)
+    def _stream(
+        self, videos: Iterable[Video], threads: int
+    ) -> Generator[Prediction | BadVideoError]:
+        results = score_in_order(self._scorer, videos, self._read, self._plan, threads)
+        with closing(results):
+            for result in results:
+                if isinstance(result, BadVideoError):
+                    yield result
+                else:
+                    yield self._prediction(result)
+
+    def _prediction(self, scored: Scored[_Info]) -> Prediction:
+        path, num_frames, num_inputs = scored.info
+        numbers = sorted(self._plan.order[: len(scored.logits)])
+        windows = self._windows(num_inputs)[numbers]
+        return Prediction(
+            path,
+            mean_probabilities(scored.logits),
+            self.class_names,
+            num_frames,
+            seen_fraction(windows, num_inputs),
+            len(numbers),
+        )
+
+    def _windows(self, num_frames: int) -> NDArray[np.int64]:
+        prep = self.preprocessing
+        return uniform_windows(num_frames, prep.num_frames, prep.frame_stride, self._plan.num_clips)
 
     def features(self, video: Video, layer: Layer = "pool5") -> Tensor:
         """Return the features of a video's clips, for search, clustering or another classifier.
@@ -207,13 +234,12 @@ class Predictor:
 
         Returns:
             float32 `(clips, 2048)` for "pool5"; average over the clips for one vector a video.
-            `(clips, channels, T', H', W')` for a stage.
+            `(clips, channels, T', H', W')` for a stage. All 20 clips for "auto".
 
         Raises:
             BadVideoError: The video cannot be read.
             UserError: As for a call.
         """
-        clips = self._read(video).clips
         if layer not in self._scorers:
             network = self._load()
             if isinstance(network, ExportedNetwork):
@@ -228,17 +254,21 @@ class Predictor:
                 layer=layer,
                 batch_size=self._scorer.batch_size,
             )
+        scorer = self._scorers[layer]
+        plan = plan_clips(self._plan.num_clips, 1, scorer.batch_size)
+        (result,) = score_in_order(scorer, [video], self._read, plan, 0)
+        if isinstance(result, BadVideoError):
+            raise result
         # A copy can be used under gradients, unlike a tensor of inference mode.
-        return self._scorers[layer](clips).clone()
+        return result.logits.clone()
 
-    def _read(self, video: Video) -> _Read:
-        """Read the clips of a video."""
+    def _read(self, video: Video, numbers: Sequence[int]) -> tuple[Tensor, _Info]:
+        """Read some of the clips of a video."""
         prep = self.preprocessing
         with self._open(video) as (path, opened):
             source = _network_input(opened, self._scorer, path)
-            clips = read_eval_clips(source, prep, self.clips)
-            seen = seen_fraction(eval_windows(source, prep, self.clips), source.num_frames)
-        return _Read(path, clips, opened.num_frames, seen)
+            clips = read_eval_clips(source, prep, self._plan.num_clips, numbers=numbers)
+        return clips, _Info(path, opened.num_frames, source.num_frames)
 
     @contextmanager
     def _open(self, video: Video) -> Iterator[tuple[Path | None, FrameSource]]:

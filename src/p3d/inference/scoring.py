@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from p3d.data.clips import EvalClips
 from p3d.data.dataset import VideoDataset
-from p3d.data.loader import BadVideoPolicy, Batch, EvalLoader
+from p3d.data.loader import BadVideoPolicy, check_dataset
 from p3d.data.views import CENTER, Views
-from p3d.errors import UserError
+from p3d.data.workers import Videos
+from p3d.errors import BadVideoError, UserError
+from p3d.inference.clip_plan import NumClips, plan_clips
+from p3d.inference.pipe import num_threads, score_in_order
 from p3d.inference.scorer import Scorer, mean_probabilities
-from p3d.system.device import needs_pinned_memory
+from p3d.inference.settled import DEFAULT_SETTLED
 from p3d.system.distributed import ALONE, Group
 from p3d.system.files import write_csv
 from p3d.system.progress import ProgressBar
@@ -29,16 +37,19 @@ class VideoScores:
     """Logits of the videos of a data set, in the order of its records.
 
     Attributes:
-        logits: float32 `(V, num_clips, num_classes)`.
+        logits: float32 `(V, num_clips, num_classes)`. Where the numbers of clips differ,
+            `(V, 1, num_classes)`: logits of the mean probabilities of a video's clips.
         labels: int64 `(V,)`; -1 for a video without a label.
         indices: int64 `(V,)`, positions in the data set's records.
         bad: One line for each video that could not be read.
+        clips_used: int64 `(V,)`: clips that were scored; empty if unknown.
     """
 
     logits: Tensor
     labels: Tensor
     indices: Tensor
     bad: tuple[str, ...]
+    clips_used: Tensor = torch.empty(0, dtype=torch.int64)  # noqa: RUF009 (never changed)
 
     @property
     def probabilities(self) -> Tensor:
@@ -50,9 +61,10 @@ def score_videos(
     scorer: Scorer,
     dataset: VideoDataset,
     *,
-    num_clips: int,
+    num_clips: NumClips,
     views: Views = CENTER,
-    workers: int = 0,
+    settled: float = DEFAULT_SETTLED,
+    workers: int | None = None,
     on_bad_video: BadVideoPolicy = "error",
     description: str = "evaluating",
     group: Group = ALONE,
@@ -60,48 +72,53 @@ def score_videos(
 ) -> VideoScores:
     """Score every video of a data set once; each rank scores its shard.
 
+    Rank r scores the videos r, r + world size, and so on. Threads decode meanwhile, see
+    `p3d.inference.pipe`.
+
     Args:
         scorer: The network.
         dataset: The videos; labels are not needed.
-        num_clips: Windows of each video.
+        num_clips: Windows of each video, or "auto".
         views: Where the windows are, and the clips of each; by default one, the center crop.
-        workers: Worker processes that decode; 0 decodes in this process.
+        settled: Threshold of "auto", see `p3d.inference.settled`.
+        workers: Threads that decode; 0 decodes in this one, None takes what suits the machine.
         on_bad_video: Raise if a video cannot be read, or skip it.
         description: Text of the progress bar.
         group: The ranks that score together; each returns all scores.
-        stop: Checked after every batch.
+        stop: Checked after every video.
 
     Raises:
         BadVideoError: A video cannot be read and the policy is "error".
-        UserError: No video could be read.
+        UserError: No video could be read, a number is out of range, or the videos are RGB and the
+            network takes optical flow, or vice versa.
         Stopped: A stop was requested.
     """
-    clips = num_clips * views.per_window
-    loader = EvalLoader(
-        dataset,
-        scorer.preprocessing,
-        num_clips=num_clips,
-        views=views,
-        batch_size=max(1, scorer.batch_size // clips),
-        workers=workers,
-        on_bad_video=on_bad_video,
-        group=group,
-        pin_memory=needs_pinned_memory(scorer.device),
-    )
-    nothing = torch.empty(0, dtype=torch.int64)
-    empty = VideoScores(
-        torch.empty(0, num_clips * views.per_window, scorer.num_classes), nothing, nothing, ()
-    )
-    parts = [empty]
-    with ProgressBar(loader.num_videos, description, leave=False, shown=group.is_main) as bar:
-        for batch in loader:
+    plan = plan_clips(num_clips, settled, scorer.batch_size)
+    threads = num_threads(workers, scorer.device)
+    check_dataset(dataset, scorer.preprocessing)
+    clips = EvalClips(Videos(dataset), scorer.preprocessing, plan.num_clips, views)
+    shard = range(len(dataset.records))[group.rank :: group.world_size]
+    rows, bad = list[_Row](), list[str]()
+    results = score_in_order(scorer, shard, partial(_read, clips), plan, threads)
+    with (
+        closing(results),
+        ProgressBar(len(shard), description, leave=False, shown=group.is_main) as bar,
+    ):
+        for result in results:
+            if isinstance(result, BadVideoError):
+                if on_bad_video == "error":
+                    raise result
+                bad.append(str(result))
+            else:
+                rows.append(_Row(*result.info, result.logits))
+            bar.advance()
             if stop is not None and stop.is_set:
                 break
-            parts.append(_score_batch(scorer, batch, empty))
-            bar.advance(len(batch.labels) + len(batch.bad))
     if group.any(stop is not None and stop.is_set):
         raise Stopped
-    scored = _concatenate(group.gather(_concatenate(parts)))
+    rows_each = 1 if num_clips == "auto" else num_clips * views.per_window
+    shape = (rows_each, scorer.num_classes)
+    scored = _concatenate(group.gather(_stack(rows, bad, shape)))
     if not len(scored.labels):
         raise UserError(
             f"none of the {len(dataset.records)} videos could be read, for example {scored.bad[0]}"
@@ -109,11 +126,47 @@ def score_videos(
     return scored
 
 
-def _score_batch(scorer: Scorer, batch: Batch, empty: VideoScores) -> VideoScores:
-    if not len(batch.labels):
-        return replace(empty, bad=batch.bad)
-    logits = scorer(batch.clips.flatten(0, 1)).unflatten(0, batch.clips.shape[:2])
-    return VideoScores(logits, batch.labels, batch.indices, batch.bad)
+class _Row(NamedTuple):
+    """The scores of a video: label, position in the data set, and logits of its clips."""
+
+    label: int
+    video: int
+    logits: Tensor
+
+
+def _read(clips: EvalClips, index: int, numbers: Sequence[int]) -> tuple[Tensor, tuple[int, int]]:
+    sample = clips.read(index, numbers)
+    return sample.clips, (sample.label, index)
+
+
+def _stack(rows: Sequence[_Row], bad: Sequence[str], shape: tuple[int, int]) -> VideoScores:
+    """Return the scores of videos, each with logits of a shape.
+
+    Where numbers of clips differ, a video's logits become those of a single clip that has the mean
+    probabilities of them all.
+    """
+    logits = torch.empty(len(rows), *shape)
+    for row, (_, _, scores) in zip(logits, rows, strict=True):
+        row[:] = scores if len(scores) == len(row) else log_mean_probabilities(scores)
+    return VideoScores(
+        logits,
+        torch.tensor([row.label for row in rows], dtype=torch.int64),
+        torch.tensor([row.video for row in rows], dtype=torch.int64),
+        tuple(bad),
+        torch.tensor([len(row.logits) for row in rows], dtype=torch.int64),
+    )
+
+
+def log_mean_probabilities(logits: Tensor) -> Tensor:
+    """Return logits whose softmax is the mean of the clips' softmax scores.
+
+    Args:
+        logits: float `(..., num_clips, num_classes)`.
+
+    Returns:
+        float `(..., num_classes)`.
+    """
+    return logits.log_softmax(-1).logsumexp(-2) - math.log(logits.shape[-2])
 
 
 def _concatenate(parts: Sequence[VideoScores]) -> VideoScores:
@@ -125,6 +178,7 @@ def _concatenate(parts: Sequence[VideoScores]) -> VideoScores:
         torch.cat([part.labels for part in parts])[order],
         indices[order],
         tuple(line for part in parts for line in part.bad),
+        torch.cat([part.clips_used for part in parts])[order],
     )
 
 
