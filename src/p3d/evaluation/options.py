@@ -33,20 +33,17 @@ class EvalOptions:
     """Print the accuracy with 1, 2, 5, 10, 20 and auto clips, from the same scores."""
     run: First[tuple[Path, ...]] = ()
     """Folder of a training run: take data, split rule and weights from it, write the results to its
-    folder RUN/SPLIT, and renew its report. Several runs, such as those of UCF101's three official
-    splits, are measured one after the other, and their mean and spread printed."""
+    folder RUN/SPLIT, and renew its report. Of several, such as UCF101's three splits, print mean
+    and spread too."""
     out: First[Path | None] = None
     """Folder for metrics.json, scores.csv, scores.npz, per_class.csv, confusion.csv and
-    confusion.png. With several runs, a folder for each in it."""
+    confusion.png; with several runs, for a folder of each."""
     protocol: First[Name] = "weights"
-    """Sizes of the frames and places of the clips.
-    weights: sizes of the weights, --clips uniformly spaced.
-    paper: 20 clips of 16 frames, uniformly spaced, resized to 182x242, crop 160.
-    authors-features: as the authors extract features: 20 clips of 16 frames, spaced by (frames -
-    18) / 20, short side 162, crop 160."""
+    """Clips and sizes: those of the weights and of --clips, or 20 clips of 16 frames at 160 px,
+    from 182x242 (paper) or, as the authors extract features, from a short side of 162."""
     frames: First[Frames] = "ordered"
-    """Order of the frames in each clip. With all, a table shows whether the network uses the order:
-    reversed, shuffled, or still (the middle frame, repeated)."""
+    """Order of the frames in each clip; still repeats the middle one. With all, a table shows
+    whether the network uses the order."""
     crops: Crops = 1
     """Crops of each clip whose scores are averaged.
     1: the center.
