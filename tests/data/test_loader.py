@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import pickle
 import signal
@@ -17,7 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from helpers.videos import number_of, write_video
+from helpers.videos import number_of, write_frames, write_video
 from p3d.data import clips
 from p3d.data.dataset import VideoDataset, VideoRecord
 from p3d.data.loader import Batch, TrainLoader
@@ -215,10 +216,19 @@ def test_evaluation_reads_uniform_windows_and_opens_each_video_once(dataset, mon
         assert sample.clips.is_contiguous()
         assert (sample.video, sample.label) == (index, index % 3)
         expected = uniform_windows(length, 4, 2, 5)
+        assert sample.starts == tuple(expected[:, 0].tolist())
+        assert math.isfinite(sample.fps)
         assert [frame_numbers(clip) for clip in sample.clips] == [
             [visible(number) for number in window] for window in expected.tolist()
         ]
     assert opened == {record.path: 1 for record in dataset.records}
+
+
+def test_the_frame_rate_of_a_folder_of_frames_is_unknown(tmp_path):
+    record = VideoRecord(write_frames(tmp_path / "frames", 9), 0)
+    sample = clips.EvalClips(Videos(VideoDataset(("a",), (record,))), PREP, 2)[0]
+    assert math.isnan(sample.fps)
+    assert len(sample.starts) == 2
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -137,8 +137,11 @@ def test_clips_of_a_data_set_have_all_views(tmp_path: Path) -> None:
     for index, path in enumerate(paths):
         with open_video(path) as video:
             expected = read_eval_clips(video, PREP, 4, views, index=index)
+            starts = uniform_windows(video.num_frames, PREP.num_frames, 1, 4)[:, 0]
         assert expected.shape == (24, 4, 40, 40, 3)
-        assert torch.equal(clips.read(index).clips, expected)
+        sample = clips.read(index)
+        assert torch.equal(sample.clips, expected)
+        assert sample.starts == tuple(start for start in starts.tolist() for _ in range(6))
         # Some of the windows are the same as those among all.
         assert torch.equal(clips.read(index, (3, 1)).clips[:6], expected[18:])
         assert torch.equal(clips.read(index, (3, 1)).clips[6:], expected[6:12])

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from p3d.scores.accuracy import correct_among_best, measure, shows_top5
+from p3d.scores.accuracy import correct_among_best, label_ranks, measure, shows_top5
 
 SCORES = torch.tensor(
     [
@@ -42,6 +42,23 @@ def test_metrics_of_each_class_of_a_small_example() -> None:
     assert (second.top1, second.precision, second.f1) == (0.0, 0.0, 0.0)
     assert (third.videos, third.predicted) == (0, 1)
     assert (third.top1, third.precision, third.f1) == (None, 0.0, 0.0)
+
+
+def test_confused_pairs_are_in_order_of_size() -> None:
+    answers = torch.tensor([1, 1, 0, 0, 2, 2, 1])
+    truths = torch.tensor([0, 0, 0, 1, 0, 1, 1])
+    pairs = measure(torch.eye(3)[answers], truths).confused_pairs
+    found = [(pair.truth, pair.answer, pair.videos, pair.fraction) for pair in pairs]
+    assert found == [(0, 1, 2, 0.5), (1, 0, 1, 1 / 3), (1, 2, 1, 1 / 3), (0, 2, 1, 0.25)]
+
+
+def test_ties_go_to_the_class_with_the_lower_index_and_nan_is_never_right() -> None:
+    scores = torch.tensor([[1.0, 1, 1], [1, 1, 1], [0, 2, 2], [2, torch.nan, 1]])
+    labels = torch.tensor([0, 1, 2, 0])
+    assert label_ranks(scores, labels).tolist() == [0, 1, 1, 1]
+    assert label_ranks(torch.full((1, 3), torch.nan), torch.tensor([1])).tolist() == [3]
+    assert correct_among_best(scores, labels, 1) == 1
+    assert correct_among_best(scores, labels, 2) == 4
 
 
 def _harmonic_mean(recall: float | None, precision: float | None) -> float | None:

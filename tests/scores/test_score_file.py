@@ -27,6 +27,8 @@ SCORES = ScoreFile(
     ("g1", ""),
     {"clips": 2, "resize": [20, 20]},
     "0" * 64,
+    np.array([[0, 8], [0, 3]]),
+    np.array([[0, 0.32], [np.nan, np.nan]]),
 )
 
 
@@ -41,6 +43,8 @@ def _equal(first: ScoreFile, second: ScoreFile) -> bool:
     return (
         np.array_equal(first.logits, second.logits)
         and np.array_equal(first.labels, second.labels)
+        and np.array_equal(first.starts, second.starts)
+        and np.array_equal(first.times, second.times, equal_nan=True)
         and all(getattr(first, name) == getattr(second, name) for name in plain)
     )
 
@@ -63,6 +67,8 @@ def test_files_hold_what_was_written(
         tuple(f"group of {path}" for path in paths),
         {"names": names},
         "f" * 64,
+        rng.integers(0, 100, (len(paths), clips)),
+        np.where(rng.random((len(paths), clips)) < 0.5, np.nan, 3.5),
     )
     path = tmp_path_factory.mktemp("scores") / "scores.npz"
     write_score_file(path, scores)
@@ -79,6 +85,47 @@ def test_scores_are_in_the_order_of_the_data_set(tmp_path: Path) -> None:
     read = read_score_file(tmp_path / "scores.npz")
     assert (read.paths, read.groups) == (("0.avi", "2.avi"), ("g0", "g2"))
     assert np.array_equal(read.logits, scored.logits.numpy())
+    assert (read.starts, read.times) == (None, None)
+
+
+def test_times_of_clips_use_the_frame_rate_of_the_video_or_else_of_the_manifest() -> None:
+    records = [VideoRecord(Path(f"{n}.avi"), 0, fps=fps) for n, fps in enumerate((50, 50, None))]
+    scored = VideoScores(
+        torch.zeros(3, 2, 1),
+        torch.zeros(3, dtype=torch.int64),
+        torch.arange(3),
+        (),
+        starts=torch.tensor([[0, 5], [0, 10], [0, 4]]),
+        fps=torch.tensor([25, torch.nan, torch.nan], dtype=torch.float64),
+    )
+    scores = collect_scores(VideoDataset(("a",), tuple(records)), scored, {}, "")
+    assert scores.problem() is None
+    assert np.array_equal(scores.starts, scored.starts.numpy())
+    expected = [[0, 0.2], [0, 0.2], [np.nan, np.nan]]
+    assert np.array_equal(scores.times, expected, equal_nan=True)
+
+
+def test_files_without_the_starts_of_clips_are_read(tmp_path: Path) -> None:
+    write_score_file(tmp_path / "scores.npz", replace(SCORES, starts=None, times=None))
+    read = read_score_file(tmp_path)
+    assert (read.starts, read.times, read.paths) == (None, None, SCORES.paths)
+
+
+def test_probabilities_divide_every_logit_by_the_temperature() -> None:
+    found = SCORES.probabilities(2.0)
+    powers = np.exp(SCORES.logits / 2.0)
+    np.testing.assert_allclose(found, (powers / powers.sum(2, keepdims=True)).mean(1), rtol=1e-6)
+    assert found.dtype == np.float64
+
+
+def test_selected_videos_keep_what_belongs_to_them() -> None:
+    first = SCORES.labeled()
+    assert (first.paths, first.groups, first.labels.tolist()) == (("x.avi",), ("g1",), [2])
+    assert first.problem() is None
+    turned = SCORES.select(np.array([1, 0]))
+    assert np.array_equal(turned.logits, SCORES.logits[::-1])
+    assert turned.starts is not None
+    assert turned.starts.tolist() == [[0, 3], [0, 8]]
 
 
 @pytest.mark.parametrize(
@@ -92,6 +139,11 @@ def test_scores_are_in_the_order_of_the_data_set(tmp_path: Path) -> None:
         ({"class_names": ("a", "b")}, "do not belong together"),
         ({"groups": ()}, "do not belong together"),
         ({"paths": ("x.avi", "x.avi")}, "x.avi is there twice"),
+        ({"starts": None}, "only one of starts and times"),
+        ({"starts": np.zeros((2, 1), np.int64)}, "are not those of the clips"),
+        ({"starts": np.zeros((2, 2))}, "starts are float64"),
+        ({"starts": np.full((2, 2), -1)}, "a clip starts before its video"),
+        ({"times": np.full((2, 2), np.inf)}, "or never"),
     ],
 )
 def test_scores_that_do_not_fit_are_neither_written_nor_read(

@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +16,7 @@ from helpers.processes import finish, launch, train_flags
 from helpers.runs import TINY, copy_set, newest, options
 from p3d.errors import UserError
 from p3d.run_folder import BEST_FILE, find_checkpoints, read_log
+from p3d.scores.score_file import read_score_file
 from p3d.system.device import resolve_device
 from p3d.system.distributed import Launch, read_launch
 from p3d.training.checkpoint import read_newest
@@ -69,6 +71,18 @@ def test_two_processes_evaluate_every_video_once(pair: Path, sample: Path, tmp_p
         assert two[name] == pytest.approx(one[name], rel=1e-5)
     rows = [(tmp_path / name / "scores.csv").read_text().splitlines() for name in ("one", "two")]
     assert [row.split(",")[0] for row in rows[0]] == [row.split(",")[0] for row in rows[1]]
+    alone, both = (read_score_file(tmp_path / name) for name in ("one", "two"))
+    np.testing.assert_allclose(both.logits, alone.logits, rtol=1e-4, atol=1e-5)
+    assert (both.paths, both.groups, both.weights_sha256) == (
+        alone.paths,
+        alone.groups,
+        alone.weights_sha256,
+    )
+    assert alone.starts is not None
+    assert (alone.starts[:, 0] == 0).all()
+    assert (alone.starts[:, 1] > 0).all()
+    assert np.array_equal(both.starts, alone.starts)
+    assert np.array_equal(both.times, alone.times)
 
 
 def test_one_process_resumes_a_stopped_run_of_two(pair: Path, sample: Path, tmp_path: Path) -> None:

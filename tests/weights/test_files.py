@@ -32,6 +32,7 @@ def model() -> P3D:
     model = create_model("p3d63", num_classes=3, wiring="port", variant="C", dropout=0.9)
     model.preprocessing = Preprocessing(num_frames=8, frame_stride=2, crop=112)
     model.class_names = NAMES
+    model.calibration = {"temperature": 1.5}
     return model
 
 
@@ -112,6 +113,7 @@ def test_metadata_and_tensors_rebuild_the_model(model: P3D) -> None:
     model.trained_on = frozenset({b"01234", b"abcde"})
     rebuilt = model_from(model.state_dict(), metadata_of(model))
     assert rebuilt.trained_on == model.trained_on
+    assert rebuilt.calibration == model.calibration
     assert same(rebuilt.state_dict(), model.state_dict())
     assert metadata_of(rebuilt) == metadata_of(model)
 
@@ -143,7 +145,8 @@ def test_overrides_apply_and_are_logged(saved: Path, caplog: pytest.LogCaptureFi
     assert loaded.preprocessing == AUTHORS
     assert "wiring is author as requested; the file's is port" in caplog.text
     assert "classifier of 3 classes is replaced" in caplog.text
-    assert load_model(saved, num_classes=4).class_names is None
+    other = load_model(saved, num_classes=4)
+    assert (other.class_names, other.calibration) == (None, {})
 
 
 @pytest.mark.parametrize(

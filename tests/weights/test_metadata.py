@@ -17,6 +17,7 @@ from p3d.data.digests import DIGEST_BYTES
 from p3d.errors import UserError
 from p3d.model.network import P3DConfig, create_model
 from p3d.preprocessing import AUTHORS, Preprocessing
+from p3d.weights.calibration import read_calibration
 from p3d.weights.loading import load_model
 from p3d.weights.metadata import (
     MAX_TRAINED_ON,
@@ -90,6 +91,49 @@ def test_invalid_digests_are_refused_in_one_line(
 
 
 DEEP = "[" * 100_000
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.dictionaries(st.text(max_size=9), st.floats(0, exclude_min=True, allow_infinity=False)))
+def test_a_calibration_is_read_as_it_was_written(values: dict[str, float]) -> None:
+    model = skeleton(P3DConfig("p3d63", 2))
+    model.calibration = values
+    metadata = metadata_of(model)
+    assert ("calibration" in metadata) == bool(values)
+    assert read_calibration(metadata) == values
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[]", "no dictionary"),
+        ("3", "no dictionary"),
+        ("{", "Expecting"),
+        (DEEP, "nested too deep"),
+        ('{"temperature": 0}', "'temperature' is 0, not a finite number above 0"),
+        ('{"temperature": -1.5}', "is -1.5"),
+        ('{"temperature": NaN}', "is nan"),
+        ('{"temperature": Infinity}', "is inf"),
+        ('{"temperature": 1e999}', "is inf"),
+        ('{"temperature": 1' + "0" * 400 + "}", "is 1000000"),
+        ('{"temperature": "1"}', "is 1, not"),
+        ('{"temperature": true}', "is True"),
+        ('{"temperature": null}', "is None"),
+        (json.dumps({"a" * 5000: 1.0}), "'aaaaaaaaaaaaaaaaaaaa' is 1.0"),
+        (json.dumps({str(number): 1.0 for number in range(101)}), "has 101 values"),
+    ],
+)
+def test_invalid_calibrations_are_refused_in_one_line(
+    text: str, reason: str, metadata: dict[str, str]
+) -> None:
+    changed = metadata | {"calibration": text}
+    with pytest.raises(UserError, match=reason) as caught:
+        read_calibration(changed)
+    assert len(str(caught.value)) < 200
+    with pytest.raises(UserError, match="calibration"):
+        model_from({}, changed)
+
+
 ENTRIES: dict[str, tuple[dict[str, Any], str]] = {
     "version": ({"p3d_format": "9" * 999}, r"version is 9{20}, this p3d"),
     "name": ({"name": "p3d" * 100}, "name has 300 characters"),

@@ -105,6 +105,20 @@ COMMANDS = {
         "p3d.evaluation.explain",
         "ExplainOptions",
     ),
+    "metrics": Command(
+        "compute every figure of an evaluation from its scores",
+        "p3d.evaluation.metrics",
+        "MetricsOptions",
+    ),
+    "calibrate": Command(
+        "fit the temperature of a network's probabilities",
+        "p3d.evaluation.calibrate",
+        "CalibrateOptions",
+    ),
+    "compare": Command(
+        "compare networks on the same videos", "p3d.evaluation.compare", "CompareOptions"
+    ),
+    "fuse": Command("average the scores of two networks", "p3d.evaluation.fuse", "FuseOptions"),
     "report": Command("write a page about a training run", "p3d.report.page", "ReportOptions"),
     "predict": Command("predict the classes of videos", "p3d.inference.predict", "PredictOptions"),
     "convert": Command(

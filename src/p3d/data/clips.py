@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,11 +30,22 @@ from p3d.video.sources import FrameSource, gather
 
 
 class Sample(NamedTuple):
-    """The clip or clips of one video, its label, and its index in the data set."""
+    """The clip or clips of one video.
+
+    Attributes:
+        clips: uint8 `(T, H, W, C)` in training, `(num_clips, T, H, W, C)` in evaluation.
+        label: Its class.
+        video: Its index in the data set.
+        starts: First frame of each of the video's clips, from 0, also of those that were not read;
+            only in evaluation.
+        fps: Frame rate of the video in frames per second; NaN if unknown, and in training.
+    """
 
     clips: Tensor
     label: int
     video: int
+    starts: tuple[int, ...] = ()
+    fps: float = math.nan
 
 
 class Unread(NamedTuple):
@@ -224,4 +236,7 @@ class EvalClips(Dataset["Sample | Unread"]):
             clips = read_eval_clips(
                 video, self.prep, self.num_clips, self.views, numbers=numbers, index=index
             )
-        return Sample(clips, int(self.videos.labels[index]), index)
+            starts = eval_windows(video, self.prep, self.num_clips, self.views)[:, 0]
+        starts = starts.repeat(self.views.per_window)
+        fps = video.fps if video.knows_fps else math.nan
+        return Sample(clips, int(self.videos.labels[index]), index, tuple(starts.tolist()), fps)

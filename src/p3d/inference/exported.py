@@ -19,6 +19,7 @@ from p3d.inference.export_spec import (
     noise_clip,
 )
 from p3d.system.device import DTYPES, Precision
+from p3d.weights.calibration import read_calibration
 from p3d.weights.metadata import read_trained_on
 from p3d.weights.reading import prefix_errors
 
@@ -42,6 +43,7 @@ class ExportedNetwork:
         class_names: One name per class, if known.
         spec: What the file takes.
         trained_on: Digests of the videos that it was trained on; empty if unknown.
+        calibration: Values that were fitted to validation scores, see `P3D.calibration`.
         backend: The runtime.
 
     Raises:
@@ -64,7 +66,7 @@ class ExportedNetwork:
         self.class_names = self.description.class_names
         self.spec = self.description.spec
         self.trained_on = read_trained_on(self.description.entries)
-        self.calibration: dict[str, float] = {}
+        self.calibration = read_calibration(self.description.entries)
 
     def precision(self, asked: Precision) -> Precision:
         """Return the arithmetic of the file when `asked` for one.

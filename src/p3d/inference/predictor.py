@@ -213,7 +213,7 @@ class Predictor:
         windows = self._windows(num_inputs)[numbers]
         return Prediction(
             path,
-            mean_probabilities(scored.logits),
+            mean_probabilities(scored.logits / self._scorer.temperature),
             self.class_names,
             num_frames,
             seen_fraction(windows, num_inputs),

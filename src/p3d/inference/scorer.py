@@ -58,6 +58,8 @@ class Scorer:
     Attributes:
         batch_size: Clips on the device at once.
         precision: Arithmetic of the network.
+        temperature: What logits are to be divided by where they become the probabilities of an
+            answer, see `p3d calibrate`. The logits that a call returns are not divided.
 
     Raises:
         UserError: The device does not support the precision, or the file cannot be run.
@@ -77,6 +79,7 @@ class Scorer:
         set_precision(device, precision)
         self.preprocessing = model.preprocessing
         self.num_classes = model.config.num_classes
+        self.temperature = model.calibration.get("temperature", 1.0)
         self.device = device
         self.precision = precision if isinstance(model, P3D) else model.precision(precision)
         self.batch_size = batch_size or best_batch(device, model.preprocessing)

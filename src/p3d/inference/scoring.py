@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -43,13 +43,18 @@ class VideoScores:
         indices: int64 `(V,)`, positions in the data set's records.
         bad: One line for each video that could not be read.
         clips_used: int64 `(V,)`: clips that were scored; empty if unknown.
+        starts: int64 `(V, num_clips)`, first frame of each clip, from 0; empty if unknown. Where
+            the numbers of clips differ, of all clips to choose from.
+        fps: float64 `(V,)`, frame rates in frames per second, NaN if unknown; empty if all are.
     """
 
     logits: Tensor
     labels: Tensor
     indices: Tensor
     bad: tuple[str, ...]
-    clips_used: Tensor = torch.empty(0, dtype=torch.int64)  # noqa: RUF009 (never changed)
+    clips_used: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    starts: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    fps: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.float64))
 
     @property
     def probabilities(self) -> Tensor:
@@ -127,16 +132,20 @@ def score_videos(
 
 
 class _Row(NamedTuple):
-    """The scores of a video: label, position in the data set, and logits of its clips."""
+    """The scores of a video, see `Sample`, and the logits of its clips."""
 
     label: int
     video: int
+    starts: tuple[int, ...]
+    fps: float
     logits: Tensor
 
 
-def _read(clips: EvalClips, index: int, numbers: Sequence[int]) -> tuple[Tensor, tuple[int, int]]:
+def _read(
+    clips: EvalClips, index: int, numbers: Sequence[int]
+) -> tuple[Tensor, tuple[int, int, tuple[int, ...], float]]:
     sample = clips.read(index, numbers)
-    return sample.clips, (sample.label, index)
+    return sample.clips, (sample.label, index, sample.starts, sample.fps)
 
 
 def _stack(rows: Sequence[_Row], bad: Sequence[str], shape: tuple[int, int]) -> VideoScores:
@@ -146,14 +155,17 @@ def _stack(rows: Sequence[_Row], bad: Sequence[str], shape: tuple[int, int]) -> 
     probabilities of them all.
     """
     logits = torch.empty(len(rows), *shape)
-    for row, (_, _, scores) in zip(logits, rows, strict=True):
-        row[:] = scores if len(scores) == len(row) else log_mean_probabilities(scores)
+    for values, row in zip(logits, rows, strict=True):
+        is_whole = len(row.logits) == len(values)
+        values[:] = row.logits if is_whole else log_mean_probabilities(row.logits)
     return VideoScores(
         logits,
         torch.tensor([row.label for row in rows], dtype=torch.int64),
         torch.tensor([row.video for row in rows], dtype=torch.int64),
         tuple(bad),
         torch.tensor([len(row.logits) for row in rows], dtype=torch.int64),
+        torch.tensor([row.starts for row in rows], dtype=torch.int64),
+        torch.tensor([row.fps for row in rows], dtype=torch.float64),
     )
 
 
@@ -179,6 +191,8 @@ def _concatenate(parts: Sequence[VideoScores]) -> VideoScores:
         indices[order],
         tuple(line for part in parts for line in part.bad),
         torch.cat([part.clips_used for part in parts])[order],
+        torch.cat([part.starts for part in parts])[order],
+        torch.cat([part.fps for part in parts])[order],
     )
 
 

@@ -16,8 +16,27 @@ def shows_top5(num_classes: int) -> bool:
     return num_classes >= TOP5_CLASSES
 
 
+def label_ranks(scores: Tensor, labels: Tensor) -> Tensor:
+    """Return how many classes come before the label: 0 if it is the answer.
+
+    Of classes with equal scores, the one with the lower index comes first. NaN comes before all
+    numbers.
+
+    Args:
+        scores: float `(N, num_classes)`, logits or probabilities.
+        labels: int64 `(N,)`.
+
+    Returns:
+        int64 `(N,)`, in [0, num_classes].
+    """
+    right = scores.gather(1, labels[:, None])
+    is_lower = torch.arange(scores.shape[1], device=scores.device) < labels[:, None]
+    # Not `scores > right`, which is false for NaN.
+    return (~(scores <= right) | ((scores == right) & is_lower)).sum(1)
+
+
 def correct_among_best(logits: Tensor, labels: Tensor, k: int) -> Tensor:
-    """Count the rows whose label is among the k largest scores.
+    """Count the rows whose label is among the k largest scores, see `label_ranks`.
 
     With fewer than k classes every row counts.
 
@@ -29,8 +48,9 @@ def correct_among_best(logits: Tensor, labels: Tensor, k: int) -> Tensor:
     Returns:
         int64 `()` on the device of the scores, without synchronizing it.
     """
-    best = logits.topk(min(k, logits.shape[1]), dim=1).indices
-    return (best == labels[:, None]).any(1).sum()
+    if k >= logits.shape[1]:
+        return torch.ones_like(labels).sum()
+    return (label_ranks(logits, labels) < k).sum()
 
 
 @dataclass(frozen=True)
@@ -50,6 +70,23 @@ class ClassMetrics:
     top1: float | None
     precision: float | None
     f1: float | None
+
+
+@dataclass(frozen=True)
+class ConfusedPair:
+    """Two classes of which one is taken for the other.
+
+    Attributes:
+        truth: Index of the true class.
+        answer: Index of the class that is predicted for it.
+        videos: Number of such videos, at least 1.
+        fraction: Their fraction of the videos of the true class.
+    """
+
+    truth: int
+    answer: int
+    videos: int
+    fraction: float
 
 
 @dataclass(frozen=True)
@@ -87,6 +124,17 @@ class Accuracy:
             )
             for hits, total, answers in zip(right, videos, predicted, strict=True)
         ]
+
+    @property
+    def confused_pairs(self) -> list[ConfusedPair]:
+        """The mistakes by pair of classes: most videos first, then the largest fraction."""
+        wrong = self.confusion.clone().fill_diagonal_(0)
+        totals = self.confusion.sum(1).tolist()
+        pairs = [
+            ConfusedPair(truth, answer, count := int(wrong[truth, answer]), count / totals[truth])
+            for truth, answer in wrong.nonzero().tolist()
+        ]
+        return sorted(pairs, key=lambda pair: (-pair.videos, -pair.fraction))
 
 
 def _ratio(part: int, total: int) -> float | None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from p3d.errors import printable
 from p3d.scores.accuracy import Accuracy
+from p3d.scores.calibration import Bin
+from p3d.scores.coverage import Coverage
+from p3d.scores.figures import Figures
 from p3d.system.files import replacing, write_csv
 from p3d.system.text import format_percent
 
@@ -16,7 +20,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def write_accuracy(folder: Path, accuracy: Accuracy, class_names: Sequence[str]) -> None:
+def write_accuracy(
+    folder: Path,
+    accuracy: Accuracy,
+    class_names: Sequence[str],
+    average_precision: Sequence[float | None] | None = None,
+) -> None:
     """Write `per_class.csv`, `confusion.csv` and, if matplotlib is installed, `confusion.png`.
 
     In `per_class.csv`, a ratio whose denominator is 0 is empty.
@@ -25,10 +34,16 @@ def write_accuracy(folder: Path, accuracy: Accuracy, class_names: Sequence[str])
         folder: Existing folder.
         accuracy: Metrics of the evaluation.
         class_names: Class names by index.
+        average_precision: One more column of `per_class.csv`.
     """
+    columns = ["class", "videos", "top1", "predicted", "precision", "f1"]
+    extra: list[list[str]] = [[] for _ in class_names]
+    if average_precision is not None:
+        columns.append("average_precision")
+        extra = [[_fraction(value)] for value in average_precision]
     write_csv(
         folder / "per_class.csv",
-        ("class", "videos", "top1", "predicted", "precision", "f1"),
+        columns,
         [
             (
                 name,
@@ -37,8 +52,9 @@ def write_accuracy(folder: Path, accuracy: Accuracy, class_names: Sequence[str])
                 metrics.predicted,
                 _fraction(metrics.precision),
                 _fraction(metrics.f1),
+                *more,
             )
-            for name, metrics in zip(class_names, accuracy.per_class, strict=True)
+            for name, metrics, more in zip(class_names, accuracy.per_class, extra, strict=True)
         ],
     )
     write_csv(
@@ -48,6 +64,31 @@ def write_accuracy(folder: Path, accuracy: Accuracy, class_names: Sequence[str])
     )
     if importlib.util.find_spec("matplotlib") is not None:
         _write_confusion_png(folder / "confusion.png", accuracy, class_names)
+
+
+def write_figures(folder: Path, figures: Figures, class_names: Sequence[str]) -> None:
+    """Write the tables of all figures as CSV files, besides those of `write_accuracy`.
+
+    They are `confused_pairs.csv`, `reliability.csv` and `coverage.csv`; the last has a line for
+    every probability that an answer has.
+    """
+    write_accuracy(folder, figures.accuracy, class_names, figures.average_precision)
+    write_csv(
+        folder / "confused_pairs.csv",
+        ("class", "answer", "videos", "fraction"),
+        [
+            (class_names[pair.truth], class_names[pair.answer], pair.videos, f"{pair.fraction:.4f}")
+            for pair in figures.accuracy.confused_pairs
+        ],
+    )
+    _write_rows(folder / "reliability.csv", figures.reliability)
+    _write_rows(folder / "coverage.csv", figures.coverage_curve)
+
+
+def _write_rows(path: Path, rows: Sequence[Bin] | Sequence[Coverage]) -> None:
+    """Write dataclasses as the lines of a CSV file."""
+    plain = [asdict(row) for row in rows]
+    write_csv(path, list(plain[0]), [list(row.values()) for row in plain])
 
 
 def _fraction(value: float | None) -> str:
@@ -95,7 +136,7 @@ def draw_confusion(accuracy: Accuracy, class_names: Sequence[str], side: float) 
     )
     step = 1 if named else 10 * max(1, classes // 100)
     ticks = range(step - 1, classes, step)
-    labels = [_shorten(printable(class_names[i])) if named else f"{i + 1}" for i in ticks]
+    labels = [shorten(printable(class_names[i])) if named else f"{i + 1}" for i in ticks]
     font = min(8.0, cell / 2) if named else None
     # Without parse_math=False, a $ in a class name would start a formula.
     rotation = 90 if named else 0
@@ -116,5 +157,11 @@ def draw_confusion(accuracy: Accuracy, class_names: Sequence[str], side: float) 
     return figure
 
 
-def _shorten(name: str, limit: int = 24) -> str:
+def shorten(name: str, limit: int = 24) -> str:
+    """Return a name cut to a number of characters, the last of which is then "…"."""
     return name if len(name) <= limit else f"{name[: limit - 1]}…"
+
+
+def shorten_path(path: str, limit: int = 24) -> str:
+    """Return a path cut to a number of characters, the first of which is then "…"."""
+    return path if len(path) <= limit else f"…{path[len(path) - limit + 1 :]}"

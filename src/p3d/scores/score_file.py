@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from p3d.data.dataset import UNLABELED, VideoDataset
+from p3d.data.dataset import UNLABELED, VideoDataset, VideoRecord
 from p3d.errors import UserError
+from p3d.inference.scorer import mean_probabilities
 from p3d.inference.scoring import VideoScores
+from p3d.run_folder import LOGITS_FILE
 from p3d.system.files import replacing
 
 VERSION = 1
 """Version of the format; it grows when older readers would misread a file."""
 
+PART = 256
+"""Videos whose logits are converted to float64 at a time; it bounds the memory."""
+
 _FORMAT = "p3d scores"
 _TEXTS = ("class_names", "paths", "groups")
+_OPTIONAL = ("starts", "times")
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,11 @@ class ScoreFile:
         paths: Paths of the videos, each once.
         groups: What each video shares with others, see `VideoRecord.group`; "" if unknown.
         protocol: How the videos were scored: split, clips and preprocessing.
-        weights_sha256: SHA-256 of the weight file.
+        weights_sha256: SHA-256 of the weight file; "" for scores of several networks.
+        starts: int64 `(V, num_clips)`, first frame of each clip, from 0; None in files of earlier
+            versions, and for scores that are not of clips.
+        times: float64 `(V, num_clips)`, start of each clip in seconds, NaN if the frame rate is
+            unknown; None where `starts` is.
     """
 
     logits: NDArray[np.float32]
@@ -45,6 +56,44 @@ class ScoreFile:
     groups: tuple[str, ...]
     protocol: Mapping[str, Any]
     weights_sha256: str
+    starts: NDArray[np.int64] | None = None
+    times: NDArray[np.float64] | None = None
+
+    @property
+    def split(self) -> str:
+        """The split that was scored; "" if unknown."""
+        return str(self.protocol.get("split", ""))
+
+    def probabilities(self, temperature: float = 1.0) -> NDArray[np.float64]:
+        """Return the class probabilities of the videos: the mean of their clips' softmax.
+
+        Args:
+            temperature: Divides every clip's logits.
+
+        Returns:
+            float64 `(V, num_classes)`.
+        """
+        parts = torch.from_numpy(self.logits).split(PART)
+        return torch.cat(
+            [mean_probabilities(part.double() / temperature) for part in parts]
+        ).numpy()
+
+    def select(self, videos: NDArray[np.int64]) -> ScoreFile:
+        """Return the scores of some videos, given by their positions, in that order."""
+        positions = videos.tolist()
+        return replace(
+            self,
+            logits=self.logits[videos],
+            labels=self.labels[videos],
+            paths=tuple(self.paths[i] for i in positions),
+            groups=tuple(self.groups[i] for i in positions),
+            starts=None if self.starts is None else self.starts[videos],
+            times=None if self.times is None else self.times[videos],
+        )
+
+    def labeled(self) -> ScoreFile:
+        """Return the scores of the videos that have a label."""
+        return self.select(np.flatnonzero(self.labels != UNLABELED))
 
     def problem(self) -> str | None:
         """Return what is wrong with the scores, in a phrase, or None."""
@@ -64,6 +113,8 @@ class ScoreFile:
             )
         if ((labels < UNLABELED) | (labels >= classes)).any():
             return f"labels are not all in {UNLABELED}..{classes - 1}"
+        if problem := self._problem_of_starts():
+            return problem
         finite = np.isfinite(logits).all((1, 2))
         if not finite.all():
             return f"the scores of {self.paths[int(finite.argmin())]} are not finite numbers"
@@ -72,6 +123,19 @@ class ScoreFile:
             if path in seen:
                 return f"{path} is there twice"
             seen.add(path)
+        return None
+
+    def _problem_of_starts(self) -> str | None:
+        if self.starts is None or self.times is None:
+            is_alone = self.starts is not None or self.times is not None
+            return "only one of starts and times is there" if is_alone else None
+        shapes = (self.starts.shape, self.times.shape)
+        if shapes != (self.logits.shape[:2],) * 2:
+            return f"starts {shapes[0]} and times {shapes[1]} are not those of the clips"
+        if self.starts.dtype != np.int64 or self.times.dtype != np.float64:
+            return f"starts are {self.starts.dtype}, times {self.times.dtype}"
+        if (self.starts < 0).any() or (self.times < 0).any() or np.isinf(self.times).any():
+            return "a clip starts before its video, or never"
         return None
 
 
@@ -95,7 +159,20 @@ def collect_scores(
         tuple(record.group for record in records),
         protocol,
         weights_sha256,
+        *_starts_and_times(records, scored),
     )
+
+
+def _starts_and_times(
+    records: Sequence[VideoRecord], scored: VideoScores
+) -> tuple[NDArray[np.int64], NDArray[np.float64]] | tuple[None, None]:
+    """Return when the clips start; a manifest's frame rate stands in for an unknown one."""
+    if scored.starts.shape != scored.logits.shape[:2]:
+        return None, None
+    starts, rates = scored.starts.numpy(), scored.fps.numpy()
+    listed = np.array([record.fps or np.nan for record in records])
+    fps = np.where(rates > 0, rates, listed)
+    return starts, starts / fps[:, None]
 
 
 def write_score_file(path: Path, scores: ScoreFile) -> None:
@@ -115,9 +192,11 @@ def write_score_file(path: Path, scores: ScoreFile) -> None:
     }
     # JSON escapes bytes of file names that are not UTF-8.
     text = np.frombuffer(json.dumps(header, default=str).encode("ascii"), np.uint8)
+    arrays = {name: getattr(scores, name) for name in ("logits", "labels", *_OPTIONAL)}
+    present = {name: array for name, array in arrays.items() if array is not None}
     try:
         with replacing(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, logits=scores.logits, labels=scores.labels, header=text)
+            np.savez(file, header=text, **present)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error
 
@@ -125,19 +204,28 @@ def write_score_file(path: Path, scores: ScoreFile) -> None:
 def read_score_file(path: Path) -> ScoreFile:
     """Read a file of scores.
 
+    Args:
+        path: The file, or the folder of an evaluation, which holds it as `scores.npz`.
+
     Raises:
         UserError: The file cannot be read, was written by a newer p3d, or is not valid.
     """
+    path = path / LOGITS_FILE if path.is_dir() else path
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             header = json.loads(arrays["header"].tobytes())
             _check_header(path, header)
+            class_names, paths, groups = (tuple(map(str, header[name])) for name in _TEXTS)
             scores = ScoreFile(
                 arrays["logits"],
                 arrays["labels"],
-                **{name: tuple(map(str, header[name])) for name in _TEXTS},
-                protocol=dict(header["protocol"]),
-                weights_sha256=str(header["weights_sha256"]),
+                class_names,
+                paths,
+                groups,
+                dict(header["protocol"]),
+                str(header["weights_sha256"]),
+                starts=arrays.get("starts"),
+                times=arrays.get("times"),
             )
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; p3d eval --out writes it") from error

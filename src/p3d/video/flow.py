@@ -68,6 +68,7 @@ class ComputedFlow(FrameSource):
         self.num_frames = max(1, video.num_frames - 1)
         self.height, self.width = limited_size(video.height, video.width, short_side)
         self.fps = video.fps
+        self.knows_fps = video.knows_fps
         self.flow: FlowInfo = FlowInfo(short_side, (video.height, video.width))
 
     def pieces(self, frames: Sequence[int], box: Box | None = None) -> Iterator[Piece]:

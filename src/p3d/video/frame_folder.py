@@ -153,6 +153,7 @@ class _Pictures(FrameSource):
     def __init__(self, path: Path, frames: Sequence[_Frame]) -> None:
         self.path = path
         self.fps = FRAME_FOLDER_FPS
+        self.knows_fps = False
         self.num_frames = len(frames)
         self.num_missing = _count_missing(frames)
         self._names = [frame.name for frame in frames]

@@ -36,6 +36,7 @@ class FrameSource(ABC):
         height: Height in pixels, after rotation.
         width: Width in pixels, after rotation.
         fps: Average frame rate in frames per second.
+        knows_fps: Whether the rate is the video's own, not assumed.
         flow: How its optical flow was computed; None for RGB.
         num_missing: Number of frames that are missing according to the numbers of the others.
     """
@@ -44,6 +45,7 @@ class FrameSource(ABC):
     height: int
     width: int
     fps: float
+    knows_fps: bool = True
     flow: FlowInfo | None = None
     num_missing: int = 0
 

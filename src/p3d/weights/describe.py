@@ -12,6 +12,7 @@ from torch import Tensor
 from p3d.errors import UserError
 from p3d.model.network import CHANNELS, FEATURES, P3DConfig
 from p3d.preprocessing import AUTHORS, AUTHORS_FLOW, IMAGENET, Preprocessing
+from p3d.weights.calibration import read_calibration
 from p3d.weights.evidence import UNIT_FLOW, infer_origin
 from p3d.weights.keys import add_counters, check_fit, config_from
 from p3d.weights.metadata import (
@@ -63,6 +64,7 @@ class WeightFile:
         source: Where the weights come from, if known.
         recipe: How they were trained, if known.
         trained_on: Digests of the videos that they were trained on; empty if unknown.
+        calibration: Values that `p3d calibrate` has fitted; empty if it was not run.
         notes: What was inferred or changed, one line each.
     """
 
@@ -74,6 +76,7 @@ class WeightFile:
     source: str | None
     recipe: dict[str, Any] | None
     trained_on: frozenset[bytes]
+    calibration: dict[str, float]
     notes: tuple[str, ...]
 
 
@@ -168,11 +171,12 @@ def interpret(
         class_names, source = None, f"{contents.format} file {path.name}"
         notes.append(note)
     config = _override_config(stored, overrides, notes)
+    calibration = read_calibration(metadata)
     if config.num_classes != stored.num_classes:
         # As in a new network.
         state["fc.weight"] = torch.empty(config.num_classes, FEATURES).normal_(std=0.01)
         state["fc.bias"] = torch.zeros(config.num_classes)
-        class_names = None
+        class_names, calibration = None, {}
         notes.append(
             f"the file's classifier of {stored.num_classes} classes is replaced by a new, "
             f"untrained one of {config.num_classes}"
@@ -195,6 +199,7 @@ def interpret(
         source,
         read_recipe(metadata),
         read_trained_on(metadata),
+        calibration,
         tuple(notes),
     )
 

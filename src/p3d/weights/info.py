@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +125,7 @@ class Info:
         source: Where the weights come from, if known.
         recipe: How they were trained, if known.
         trained_on: Number of videos that they were trained on; 0 if unknown.
+        calibration: Values that `p3d calibrate` has fitted, if it was run.
         notes: What was inferred about the file.
     """
 
@@ -142,6 +143,7 @@ class Info:
     source: str | None = None
     recipe: dict[str, Any] | None = None
     trained_on: int = 0
+    calibration: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -163,7 +165,7 @@ def gather(options: InfoOptions) -> Info:
         file = describe_file(path)
         config, preprocessing = file.config, file.preprocessing
         file_bytes = path.stat().st_size
-        keys = ("format", "class_names", "source", "recipe", "notes")
+        keys = ("format", "class_names", "source", "recipe", "calibration", "notes")
         extra = {key: getattr(file, key) for key in keys}
         extra |= {"path": str(path), "trained_on": len(file.trained_on)}
     else:
@@ -208,6 +210,10 @@ def _facts(info: Info) -> list[tuple[str, str]]:
         facts.append(("source", info.source))
     if info.trained_on:
         facts.append(("trained on", f"{info.trained_on:,} videos"))
+    if temperature := info.calibration.get("temperature"):
+        facts.append(("calibrated", f"predict divides the logits by {temperature:.4g}"))
+    if settled := info.calibration.get("settled"):
+        facts.append(("settled", f"--clips auto takes no more clips at {settled:g}"))
     if info.recipe:
         facts.append(("recipe", json.dumps(info.recipe, ensure_ascii=False)))
     if info.class_names:

@@ -71,7 +71,14 @@ def build_model(state: Mapping[str, Tensor], file: WeightFile) -> P3D:
         UserError: Keys or shapes do not fit.
     """
     with prefix_errors(file.path):
-        return build(file.config, state, file.preprocessing, file.class_names, file.trained_on)
+        return build(
+            file.config,
+            state,
+            file.preprocessing,
+            file.class_names,
+            file.trained_on,
+            file.calibration,
+        )
 
 
 def load_model(

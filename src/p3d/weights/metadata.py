@@ -23,14 +23,18 @@ from p3d.errors import UserError, printable
 from p3d.model.network import P3D, P3DConfig
 from p3d.preprocessing import Preprocessing
 from p3d.system.files import replacing
+from p3d.weights.calibration import (
+    MAX_ENTRY_LENGTH,
+    check_calibration,
+    parse_entry,
+    read_calibration,
+)
 from p3d.weights.keys import check_class_count, check_fit
 from p3d.weights.safetensors_files import CHECKSUM_KEY, checksum
 
 VERSION_KEY = "p3d_format"
 VERSION = "1"
 _MAX_NAME_LENGTH = 1000
-_MAX_ENTRY_LENGTH = 100
-"""Upper limit of the characters of an entry with one word or number."""
 MAX_TRAINED_ON = 2_000_000
 """Most videos that a file remembers; their digests take 13 MB of its header."""
 
@@ -65,7 +69,7 @@ def metadata_of(
     """Return the metadata from which `model_from` rebuilds a network; arguments as `save_model`.
 
     Raises:
-        UserError: The number of class names is wrong.
+        UserError: The number of class names is wrong, or a value of the calibration.
     """
     config = model.config
     metadata = {
@@ -88,6 +92,8 @@ def metadata_of(
     if model.trained_on:
         digests = b"".join(sorted(model.trained_on)[:MAX_TRAINED_ON])
         metadata["trained_on"] = base64.b64encode(digests).decode()
+    if model.calibration:
+        metadata["calibration"] = json.dumps(check_calibration(model.calibration))
     if source is not None:
         metadata["source"] = source
     if recipe is not None:
@@ -159,23 +165,11 @@ def _check_unchanged(model: P3D) -> None:
         )
 
 
-def _parse(metadata: Mapping[str, str], key: str) -> Any:
-    """Return the value of an entry in JSON, or None if the entry is missing.
-
-    Raises:
-        ValueError: It is not JSON.
-    """
-    try:
-        return json.loads(metadata[key]) if key in metadata else None
-    except RecursionError as error:
-        raise ValueError(f"{key} is nested too deep") from error
-
-
 def _read_config(metadata: Mapping[str, str]) -> P3DConfig:
     keys = ("name", "modality", "wiring", "variant", "num_classes", "dropout")
     words = {key: metadata[key] for key in keys}
     for key, word in words.items():
-        if len(word) > _MAX_ENTRY_LENGTH:
+        if len(word) > MAX_ENTRY_LENGTH:
             raise ValueError(f"{key} has {len(word)} characters")
     num_classes, dropout = int(words.pop("num_classes")), float(words.pop("dropout"))
     check_class_count(num_classes)
@@ -200,8 +194,8 @@ def read_metadata(
         )
     try:
         config = _read_config(metadata)
-        preprocessing = Preprocessing.from_dict(_parse(metadata, "preprocessing"))
-        names = _parse(metadata, "class_names")
+        preprocessing = Preprocessing.from_dict(parse_entry(metadata, "preprocessing"))
+        names = parse_entry(metadata, "class_names")
         if names is not None and not isinstance(names, list):
             raise ValueError("class_names is no list")
     except (KeyError, ValueError) as error:
@@ -222,7 +216,7 @@ def read_recipe(metadata: Mapping[str, str]) -> dict[str, Any] | None:
         UserError: It is invalid.
     """
     try:
-        recipe = _parse(metadata, "recipe")
+        recipe = parse_entry(metadata, "recipe")
     except ValueError as error:
         raise UserError(f"its recipe is damaged ({error}); save the model again") from error
     if recipe is not None and not isinstance(recipe, dict):
@@ -284,6 +278,7 @@ def build(
     preprocessing: Preprocessing,
     class_names: tuple[str, ...] | None,
     trained_on: frozenset[bytes],
+    calibration: Mapping[str, float],
 ) -> P3D:
     """Build a network with copies of the given tensors, in evaluation mode.
 
@@ -295,7 +290,7 @@ def build(
     model.to_empty(device="cpu")
     model.load_state_dict(dict(state))
     model.preprocessing, model.class_names = preprocessing, class_names
-    model.trained_on = trained_on
+    model.trained_on, model.calibration = trained_on, dict(calibration)
     return model.eval()
 
 
@@ -313,4 +308,11 @@ def model_from(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> P3D:
         UserError: The metadata is invalid, or the tensors do not fit it.
     """
     config, preprocessing, class_names = read_metadata(metadata)
-    return build(config, state, preprocessing, class_names, read_trained_on(metadata))
+    return build(
+        config,
+        state,
+        preprocessing,
+        class_names,
+        read_trained_on(metadata),
+        read_calibration(metadata),
+    )

@@ -1,0 +1,102 @@
+"""Two networks as one, such as the streams for pictures and for optical flow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from p3d.scores.arrays import Floats
+from p3d.scores.score_file import ScoreFile
+
+Mean = Literal["probabilities", "logits"]
+
+WEIGHTS = tuple(step / 20 for step in range(21))
+"""Weights of the second network that are tried."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A weight, and how well it does on validation videos.
+
+    Attributes:
+        weight: Weight of the second network, in [0, 1].
+        top1: Top-1 accuracy.
+        loss: Mean of -log(probability of the right class).
+    """
+
+    weight: float
+    top1: float
+    loss: float
+
+
+def fused_log_probabilities(first: ScoreFile, second: ScoreFile, weight: float, of: Mean) -> Floats:
+    """Return the logarithms of the fused class probabilities.
+
+    "probabilities": `(1 - weight) * p1 + weight * p2`, of the means over each video's clips.
+    "logits": the softmax of `(1 - weight) * z1 + weight * z2`, of the means over its clips.
+
+    Args:
+        first: Scores.
+        second: Scores of the same videos in the same order.
+        weight: Weight of the second network, in [0, 1].
+        of: What is averaged.
+
+    Returns:
+        float64 `(V, num_classes)`, finite.
+    """
+    if of == "probabilities":
+        mean = (1 - weight) * first.probabilities() + weight * second.probabilities()
+        return np.log(np.maximum(mean, np.finfo(np.float64).tiny))
+    logits = [scores.logits.astype(np.float64).mean(1) for scores in (first, second)]
+    mean = (1 - weight) * logits[0] + weight * logits[1]
+    return torch.from_numpy(mean).log_softmax(1).numpy()
+
+
+def weigh(first: ScoreFile, second: ScoreFile, of: Mean) -> list[Choice]:
+    """Measure all weights on validation videos, which must have labels."""
+    return [_measure(first, second, weight, of) for weight in WEIGHTS]
+
+
+def _measure(first: ScoreFile, second: ScoreFile, weight: float, of: Mean) -> Choice:
+    fused = fused_log_probabilities(first, second, weight, of)
+    right = np.take_along_axis(fused, first.labels[:, None], 1)
+    return Choice(weight, float((fused.argmax(1) == first.labels).mean()), float(-right.mean()))
+
+
+def best_choice(choices: Sequence[Choice]) -> Choice:
+    """Return the best weight: highest top-1; of these, lowest loss; of these, closest to 0.5."""
+    return min(choices, key=lambda each: (-each.top1, each.loss, abs(each.weight - 0.5)))
+
+
+def fuse(
+    first: ScoreFile, second: ScoreFile, weight: float, of: Mean, notes: Mapping[str, Any]
+) -> ScoreFile:
+    """Return the fused scores as a score file of one clip a video.
+
+    Its logits are the logarithms of the fused probabilities, whose softmax are these again. It has
+    neither starts of clips nor a hash of weights.
+
+    Args:
+        first: Scores.
+        second: Scores of the same videos in the same order.
+        weight: Weight of the second network, in [0, 1].
+        of: What is averaged.
+        notes: What the protocol says besides.
+    """
+    streams = [
+        {"weights_sha256": scores.weights_sha256, "protocol": dict(scores.protocol)}
+        for scores in (first, second)
+    ]
+    return ScoreFile(
+        fused_log_probabilities(first, second, weight, of).astype(np.float32)[:, None],
+        first.labels,
+        first.class_names,
+        first.paths,
+        first.groups,
+        {"split": first.split, "fused": of, "weight": weight, **notes, "streams": streams},
+        weights_sha256="",
+    )
