@@ -22,6 +22,8 @@ CASES = [
     ("p3d train --schedule co", "cosine constant"),
     ("p3d bench train --resume --precision bf", "bf16"),
     ("p3d completion ", "bash zsh fish"),
+    ("p3d help tr", "train"),
+    ("p3d help prepare ch", "check"),
     ("p3d train --data ./clip", "clip.avi"),
     ("p3d predict ./clip", "clip.avi"),
 ]

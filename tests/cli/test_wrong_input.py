@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 
 import pytest
 
+from helpers.videos import write_video
 from p3d.cli import main
 
 WRONG = {
@@ -82,3 +84,93 @@ def test_a_mistake_gets_one_line(command: str, capsys: pytest.CaptureFixture[str
     assert printed.out == ""
     (line,) = printed.err.splitlines()
     assert line.startswith(f"p3d: error: {WRONG[command]}")
+
+
+FILES = {
+    # Data sets; "videos" has the class folders run and walk, "one" a single class.
+    "train --data absent --test-fraction 0.2": "absent: no such folder or manifest",
+    "train --data empty --test-fraction 0.2": "empty: has no class folders; videos must be in ",
+    "train --data one --test-fraction 0.5": "one: there are training videos of only one class",
+    "train --data texts --test-fraction 0.2": "texts/a: has no videos, only note.txt; convert them",
+    "train --data videos/run/a_run.avi": "videos/run/a_run.avi: is neither a folder nor a .csv",
+    "train --data videos": "videos: nothing says which videos are for training and for testing",
+    "train --data videos/run --test-fraction 0.2": "videos/run: has no class folders; videos "
+    "must be in videos/run/CLASS/, or give --class-pattern",
+    "train --data void.csv --test-fraction 0.2": "void.csv: the header has no column path",
+    "train --data header.csv --test-fraction 0.2": "header.csv: lists no videos; add a row for ",
+    "train --data split.csv": "split.csv:2: split 'trian' must be one of train, validation, test",
+    "prepare check hollow": "hollow/walk: has no videos, add some, or move it out of the data set",
+    "prepare check videos --workers -1": "--workers -1: must be at least 0",
+    "prepare check videos --findings note.txt/f.csv": "note.txt: the folder cannot be written",
+    "prepare frames --data videos --out videos/new": "--out videos/new: would become a part of ",
+    # Split rules.
+    "train --data videos --test-fraction 1.5": "--test-fraction 1.5 must be at least 0 and below 1",
+    "train --data videos --test-fraction 0.5 --validation-fraction 0.5": "--test-fraction 0.5 and "
+    "--validation-fraction 0.5 leave nothing for training",
+    "train --data videos --test-groups a": "--test-groups and --validation-groups need ",
+    "train --data videos --test-fraction 0.5 --group-pattern '(['": "--group-pattern '([' is not a "
+    "valid regular expression",
+    "train --data videos --test-fraction 0.5 --group-pattern a": "--group-pattern 'a' has 0 pairs",
+    "train --data videos --group-pattern '^(.)' --test-groups x": "--test-groups: no group x; ",
+    "train --data videos --class-pattern 'x(y)' --test-fraction 0.5": "--class-pattern 'x(y)' "
+    "finds no class in any of the 4 videos below videos",
+    # Where a run is written.
+    "train --data videos --test-fraction 0.5 --out videos/runs": "--out videos/runs: is inside the "
+    "data set videos and would be taken for a class",
+    "train --data videos --test-fraction 0.5 --out note.txt": "note.txt: the folder cannot be ",
+    "train --data videos --test-fraction 0.5 --recipe quick --minutes -3": "--minutes is -3.0; ",
+    "train --data videos --test-fraction 0.5 --crop 300 --resize 128 --plan": "the crop of 300 px ",
+    "train --data videos --test-fraction 0.5 --precision tf32 --device cpu --plan": "--precision",
+    "train --config note.txt": "--config note.txt: cannot be read",
+    # Weights and runs.
+    "predict --weights absent.safetensors videos": "absent.safetensors: cannot be read (No such ",
+    "predict --weights note.txt videos": "note.txt: it is neither a PyTorch file, nor ",
+    "predict --weights empty videos": "empty: it is a folder without weights (best.safetensors)",
+    "predict --weights begun videos": "begun: this run has no weights yet",
+    "predict --weights w --threshold 2 videos": "--threshold is 2.0; give a probability from 0 to ",
+    "eval --run empty": "--run empty: has no config.json, so it is not a training run",
+    "eval --run absent": "--run absent: has no config.json, so it is not a training run",
+    "eval --data videos --test-fraction 0.5 --weights note.txt": "note.txt: it is neither ",
+    "report empty": "empty has no log.jsonl, so it is not a training run",
+    "info empty": "empty: it is a folder without weights",
+    "convert note.txt out.pth": "out.pth: the output is a safetensors file; name it ",
+    "convert note.txt absent/out.safetensors": "absent/out.safetensors: there is no folder absent",
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with small data sets and files that are not what they should be."""
+    place = tmp_path_factory.mktemp("place")
+    for name in (
+        "videos/run/a_run",
+        "videos/run/b_run",
+        "videos/walk/a_walk",
+        "videos/walk/b_walk",
+    ):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        write_video(place / f"{name}.avi")
+    for folder in ("one", "hollow"):
+        (place / folder).mkdir()
+        (place / folder / "run").symlink_to(place / "videos" / "run")
+    for folder in ("empty", "hollow/walk", "texts/a", "begun"):
+        (place / folder).mkdir(parents=True)
+    (place / "texts" / "a" / "note.txt").touch()
+    (place / "note.txt").write_text("a note")
+    (place / "void.csv").touch()
+    (place / "header.csv").write_text("path,class\n")
+    (place / "split.csv").write_text("path,class,split\nvideos/run/a_run.avi,run,trian\n")
+    (place / "begun" / "config.json").write_text("{}")
+    return place
+
+
+@pytest.mark.parametrize("command", FILES)
+def test_a_wrong_file_gets_one_line(
+    command: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place)
+    before = sorted(place.rglob("*"))
+    assert main(shlex.split(command)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"p3d: error: {FILES[command]}")
+    assert sorted(place.rglob("*")) == before

@@ -133,3 +133,16 @@ def test_wrong_use_is_one_line(
     assert main(["calibrate", str(scores), *given]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+def test_means_over_clips_cannot_be_calibrated(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    protocol, digest = {"clips": "auto"}, file_sha256(weights)
+    scores = write_random(tmp_path / "s", clips=1, protocol=protocol, weights_sha256=digest)
+    assert main(["calibrate", str(scores), "--weights", str(weights)]) == 2
+    assert "holds means over clips; run p3d eval with a number" in capsys.readouterr().err
+    assert main(["metrics", str(scores), "--temperature", "2"]) == 2
+    assert "and the logits of single clips are divided" in capsys.readouterr().err
+    assert main(["metrics", str(scores)]) == 0
+    assert "40 videos, 4 classes, clips until settled" in capsys.readouterr().out

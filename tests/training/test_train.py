@@ -220,9 +220,10 @@ def test_last_network_is_kept_without_a_validation_list(
     copy_set(sample, data)
     (data / "ucfTrainTestlist" / "validationlist01.txt").unlink()
     assert run(options(data, tmp_path / "run")) == 0
-    assert "no validation: best.safetensors will be the network of the last epoch" in (
-        capsys.readouterr().out
-    )
+    output = capsys.readouterr().out
+    assert "no validation: best.safetensors will be the network of the last epoch" in output
+    assert "last (epoch 2)" in output
+    assert "validation top-1" not in output
     kept = load_model(tmp_path / "run" / BEST_FILE).state_dict()
     assert are_identical(kept, weights(tmp_path / "run"))
     with pytest.raises(UserError, match="--patience needs a validation list"):

@@ -65,6 +65,10 @@ autoload -U +X bashcompinit && bashcompinit
 _BASH = """\
 # Completion of p3d. In bash, the words of --option=value are `--option`, `=` and `value`.
 _p3d() {
+    if [ "${COMP_WORDS[1]}" = help ] && [ "$COMP_CWORD" -gt 1 ]; then
+        COMP_WORDS=("${COMP_WORDS[0]}" "${COMP_WORDS[@]:2}")
+        COMP_CWORD=$((COMP_CWORD - 1))
+    fi
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]}
     local command=${COMP_WORDS[1]} first=2 prefix=''
     local words='' options='' switches='' choices='' takes_words=''
@@ -168,13 +172,16 @@ def _choice_patterns(options: dict[str, list[Option]]) -> dict[str, str]:
 
 _FISH = """\
 # Completion of p3d.
-function __p3d_in
+function __p3d_words
     set -l words (commandline -opc)[2..]
-    string match -q -- "$argv *" "$words "
+    test "$words[1]" = help && set -e words[1]
+    string join -- ' ' $words
+end
+function __p3d_in
+    string match -q -- "$argv *" (__p3d_words)' '
 end
 function __p3d_next
-    set -l words (commandline -opc)[2..]
-    test "$words" = "$argv"
+    test (__p3d_words | string collect -a) = "$argv"
 end
 complete -c p3d -f
 """

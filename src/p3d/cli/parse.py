@@ -18,7 +18,6 @@ from p3d.cli.values import kind_of
 from p3d.cli.words import read_words, require
 from p3d.errors import UserError
 from p3d.run_folder import CONFIG_FILE
-from p3d.system.options import option_flag
 
 DEFAULT_RECIPE = "ucf101"
 
@@ -97,6 +96,7 @@ def _recipe_hints(command: Command) -> dict[str, str]:
     """Return what to say about options that only some recipes have, by flag."""
     if not command.takes_recipe:
         return {}
+    from p3d.system.options import option_flag
     from p3d.training.recipes import RECIPES
 
     own = {name: {field.name for field in fields(each)} for name, each in RECIPES.items()}

@@ -108,6 +108,11 @@ def _check_origin(scores: ScoreFile, name: str, weights: Path) -> None:
         raise UserError(
             f"{name}: holds the scores of several networks; give those of the weights alone"
         )
+    if scores.holds_means:
+        raise UserError(
+            f"{name}: holds means over clips; run p3d eval with a number of clips, such as "
+            f"--clips {AUTO_CLIPS}"
+        )
     if not weights.is_file():
         raise UserError(f"{weights}: no such file; give the weights that were evaluated")
     if file_sha256(weights) != scores.weights_sha256:

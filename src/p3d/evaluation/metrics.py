@@ -68,6 +68,7 @@ def run(options: MetricsOptions) -> None:
         files = [Named(f"{counted(len(files), 'folder')} together", pool(files))]
     if options.out is not None and len(files) > 1:
         raise UserError("--out takes the figures of one folder; give one, or --pool")
+    _check_temperature(files, options.temperature)
     bootstrap = Bootstrap(options.resamples, options.seed)
     found = [
         compute_figures(
@@ -103,6 +104,15 @@ def _check(options: MetricsOptions) -> None:
         )
 
 
+def _check_temperature(files: Sequence[Named], temperature: float) -> None:
+    for name, scores in files:
+        if temperature != 1 and scores.holds_means:
+            raise UserError(
+                f"--temperature {temperature:g}: {name} holds means over clips, and the logits of "
+                "single clips are divided; give scores of p3d eval with a number of clips"
+            )
+
+
 def read_named(paths: Sequence[Path]) -> list[Named]:
     """Read the scores of several evaluations, under the names that the user gave.
 
@@ -121,8 +131,8 @@ def read_named(paths: Sequence[Path]) -> list[Named]:
 def describe_scores(scores: ScoreFile) -> str:
     """Return what was scored: `240 videos, 12 classes, 5 clips a video, test split`."""
     facts = [counted(len(scores.paths), "video"), counted(len(scores.class_names), "class")]
-    if "fused" in scores.protocol:
-        facts.append("fused scores")
+    if scores.holds_means:
+        facts.append("fused scores" if "fused" in scores.protocol else "clips until settled")
     else:
         facts.append(f"{counted(scores.logits.shape[1], 'clip')} a video")
     return ", ".join(facts + ([f"{scores.split} split"] if scores.split else []))

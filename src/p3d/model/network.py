@@ -228,8 +228,12 @@ class Bottleneck(nn.Module):
 
 
 def _add(x: Tensor, y: Tensor) -> Tensor:
-    """Add; in place without gradients only, since the backward pass of that copies a view."""
-    return x + y if torch.is_grad_enabled() else x.add_(y)
+    """Add; in place without gradients only, since the backward pass of that copies a view.
+
+    A trace must not depend on gradients, see `_pool_time`.
+    """
+    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return x + y if torch.is_grad_enabled() or tracing else x.add_(y)
 
 
 def _mix_2d(block: Bottleneck, x: Tensor, frames: int) -> Tensor:  # noqa: ARG001

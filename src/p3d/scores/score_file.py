@@ -64,6 +64,11 @@ class ScoreFile:
         """The split that was scored; "" if unknown."""
         return str(self.protocol.get("split", ""))
 
+    @property
+    def holds_means(self) -> bool:
+        """Whether the logits are of means over clips: of `--clips auto`, or fused."""
+        return self.protocol.get("clips") == "auto" or "fused" in self.protocol
+
     def probabilities(self, temperature: float = 1.0) -> NDArray[np.float64]:
         """Return the class probabilities of the videos: the mean of their clips' softmax.
 

@@ -12,6 +12,7 @@ import torch
 
 from p3d.errors import UserError
 from p3d.system.resources import keep_freed_memory
+from p3d.system.text import counted
 
 DeviceName = Literal["auto", "cpu", "cuda", "mlu"]
 
@@ -172,7 +173,7 @@ def peak_memory(device: torch.device) -> int:
 def describe_device(device: torch.device) -> str:
     """Return a device's type, model and memory (CPU: threads) for logs."""
     if device.type == "cpu":
-        return f"cpu ({torch.get_num_threads()} threads)"
+        return f"cpu ({counted(torch.get_num_threads(), 'thread')})"
     properties = getattr(torch, device.type).get_device_properties(device)
     name = getattr(properties, "name", device.type)
     return f"{device} ({name}, {properties.total_memory / 2**30:.0f} GiB)"

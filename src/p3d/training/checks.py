@@ -62,8 +62,8 @@ def check_classes(path: Path, training: VideoDataset) -> tuple[str, ...]:
     if len(counts) < 2:
         (only,) = counts
         raise UserError(
-            f"{path}: all {len(training.records)} training videos are of one class, {names[only]}, "
-            "so there is nothing to learn; add videos of another class"
+            f"{path}: there are training videos of only one class, {names[only]}, so there is "
+            "nothing to learn; add videos of another class"
         )
     absent = [name for label, name in enumerate(names) if label not in counts]
     if not absent:

@@ -153,20 +153,9 @@ def print_summary(folder: Path, num_classes: int) -> None:
     best = best_epoch(epochs)
     if best is None and "validation_top1" not in epochs[-1]:
         best = epochs[-1]  # in older logs
-    rows = [
-        (
-            f"{name} (epoch {line['epoch']})",
-            format_percent(line["train_top1"]),
-            format_percent(line.get("validation_top1")),
-            *([format_percent(line.get("validation_top5"))] if shows_top5(num_classes) else []),
-            f"{line['validation_loss']:.3f}" if "validation_loss" in line else "",
-        )
-        for name, line in (("best", best), ("last", epochs[-1]))
-        if line is not None
-    ]
-    top5 = ("top-5",) if shows_top5(num_classes) else ()
-    header = ("", "train top-1", "validation top-1", *top5, "loss")
-    print("\n" + format_table(header, rows))
+    found = {"best": best, "last": epochs[-1]}
+    lines = {name: line for name, line in found.items() if line is not None}
+    print("\n" + _summary_table(lines, num_classes))
     difference = _describe_choice(epochs[-1])
     if difference is not None:
         print(difference)
@@ -180,6 +169,22 @@ def print_summary(folder: Path, num_classes: int) -> None:
     newest = [f"{path.name} (to resume from)" for path in find_checkpoints(folder)[:1]]
     others = [name for name in (REPORT_FILE, LOG_FILE, CONFIG_FILE) if (folder / name).exists()]
     print("  " + ", ".join([*networks, *newest, *others]))
+
+
+def _summary_table(lines: Mapping[str, Mapping[str, Any]], num_classes: int) -> str:
+    """Return a table of epochs: the lines of the log, by name."""
+    columns = {
+        "": [f"{name} (epoch {line['epoch']})" for name, line in lines.items()],
+        "train top-1": [format_percent(line["train_top1"]) for line in lines.values()],
+    }
+    if any("validation_loss" in line for line in lines.values()):
+        for title, key in (("validation top-1", "top1"), ("top-5", "top5")):
+            values = [line.get(f"validation_{key}") for line in lines.values()]
+            if key == "top1" or shows_top5(num_classes):
+                columns[title] = [format_percent(value) for value in values]
+        losses = [line.get("validation_loss") for line in lines.values()]
+        columns["loss"] = ["" if loss is None else f"{loss:.3f}" for loss in losses]
+    return format_table([*columns], [*zip(*columns.values(), strict=True)])
 
 
 def _describe_choice(last: Mapping[str, Any]) -> str | None:
