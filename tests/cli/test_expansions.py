@@ -60,7 +60,7 @@ def test_any_command_can_have_an_option_that_stands_for_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     module = ModuleType("stand_in")
-    module.arguments = lambda path: ["--data", "set", f"--weights={path}", "--clips", "3"]  # type: ignore[attr-defined]
+    module.arguments = lambda paths: ["--data", "set", f"--weights={paths[0]}", "--clips", "3"]  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "stand_in", module)
     expansion = Expansion("--run", "stand_in:arguments", "Use a run's data and weights.")
     monkeypatch.setitem(COMMANDS, "eval", COMMANDS["eval"]._replace(expansions=(expansion,)))

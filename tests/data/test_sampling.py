@@ -1,18 +1,26 @@
 from __future__ import annotations
 
+import math
+from fractions import Fraction
+from typing import get_args
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from p3d.data.sampling import (
+    author_windows,
     clip_rng,
     clips_to_see_all,
     epoch_permutation,
     random_window,
+    reorder,
     seen_fraction,
+    spaced_windows,
     uniform_windows,
 )
+from p3d.data.views import Spacing
 
 frames = st.integers(1, 400)
 clip_lengths = st.integers(1, 64)
@@ -126,10 +134,12 @@ def test_no_windows_is_an_error():
         uniform_windows(8, 2, 1, 0)
 
 
-@given(frames, clip_lengths, strides, st.integers(1, 40))
-def test_seen_fraction_counts_the_frames_that_clips_span(num_frames, clip_frames, stride, clips):
+@given(frames, clip_lengths, strides, st.integers(1, 40), st.sampled_from(get_args(Spacing)))
+def test_seen_fraction_counts_the_frames_that_clips_span(
+    num_frames, clip_frames, stride, clips, spacing
+):
+    windows = spaced_windows(num_frames, clip_frames, stride, clips, spacing)
     seen = np.zeros(num_frames, bool)
-    windows = uniform_windows(num_frames, clip_frames, stride, clips)
     for first, *_ in windows:
         seen[first : first + span(clip_frames, stride)] = True
     assert seen_fraction(windows, num_frames) == pytest.approx(seen.mean())
@@ -138,8 +148,68 @@ def test_seen_fraction_counts_the_frames_that_clips_span(num_frames, clip_frames
 @given(frames, clip_lengths, strides)
 def test_clips_to_see_all_is_the_smallest_such_number(num_frames, clip_frames, stride):
     clips = clips_to_see_all(num_frames, clip_frames, stride)
-    windows = uniform_windows(num_frames, clip_frames, stride, clips)
-    assert seen_fraction(windows, num_frames) == 1
+    assert seen_fraction(uniform_windows(num_frames, clip_frames, stride, clips), num_frames) == 1
     if clips > 1:
-        fewer = uniform_windows(num_frames, clip_frames, stride, clips - 1)
-        assert seen_fraction(fewer, num_frames) < 1
+        windows = uniform_windows(num_frames, clip_frames, stride, clips - 1)
+        assert seen_fraction(windows, num_frames) < 1
+
+
+@given(frames, clip_lengths, strides, st.integers(1, 32))
+def test_author_windows_keep_range_and_stride(num_frames, clip_frames, stride, clips):
+    windows = author_windows(num_frames, clip_frames, stride, clips)
+    assert windows.shape == (clips, clip_frames)
+    for window in windows:
+        assert_is_window(window, num_frames, clip_frames, stride)
+
+
+def test_author_windows_are_those_of_the_authors_formula():
+    for num_frames in range(1, 700):
+        stride = max(Fraction(num_frames - 16 - 2, 20), 0)
+        starts = [math.floor((i - 1) * stride) + 1 for i in range(1, 21)]
+        windows = author_windows(num_frames, 16, 1, 20)
+        assert (windows[:, 0] + 1).tolist() == starts
+        if num_frames >= 16:
+            assert windows[-1, -1] + 1 == starts[-1] + 15 <= num_frames
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "starts"),
+    [
+        (1, [0] * 20),
+        (18, [0] * 20),
+        (19, [0] * 20),
+        (38, list(range(20))),
+        (58, list(range(0, 40, 2))),
+    ],
+)
+def test_examples_of_author_windows(num_frames, starts):
+    assert author_windows(num_frames, 16, 1, 20)[:, 0].tolist() == starts
+
+
+def test_no_author_windows_is_an_error():
+    with pytest.raises(ValueError, match="clips must be at least 1, not 0"):
+        author_windows(8, 2, 1, 0)
+
+
+@given(frames, clip_lengths, strides, st.integers(1, 12), seeds, st.integers(0, 1000))
+def test_orders_of_frames(num_frames, clip_frames, stride, clips, seed, video):
+    windows = uniform_windows(num_frames, clip_frames, stride, clips)
+    assert reorder(windows, "ordered", seed, video) is windows
+    reversed_, shuffled, still = (
+        reorder(windows, order, seed, video).tolist() for order in ("reversed", "shuffled", "still")
+    )
+    for number, window in enumerate(windows.tolist()):
+        assert reversed_[number] == window[::-1]
+        assert sorted(shuffled[number]) == window
+        assert still[number] == [window[clip_frames // 2]] * clip_frames
+
+
+def test_a_shuffled_clip_is_a_function_of_seed_video_and_clip():
+    windows = uniform_windows(200, 16, 1, 6)
+    shuffled = reorder(windows, "shuffled", 3, 7)
+    np.testing.assert_array_equal(shuffled, reorder(windows, "shuffled", 3, 7))
+    np.testing.assert_array_equal(shuffled[:4], reorder(windows[:4], "shuffled", 3, 7))
+    permutations = {tuple(row) for row in shuffled - windows[:, :1]}
+    assert len(permutations) == 6, "the clips of a video are shuffled differently"
+    for seed, video in ((4, 7), (3, 8)):
+        assert (shuffled != reorder(windows, "shuffled", seed, video)).any(1).all()

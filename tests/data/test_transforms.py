@@ -213,7 +213,7 @@ def test_half_of_the_clips_are_flipped():
 
 def test_the_test_crop_is_the_center_of_the_resized_frame():
     clip = noise_clip(2, 96, 128)
-    result = transforms.eval_transform(96, 128, PREP)(clip)
+    result = transforms.eval_transform(96, 128, PREP)(clip)[:, 0]
     expected = pillow_resize(clip, 45, 60)[:, 2:42, 10:50]
     assert result.is_contiguous()
     assert_within_one_level(result, expected)
@@ -229,7 +229,7 @@ def test_a_short_side_keeps_the_aspect_ratio(height, width, short_side, seed, da
     exact = Fraction(max(height, width) * short_side, min(height, width))
     # Rounded to the nearest pixel, half a pixel up.
     assert Fraction(-1, 2) < max(scaled) - exact <= Fraction(1, 2) or max(scaled) == 10_000 < exact
-    boxes = [transforms.eval_transform(height, width, prep).box]
+    boxes = list(transforms.eval_transform(height, width, prep).boxes)
     for augmentation in AUGMENTATIONS[1:]:
         drawn = draw_train_transform(
             *(height, width, prep),
@@ -255,7 +255,7 @@ def test_a_short_side_equals_pillow_at_the_rounded_size(size):
     }[size]
     top, left = (height - 40) // 2, (width - 40) // 2
     expected = pillow_resize(clip, height, width)[:, top : top + 40, left : left + 40]
-    assert_within_one_level(transforms.eval_transform(*size, prep)(clip), expected)
+    assert_within_one_level(transforms.eval_transform(*size, prep)(clip)[:, 0], expected)
 
 
 def test_half_a_pixel_is_rounded_up():
@@ -266,7 +266,7 @@ def test_half_a_pixel_is_rounded_up():
 def test_the_authors_features_are_of_frames_with_a_short_side_of_162():
     prep = replace(IMAGENET, resize=162, crop=160)
     assert prep.resized(240, 320) == (162, 216)
-    assert transforms.eval_transform(240, 320, prep).box == Box(1, 28, 160, 160)
+    assert transforms.eval_transform(240, 320, prep).boxes == (Box(1, 28, 160, 160),)
 
 
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -12,14 +13,18 @@ import torch
 import p3d
 from helpers.runs import options as run_options
 from p3d.cli import main
+from p3d.data.clips import read_eval_clips
 from p3d.data.digests import video_digest
 from p3d.data.layouts import read_dataset
-from p3d.evaluation.evaluate import EvalOptions, run
+from p3d.evaluation.evaluate import run
+from p3d.evaluation.options import EvalOptions
 from p3d.evaluation.run_options import run_arguments
+from p3d.inference.scorer import Scorer
 from p3d.model.network import P3D
 from p3d.scores.score_file import read_score_file
-from p3d.system.files import write_json
+from p3d.system.files import write_csv, write_json
 from p3d.system.options import DeviceOptions, plain_options
+from p3d.video.decode import open_video
 
 QUICK = ("--workers", "0", "--clips", "1", "--device", "cpu")
 
@@ -104,7 +109,7 @@ def test_videos_that_the_weights_were_trained_on_are_a_warning(
 ) -> None:
     test = read_dataset(sample, "test")
     model.trained_on = frozenset(video_digest(r, test.class_names) for r in test.records[:3])
-    monkeypatch.setattr("p3d.evaluation.evaluate.load_network", lambda *_: model)
+    monkeypatch.setattr("p3d.evaluation.jobs.load_network", lambda *_: model)
     (tmp_path / "weights").touch()
     run(
         EvalOptions(
@@ -119,3 +124,106 @@ def test_videos_that_the_weights_were_trained_on_are_a_warning(
     model.trained_on = frozenset()
     assert "LEAK: 3 of 8 test videos were in the training list" in capsys.readouterr().out
     assert json.loads((tmp_path / "metrics.json").read_text())["trained_on"] == 3
+
+
+def test_every_order_of_frames_is_measured(
+    finished: Path, model: P3D, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    arguments = [*run_arguments(finished), *QUICK, "--clips", "2", "--crops", "3", "--mirror"]
+    arguments += ["--protocol", "weights", "--frames", "all", "--out", str(out)]
+    # All crops of frames resized to 16x16 are the same.
+    assert main(["eval", *arguments]) == 2
+    assert "--crops 3: frames are resized to 16x16" in capsys.readouterr().err
+    arguments.remove("--crops")
+    arguments.remove("3")
+    assert main(["eval", *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert "mirrored copies" in printed
+    folders = {"ordered": out, **{name: out / name for name in ("reversed", "shuffled", "still")}}
+    scores = {order: read_score_file(path / "scores.npz") for order, path in folders.items()}
+    assert {order: each.protocol["order"] for order, each in scores.items()} == {
+        order: order for order in folders
+    }
+    assert scores["ordered"].logits.shape == (8, 4, 8)
+    with (out / "motion.csv").open(newline="") as file:
+        assert [row["frames"] for row in csv.DictReader(file)] == list(folders)
+    scorer = Scorer(model, torch.device("cpu"))
+    for number, record in enumerate(read_dataset(sample, "test").records):
+        with open_video(record.path) as video:
+            clips = read_eval_clips(video, model.preprocessing, 2)
+        reversed_ = scorer(clips.flip(1))
+        torch.testing.assert_close(torch.tensor(scores["reversed"].logits[number, ::2]), reversed_)
+        still = scorer(clips[:, 1:].expand(-1, 2, -1, -1, -1))
+        torch.testing.assert_close(torch.tensor(scores["still"].logits[number, ::2]), still)
+
+
+def test_other_orders_do_not_replace_the_figures_of_a_run(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*run_arguments(finished), *QUICK, "--split", "validation", "--frames", "reversed"]
+    assert main(["eval", *arguments]) == 0
+    assert f"written to {finished / 'validation' / 'reversed'}: " in capsys.readouterr().out
+    assert not (finished / "validation" / "metrics.json").exists()
+
+
+def test_several_runs_are_measured_and_summarized(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [tmp_path / name for name in ("split1", "split2")]
+    for run_folder in runs:
+        shutil.copytree(finished, run_folder)
+    torch.manual_seed(1)
+    model = p3d.load_model(runs[1] / "best.safetensors")
+    torch.nn.init.normal_(model.fc.weight)
+    p3d.save_model(model, runs[1] / "best.safetensors")
+    arguments = ["eval", "--run", *map(str, runs), "--out", str(tmp_path / "out"), *QUICK]
+    assert main(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    table = [line.split() for line in lines[lines.index(next(x for x in lines if "run " in x)) :]]
+    assert [row[0] for row in table[2:6]] == ["split1", "split2", "mean", "std"]
+    measured = [
+        json.loads((tmp_path / "out" / name / "metrics.json").read_text())["top1"]
+        for name in ("split1", "split2")
+    ]
+    with (tmp_path / "out" / "runs.csv").open(newline="") as file:
+        rows = {row["run"]: float(row["top1"]) for row in csv.DictReader(file)}
+    assert [rows["split1"], rows["split2"]] == measured
+    assert rows["mean"] == pytest.approx(sum(measured) / 2)
+
+
+def test_several_runs_that_do_not_fit_together_are_errors(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    twin = tmp_path / "other"
+    shutil.copytree(finished, twin)
+    assert main(["eval", "--run", str(finished), str(finished), *QUICK]) == 2
+    assert "two folders are called run; give each run once" in capsys.readouterr().err
+    weights = ["--weights", str(finished / "best.safetensors")]
+    assert main(["eval", "--run", str(twin), str(finished), *weights, *QUICK]) == 2
+    assert "each of several runs has its own weights; drop --weights" in capsys.readouterr().err
+    (twin / "best.safetensors").unlink()
+    assert main(["eval", "--run", str(finished), str(twin), *QUICK]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert f"--run {twin}: has no best.safetensors yet" in line
+
+
+def test_part_of_long_videos_that_clips_see_is_reported(
+    finished: Path, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = read_dataset(sample, "test")
+    manifest = tmp_path / "long.csv"
+    rows = [
+        (record.path, dataset.class_names[record.label], "test", frames)
+        for record, frames in zip(dataset.records, (200, *[20] * 7), strict=True)
+    ]
+    write_csv(manifest, ("path", "class", "split", "num_frames"), rows)
+    out = tmp_path / "out"
+    arguments = ["--data", str(manifest), "--weights", str(finished / "best.safetensors")]
+    assert main(["eval", *arguments, *QUICK, "--clips", "10", "--out", str(out)]) == 0
+    # 10 clips of 2 frames see all of 20 frames, and a tenth of 200.
+    assert (
+        "seen: 88.8% of the frames of a video on average, at least 10.0%, by 10 clips; "
+        "--clips 100 spans all frames"
+    ) in capsys.readouterr().out
+    assert json.loads((out / "metrics.json").read_text())["seen"] == pytest.approx(0.8875)

@@ -13,7 +13,7 @@ from p3d.cli.parse import parse_options
 from p3d.data.layouts import DataOptions
 from p3d.data.splits import SplitRule
 from p3d.errors import UserError
-from p3d.evaluation.run_options import run_arguments
+from p3d.evaluation.run_options import data_of_runs, run_arguments
 from p3d.system.files import write_json
 from p3d.system.options import plain_options
 
@@ -40,7 +40,7 @@ def test_data_and_split_rule_are_those_of_the_run(tmp_path: Path) -> None:
     options = parse_options("eval", [*run_arguments(run), "--split", "validation"])
     assert options.data == data
     assert options.weights == run / "best.safetensors"
-    assert (options.run, options.out, options.split) == (run, None, "validation")
+    assert (options.run, options.out, options.split) == ((run,), None, "validation")
 
 
 def test_options_given_after_those_of_the_run_take_precedence(tmp_path: Path) -> None:
@@ -69,6 +69,32 @@ def test_relative_paths_hold_in_another_folder(
 def test_earlier_runs_do_not_say_where_they_were_started(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", DataOptions(Path("set")))
     assert parse_options("eval", run_arguments(run)).data.data == Path("set")
+
+
+def test_several_runs_keep_their_own_data_and_take_what_the_command_line_changes(
+    tmp_path: Path,
+) -> None:
+    rule = SplitRule(test_groups=("ira", "ido"), train_list=Path("train.txt"))
+    first = DataOptions(tmp_path / "set", fold=1, splits=rule)
+    second = replace(first, fold=2, splits=replace(rule, test_groups=("eli",), split_seed=7))
+    runs = [
+        write_run(tmp_path / name, data)
+        for name, data in (("one", first), ("two", second), ("three", replace(first, fold=3)))
+    ]
+    assert data_of_runs(runs, first) == [first, second, replace(first, fold=3)]
+    words = ["--run", *map(str, runs), "--data", "moved", "--test-fraction", "0.5"]
+    options = parse_options("eval", [*run_arguments(tuple(runs)), *words])
+    assert options.run == tuple(runs)
+    moved = [
+        replace(data, data=Path("moved"), splits=replace(data.splits, test_fraction=0.5))
+        for data in (first, second, replace(first, fold=3))
+    ]
+    assert data_of_runs(options.run, options.data) == moved
+
+
+def test_run_option_without_a_folder_is_an_error() -> None:
+    with pytest.raises(UserError, match="--run needs the folder of a training run"):
+        run_arguments(())
 
 
 @pytest.mark.parametrize(

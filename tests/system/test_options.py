@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from p3d.data.layouts import DataOptions
-from p3d.evaluation.evaluate import EvalOptions
+from p3d.evaluation.options import EvalOptions
 from p3d.inference.predict import PredictOptions
 from p3d.system.files import write_json
 from p3d.system.options import DeviceOptions, plain_options
@@ -26,7 +26,9 @@ def test_device_options_are_at_the_top_level() -> None:
         "out": None,
         "json": False,
         "clips": 20,
-        "batch_size": 16,
+        "batch_size": None,
+        "backend": "auto",
+        "workers": None,
         "device": "cpu",
         "precision": "bf16",
         "compile": True,

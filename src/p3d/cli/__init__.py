@@ -100,6 +100,11 @@ COMMANDS = {
             ),
         ),
     ),
+    "explain": Command(
+        "show where and when a network looks for a class",
+        "p3d.evaluation.explain",
+        "ExplainOptions",
+    ),
     "metrics": Command(
         "compute every figure of an evaluation from its scores",
         "p3d.evaluation.metrics",

@@ -78,8 +78,8 @@ class Option:
 
 
 def flag_of(name: str) -> str:
-    """Return the flag of a field."""
-    return f"--{name.replace('_', '-')}"
+    """Return the flag of a field; a last underscore, as in `class_`, avoids a word of Python."""
+    return f"--{name.rstrip('_').replace('_', '-')}"
 
 
 def options_of(

@@ -140,7 +140,8 @@ def _expand(
         try:
             given = read_words(title, options, words) | given
         except UserError as error:
-            raise UserError(f"{expansion.flag} {path}: {error}") from error
+            given_as = " ".join(map(str, path)) if isinstance(path, tuple) else path
+            raise UserError(f"{expansion.flag} {given_as}: {error}") from error
     return given
 
 

@@ -13,8 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from p3d.data.sampling import clip_rng, is_first_clip, random_window, uniform_windows
+from p3d.data.sampling import (
+    clip_rng,
+    is_first_clip,
+    random_window,
+    reorder,
+    spaced_windows,
+)
 from p3d.data.transforms import Augmentation, draw_train_transform, eval_transform
+from p3d.data.views import CENTER, Views
 from p3d.data.workers import Videos
 from p3d.errors import BadVideoError
 from p3d.preprocessing import Preprocessing
@@ -81,17 +88,27 @@ def read_train_clip(
     return gather(video, window, transform.read, transform)
 
 
-def eval_windows(video: FrameSource, prep: Preprocessing, num_clips: int) -> NDArray[np.int64]:
-    """Return the frames of the uniformly spaced clips of a video, see `uniform_windows`."""
-    return uniform_windows(video.num_frames, prep.num_frames, prep.frame_stride, num_clips)
+def eval_windows(
+    video: FrameSource, prep: Preprocessing, num_clips: int, views: Views = CENTER
+) -> NDArray[np.int64]:
+    """Return the frames of the windows of a video, see `spaced_windows`.
+
+    Returns:
+        int64 `(num_clips, prep.num_frames)`.
+    """
+    return spaced_windows(
+        video.num_frames, prep.num_frames, prep.frame_stride, num_clips, views.spacing
+    )
 
 
 def read_eval_clips(
     video: FrameSource,
     prep: Preprocessing,
     num_clips: int,
+    views: Views = CENTER,
     *,
     numbers: Sequence[int] | None = None,
+    index: int = 0,
 ) -> Tensor:
     """Read the clips of a video, see `eval_windows`, resized and cropped.
 
@@ -102,20 +119,25 @@ def read_eval_clips(
     Args:
         video: The video.
         prep: The network's preprocessing.
-        num_clips: Clips of the video in all.
-        numbers: Which of them to read, from 0; all by default.
+        num_clips: Windows of the video in all.
+        views: The clips of each window.
+        numbers: Which of the windows to read, from 0; all by default.
+        index: Index of the video in the data set, for the order "shuffled".
 
     Returns:
-        uint8 `(n, prep.num_frames, prep.crop, prep.crop, C)`, contiguous.
+        uint8 `(n * views.per_window, prep.num_frames, prep.crop, prep.crop, C)`, contiguous, of n
+        windows.
 
     Raises:
         BadVideoError: A frame cannot be decoded.
     """
-    windows = eval_windows(video, prep, num_clips)
+    windows = eval_windows(video, prep, num_clips, views)
+    windows = reorder(windows, views.order, views.seed, index)
     windows = windows if numbers is None else windows[list(numbers)]
-    transform = eval_transform(video.height, video.width, prep)
-    frames = gather(video, windows, transform.read, transform)
-    return frames.reshape(*windows.shape, *frames.shape[1:])
+    frames = gather(video, windows, None, eval_transform(video.height, video.width, prep, views))
+    # (windows, T, views, ...) becomes (windows * views, T, ...).
+    by_window = frames.reshape(*windows.shape, *frames.shape[1:])
+    return by_window.transpose(1, 2).flatten(0, 1).contiguous()
 
 
 def check_source(path: Path | str, video: FrameSource, prep: Preprocessing) -> None:
@@ -197,6 +219,7 @@ class EvalClips(Dataset["Sample | Unread"]):
     videos: Videos
     prep: Preprocessing
     num_clips: int
+    views: Views = CENTER
 
     def __getitem__(self, index: int) -> Sample | Unread:
         try:
@@ -209,7 +232,7 @@ class EvalClips(Dataset["Sample | Unread"]):
 
         Args:
             index: The video.
-            numbers: Which of its clips, from 0; all by default.
+            numbers: Which of its windows, from 0; all by default.
 
         Raises:
             BadVideoError: The video cannot be read.
@@ -217,7 +240,10 @@ class EvalClips(Dataset["Sample | Unread"]):
         path = self.videos.claim(index)
         with open_video(path, prefer_flow=self.prep.channels == "flow") as video:
             check_source(path, video, self.prep)
-            clips = read_eval_clips(video, self.prep, self.num_clips, numbers=numbers)
-            starts = eval_windows(video, self.prep, self.num_clips)[:, 0]
+            clips = read_eval_clips(
+                video, self.prep, self.num_clips, self.views, numbers=numbers, index=index
+            )
+            starts = eval_windows(video, self.prep, self.num_clips, self.views)[:, 0]
+        starts = starts.repeat(self.views.per_window)
         fps = video.fps if video.knows_fps else math.nan
         return Sample(clips, int(self.videos.labels[index]), index, tuple(starts.tolist()), fps)

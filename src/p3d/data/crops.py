@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from p3d.data.views import Crops
 from p3d.video.geometry import Box
 
 MULTI_SCALES = (1.0, 0.875, 0.75, 0.66)
@@ -95,6 +96,31 @@ def center_crop_box(height: int, width: int, size: int) -> Box:
     """
     _check_fits(height, width, size)
     return _center_box(height, width, size, size)
+
+
+def eval_crop_boxes(height: int, width: int, size: int, crops: Crops) -> tuple[Box, ...]:
+    """Return squares of side `size` that together show more of a frame than its center.
+
+    * 1: the center.
+    * 3: the two ends and the center of the longer side: left, center and right; in portrait format
+      top, center and bottom.
+    * 10: the corners (top left, top right, bottom left, bottom right) and the center. Their
+      mirrored copies make them ten.
+
+    Raises:
+        ValueError: The squares do not fit.
+    """
+    center = center_crop_box(height, width, size)
+    bottom, right = height - size, width - size
+    if crops == 1:
+        return (center,)
+    if crops == 3:
+        ends = ((center.top, 0), (center.top, right))
+        if height > width:
+            ends = ((0, center.left), (bottom, center.left))
+        return Box(*ends[0], size, size), center, Box(*ends[1], size, size)
+    corners = ((0, 0), (0, right), (bottom, 0), (bottom, right))
+    return (*(Box(*corner, size, size) for corner in corners), center)
 
 
 def _check_fits(height: int, width: int, size: int) -> None:

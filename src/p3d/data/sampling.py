@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from p3d.data.views import FrameOrder, Spacing
+
 Indices = NDArray[np.int64]
 
 
@@ -128,6 +130,63 @@ def clips_to_see_all(num_frames: int, clip_frames: int, stride: int) -> int:
     span = (clip_frames - 1) * stride + 1
     last_start = _last_start(num_frames, clip_frames, stride)
     return -(-last_start // span) + 1
+
+
+def author_windows(num_frames: int, clip_frames: int, stride: int, clips: int) -> Indices:
+    """Return the windows from which the paper's authors extract features.
+
+    With frames and clips counted from 1 and F frames, clip i of n starts at frame
+    `floor((i - 1) * (F - span - 2) / n) + 1`, where span is the length of a clip in frames of the
+    video, 16 for the authors. So the first clip starts at the first frame, and the last clip ends
+    before the last frame. The authors do not say what happens below span + 2 frames; here all
+    clips start at the first frame.
+
+    A video of 38 frames, clips of 16 frames, 20 clips: they start at frames 0, 1, ..., 19, of
+    which the last shows frames 19 to 34.
+
+    Arguments and result are as for `uniform_windows`. Starts are computed in integers.
+    """
+    if clips < 1:
+        raise ValueError(f"clips must be at least 1, not {clips}")
+    room = max(_last_start(num_frames, clip_frames, stride) - 2, 0)
+    starts = np.arange(clips, dtype=np.int64) * room // clips
+    return _window(starts[:, None], num_frames, clip_frames, stride)
+
+
+def spaced_windows(
+    num_frames: int, clip_frames: int, stride: int, clips: int, spacing: Spacing
+) -> Indices:
+    """Return `uniform_windows` or `author_windows`."""
+    windows = uniform_windows if spacing == "uniform" else author_windows
+    return windows(num_frames, clip_frames, stride, clips)
+
+
+def reorder(windows: Indices, order: FrameOrder, seed: int, video: int) -> Indices:
+    """Return the frames of windows in another order, to find out whether it matters.
+
+    * "ordered": as they are.
+    * "reversed": the last one first.
+    * "shuffled": in random order, a function of the seed, the video and the number of the window.
+    * "still": only the one in the middle (number T // 2), T times.
+
+    Args:
+        windows: int64 `(clips, T)`.
+        order: The order.
+        seed: Seed of "shuffled", >= 0.
+        video: Index of the video in the data set.
+
+    Returns:
+        int64 `(clips, T)`.
+    """
+    length = windows.shape[1]
+    if order == "reversed":
+        return windows[:, ::-1]
+    if order == "still":
+        return windows[:, [length // 2] * length]
+    if order == "shuffled":
+        rng = _rng(seed, (video, length))
+        return rng.permuted(windows, axis=1)
+    return windows
 
 
 def _last_start(num_frames: int, clip_frames: int, stride: int) -> int:

@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from p3d.data.crops import (
-    center_crop_box,
+    eval_crop_boxes,
     multi_scale_crop_box,
     random_crop_box,
     random_resized_crop_box,
 )
+from p3d.data.views import CENTER, Views
 from p3d.preprocessing import Preprocessing
 from p3d.video.geometry import Box, resize
 
@@ -135,14 +136,40 @@ def train_transform(
     return transform(clip if transform.read is None else crop(clip, transform.read))
 
 
-def eval_transform(height: int, width: int, prep: Preprocessing) -> ClipTransform:
-    """Return the test transform: resize (`prep.resized`), then crop the center.
+@dataclass(frozen=True)
+class EvalTransform:
+    """What is done to each frame of a clip in evaluation; it becomes one frame per view.
+
+    Attributes:
+        scaled: Height and width that a frame is resized to.
+        boxes: The parts of the result to keep, squares of the same size.
+        mirror: Whether the mirrored copies of these parts follow them.
+    """
+
+    scaled: tuple[int, int]
+    boxes: tuple[Box, ...]
+    mirror: bool
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        """Map uint8 `(T, H, W, C)` to uint8 `(T, views, side, side, C)`, contiguous."""
+        frames = resize(frames, *self.scaled)
+        views = [crop(frames, box) for box in self.boxes]
+        if self.mirror:
+            views += [horizontal_flip(view) for view in views]
+        return torch.stack(views, 1)
+
+
+def eval_transform(
+    height: int, width: int, prep: Preprocessing, views: Views = CENTER
+) -> EvalTransform:
+    """Return the test transform: resize (`prep.resized`), then crop; by default the center.
 
     Args:
         height: Height of the decoded frames, in pixels.
         width: Width of the decoded frames, in pixels.
         prep: The network's preprocessing; `resize` and `crop` are used.
+        views: Which crops to take.
     """
     scaled = prep.resized(height, width)
-    box = center_crop_box(*scaled, prep.crop)
-    return ClipTransform(None, scaled, box, prep.crop, flip=False)
+    boxes = eval_crop_boxes(*scaled, prep.crop, views.crops)
+    return EvalTransform(scaled, boxes, views.has_mirrored)

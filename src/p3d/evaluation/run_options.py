@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,11 @@ _PATHS = {
 """Names of the options of a data set that are paths."""
 
 
-def run_arguments(folder: Path) -> list[str]:
+def run_arguments(folders: Path | Sequence[Path]) -> list[str]:
     """Return command-line arguments that evaluate a run: its data, split rule and best weights.
 
     Args:
-        folder: Folder of the run.
+        folders: Folder of the run. Of several, the first one counts; see `data_of_runs`.
 
     Returns:
         Arguments with `--run`. Neither the data nor the weights need to exist.
@@ -31,6 +31,57 @@ def run_arguments(folder: Path) -> list[str]:
     Raises:
         UserError: The folder holds no run, or its `config.json` cannot be read.
     """
+    folders = [folders] if isinstance(folders, Path) else folders
+    if not folders:
+        raise UserError("--run needs the folder of a training run")
+    folder = folders[0]
+    data = option_arguments(_data_of(folder))
+    return [*data, f"--weights={folder / BEST_FILE}", f"--run={folder}"]
+
+
+def data_of_runs(folders: Sequence[Path], first: DataOptions) -> list[DataOptions]:
+    """Return the data set and split rule of each of several runs.
+
+    Args:
+        folders: Folders of the runs.
+        first: The data options of the first run. Where they differ from its own, they were given
+            on the command line, and hold for all runs.
+
+    Raises:
+        UserError: A folder holds no run, or its `config.json` cannot be read.
+    """
+    own = _options_from(DataOptions, _data_of(folders[0]))
+    others = [_options_from(DataOptions, _data_of(folder)) for folder in folders[1:]]
+    return [first, *(_with_changes(other, own, first) for other in others)]
+
+
+def _options_from(kind: Any, values: Mapping[str, Any]) -> Any:
+    """Return a dataclass of options from the values in a `config.json`."""
+    known: dict[str, Any] = {}
+    for field in fields(kind):
+        if field.name in values:
+            value = values[field.name]
+            is_path = field.name in _PATHS and isinstance(value, str)
+            known[field.name] = Path(value) if is_path else value
+    if "splits" in known:
+        known["splits"] = _options_from(SplitRule, known["splits"])
+    return kind(**known)
+
+
+def _with_changes(other: Any, before: Any, after: Any) -> Any:
+    """Return options with the values in which `after` differs from `before`."""
+    changes: dict[str, Any] = {}
+    for field in fields(other):
+        mine, old, new = (getattr(each, field.name) for each in (other, before, after))
+        if is_dataclass(mine):
+            changes[field.name] = _with_changes(mine, old, new)
+        elif old != new:
+            changes[field.name] = new
+    return replace(other, **changes)
+
+
+def _data_of(folder: Path) -> dict[str, Any]:
+    """Return the options of the data set of a run, with paths that hold in the current folder."""
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise UserError(
@@ -40,8 +91,7 @@ def run_arguments(folder: Path) -> list[str]:
     data = read_config(path, f"--run {path}").get("data")
     if not isinstance(data, dict):
         raise UserError(f"--run {path}: does not say which data the run used; give --data")
-    data = _with_paths(data, starting_folder(folder))
-    return [*option_arguments(data), f"--weights={folder / BEST_FILE}", f"--run={folder}"]
+    return _with_paths(data, starting_folder(folder))
 
 
 def _with_paths(data: Mapping[str, Any], base: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from p3d.data.clips import EvalClips
 from p3d.data.dataset import VideoDataset
 from p3d.data.loader import BadVideoPolicy, check_dataset
+from p3d.data.views import CENTER, Views
 from p3d.data.workers import Videos
 from p3d.errors import BadVideoError, UserError
 from p3d.inference.clip_plan import NumClips, plan_clips
@@ -66,6 +67,7 @@ def score_videos(
     dataset: VideoDataset,
     *,
     num_clips: NumClips,
+    views: Views = CENTER,
     settled: float = DEFAULT_SETTLED,
     workers: int | None = None,
     on_bad_video: BadVideoPolicy = "error",
@@ -81,7 +83,8 @@ def score_videos(
     Args:
         scorer: The network.
         dataset: The videos; labels are not needed.
-        num_clips: Uniformly spaced clips of each video, or "auto".
+        num_clips: Windows of each video, or "auto".
+        views: Where the windows are, and the clips of each; by default one, the center crop.
         settled: Threshold of "auto", see `p3d.inference.settled`.
         workers: Threads that decode; 0 decodes in this one, None takes what suits the machine.
         on_bad_video: Raise if a video cannot be read, or skip it.
@@ -98,7 +101,7 @@ def score_videos(
     plan = plan_clips(num_clips, settled, scorer.batch_size)
     threads = num_threads(workers, scorer.device)
     check_dataset(dataset, scorer.preprocessing)
-    clips = EvalClips(Videos(dataset), scorer.preprocessing, plan.num_clips)
+    clips = EvalClips(Videos(dataset), scorer.preprocessing, plan.num_clips, views)
     shard = range(len(dataset.records))[group.rank :: group.world_size]
     rows, bad = list[_Row](), list[str]()
     results = score_in_order(scorer, shard, partial(_read, clips), plan, threads)
@@ -118,7 +121,8 @@ def score_videos(
                 break
     if group.any(stop is not None and stop.is_set):
         raise Stopped
-    shape = (1 if num_clips == "auto" else num_clips, scorer.num_classes)
+    rows_each = 1 if num_clips == "auto" else num_clips * views.per_window
+    shape = (rows_each, scorer.num_classes)
     scored = _concatenate(group.gather(_stack(rows, bad, shape)))
     if not len(scored.labels):
         raise UserError(

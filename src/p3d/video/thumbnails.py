@@ -60,7 +60,7 @@ def encode_gif(
     zoom = max(1, round(side / max(height, width)))
     size = (width * zoom, height * zoom)
     frames = [
-        _with_caption(Image.fromarray(frame).resize(size, Image.Resampling.NEAREST), caption)
+        with_caption(Image.fromarray(frame).resize(size, Image.Resampling.NEAREST), caption)
         for frame in rgb
     ]
     file = io.BytesIO()
@@ -69,7 +69,8 @@ def encode_gif(
     return file.getvalue(), frames[0].height, frames[0].width
 
 
-def _with_caption(image: Image.Image, caption: str) -> Image.Image:
+def with_caption(image: Image.Image, caption: str) -> Image.Image:
+    """Return an image with a line of text below it; the image itself if the text is empty."""
     if not caption:
         return image
     framed = Image.new("RGB", (image.width, image.height + 16), "white")

@@ -1,0 +1,174 @@
+"""What an evaluation prints and writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from p3d.data.dataset import Split, VideoDataset
+from p3d.data.sampling import clips_to_see_all, seen_fraction, spaced_windows
+from p3d.errors import UserError, printable
+from p3d.evaluation.clips_curve import ClipReport
+from p3d.evaluation.leaks import Overlap
+from p3d.evaluation.protocols import Protocol
+from p3d.inference.scoring import VideoScores, write_scores
+from p3d.report.page import write_run_report
+from p3d.run_folder import LOGITS_FILE, METRICS_FILE, SCORES_FILE
+from p3d.scores.accuracy import Accuracy, shows_top5
+from p3d.scores.figures import describe_top1
+from p3d.scores.output import write_accuracy
+from p3d.scores.score_file import collect_scores, write_score_file
+from p3d.system.device import Precision
+from p3d.system.files import make_folder, write_json
+from p3d.system.machine import describe_call
+from p3d.system.text import counted, format_percent, format_table
+
+
+@dataclass(frozen=True)
+class Result:
+    """The result of an evaluation.
+
+    Attributes:
+        dataset: The videos.
+        protocol: How their clips were made.
+        split: The split that the videos are.
+        precision: Arithmetic of the network.
+        scored: The network's scores.
+        accuracy: Metrics over the videos.
+        clips: What there is to say about numbers of clips.
+        overlap: Videos that the network was trained on; None if that is not known.
+        seconds: Time that it took.
+    """
+
+    dataset: VideoDataset
+    protocol: Protocol
+    split: Split
+    precision: Precision
+    scored: VideoScores
+    accuracy: Accuracy
+    clips: ClipReport
+    overlap: Overlap | None
+    seconds: float
+
+    @property
+    def seen(self) -> dict[int, float]:
+        """The part that the clips span of each video with a known number of frames, by index.
+
+        It is empty for a number of clips that differs between videos.
+        """
+        prep, views, clips = self.protocol.prep, self.protocol.views, self.protocol.clips
+        if clips == "auto":
+            return {}
+        lengths = {i: self.dataset.records[i].num_frames for i in self.scored.indices.tolist()}
+        size = (prep.num_frames, prep.frame_stride, clips, views.spacing)
+        return {
+            index: seen_fraction(spaced_windows(length, *size), length)
+            for index, length in lengths.items()
+            if length
+        }
+
+
+def summarize(result: Result) -> str:
+    """Return the figures of an evaluation and what limits them, for people."""
+    accuracy, dataset, scored = result.accuracy, result.dataset, result.scored
+    columns = {
+        "videos": str(accuracy.videos),
+        "top-1": format_percent(accuracy.top1),
+        "top-5": format_percent(accuracy.top5),
+        "mean class": format_percent(accuracy.mean_class),
+        "loss": f"{accuracy.loss:.4f}",
+        "seconds": f"{result.seconds:.1f}",
+    }
+    if not shows_top5(len(dataset.class_names)):
+        del columns["top-5"]
+    lines = [] if result.protocol.is_default else [result.protocol.describe()]
+    lines.append(format_table([*columns], [[*columns.values()]]))
+    is_right = (scored.probabilities.argmax(1) == scored.labels).numpy()
+    groups = [dataset.records[index].group for index in scored.indices.tolist()]
+    lines.append(describe_top1(is_right, groups))
+    if dataset.missing:
+        lines.append(f"NOT MEASURED: {counted(dataset.missing, 'listed video')} not found")
+    lines += dataset.remarks()
+    if bad := result.scored.bad:
+        lines.append(f"NOT MEASURED: {counted(len(bad), 'video')} that cannot be read:")
+        lines += [f"  {printable(line)}" for line in bad]
+    lines += [*result.clips.lines, *_describe_seen(result)]
+    if result.overlap is not None and (message := result.overlap.message(result.split)):
+        lines.append(printable(message))
+    return "\n".join(lines)
+
+
+def _describe_seen(result: Result) -> list[str]:
+    """Say how much of the videos the clips saw, unless they saw all of them."""
+    seen = result.seen
+    partly = [index for index, part in seen.items() if part < 1]
+    if not partly:
+        return []
+    longest = max(result.dataset.records[index].num_frames or 0 for index in partly)
+    prep = result.protocol.prep
+    least, mean = min(seen.values()), sum(seen.values()) / len(seen)
+    return [
+        f"seen: {format_percent(mean)} of the frames of a video on average, at least "
+        f"{format_percent(least)}, by {result.protocol.clips} clips; "
+        f"--clips {clips_to_see_all(longest, prep.num_frames, prep.frame_stride)} spans all frames"
+    ]
+
+
+def write_result(
+    folder: Path, result: Result, options: Mapping[str, Any], weights_sha256: str
+) -> None:
+    """Write the files of an evaluation.
+
+    Args:
+        folder: Folder for the files; it is made if it is not there.
+        result: The result.
+        options: Options of the command as plain values.
+        weights_sha256: SHA-256 of the weight file.
+
+    Raises:
+        UserError: A file cannot be written.
+    """
+    make_folder(folder)
+    call = describe_call()
+    accuracy, overlap, seen = result.accuracy, result.overlap, result.seen
+    metrics = {
+        "videos": accuracy.videos,
+        "top1": accuracy.top1,
+        "top5": accuracy.top5,
+        "mean_class": accuracy.mean_class,
+        "loss": accuracy.loss,
+        "missing": result.dataset.missing,
+        "bad": list(result.scored.bad),
+        "trained_on": None if overlap is None else len(overlap.names),
+        "seen": sum(seen.values()) / len(seen) if seen else None,
+        **result.clips.record,
+        "protocol": result.protocol.record(),
+        "weights_sha256": weights_sha256,
+        "date": call["date"],
+        "command": call["command"],
+        "options": options,
+    }
+    write_json(folder / METRICS_FILE, metrics)
+    write_accuracy(folder, accuracy, result.dataset.class_names)
+    write_scores(folder / SCORES_FILE, result.dataset, result.scored)
+    protocol = {
+        "split": result.split,
+        "precision": result.precision,
+        **result.protocol.record(),
+        "preprocessing": asdict(result.protocol.prep),
+    }
+    scores = collect_scores(result.dataset, result.scored, protocol, weights_sha256)
+    write_score_file(folder / LOGITS_FILE, scores)
+
+
+def renew_report(run: Path) -> None:
+    """Write the report of a run again, and say so."""
+    try:
+        page = write_run_report(run)
+    except UserError as error:
+        print(f"no report: {printable(error)}")
+    else:
+        if page is not None:
+            print(f"renewed {printable(page)}")

@@ -1,0 +1,90 @@
+"""Scores of frames in another order, compared with those in order."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from p3d.data.views import FrameOrder
+from p3d.evaluation.motion import compare_orders, motion_table, write_motion
+from p3d.inference.scoring import VideoScores
+from p3d.model.network import create_model
+
+answers = st.lists(st.tuples(*[st.integers(0, 2)] * 3), min_size=1, max_size=40)
+
+
+def scores_of(answers: list[int], labels: list[int], indices: list[int]) -> VideoScores:
+    """Return scores of one clip a video that give these answers."""
+    logits: Tensor = 5.0 * torch.nn.functional.one_hot(torch.tensor(answers), 3)
+    return VideoScores(logits[:, None], torch.tensor(labels), torch.tensor(indices), ())
+
+
+@given(answers)
+def test_counts_are_those_of_the_videos(triples: list[tuple[int, int, int]]) -> None:
+    labels, before, now = (list(column) for column in zip(*triples, strict=True))
+    indices = list(range(len(labels)))
+    ordered, still = compare_orders(
+        {
+            "ordered": scores_of(before, labels, indices),
+            "still": scores_of(now, labels, indices),
+        }
+    )
+    assert (ordered.lost, ordered.gained, ordered.changed, ordered.difference) == (0, 0, 0, 0)
+    pairs = [(a == label, b == label) for label, a, b in triples]
+    assert still.lost == pairs.count((True, False))
+    assert still.gained == pairs.count((False, True))
+    assert still.changed == sum(a != b for _, a, b in triples)
+    difference = still.accuracy.top1 - ordered.accuracy.top1
+    assert still.difference == pytest.approx(difference)
+    low, high = still.interval
+    assert low <= still.difference <= high
+
+
+def test_videos_that_one_order_cannot_read_are_left_out() -> None:
+    _, still = compare_orders(
+        {
+            "ordered": scores_of([0, 1, 2], [0, 1, 1], [0, 2, 5]),
+            "still": scores_of([2, 0, 1, 1], [0, 2, 1, 1], [0, 1, 2, 5]),
+        }
+    )
+    assert still.accuracy.videos == 3
+    assert (still.lost, still.gained, still.changed) == (1, 1, 2)
+
+
+def test_table_and_file_have_a_line_for_each_order(tmp_path: Path) -> None:
+    orders: tuple[FrameOrder, ...] = ("ordered", "reversed", "shuffled", "still")
+    labels = np.arange(300) % 3
+    scored = {
+        order: scores_of(((labels + shift) % 3).tolist(), labels.tolist(), list(range(300)))
+        for shift, order in enumerate(orders)
+    }
+    results = compare_orders(scored)
+    lines = motion_table(results).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[2].split() == ["ordered", "100.0%", "100.0%"]
+    assert lines[3].split()[:4] == ["reversed", "0.0%", "0.0%", "-100.0"]
+    assert lines[3].split()[-3:] == ["300", "0", "300"]
+    assert lines[5].split()[-3:] == ["0", "0", "0"]
+    write_motion(tmp_path / "motion.csv", results)
+    with (tmp_path / "motion.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["frames"] for row in rows] == list(orders)
+    assert [row["lost"] for row in rows] == ["0", "300", "300", "0"]
+    assert rows[1]["difference"] == "-1.0"
+
+
+def test_a_network_without_temporal_convolutions_cannot_notice_reversed_frames() -> None:
+    torch.manual_seed(0)
+    clips = torch.rand(2, 3, 16, 32, 32)
+    for variant, notices in (("2d", False), ("ABC", True)):
+        model = create_model("p3d63", num_classes=3, variant=variant).eval()
+        with torch.no_grad():
+            difference = (model(clips) - model(clips.flip(2))).abs().max()
+        assert (difference > 1e-4) == notices
