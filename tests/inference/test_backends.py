@@ -115,7 +115,9 @@ def test_auto_compiles_where_that_pays(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_auto_says_what_it_chose(capsys: pytest.CaptureFixture[str]) -> None:
-    make_scorer(tiny_network(), CPU, clips=1)
+    make_scorer(tiny_network(), CPU, clips=49)
+    assert capsys.readouterr().err == ""
+    make_scorer(tiny_network(), CPU, clips=50)
     assert "p3d: backend eager: " in capsys.readouterr().err
     make_scorer(tiny_network(), CPU)
     assert capsys.readouterr().err == ""

@@ -23,6 +23,8 @@ from p3d.weights.loading import load_model
 
 _SAVED = {"fp32": 0.17, "bf16": 0.22}
 """Part of the eager time that compiling saves on a quiet Zen 4; on a busy one it is less."""
+_FEWEST_CLIPS = 50
+"""Fewer clips do not pay for compiling, however slow the machine is."""
 _SECONDS_PER_CONVOLUTION = 0.25
 """Time to compile, where it is not known from an earlier run."""
 
@@ -135,7 +137,7 @@ def make_scorer(
         precision: Arithmetic; an exported file has its own.
         backend: "auto", "eager" or "compiled"; an exported file has its own.
         batch_size: Clips on the device at once; None for what suits the device.
-        clips: Clips to score in all, for "auto"; None if unknown: then it does not compile.
+        clips: Clips to score in all, for "auto"; None if unknown. It does not compile for few.
         say: Print what "auto" chose, and why.
 
     Raises:
@@ -147,7 +149,7 @@ def make_scorer(
             _say(network, precision)
         return Scorer(network, device, precision, batch_size=batch_size)
     scorer = Scorer(network, device, precision, compiled=compiled, batch_size=batch_size)
-    if backend != "auto" or clips is None:
+    if backend != "auto" or clips is None or clips < _FEWEST_CLIPS:
         return scorer
     choice = choose(network, scorer, precision, clips)
     if say:
