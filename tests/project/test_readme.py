@@ -236,9 +236,10 @@ def flags_in(words: list[str]) -> set[str]:
 def test_commands_parse(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Parse every complete command of a page, without running it."""
     monkeypatch.chdir(tmp_path)
-    run = Path("runs/mine")  # some commands read the options of this run
-    run.mkdir(parents=True)
-    write_json(run / "config.json", {"data": {"data": "videos"}, "recipe": {"epochs": 3}})
+    for name in ("mine", "a", "b", "c"):  # runs whose options some commands read
+        run = Path("runs") / name
+        run.mkdir(parents=True)
+        write_json(run / "config.json", {"data": {"data": "videos"}, "recipe": {"epochs": 3}})
     for words in p3d_commands(page):
         if "..." in words:
             continue
