@@ -71,6 +71,7 @@ class Frames:
     """Frames in memory; `asked` collects the frame numbers read."""
 
     fps = 25.0
+    knows_fps = True
     flow = None
 
     def __init__(self, frames: Tensor) -> None:
