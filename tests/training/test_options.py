@@ -146,7 +146,10 @@ POSITIVE = st.floats(1e-30, 1e30)
 NOT_NEGATIVE = st.floats(0, 1e30)
 FRACTION = st.floats(0, 1, exclude_max=True)
 COUNT = st.integers(1, 10**9)
-TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
+TEXT = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1
+).filter(lambda text: text != "None")
+"""Values of text options; "None" stands for no value."""
 LISTED = TEXT.filter(lambda text: not text.startswith("-"))
 """Values of a list; one that begins with a minus sign is read as an option."""
 PATH = TEXT.map(lambda text: Path(f"a/{text}"))
