@@ -50,6 +50,8 @@ WRONG = {
     "completion powershell": "SHELL is 'powershell'; choose one of: bash, zsh, fish",
     # Paths.
     "train --data ''": "--data is ''; give the path of a file or folder",
+    "predict a.avi --weights w --clips 0": "--clips is 0; give 1 or more",
+    "predict a.avi --weights w --batch-size 0": "--batch-size is 0; give 1 or more",
     "predict '' --weights w": "the name of the video is empty; give a path",
     "predict https://x.org/a.avi --weights w": "https://x.org/a.avi: is an address; ",
     "info https://x.org/a.pth": "MODEL is 'https://x.org/a.pth'; p3d reads files: download it",

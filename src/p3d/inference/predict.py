@@ -69,8 +69,10 @@ def run(options: PredictOptions) -> int:
     """
     if not options.videos:
         raise UserError("no videos were given; give one or more files after the options")
-    if options.top is not None and options.top < 1:
-        raise UserError(f"--top is {options.top}; give 1 or more")
+    counts = {"--top": options.top, "--clips": options.clips, "--batch-size": options.batch_size}
+    for flag, count in counts.items():
+        if isinstance(count, int) and count < 1:
+            raise UserError(f"{flag} is {count}; give 1 or more")
     if not 0 <= options.threshold <= 1:
         raise UserError(f"--threshold is {options.threshold}; give a probability from 0 to 1")
     if options.out is not None:
