@@ -30,15 +30,13 @@ from p3d.evaluation.probe_folds import (
 from p3d.inference.feature_file import FeatureIndex, FeatureSet, read_features
 from p3d.run_folder import LOGITS_FILE
 from p3d.scores.accuracy import measure
+from p3d.scores.figures import describe_top1
 from p3d.scores.output import write_accuracy
 from p3d.scores.score_file import ScoreFile, write_score_file
 from p3d.system.files import make_folder, write_csv
 from p3d.system.markers import First, Positional
 from p3d.system.progress import ProgressBar
 from p3d.system.text import counted, format_percent, format_table
-
-RESAMPLES = 2000
-"""Draws of the bootstrap."""
 
 
 @dataclass(frozen=True)
@@ -191,22 +189,6 @@ def _pool(
     )
 
 
-def accuracy_interval(right: NDArray[np.bool_], groups: Sequence[str]) -> tuple[float, float]:
-    """Return a 95% interval of the accuracy, by bootstrap over groups.
-
-    Args:
-        right: `(V,)`, whether each video is classified correctly.
-        groups: Group of each video; "" is a group of its own.
-    """
-    keys = [name or str(row) for row, name in enumerate(groups)]
-    _, numbers = np.unique(np.array(keys, object).astype(str), return_inverse=True)
-    sums = np.stack([np.bincount(numbers, right), np.bincount(numbers)], axis=1)
-    draws = np.random.default_rng(0).integers(len(sums), size=(RESAMPLES, len(sums)))
-    hits, videos = sums[draws].sum(1).T
-    low, high = np.percentile(hits / videos, (2.5, 97.5))
-    return float(low), float(high)
-
-
 def _print(
     options: ProbeOptions,
     index: FeatureIndex,
@@ -219,12 +201,9 @@ def _print(
     rows = [(r.name, r.videos, format_percent(r.top1), f"{r.c:g}") for r in results]
     print(format_table(("fold", "videos", "top-1", "C"), rows))
     right = scores.logits[:, 0].argmax(1) == scores.labels
-    known = {name for name in scores.groups if name}
-    unit = counted(len(known), "group") if known else "videos, since no groups are known"
-    low, high = (format_percent(value) for value in accuracy_interval(right, scores.groups))
     accuracy = measure(_probabilities(scores), torch.from_numpy(scores.labels))
     print(f"top-1 {format_percent(accuracy.top1)} of {counted(len(right), 'held-out video')}")
-    print(f"95% interval {low} to {high}, by bootstrap over {unit}")
+    print(describe_top1(right, scores.groups))
     print(f"mean class {format_percent(accuracy.mean_class)}")
     if len(results) > 1:
         values = [result.top1 for result in results]
