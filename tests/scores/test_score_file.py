@@ -193,7 +193,7 @@ def test_damaged_files_are_an_error_in_one_line(damage: Any, tmp_path: Path) -> 
     path = tmp_path / "scores.npz"
     write_score_file(path, SCORES)
     damage(path)
-    with pytest.raises(UserError, match="is not a file of scores, or is damaged"):
+    with pytest.raises(UserError, match="is not a file of p3d scores, or is damaged"):
         read_score_file(path)
 
 

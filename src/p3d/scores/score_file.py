@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,15 +16,14 @@ from p3d.errors import UserError
 from p3d.inference.scorer import mean_probabilities
 from p3d.inference.scoring import VideoScores
 from p3d.run_folder import LOGITS_FILE
-from p3d.system.files import replacing
+from p3d.system.npz_file import NOT_AN_NPZ, NpzFormat
 
-VERSION = 1
-"""Version of the format; it grows when older readers would misread a file."""
+FORMAT = NpzFormat("p3d scores", version=1, remedy="p3d eval --out writes it")
+"""The format; its version grows when older readers would misread a file."""
 
 PART = 256
 """Videos whose logits are converted to float64 at a time; it bounds the memory."""
 
-_FORMAT = "p3d scores"
 _TEXTS = ("class_names", "paths", "groups")
 _OPTIONAL = ("starts", "times")
 
@@ -189,21 +186,13 @@ def write_score_file(path: Path, scores: ScoreFile) -> None:
     if problem := scores.problem():
         raise UserError(f"{path}: not written, since {problem}")
     header = {
-        "format": _FORMAT,
-        "version": VERSION,
         **{name: getattr(scores, name) for name in _TEXTS},
         "protocol": scores.protocol,
         "weights_sha256": scores.weights_sha256,
     }
-    # JSON escapes bytes of file names that are not UTF-8.
-    text = np.frombuffer(json.dumps(header, default=str).encode("ascii"), np.uint8)
     arrays = {name: getattr(scores, name) for name in ("logits", "labels", *_OPTIONAL)}
     present = {name: array for name, array in arrays.items() if array is not None}
-    try:
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, header=text, **present)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+    FORMAT.write(path, header, present)
 
 
 def read_score_file(path: Path) -> ScoreFile:
@@ -216,41 +205,22 @@ def read_score_file(path: Path) -> ScoreFile:
         UserError: The file cannot be read, was written by a newer p3d, or is not valid.
     """
     path = path / LOGITS_FILE if path.is_dir() else path
+    header, arrays = FORMAT.read(path)
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            header = json.loads(arrays["header"].tobytes())
-            _check_header(path, header)
-            class_names, paths, groups = (tuple(map(str, header[name])) for name in _TEXTS)
-            scores = ScoreFile(
-                arrays["logits"],
-                arrays["labels"],
-                class_names,
-                paths,
-                groups,
-                dict(header["protocol"]),
-                str(header["weights_sha256"]),
-                starts=arrays.get("starts"),
-                times=arrays.get("times"),
-            )
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; p3d eval --out writes it") from error
-    except (
-        OSError, ValueError, TypeError, KeyError, AttributeError, EOFError, RecursionError,
-        zipfile.BadZipFile, NotImplementedError,
-    ) as error:  # fmt: skip
-        raise UserError(
-            f"{path}: is not a file of scores, or is damaged; run p3d eval --out again"
-        ) from error
-    if problem := scores.problem():
-        raise UserError(f"{path}: {problem}; run p3d eval --out again")
-    return scores
-
-
-def _check_header(path: Path, header: Any) -> None:
-    if header["format"] != _FORMAT:
-        raise ValueError(f"format {header['format']!r}")
-    if header["version"] != VERSION:
-        raise UserError(
-            f"{path}: has version {header['version']} of the format, this p3d reads {VERSION}; "
-            "install a newer p3d"
+        class_names, paths, groups = (tuple(map(str, header[name])) for name in _TEXTS)
+        scores = ScoreFile(
+            arrays["logits"],
+            arrays["labels"],
+            class_names,
+            paths,
+            groups,
+            dict(header["protocol"]),
+            str(header["weights_sha256"]),
+            starts=arrays.get("starts"),
+            times=arrays.get("times"),
         )
+    except NOT_AN_NPZ as error:
+        raise FORMAT.damaged(path) from error
+    if problem := scores.problem():
+        raise UserError(f"{path}: {problem}; {FORMAT.remedy}")
+    return scores
