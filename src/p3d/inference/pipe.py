@@ -1,7 +1,7 @@
 """From videos to logits: threads read clips while the network scores those of earlier videos.
 
-Decoding and resizing release Python's global lock, so threads read as fast as processes. They start
-at once, and nothing is copied between them and the network.
+FFmpeg's decoding releases Python's global lock. Unlike worker processes, threads start at once, and
+nothing is copied between them and the network.
 """
 
 from __future__ import annotations
