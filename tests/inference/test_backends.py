@@ -64,6 +64,8 @@ def test_batches_do_not_change_the_logits(clips: torch.Tensor, batch_size: int |
 
 def test_batch_of_a_device() -> None:
     assert best_batch(CPU, Preprocessing()) == 1
+    assert best_batch(CPU, Preprocessing(crop=80)) == 7
+    assert best_batch(CPU, Preprocessing(num_frames=8, crop=40)) == 16
     assert best_batch(torch.device("cuda"), Preprocessing()) == 16
     assert best_batch(torch.device("cuda"), Preprocessing(crop=16)) == 256
     assert best_batch(torch.device("cuda"), Preprocessing(num_frames=10_000)) == 1

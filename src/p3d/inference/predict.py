@@ -52,7 +52,8 @@ class PredictOptions:
     clips: NumClips = 20
     """Clips of each video, uniformly spaced; auto takes as many of 20 as the answer needs."""
     batch_size: int | None = None
-    """Clips on the device at once; by default what suits it: 1 on a CPU."""
+    """Clips on the device at once; by default what suits it, such as 1 clip of
+    16x160x160 on a CPU."""
     backend: BackendChoice = "auto"
     """What computes the network; auto takes an exported file's, or compiles if that saves time."""
     workers: int | None = None

@@ -14,9 +14,10 @@ from p3d.model.network import P3D, Layer
 from p3d.preprocessing import Preprocessing
 from p3d.system.device import Precision, set_precision
 
-_FILLING_BATCH = 16
-"""Clips of 16x160x160 that fill an accelerator; smaller clips count less."""
-_PIXELS, _MAX_BATCH = 16 * 160 * 160, 256
+_FILLING_PIXELS, _MAX_BATCH = 16 * 16 * 160 * 160, 256
+"""Pixels and clips of a batch that fills an accelerator."""
+_CACHED_PIXELS, _MAX_CPU_BATCH = 800_000, 16
+"""Pixels and clips of a batch whose activations stay in a CPU's cache; see benchmarks/backends.md."""
 
 
 class Network(Protocol):
@@ -32,12 +33,14 @@ class Network(Protocol):
 def best_batch(device: torch.device, preprocessing: Preprocessing) -> int:
     """Return the clips of a batch that suits a device.
 
-    A CPU is fastest with a single clip, whose activations stay in its cache.
+    A CPU is fastest while the activations stay in its cache: with a single clip of 16x160x160, and
+    with several smaller ones, which do not keep all cores busy alone.
     """
+    pixels, most = _FILLING_PIXELS, _MAX_BATCH
     if device.type == "cpu":
-        return 1
-    pixels = preprocessing.num_frames * preprocessing.crop**2
-    return min(_MAX_BATCH, max(1, _FILLING_BATCH * _PIXELS // pixels))
+        pixels, most = _CACHED_PIXELS, _MAX_CPU_BATCH
+    clip = preprocessing.num_frames * preprocessing.crop**2
+    return min(most, max(1, pixels // clip))
 
 
 class Scorer:
