@@ -47,6 +47,12 @@ WRONG = {
     "train --recipe none": "--recipe is 'none'; choose one of: ucf101, ucf101-paper, ",
     "train --compile=yes": "--compile takes no value; give --compile or --no-compile",
     "prepare ucf101 --fold 4": "--fold is '4'; choose one of: 1, 2, 3",
+    "predict a.avi --weights w --clips x": "--clips is 'x'; choose one of: auto, or give an "
+    "integer",
+    "predict a.avi --weights w --clips atuo": "--clips is 'atuo'; did you mean auto? choose one "
+    "of: auto, or give an integer",
+    "probe f.npz --folds 1.5": "--folds is '1.5'; give an integer, or choose one of: split, groups",
+    "train --resize 1.5": "--resize is '1.5'; give an integer",
     "completion powershell": "SHELL is 'powershell'; choose one of: bash, zsh, fish",
     # Paths.
     "train --data ''": "--data is ''; give the path of a file or folder",

@@ -136,14 +136,16 @@ def _union(members: list[Kind], types: tuple[Any, ...]) -> Kind:
     def convert(words: Sequence[str]) -> Any:
         if NoneType in types and list(words) == ["None"]:
             return None
-        problem = InvalidValueError(f"give {' or '.join(member.shape for member in members)}")
+        rules: dict[str, None] = {}
         for member in members:
             if member.takes(len(words)):
                 try:
                     return member.convert(words)
                 except InvalidValueError as error:
-                    problem = error
-        raise problem
+                    rules |= {str(error): None}
+        # Choices come last in most unions, and their rule may begin with "did you mean".
+        message = ", or ".join(reversed(rules))
+        raise InvalidValueError(message or f"give {' or '.join(each.shape for each in members)}")
 
     highest = [member.highest for member in members]
     return Kind(
