@@ -83,6 +83,16 @@ def test_split_folders_are_not_a_part_of_the_path(tmp_path):
     assert parts["test"].class_names == ("run", "walk")
 
 
+def test_a_folder_named_like_a_video_is_searched(tmp_path):
+    touch(tmp_path, "run.avi", "run/1_run.avi", "run/more/2_run.avi", "walk.avi", "walk/1.jpg")
+    assert found(tmp_path, "(run|walk)$") == {
+        "run.avi": "run",
+        "run/1_run.avi": "run",
+        "run/more/2_run.avi": "run",
+        "walk.avi": "walk",
+    }
+
+
 def test_videos_without_a_class_are_left_out_and_named(flat):
     touch(flat, "trailer.avi", "more/intro.avi")
     options = DataOptions(flat, class_pattern=LAST_WORD, splits=SplitRule(test_fraction=0.4))

@@ -130,6 +130,13 @@ def test_folders_that_are_split_already(tmp_path, validation):
         assert dataset.records[0].path.exists()
 
 
+@pytest.mark.parametrize("pattern", [None, "^([a-z]+)/"])
+def test_videos_beside_split_folders_are_named(tmp_path, pattern):
+    touch(tmp_path, "train/run/1.avi", "test/walk/2.avi", "run.avi", "walk.avi")
+    remarks = read_videos(DataOptions(tmp_path, class_pattern=pattern)).remarks()
+    assert remarks[-1] == "IGNORED: 2 videos beside the split folders: run.avi, walk.avi"
+
+
 def test_split_folders_without_one_split(tmp_path):
     touch(tmp_path, "train/run/1.avi", "train/walk/2.avi")
     assert names(read(tmp_path, "validation")) == []

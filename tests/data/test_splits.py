@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p3d.data.dataset import Listing, VideoRecord
-from p3d.data.layouts import DataOptions, read_dataset, read_splits, read_videos
-from p3d.data.splits import SplitRule, divide
+from p3d.data.layouts import DataOptions, list_dataset, read_dataset, read_splits, read_videos
+from p3d.data.splits import SplitRule, apply_rule, divide
 from p3d.errors import UserError
 
 HERE = Path("here")
@@ -276,6 +277,17 @@ def test_a_group_pattern_with_a_slash_sees_the_folders(tmp_path):
     rule = SplitRule("/([^/]+)/", test_groups=("y",))
     options = DataOptions(tmp_path, splits=rule, class_pattern="^([^/]+)/")
     assert {r.path.parent.name for r in read_dataset(options, "test").records} == {"y"}
+
+
+@pytest.mark.parametrize("make", EVERY)
+def test_dividing_looks_at_no_file(make, tmp_path, monkeypatch):
+    """A look for each video would take minutes on a network drive with hundreds of thousands."""
+    listing = list_dataset(DataOptions(make(tmp_path)))
+    looked = []
+    stat = os.stat
+    monkeypatch.setattr(os, "stat", lambda *path, **how: looked.append(path) or stat(*path, **how))
+    apply_rule(listing, SplitRule("/([^_/]+)_", test_fraction=0.4))
+    assert len(looked) < 4 < len(NAMES), "more than whether the data set is a file"
 
 
 def test_data_options_take_strings(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -103,7 +104,7 @@ class Listing:
     ignored: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
-    @property
+    @cached_property  # since it is asked for every video
     def folder(self) -> Path:
         """The data set's folder, which relative names start from."""
         return self.path.parent if self.path.is_file() else self.path

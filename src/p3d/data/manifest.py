@@ -77,7 +77,7 @@ def find_videos(listing: Listing, parts: Collection[Part]) -> Listing:
     """Look for the videos of some parts of a manifest, and leave out the other parts."""
     wanted = {part: records or () for part, records in listing.parts.items() if part in parts}
     gone = absent(record.path for records in wanted.values() for record in records)
-    # No other row can mean these.
+    # No further row can mean these.
     taken = {os.path.normpath(record.path) for record in listing.records} if gone else set()
     finder = NameFinder(listing.folder)
     respelled: dict[Path, Path] = {}
@@ -85,7 +85,8 @@ def find_videos(listing: Listing, parts: Collection[Part]) -> Listing:
         if not path.is_relative_to(listing.folder):
             continue
         found = finder.find(path.relative_to(listing.folder).as_posix())
-        if found and os.path.normpath(found) not in taken and found not in respelled.values():
+        if found and os.path.normpath(found) not in taken:
+            taken.add(os.path.normpath(found))
             respelled[path] = found
     found_parts = {
         part: tuple(

@@ -76,7 +76,8 @@ def _add_classes(tree: Tree, name: str) -> None:
 def any_tree(root: Path, prefix: str, listed: FolderEntries) -> Tree:
     """List the videos anywhere below a folder, see `class_tree`.
 
-    A folder that holds only pictures, and no folders, is a video.
+    A folder that holds only pictures, and no folders, is a video, unless there is a file of that
+    name.
 
     Raises:
         UserError: A folder cannot be listed.
@@ -90,12 +91,13 @@ def _add_videos(tree: Tree, prefix: str, listed: FolderEntries) -> None:
     _check_depth(tree, prefix)
     tree.ignored.extend(prefix + name for name in listed.others)
     tree.videos.extend(prefix + name for name in listed.videos)
-    for name in listed.frame_folders():
+    frame_folders = set(listed.frame_folders())
+    for name in listed.folders:
         inner = list_folder(tree.root / prefix / name)
-        if not inner.videos and not inner.folders and any(map(_is_frame, inner.others)):
-            tree.videos.append(prefix + name)
-        else:
+        if inner.videos or inner.folders or not any(map(_is_frame, inner.others)):
             _add_videos(tree, f"{prefix}{name}/", inner)
+        elif name in frame_folders:
+            tree.videos.append(prefix + name)
 
 
 def _check_depth(tree: Tree, name: str) -> None:
