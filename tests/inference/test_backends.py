@@ -90,6 +90,30 @@ def test_a_wrong_compiled_network_is_refused(
         scorer(clips)
 
 
+def test_weights_are_constants_of_the_compiled_network(
+    clips: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else they keep their memory layout, and a sixth of the speed is lost."""
+    inputs: list[int] = []
+    compile_graph = torch.compile
+
+    def record(graph: torch.fx.GraphModule, _: Any) -> torch.fx.GraphModule:
+        inputs.append(sum(node.op == "placeholder" for node in graph.graph.nodes))
+        return graph
+
+    def replacement(network: Any, **options: Any) -> Any:
+        return compile_graph(network, backend=record, dynamic=options["dynamic"])
+
+    monkeypatch.setattr(torch, "compile", replacement)
+    for scale in (1, 2):  # the second network does not get the constants of the first
+        model = tiny_network()
+        with torch.no_grad():
+            model.fc.weight.mul_(scale)
+        found = Scorer(model, CPU, compiled=True)(clips)
+        torch.testing.assert_close(found, Scorer(model, CPU)(clips), rtol=1e-4, atol=1e-4)
+    assert inputs == [1, 1], "the clips alone"
+
+
 def test_compiling_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
+import torch._inductor.config
 from torch import Tensor
 
 from p3d.errors import UserError
@@ -76,7 +77,7 @@ class CompiledNetwork(EagerNetwork):
             )
         use_cache()
         self._key = compile_key(model, device, precision)
-        self._compiled = torch.compile(self._forward, dynamic=False, options={**COMPILE_OPTIONS})
+        self._compiled = torch.compile(self._forward, dynamic=False)
         self._shapes: set[torch.Size] = set()
 
     def __call__(self, clips: Tensor) -> Tensor:
@@ -92,7 +93,10 @@ class CompiledNetwork(EagerNetwork):
             UserError: The compiled network gives something else.
         """
         started = time.perf_counter()
-        outputs = self._compiled(self._pixels(clips)).float().cpu()
+        # As options of `torch.compile` they would come too late: the weights become inputs while the
+        # network is traced, and only what is a constant can be frozen.
+        with torch._inductor.config.patch(**COMPILE_OPTIONS):
+            outputs = self._compiled(self._pixels(clips)).float().cpu()
         record_seconds(self._key, time.perf_counter() - started)
         expected = super().__call__(clips[:1])
         error = relative_error(outputs[:1], expected)
