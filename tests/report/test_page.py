@@ -402,6 +402,18 @@ def test_outcome_depends_on_the_options(
     assert read_run(write_run(tmp_path, make_log(), config=config)).outcome == outcome
 
 
+def test_run_that_patience_ended_after_a_tie(tmp_path: Path) -> None:
+    """A tie with a lower loss is the new best network, but no better accuracy."""
+    lines = make_log(validation_top1=0.5)
+    for line in lines:
+        if line["event"] == "epoch":
+            line["best_epoch"] = line["epoch"]
+    config = CONFIG | {"recipe": {"epochs": 9}, "patience": 2}
+    record = read_run(write_run(tmp_path, lines, config=config))
+    assert record.best is not None
+    assert (record.best["epoch"], record.outcome) == (3, "finished early: no better epoch in 2")
+
+
 def test_run_without_steps(tmp_path: Path) -> None:
     page = report(write_run(tmp_path, config=None))
     assert page.all("svg") == []
