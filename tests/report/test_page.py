@@ -320,6 +320,19 @@ def test_evaluation_of_other_weights_does_not_stand_for_the_run(tmp_path: Path) 
     assert "1 validation videos" in page.text
 
 
+def test_only_evaluations_of_frames_in_order_stand_for_the_run(tmp_path: Path) -> None:
+    """p3d metrics and p3d eval --frames write files of the same name, perhaps into the run."""
+    run = write_run(tmp_path, make_log(), videos=[("x", "run", (0.1, 0.8, 0.1))])
+    write_evaluation(run / "backwards", options={"split": "test", "frames": "reversed"})
+    write_evaluation(run / "figures", options=None, scores="run/validation", split="validation")
+    record = read_run(run)
+    assert (record.evaluations, record.test) == ((), None)
+    write_evaluation(run / "test", options={"split": "test", "frames": "all"})
+    test = read_run(run).test
+    assert test is not None
+    assert test.folder == run / "test"
+
+
 def test_figures_follow_the_color_scheme(page: Page) -> None:
     colors = re.findall(r"#[0-9a-f]{6}\b", page.source.split("</style>")[1])
     assert not colors
