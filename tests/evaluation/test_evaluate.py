@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,9 +21,10 @@ from p3d.evaluation.evaluate import run
 from p3d.evaluation.options import EvalOptions
 from p3d.evaluation.run_options import run_arguments
 from p3d.inference.scorer import Scorer
+from p3d.inference.scoring import VideoScores, score_videos
 from p3d.model.network import P3D
 from p3d.scores.score_file import read_score_file
-from p3d.system.files import write_csv, write_json
+from p3d.system.files import file_sha256, write_csv, write_json
 from p3d.system.options import DeviceOptions, plain_options
 from p3d.video.decode import open_video
 
@@ -69,6 +71,25 @@ def test_results_of_a_run_go_to_its_folder_and_its_report(
     assert "top-5" not in printed
     page = (finished / "report.html").read_text()
     assert f"<dt>Test top-1</dt><dd>{metrics['top1']:.1%}<" in page
+
+
+def test_results_name_the_weights_that_were_measured(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that still trains may replace its best weights during an evaluation."""
+    weights = Path(shutil.copy(finished / "best.safetensors", tmp_path))
+    digest = file_sha256(weights)
+
+    def score(*arguments: Any, **options: Any) -> VideoScores:
+        weights.write_bytes(b"newer")
+        return score_videos(*arguments, **options)
+
+    monkeypatch.setattr("p3d.evaluation.evaluate.score_videos", score)
+    out = tmp_path / "out"
+    arguments = [f"--weights={weights}", f"--out={out}"]
+    assert main(["eval", *run_arguments(finished), *arguments, *QUICK]) == 0
+    assert json.loads((out / "metrics.json").read_text())["weights_sha256"] == digest
+    assert read_score_file(out).weights_sha256 == digest
 
 
 def test_split_without_videos_is_an_error(

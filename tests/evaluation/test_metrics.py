@@ -118,6 +118,20 @@ def test_folds_are_measured_together(
     assert f"/set/class0/v0.avi is in {folds[0]} and in {tmp_path / 'again'};" in message
 
 
+def test_folds_that_hold_means_have_no_temperature(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folds = [tmp_path / f"fold{fold}" for fold in range(2)]
+    for fold in folds:
+        write_random(
+            fold, clips=1, root=f"/{fold.name}", protocol={"split": "test", "clips": "auto"}
+        )
+    lines = _lines(capsys, "metrics", *folds, "--pool")
+    assert lines[0] == "2 folders together: 80 videos, 4 classes, means over clips, test split"
+    message = _error(capsys, "metrics", *folds, "--pool", "--temperature", 2)
+    assert "--temperature 2: 2 folders together holds means over clips" in message
+
+
 @pytest.mark.usefixtures("flow")
 def test_differences_are_printed(
     rgb: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -320,6 +320,19 @@ def test_evaluation_of_other_weights_does_not_stand_for_the_run(tmp_path: Path) 
     assert "1 validation videos" in page.text
 
 
+def test_only_evaluations_of_frames_in_order_stand_for_the_run(tmp_path: Path) -> None:
+    """p3d metrics and p3d eval --frames write files of the same name, perhaps into the run."""
+    run = write_run(tmp_path, make_log(), videos=[("x", "run", (0.1, 0.8, 0.1))])
+    write_evaluation(run / "backwards", options={"split": "test", "frames": "reversed"})
+    write_evaluation(run / "figures", options=None, scores="run/validation", split="validation")
+    record = read_run(run)
+    assert (record.evaluations, record.test) == ((), None)
+    write_evaluation(run / "test", options={"split": "test", "frames": "all"})
+    test = read_run(run).test
+    assert test is not None
+    assert test.folder == run / "test"
+
+
 def test_figures_follow_the_color_scheme(page: Page) -> None:
     colors = re.findall(r"#[0-9a-f]{6}\b", page.source.split("</style>")[1])
     assert not colors
@@ -400,6 +413,18 @@ def test_outcome_depends_on_the_options(
 ) -> None:
     config = CONFIG | {"recipe": {"network": "p3d63", "epochs": 9}} | changes
     assert read_run(write_run(tmp_path, make_log(), config=config)).outcome == outcome
+
+
+def test_run_that_patience_ended_after_a_tie(tmp_path: Path) -> None:
+    """A tie with a lower loss is the new best network, but no better accuracy."""
+    lines = make_log(validation_top1=0.5)
+    for line in lines:
+        if line["event"] == "epoch":
+            line["best_epoch"] = line["epoch"]
+    config = CONFIG | {"recipe": {"epochs": 9}, "patience": 2}
+    record = read_run(write_run(tmp_path, lines, config=config))
+    assert record.best is not None
+    assert (record.best["epoch"], record.outcome) == (3, "finished early: no better epoch in 2")
 
 
 def test_run_without_steps(tmp_path: Path) -> None:

@@ -74,6 +74,16 @@ def test_folds_are_pooled() -> None:
     assert (pooled.weights_sha256, pooled.starts) == ("", None)
 
 
+def test_pooled_means_are_still_means() -> None:
+    means = replace(random_scores(clips=1), protocol={"split": "test", "clips": "auto"})
+    whole = replace(means, protocol={"split": "test", "clips": 1})
+    parts = [means.select(np.arange(20)), means.select(np.arange(20, 40))]
+    assert pool([Named("A", parts[0]), Named("B", parts[1])]).holds_means
+    single = whole.select(np.arange(20, 40))
+    assert pool([Named("A", parts[0]), Named("B", single)]).holds_means
+    assert not pool([Named("A", whole.select(np.arange(20))), Named("B", single)]).holds_means
+
+
 def test_folds_that_claim_the_same_video_are_an_error() -> None:
     with pytest.raises(UserError, match=r"/set/class0/v0.avi is in A and in B; a video is scored"):
         pool([Named("A", SCORES), Named("B", SCORES)])

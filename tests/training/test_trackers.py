@@ -252,6 +252,29 @@ def test_training_sends_its_log_and_options(
         assert {"step/loss", "epoch/validation_top1", "checkpoint/bytes"} <= names
 
 
+def test_all_files_are_written_before_a_tracker_is_closed(
+    services: dict[str, Service],
+    sample: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A package may wait for its server without end."""
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    found, printed = set[str](), list[str]()
+
+    def finish(_run: Run, exit_code: int | None = None) -> None:
+        assert exit_code == 0
+        found.update(path.name for path in tmp_path.iterdir())
+        printed.append(capsys.readouterr().out)
+
+    monkeypatch.setattr(Run, "finish", finish)
+    assert run(options(sample, tmp_path, replace(TINY, max_steps=1), track=("wandb",))) == 0
+    assert services["wandb"].numbers
+    assert {"best.safetensors", "last.safetensors", "report.html"} <= found
+    assert f"written to {tmp_path}" in printed[0]
+
+
 def test_missing_package_is_named_before_anything_is_done(
     sample: Path,
     tmp_path: Path,

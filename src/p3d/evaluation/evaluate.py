@@ -35,9 +35,8 @@ from p3d.inference.scoring import score_videos
 from p3d.scores.accuracy import measure
 from p3d.system.device import describe_device, resolve_device, set_up_cpu
 from p3d.system.distributed import Group, join, read_launch
-from p3d.system.files import file_sha256, make_folder
+from p3d.system.files import make_folder
 from p3d.system.options import plain_options
-from p3d.weights.loading import find_weights
 
 
 def run(options: EvalOptions) -> None:
@@ -104,18 +103,16 @@ def _evaluate(job: Job, device: torch.device, group: Group) -> Result:
         if len(results) > 1:
             print(motion_table(compared))
         if folder is not None:
-            _write(folder, options, results, compared)
+            _write(folder, job, results, compared)
     return results[0]
 
 
-def _write(
-    folder: Path, options: EvalOptions, results: list[Result], compared: list[OrderResult]
-) -> None:
+def _write(folder: Path, job: Job, results: list[Result], compared: list[OrderResult]) -> None:
     """Write the files of an evaluation, and renew the report of the run that it belongs to."""
-    values, digest = plain_options(options), file_sha256(find_weights(options.weights))
+    options, values = job.options, plain_options(job.options)
     folders = [_subfolder(folder, options, result) for result in results]
     for place, result in zip(folders, results, strict=True):
-        write_result(place, result, values, digest)
+        write_result(place, result, values, job.weights_sha256)
     if len(results) > 1:
         write_motion(folder / "motion.csv", compared)
     names = ", ".join(sorted(path.name for path in folders[0].iterdir() if path.is_file()))

@@ -19,17 +19,23 @@ from p3d.inference.exported import ExportedNetwork
 from p3d.inference.networks import chosen_backend, load_network
 from p3d.model.network import P3D
 from p3d.run_folder import BEST_FILE
+from p3d.system.files import file_sha256
 from p3d.weights.class_names import same_class
+from p3d.weights.loading import find_weights
 
 
 class Job(NamedTuple):
-    """The evaluation of a network; `title` names it among several."""
+    """The evaluation of a network; `title` names it among several.
+
+    The hash is taken when the network is read: a run that trains may replace its weights later.
+    """
 
     title: str
     options: EvalOptions
     dataset: VideoDataset
     model: P3D | ExportedNetwork
     protocol: Protocol
+    weights_sha256: str
 
 
 def check_classes(model: P3D | ExportedNetwork, class_names: Sequence[str], weights: Path) -> None:
@@ -105,10 +111,11 @@ def read_job(title: str, options: EvalOptions) -> Job:
             "wait for it, or give --weights"
         )
     backend = chosen_backend(options.backend, compiled=options.compute.compile)
+    digest = file_sha256(find_weights(options.weights))
     model = load_network(options.weights, backend)
     check_classes(model, dataset.class_names, options.weights)
     order = orders_of(options.frames)[-1]
     views = Views(crops=options.crops, mirror=options.mirror, order=order, seed=options.seed)
     protocol = choose_protocol(options.protocol, options.clips, views, model.preprocessing)
     model.preprocessing = protocol.prep
-    return Job(title, options, dataset, model, protocol)
+    return Job(title, options, dataset, model, protocol, digest)

@@ -131,8 +131,10 @@ def read_named(paths: Sequence[Path]) -> list[Named]:
 def describe_scores(scores: ScoreFile) -> str:
     """Return what was scored: `240 videos, 12 classes, 5 clips a video, test split`."""
     facts = [counted(len(scores.paths), "video"), counted(len(scores.class_names), "class")]
-    if scores.holds_means:
-        facts.append("fused scores" if "fused" in scores.protocol else "clips until settled")
+    if "fused" in scores.protocol:
+        facts.append("fused scores")
+    elif scores.holds_means:
+        facts.append("means over clips" if "pooled" in scores.protocol else "clips until settled")
     else:
         facts.append(f"{counted(scores.logits.shape[1], 'clip')} a video")
     return ", ".join(facts + ([f"{scores.split} split"] if scores.split else []))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from p3d.report.lines import number, read_object
+from p3d.report.lines import as_dict, number, read_object
 from p3d.run_folder import BEST_FILE, METRICS_FILE
 from p3d.system.files import file_sha256
 
@@ -30,8 +30,7 @@ class Evaluation:
     @property
     def options(self) -> Mapping[str, Any]:
         """Options of the evaluation."""
-        options = self.metrics.get("options")
-        return options if isinstance(options, dict) else {}
+        return as_dict(self.metrics.get("options"))
 
     @property
     def split(self) -> str:
@@ -61,11 +60,12 @@ class Evaluation:
 def read_evaluations(run: Path) -> tuple[Evaluation, ...]:
     """Read the evaluations in a run's folder and in the folders directly in it.
 
-    Files that are damaged are left out.
+    Files that are damaged are left out, and those whose figures are not the network's accuracy on a
+    split: of p3d metrics, and of frames that are not in order.
     """
     folders = [run, *sorted(path.parent for path in run.glob(f"*/{METRICS_FILE}"))]
     found = [(folder, read_object(folder / METRICS_FILE)) for folder in folders]
-    measured = [(folder, metrics) for folder, metrics in found if "top1" in metrics]
+    measured = [(folder, metrics) for folder, metrics in found if _is_evaluation(metrics)]
     best = run / BEST_FILE
     digest = file_sha256(best) if measured and best.is_file() else None
     return tuple(
@@ -76,3 +76,9 @@ def read_evaluations(run: Path) -> tuple[Evaluation, ...]:
         )
         for folder, metrics in measured
     )
+
+
+def _is_evaluation(metrics: Mapping[str, Any]) -> bool:
+    options = as_dict(metrics.get("options"))
+    is_ordered = options.get("frames", "ordered") in ("ordered", "all")
+    return "top1" in metrics and "scores" not in metrics and is_ordered

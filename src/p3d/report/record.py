@@ -170,6 +170,19 @@ class RunRecord:
         return line
 
     @property
+    def _improved_epoch(self) -> float:
+        """Number of the epoch that last raised the best accuracy; NaN if there is none.
+
+        Patience counts from it, and not from `best`, which a later epoch of the same accuracy is if
+        its loss is lower.
+        """
+        if self.best is None:
+            return math.nan
+        top1 = number(self.best, "validation_top1")
+        equals = (line for line in self.epochs if number(line, "validation_top1") == top1)
+        return number(next(equals), "epoch")
+
+    @property
     def outcome(self) -> str:
         """Whether and why the run ended, in a few words."""
         done = number(self.epochs[-1], "epoch") if self.epochs else 0.0
@@ -179,7 +192,7 @@ class RunRecord:
         if self.last_step >= number(self.recipe, "max_steps"):
             return "finished"
         patience = number(self.config, "patience")
-        if self.best is not None and done - number(self.best, "epoch") >= patience:
+        if done - self._improved_epoch >= patience:
             return f"finished early: no better epoch in {patience:.0f}"
         return f"stopped at step {self.last_step:,}" if self.last_step else "no step yet"
 

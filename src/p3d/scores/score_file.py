@@ -63,8 +63,9 @@ class ScoreFile:
 
     @property
     def holds_means(self) -> bool:
-        """Whether the logits are of means over clips: of `--clips auto`, or fused."""
-        return self.protocol.get("clips") == "auto" or "fused" in self.protocol
+        """Whether the logits are of means over clips: of `--clips auto`, fused, or pooled such."""
+        parts = self.protocol.get("pooled", [self.protocol])
+        return any(part.get("clips") == "auto" or "fused" in part for part in parts)
 
     def probabilities(self, temperature: float = 1.0) -> NDArray[np.float64]:
         """Return the class probabilities of the videos: the mean of their clips' softmax.

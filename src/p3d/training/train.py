@@ -256,16 +256,16 @@ def _train_and_write(trainer: Trainer) -> int:
             date=call["date"],
             command=call["command"],
         )
-        is_stopped = trainer.train()
-    if is_stopped:
-        _print_stop(trainer, is_saved=not trainer.saver.failed)
-        return trainer.stop.exit_code
-    try:
-        write_run_report(options.out)
-    except UserError as error:
-        print(f"no report: {printable(error)}")
-    print_summary(options.out, state.model.config.num_classes)
-    return 1 if trainer.saver.failed else 0
+        if trainer.train():
+            _print_stop(trainer, is_saved=not trainer.saver.failed)
+            return trainer.stop.exit_code
+        # Before the log is closed: a tracker may then wait long for its server.
+        try:
+            write_run_report(options.out)
+        except UserError as error:
+            print(f"no report: {printable(error)}")
+        print_summary(options.out, state.model.config.num_classes)
+        return 1 if trainer.saver.failed else 0
 
 
 def _plain(value: object) -> object:
