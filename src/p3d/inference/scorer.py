@@ -17,7 +17,7 @@ from p3d.system.device import Precision, set_precision
 _FILLING_PIXELS, _MAX_BATCH = 16 * 16 * 160 * 160, 256
 """Pixels and clips of a batch that fills an accelerator."""
 _CACHED_PIXELS, _MAX_CPU_BATCH = 800_000, 16
-"""Pixels and clips of a batch whose activations stay in a CPU's cache; see benchmarks/backends.md."""
+"""The same, whose activations stay in a CPU's cache; see benchmarks/backends.md."""
 
 
 class Network(Protocol):

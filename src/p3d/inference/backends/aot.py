@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from p3d.errors import UserError
-from p3d.inference.backends.torch_network import COMPILE_OPTIONS
 from p3d.system.compiler import find_compiler, use_cache
 from p3d.system.machine import instruction_sets
 
@@ -43,7 +42,7 @@ def write_package(program: ExportedProgram, path: Path, metadata: Mapping[str, s
     use_cache()
     with torch.no_grad():
         torch._inductor.aoti_compile_and_package(
-            program, package_path=str(path), inductor_configs=COMPILE_OPTIONS
+            program, package_path=str(path), inductor_configs={"freezing": True}
         )
     with zipfile.ZipFile(path, "a") as archive:
         root = archive.namelist()[0].partition("/")[0]

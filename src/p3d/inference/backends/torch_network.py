@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 
 import torch
-import torch._inductor.config
 from torch import Tensor
 
 from p3d.errors import UserError
@@ -17,9 +17,6 @@ from p3d.model.network import P3D, Layer, fold_norms
 from p3d.preprocessing import normalize
 from p3d.system.compiler import find_compiler, record_seconds, use_cache
 from p3d.system.device import DTYPES, Precision
-
-COMPILE_OPTIONS = {"freezing": True}
-"""Weights become constants, in the memory layout that the convolutions want."""
 
 
 def folded_copy(model: P3D) -> P3D:
@@ -93,9 +90,7 @@ class CompiledNetwork(EagerNetwork):
             UserError: The compiled network gives something else.
         """
         started = time.perf_counter()
-        # As options of `torch.compile` they would come too late: the weights become inputs while the
-        # network is traced, and only what is a constant can be frozen.
-        with torch._inductor.config.patch(**COMPILE_OPTIONS):
+        with weights_as_constants():
             outputs = self._compiled(self._pixels(clips)).float().cpu()
         record_seconds(self._key, time.perf_counter() - started)
         expected = super().__call__(clips[:1])
@@ -108,6 +103,18 @@ class CompiledNetwork(EagerNetwork):
             )
         self._shapes.add(clips.shape)
         return outputs
+
+
+def weights_as_constants() -> AbstractContextManager[None, bool | None]:
+    """Let `torch.compile` give the weights the memory layout that the convolutions want.
+
+    Must be active while the network is traced. As an option of `torch.compile` it has no effect:
+    by then the weights are inputs of the graph, and only constants are frozen.
+    """
+    from torch._inductor import config  # takes a second to import
+
+    patch: AbstractContextManager[None, bool | None] = config.patch(freezing=True)
+    return patch
 
 
 def compile_key(model: P3D, device: torch.device, precision: Precision) -> str:
