@@ -312,8 +312,8 @@ def test_auto_takes_the_clips_of_the_plan(video: Path) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_twenty_clips_are_scored_as_by_hand(video: Path, workers: int) -> None:
-    """Bit for bit: the mean of the softmax of 20 uniform clips, one at a time on a CPU."""
-    predictor = Predictor(network(SMALL), device="cpu", workers=workers)
+    """Bit for bit, one clip at a time: the mean of the softmax of 20 uniform clips."""
+    predictor = Predictor(network(SMALL), device="cpu", workers=workers, batch_size=1)
     with open_video(video) as opened:
         clips = read_eval_clips(opened, SMALL, 20)
     expected = mean_probabilities(predictor._scorer(clips))

@@ -40,6 +40,9 @@ def list_folders(root: Path, class_pattern: str | None = None) -> Listing:
         classes, notes = _folder_classes(root, names, beside)
     else:
         classes, notes = _captured_classes(root, names, class_pattern)
+    if None not in bases and top.videos:
+        videos = counted(len(top.videos), "video")
+        notes += (f"IGNORED: {videos} beside the split folders: {examples(top.videos)}",)
     class_names = tuple(sorted(set(classes.values())))
     _check_spelling(root, class_names)
     labels = {name: label for label, name in enumerate(class_names)}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,8 +19,8 @@ from p3d.errors import UserError
 from p3d.system.files import replacing
 
 NOT_AN_NPZ = (
-    OSError, ValueError, TypeError, KeyError, AttributeError, EOFError, RecursionError,
-    zipfile.BadZipFile, NotImplementedError,
+    OSError, ValueError, TypeError, KeyError, AttributeError, EOFError, RuntimeError, MemoryError,
+    SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 """What NumPy raises for files that are damaged or of another kind."""
 
@@ -71,12 +73,16 @@ class NpzFormat:
     @contextmanager
     def _opened(self, path: Path) -> Iterator[tuple[dict[str, Any], Any]]:
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            file = path.open("rb")
+        except FileNotFoundError as error:
+            raise UserError(f"{path}: no such file; {self.remedy}") from error
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+        try:
+            with file, np.load(file, allow_pickle=False) as arrays:
                 header: dict[str, Any] = json.loads(arrays["header"].tobytes())
                 self.check(path, header)
                 yield header, arrays
-        except FileNotFoundError as error:
-            raise UserError(f"{path}: no such file; {self.remedy}") from error
         except NOT_AN_NPZ as error:
             raise self.damaged(path) from error
 
