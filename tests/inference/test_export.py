@@ -22,7 +22,7 @@ from p3d.errors import UserError
 from p3d.inference.backends import aot, onnx_runtime
 from p3d.inference.export import export_network
 from p3d.inference.export_spec import ExportSpec, noise_clip
-from p3d.inference.exported import ExportedNetwork
+from p3d.inference.exported import ExportedNetwork, FileNetwork
 from p3d.inference.graph import most_axes, trace
 from p3d.inference.predictor import Predictor
 from p3d.inference.scorer import Scorer
@@ -118,6 +118,26 @@ def test_forms(spec: ExportSpec, form: dict[str, str], tmp_path: Path, onnx_file
     assert found.worst < 1e-5
     assert found.same_class == 1
     assert [part.name for part in tmp_path.iterdir()] == ["network.onnx"]
+
+
+def test_free_axes_are_compared_at_other_sizes(
+    tmp_path: Path, onnx_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert onnx_file.exists()  # skips without ONNX
+    shapes: set[torch.Size] = set()
+    call = FileNetwork.__call__
+
+    def spy(self: FileNetwork, clips: torch.Tensor) -> torch.Tensor:
+        shapes.add(clips.shape)
+        return call(self, clips)
+
+    monkeypatch.setattr(FileNetwork, "__call__", spy)
+    spec = ExportSpec("onnx", batch=None, frames=None, size=None)
+    assert export_network(tiny_network(), tmp_path / "network.onnx", spec).worst < 1e-5
+    batches, lengths, heights, _, _ = map(set, zip(*shapes, strict=True))
+    assert max(batches) > 1
+    assert min(map(len, (batches, lengths, heights))) > 1
+    assert any(height != width for _, _, height, width, _ in shapes)
 
 
 def test_openvino(tmp_path: Path) -> None:

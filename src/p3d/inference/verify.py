@@ -54,7 +54,9 @@ def verify(
         precision: Arithmetic of the file.
         real_clips: uint8 `(N, T, H, W, C)`, of a shape that the file takes.
     """
-    theirs, ours = Scorer(file, device, precision), Scorer(model, device)
+    # A free batch is filled: p3d's own batches of one would show nothing about larger ones.
+    batch = file.spec.batch or len(_SEEDS)
+    theirs, ours = Scorer(file, device, precision, batch_size=batch), Scorer(model, device)
     noise, videos = list[float](), list[float]()
     same = list[bool]()
     for clips, errors in [
@@ -70,13 +72,18 @@ def verify(
 
 
 def _noise(model: P3D, file: ExportedNetwork) -> list[Tensor]:
-    """Return batches of noise: of the usual shape, and of others where the file takes them."""
+    """Return batches of noise: of the usual shape, and of others where the file takes them.
+
+    Where height and width are free, they differ.
+    """
     spec, prep = file.spec, model.preprocessing
     frames = spec.frames or max(prep.num_frames, MIN_FREE_FRAMES)
     size = spec.size or max(prep.crop, MIN_FREE_SIZE)
     usual = [noise_clip(model.config, frames, size, seed) for seed in _SEEDS]
+    batches = [torch.cat(usual)]
     # Odd lengths and sizes, which pooling rounds.
-    others = [(frames + 3, size)] * (spec.frames is None) + [(frames, size + 7)] * (
-        spec.size is None
-    )
-    return [torch.cat(usual), *(noise_clip(model.config, *shape, seed=4) for shape in others)]
+    if spec.frames is None:
+        batches.append(noise_clip(model.config, frames + 3, size, seed=4))
+    if spec.size is None:
+        batches.append(noise_clip(model.config, frames, size + 7, seed=4)[:, :, :, :size])
+    return batches
