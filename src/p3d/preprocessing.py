@@ -18,6 +18,8 @@ from p3d.errors import UserError
 
 Channels = Literal["rgb", "bgr", "flow"]
 
+FlowMethod = Literal["tvl1", "tvl1-opencv", "dis"]
+
 _MAX_SIZE = 10_000
 """Upper limit of frames, strides and sides in pixels."""
 _MAX_VALUE = 1e6
@@ -39,6 +41,8 @@ class Preprocessing:
         std: Standard deviation of each channel, in that order, in pixel units.
         flow_short_side: Shorter side, in pixels, to which larger frames are scaled before optical
             flow is computed; flow is measured in these pixels. Ignored for "rgb" and "bgr".
+        flow_method: How flow is computed: TV-L1 by PyTorch ("tvl1") or OpenCV ("tvl1-opencv"), or
+            OpenCV's "dis". Ignored for "rgb" and "bgr". Weights without it are "tvl1-opencv".
     """
 
     num_frames: int = 16
@@ -49,6 +53,7 @@ class Preprocessing:
     mean: tuple[float, ...] = (123.675, 116.28, 103.53)
     std: tuple[float, ...] = (58.395, 57.12, 57.375)
     flow_short_side: int = 256
+    flow_method: FlowMethod = "tvl1-opencv"
 
     def __post_init__(self) -> None:
         """Raise UserError if a field is invalid."""
@@ -56,6 +61,11 @@ class Preprocessing:
             raise UserError(
                 f"no channels are called {str(self.channels)[:20]!r}; "
                 f"choose one of: {', '.join(get_args(Channels))}"
+            )
+        if self.flow_method not in get_args(FlowMethod):
+            raise UserError(
+                f"no flow_method is called {str(self.flow_method)[:20]!r}; "
+                f"choose one of: {', '.join(get_args(FlowMethod))}"
             )
         expected = 2 if self.channels == "flow" else 3
         self._check_statistics("mean", self.mean, expected)

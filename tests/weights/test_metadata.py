@@ -199,6 +199,7 @@ FIELDS: list[tuple[str, Any, str]] = [
     ("resize", [182, 1e5], "resize is "),
     ("resize", {"a": 1, "b": 2}, "resize is "),
     ("flow_short_side", -1, "flow_short_side is -1"),
+    ("flow_method", "farneback", "no flow_method is called 'farneback'"),
     ("flow\nside", 3, "unknown entries"),
 ]
 

@@ -144,7 +144,8 @@ def check_source(path: Path | str, video: FrameSource, prep: Preprocessing) -> N
     """Check that a video has the content that the network takes.
 
     Raises:
-        BadVideoError: It is RGB instead of optical flow or vice versa, or flow of another scale.
+        BadVideoError: It is RGB instead of optical flow or vice versa, or flow of another
+            scale or method.
     """
     if prep.channels != "flow":
         if video.flow is not None:
@@ -164,6 +165,12 @@ def check_source(path: Path | str, video: FrameSource, prep: Preprocessing) -> N
             path,
             f"its flow was computed at a short side of {video.flow.short_side} px, the network "
             f"takes {prep.flow_short_side}; prepare it with --short-side {prep.flow_short_side}",
+        )
+    elif not video.flow.made_by(prep.flow_method):
+        raise BadVideoError(
+            path,
+            f"its flow was computed by {video.flow.method}, the network takes {prep.flow_method}; "
+            f"prepare it with --method {prep.flow_method}",
         )
 
 

@@ -231,12 +231,19 @@ def check_dataset(dataset: VideoDataset, prep: Preprocessing) -> None:
 
 
 def with_scale_of(dataset: VideoDataset, prep: Preprocessing) -> Preprocessing:
-    """Return the preprocessing with the scale of a flow data set; unchanged for an RGB network."""
+    """Return the preprocessing with the scale and method of a flow data set.
+
+    It is unchanged for an RGB network. Videos of another scale or method than the first are
+    refused when they are read.
+    """
     for record in dataset.records if prep.channels == "flow" else ():
         try:
             with open_video(record.path, prefer_flow=True) as video:
                 flow = video.flow
         except BadVideoError:
             continue
-        return replace(prep, flow_short_side=flow.short_side) if flow else prep
+        if flow is None:
+            return prep
+        method = flow.method or prep.flow_method
+        return replace(prep, flow_short_side=flow.short_side, flow_method=method)
     return prep

@@ -38,7 +38,7 @@ class FramesInMemory(FrameSource):
         self.num_frames, self.height, self.width, depth = self._frames.shape
         self.fps = 0.0
         if depth == 2:
-            self.flow = FlowInfo(prep.flow_short_side, (self.height, self.width))
+            self.flow = FlowInfo(prep.flow_short_side, (self.height, self.width), None)
 
     def pieces(self, frames: Sequence[int], box: Box | None = None) -> Iterator[Piece]:
         """See `FrameSource`."""

@@ -292,6 +292,8 @@ def _network_input(source: FrameSource, scorer: Scorer, path: Path | None) -> Fr
     name = "frames in memory" if path is None else path.name
     if prep.channels == "flow" and source.flow is None:
         bar = partial(tqdm, desc=f"flow of {name}", unit="frame", disable=None, leave=False)
-        return ComputedFlow(source, prep.flow_short_side, each=bar)
+        return ComputedFlow(
+            source, prep.flow_short_side, prep.flow_method, device=scorer.device, each=bar
+        )
     check_source(path or name, source, prep)
     return source

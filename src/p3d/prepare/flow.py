@@ -1,7 +1,7 @@
 """Videos as files of optical flow, on which flow networks are trained.
 
-A file is complete or absent. A later run keeps it if it has all frames at the requested scale, and
-writes it again otherwise.
+A file is complete or absent. A later run keeps it if it has all frames by the requested method and
+scale, and writes it again otherwise.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from p3d.data.dataset import VideoRecord
 from p3d.errors import BadVideoError, UserError
 from p3d.prepare.derive import Derived, Summary, derive
 from p3d.prepare.options import FlowOptions
+from p3d.system.device import resolve_device, set_up_cpu
 from p3d.system.files import replacing
 from p3d.video.decode import open_video
-from p3d.video.flow import ComputedFlow, load_opencv
+from p3d.video.flow import ComputedFlow
 from p3d.video.flow_file import PIXEL_FORMAT
+from p3d.video.flow_methods import load_opencv
 from p3d.video.sources import FrameSource, chunks
 
 # Files are one sixth larger with coder 0 than with coder 1, and decode twice as fast.
@@ -46,7 +48,10 @@ def compute_flow(options: FlowOptions) -> Summary:
             or a path is occupied by something other than flow.
     """
     # Each thread computes a whole video.
-    load_opencv().setNumThreads(1)
+    set_up_cpu(1)
+    if options.method != "tvl1":
+        load_opencv().setNumThreads(1)
+    device = resolve_device(options.device)
     stopping = Event()
 
     def stoppable(indices: Sequence[int]) -> Iterator[int]:
@@ -59,7 +64,10 @@ def compute_flow(options: FlowOptions) -> Summary:
         with open_video(record.path) as video:
             if video.flow is not None:
                 raise BadVideoError(record.path, "holds optical flow already")
-            return _compute(target, record, ComputedFlow(video, options.short_side, each=stoppable))
+            flow = ComputedFlow(
+                video, options.short_side, options.method, device=device, each=stoppable
+            )
+            return _compute(target, record, flow)
 
     return derive(
         options.data,
@@ -107,6 +115,7 @@ def _is_finished(target: Path, flow: ComputedFlow) -> bool:
         size == (flow.num_frames, flow.height, flow.width)
         and found.source == flow.flow.source
         and found.fits(flow.flow.short_side)
+        and found.method == flow.flow.method
     )
 
 

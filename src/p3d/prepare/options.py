@@ -8,6 +8,8 @@ from typing import Literal
 
 from p3d.data.layouts import DataOptions
 from p3d.errors import UserError
+from p3d.preprocessing import FlowMethod
+from p3d.system.device import DeviceName
 from p3d.system.markers import First, Positional
 
 
@@ -132,7 +134,7 @@ class FramesOptions:
 
 @dataclass(frozen=True)
 class FlowOptions:
-    """Compute the optical flow of videos, for flow networks (needs the extra `flow`)."""
+    """Compute the optical flow of videos, for flow networks."""
 
     data: DataOptions
     out: Path
@@ -141,10 +143,17 @@ class FlowOptions:
     """Shrink frames so that their shorter side has this many pixels before computing flow.
     Flow is stored at this size, and trained weights record it.
     Half the size takes about a third of the time."""
+    method: First[FlowMethod] = "tvl1-opencv"
+    """TV-L1 by PyTorch (tvl1) or by OpenCV (tvl1-opencv), or OpenCV's dis, 200 times as fast as
+    tvl1-opencv and less exact. OpenCV's need the extra `flow`. Trained weights record it."""
+    device: DeviceName = "cpu"
+    """Device of tvl1; auto takes CUDA, then MLU, then the CPU."""
     workers: First[int] = 0
     """Threads; 0: one per core."""
 
     def __post_init__(self) -> None:
         if self.short_side < 16:
             raise UserError(f"--short-side {self.short_side}: must be at least 16")
+        if self.device != "cpu" and self.method != "tvl1":
+            raise UserError(f"--method {self.method}: computes on the CPU only; leave out --device")
         check_workers(self.workers)
