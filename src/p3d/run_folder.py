@@ -27,6 +27,8 @@ SCORES_FILE = "scores.csv"
 """Probabilities of an evaluation's videos, for people and spreadsheets."""
 LOGITS_FILE = "scores.npz"
 """Logits of an evaluation's clips, to compute metrics from."""
+MOTION_FILE = "motion.csv"
+"""Accuracy of an evaluation with the frames in each order."""
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d{7,})\.pt")
 

@@ -127,7 +127,9 @@ COMMANDS = {
     "probe": Command(
         "measure a linear classifier on features", "p3d.evaluation.probe", "ProbeOptions"
     ),
-    "report": Command("write a page about a training run", "p3d.report.page", "ReportOptions"),
+    "report": Command(
+        "write a page about a training run or an evaluation", "p3d.report.page", "ReportOptions"
+    ),
     "predict": Command("predict the classes of videos", "p3d.inference.predict", "PredictOptions"),
     "convert": Command(
         "convert a weight file to safetensors", "p3d.weights.convert", "ConvertOptions"
