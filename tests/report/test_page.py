@@ -515,7 +515,7 @@ def test_folder_without_a_run_is_an_error(
     for folder in (tmp_path, tmp_path / "absent"):
         assert main(["report", str(folder)]) == 2
         error = capsys.readouterr().err
-        assert error.startswith(f"p3d: error: {folder} has no log.jsonl of a training run and no")
+        assert error.startswith(f"p3d: error: {folder} has no log.jsonl, so it is not a training")
         assert error.count("\n") == 1
 
 

@@ -110,6 +110,11 @@ COMMANDS = {
         "p3d.evaluation.metrics",
         "MetricsOptions",
     ),
+    "audit": Command(
+        "find wrong labels, duplicates and inseparable classes",
+        "p3d.evaluation.audit",
+        "AuditOptions",
+    ),
     "calibrate": Command(
         "fit the temperature of a network's probabilities",
         "p3d.evaluation.calibrate",

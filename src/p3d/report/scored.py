@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from p3d.errors import UserError
-from p3d.report.evaluations import Evaluation
+from p3d.report.evaluations import Evaluation, read_metrics
 from p3d.report.lines import as_dict, number, read_object
-from p3d.run_folder import LOGITS_FILE, METRICS_FILE, MOTION_FILE
+from p3d.run_folder import AUDIT_FILE, AUDIT_VERSION, LOGITS_FILE, MOTION_FILE
 from p3d.scores.figures import Figures, compute_figures
 from p3d.scores.resampling import Bootstrap
 from p3d.scores.score_file import ScoreFile, read_score_file
-from p3d.system.files import plain_cell
+from p3d.system.files import file_sha256, plain_cell
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class ScoredRecord:
             none, or if they are of other weights.
         motion: Lines of `motion.csv`; empty if it is missing, damaged or of other scores.
         bootstrap: How the intervals were computed.
+        audit: What `p3d audit` found; empty if it is missing, or of other scores.
     """
 
     folder: Path
@@ -40,6 +41,7 @@ class ScoredRecord:
     evaluation: Evaluation
     motion: tuple[Mapping[str, float | str], ...]
     bootstrap: Bootstrap
+    audit: Mapping[str, Any]
 
     @property
     def shown(self) -> Figures:
@@ -63,9 +65,7 @@ def read_scored(folder: Path, temperature: float | None = None) -> ScoredRecord:
         UserError: The scores cannot be read, have no labels, or cannot be divided.
     """
     scores = read_score_file(folder / LOGITS_FILE)
-    metrics = read_object(folder / METRICS_FILE)
-    if "scores" in metrics or metrics.get("weights_sha256") != scores.weights_sha256:
-        metrics = {}  # of p3d metrics, or of an earlier evaluation
+    metrics = read_metrics(folder, scores.weights_sha256)
     bootstrap = Bootstrap()
     figures = compute_figures(scores, bootstrap, name=str(folder))
     divisor = _temperature(scores, as_dict(metrics.get("calibration")), temperature)
@@ -80,6 +80,7 @@ def read_scored(folder: Path, temperature: float | None = None) -> ScoredRecord:
         Evaluation(folder, metrics),
         _read_motion(folder / MOTION_FILE, figures),
         bootstrap,
+        _read_audit(folder),
     )
 
 
@@ -115,3 +116,11 @@ def _read_motion(path: Path, figures: Figures) -> tuple[Mapping[str, float | str
     # p3d eval counts in float32, where two classes may be equally probable.
     is_same = abs(number(first, "top1") - accuracy.top1) < 1.5 / accuracy.videos
     return tuple(rows) if is_same and first.get("videos") == accuracy.videos else ()
+
+
+def _read_audit(folder: Path) -> Mapping[str, Any]:
+    """Read the file of `p3d audit`, unless it is of other scores."""
+    audit = read_object(folder / AUDIT_FILE)
+    if audit.get("scores_sha256") != file_sha256(folder / LOGITS_FILE):
+        return {}
+    return audit if audit.get("version") == AUDIT_VERSION else {}

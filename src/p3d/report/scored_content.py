@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from p3d.report.audit import audit_content
 from p3d.report.lines import as_dict, number
 from p3d.report.matrix import NAMED, draw_matrix
 from p3d.report.render import MISSING, count, decimal, duration, minute, percent, rate, short_path
@@ -54,6 +55,7 @@ def scored_content(record: ScoredRecord) -> dict[str, Any]:
         "coverage": draw_coverage(record.shown),
         "thresholds": _thresholds(record),
         "motion": [_motion_row(row) for row in record.motion],
+        "audit": audit_content(record.audit, record.starting_folder) if record.audit else None,
         "settings": _settings(record),
     }
 
@@ -166,11 +168,11 @@ def _confused_videos(record: ScoredRecord, pairs: Sequence[ConfusedPair]) -> lis
     for pair in pairs[:_MAX_VIDEOS]:
         found = np.flatnonzero((labels == pair.truth) & (answers == pair.answer))
         best = found[np.argsort(-confidence[found], kind="stable")][:each]
-        videos += [show_video(record, index, probabilities[index]) for index in best.tolist()]
+        videos += [_video(record, index, probabilities[index]) for index in best.tolist()]
     return videos
 
 
-def show_video(record: ScoredRecord, index: int, probabilities: Any) -> dict[str, Any]:
+def _video(record: ScoredRecord, index: int, probabilities: Any) -> dict[str, Any]:
     """Return a video with its class, the answer, and thumbnails or the reason why there are none.
 
     Args:
