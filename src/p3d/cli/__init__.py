@@ -110,6 +110,11 @@ COMMANDS = {
         "p3d.evaluation.metrics",
         "MetricsOptions",
     ),
+    "audit": Command(
+        "find wrong labels, duplicates and inseparable classes",
+        "p3d.evaluation.audit",
+        "AuditOptions",
+    ),
     "calibrate": Command(
         "fit the temperature of a network's probabilities",
         "p3d.evaluation.calibrate",
@@ -127,7 +132,9 @@ COMMANDS = {
     "probe": Command(
         "measure a linear classifier on features", "p3d.evaluation.probe", "ProbeOptions"
     ),
-    "report": Command("write a page about a training run", "p3d.report.page", "ReportOptions"),
+    "report": Command(
+        "write a page about a training run or an evaluation", "p3d.report.page", "ReportOptions"
+    ),
     "predict": Command("predict the classes of videos", "p3d.inference.predict", "PredictOptions"),
     "convert": Command(
         "convert a weight file to safetensors", "p3d.weights.convert", "ConvertOptions"
