@@ -110,6 +110,11 @@ COMMANDS = {
         "p3d.evaluation.metrics",
         "MetricsOptions",
     ),
+    "detection": Command(
+        "measure segments of videos against the true ones",
+        "p3d.evaluation.detection",
+        "DetectionOptions",
+    ),
     "calibrate": Command(
         "fit the temperature of a network's probabilities",
         "p3d.evaluation.calibrate",
