@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from p3d.cli import main
+from p3d.system.files import write_csv
 
 TRUTH = """path,start,end,class
 films/a.mp4,0,10,walk
@@ -86,3 +87,21 @@ def test_a_wrong_file_is_one_line(
     assert main(["detection", found, "--truth", truth]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+def test_videos_of_the_same_name_in_two_files_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = _write(tmp_path, "t.csv", TRUTH)
+    files = [_write(tmp_path, f"{n}.csv", FOUND.replace("a.mp4", f"{n}/a.mp4")) for n in "xy"]
+    assert main(["detection", *files, "--truth", truth]) == 2
+    assert "y/a.mp4 and x/a.mp4 have the same name" in capsys.readouterr().err
+
+
+def test_a_class_that_a_spreadsheet_would_run_keeps_its_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_csv(tmp_path / "t.csv", ("path", "start", "end", "class"), [("a.mp4", 0, 1, "=walk")])
+    truth = str(tmp_path / "t.csv")
+    assert main(["detection", truth, "--truth", truth, "--json"]) == 0
+    assert list(json.loads(capsys.readouterr().out)["per_class"]) == ["=walk"]

@@ -13,6 +13,7 @@ from typing import Any
 from p3d.data.listing import read_text, stem_of
 from p3d.errors import UserError
 from p3d.scores.detection import Found
+from p3d.system.files import plain_cell
 
 _COLUMNS = ("path", "start", "end", "class")
 
@@ -29,15 +30,17 @@ def read_segments(paths: Sequence[Path]) -> list[Found]:
         UserError: A file cannot be read, a segment is not possible, or videos of two folders have
             the same name.
     """
-    return [segment for path in paths for segment in _read_file(path)]
+    path_of: dict[str, str] = {}
+    return [segment for path in paths for segment in _read_file(path, path_of)]
 
 
-def _read_file(path: Path) -> list[Found]:
+def _read_file(path: Path, path_of: dict[str, str]) -> list[Found]:
+    """Read a file; `path_of` has the videos so far by their names."""
     text = read_text(path)
     if path.suffix.lower() not in (".csv", ".json"):
         raise UserError(f"{path}: give a file of segments that ends in .csv or .json")
     rows = _csv_rows(path, text) if path.suffix.lower() == ".csv" else _json_rows(path, text)
-    found, path_of = list[Found](), dict[str, str]()
+    found = list[Found]()
     for location, (video, *values) in rows:
         name = stem_of(PurePosixPath(video.replace("\\", "/")).name)
         if path_of.setdefault(name, video) != video:
@@ -78,7 +81,7 @@ def _csv_rows(path: Path, text: str) -> _Rows:
         )
     try:
         for row in reader:
-            cells = [(row[name] or "").strip() for name in _COLUMNS]
+            cells = [plain_cell((row[name] or "").strip()) for name in _COLUMNS]
             score = (row.get("score") or "1").strip()
             yield f"{path}, line {reader.line_num}", (cells[0], *cells[1:], score)
     except csv.Error as error:
