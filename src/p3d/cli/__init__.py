@@ -134,6 +134,11 @@ COMMANDS = {
     ),
     "report": Command("write a page about a training run", "p3d.report.page", "ReportOptions"),
     "predict": Command("predict the classes of videos", "p3d.inference.predict", "PredictOptions"),
+    "timeline": Command(
+        "find when something happens in long videos",
+        "p3d.inference.timeline.command",
+        "TimelineOptions",
+    ),
     "convert": Command(
         "convert a weight file to safetensors", "p3d.weights.convert", "ConvertOptions"
     ),
