@@ -54,8 +54,8 @@ def write_report(folder: Path, temperature: float | None = None) -> Path | None:
     if (folder / LOGITS_FILE).is_file():
         return write_evaluation_report(folder, temperature)
     raise UserError(
-        f"{folder} has no {LOG_FILE}, so it is not a training run, and no {LOGITS_FILE}, so it is not "
-        "an evaluation; give the --out of p3d train or p3d eval"
+        f"{folder} has no {LOG_FILE}, so it is not a training run, and no {LOGITS_FILE}, so it is "
+        "not an evaluation; give the --out of p3d train or p3d eval"
     )
 
 

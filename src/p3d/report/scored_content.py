@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from p3d.data.dataset import SPLITS
 from p3d.report.audit import audit_content
 from p3d.report.lines import as_dict, number
 from p3d.report.matrix import NAMED, draw_matrix
@@ -19,7 +20,7 @@ from p3d.report.strips import embed_strip
 from p3d.run_folder import BEST_FILE, LAST_FILE
 from p3d.scores.accuracy import ConfusedPair, shows_top5
 from p3d.scores.resampling import Interval
-from p3d.scores.tables import describe_intervals
+from p3d.scores.tables import describe_clips, describe_intervals
 from p3d.system.text import counted
 
 MATRIX_CLASSES = 400
@@ -32,11 +33,11 @@ def scored_content(record: ScoredRecord) -> dict[str, Any]:
     """Return the variables of the template `evaluation.html`."""
     names, accuracy = record.scores.class_names, record.figures.accuracy
     warnings, pairs = list(_warnings(record)), accuracy.confused_pairs
-    command = record.evaluation.metrics.get("command")
+    command, split = record.evaluation.metrics.get("command"), record.scores.split
     return {
         "record": record,
         "title": _title(record),
-        "state": f"{record.scores.split} list" if record.scores.split else "scores",
+        "state": f"{split} list" if split in SPLITS else split or "scores",
         "done": not warnings,
         "source": short_path(record.folder),
         "about": " · ".join(filter(None, _about(record))),
@@ -75,17 +76,8 @@ def _about(record: ScoredRecord) -> Iterator[str]:
     yield minute(record.evaluation.metrics.get("date"))
     yield counted(len(scores.paths), "video")
     yield counted(len(scores.class_names), "class")
-    yield _clips(record)
+    yield describe_clips(record.scores)
     yield short_path(record.folder)
-
-
-def _clips(record: ScoredRecord) -> str:
-    protocol = record.scores.protocol
-    if "fused" in protocol:
-        return "fused scores"
-    if record.scores.holds_means:
-        return "clips until settled"
-    return f"{counted(record.scores.logits.shape[1], 'clip')} a video"
 
 
 def _tiles(record: ScoredRecord) -> Iterator[tuple[str, str, str]]:
