@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from p3d import __version__
 from p3d.errors import UserError, printable
-from p3d.system.resources import explain_limit
+from p3d.system.resources import explain_limit, wait_briefly
 
 
 class Expansion(NamedTuple):
@@ -182,6 +182,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # a notebook's is not
             stream.reconfigure(errors="backslashreplace")  # for names that it cannot encode
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    wait_briefly()
     try:
         name, rest = _find_command(arguments)
         if name is None:
