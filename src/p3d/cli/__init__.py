@@ -115,6 +115,11 @@ COMMANDS = {
         "p3d.evaluation.audit",
         "AuditOptions",
     ),
+    "detection": Command(
+        "measure segments of videos against the true ones",
+        "p3d.evaluation.detection",
+        "DetectionOptions",
+    ),
     "calibrate": Command(
         "fit the temperature of a network's probabilities",
         "p3d.evaluation.calibrate",
@@ -136,6 +141,11 @@ COMMANDS = {
         "write a page about a training run or an evaluation", "p3d.report.page", "ReportOptions"
     ),
     "predict": Command("predict the classes of videos", "p3d.inference.predict", "PredictOptions"),
+    "timeline": Command(
+        "find when something happens in long videos",
+        "p3d.inference.timeline.command",
+        "TimelineOptions",
+    ),
     "convert": Command(
         "convert a weight file to safetensors", "p3d.weights.convert", "ConvertOptions"
     ),
