@@ -112,6 +112,22 @@ def test_the_page_has_a_section(folder: Path, capsys: pytest.CaptureFixture[str]
     assert "What looks wrong with the data" not in Page(folder / "report.html").inside["h2"]
 
 
+def test_names_on_the_page_are_shown_as_text(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    names = ("<b>&", "<script>x</script>", "{{ 1 + 1 }}", "two\nlines")
+    scores = planted(class_names=names)
+    paths = tuple(f"/no/<u>{number}</u>.avi" for number in range(80))
+    write_score_file(tmp_path / "scores.npz", replace(scores, paths=paths))
+    run(capsys, tmp_path)
+    page = Page(tmp_path / "report.html")
+    check_self_contained(page)
+    assert not {"u", "script"} & {tag for tag, _ in page.tags}
+    for name in names:
+        assert page.text.count(name.replace("\n", "\\n")) >= 4
+
+
 def test_copies_are_found_where_the_evaluation_was_started(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -140,7 +140,7 @@ def test_names_with_markup_are_shown_as_text(tmp_path: Path) -> None:
     for name in NASTY:
         assert page.text.count(name.replace("\n", "\\n")) >= 3
     assert "<i>&" in page.inside["h1"][0]
-    assert "There is no metrics.json of these scores" in page.text
+    assert "No metrics.json of p3d eval belongs to these scores" in page.text
 
 
 def test_confused_videos_have_thumbnails(tmp_path: Path) -> None:

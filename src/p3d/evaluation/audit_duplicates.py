@@ -16,7 +16,7 @@ from p3d.scores.arrays import Booleans, Floats, Integers
 Kind = Literal["same content", "near-duplicate"]
 
 NEIGHBORS = 10
-_PART = 0.25
+_PART = 0.1
 """Largest distance of near-duplicates, as a part of the distance to the tenth neighbor."""
 _BLOCK = 512
 """Videos that are compared with all others at a time; it bounds the memory."""
@@ -89,9 +89,9 @@ def _locate(path: str, base: Path) -> Path | None:
 def near_duplicates(values: Floats, items: Sequence[Item], similarity: float) -> list[Duplicate]:
     """Return pairs of videos with nearly equal features, the most similar first.
 
-    The mean of all features is subtracted first. Two videos of different splits, groups or classes
-    are near-duplicates if the cosine is at least `similarity`, and if their distance (1 - cosine)
-    is at most a quarter of the distance of each to its tenth neighbor in other groups. The second
+    The mean of all features is subtracted first. Two videos of different splits or groups are
+    near-duplicates if the cosine is at least `similarity`, and if their distance (1 - cosine)
+    is at most a tenth of the distance of each to its tenth neighbor in other groups. The second
     rule keeps networks whose features have little but the class in them from finding duplicates
     everywhere; it also means that more than ten copies of a video are not found.
 
@@ -103,7 +103,7 @@ def near_duplicates(values: Floats, items: Sequence[Item], similarity: float) ->
     centered = values - values.mean(0)
     lengths = np.linalg.norm(centered, axis=1, keepdims=True)
     unit = centered / np.where(lengths > 0, lengths, 1)
-    keys = [_numbers([getattr(item, name) for item in items]) for name in ("split", "label")]
+    splits = _numbers([item.split for item in items])
     groups = _numbers([item.group or position for position, item in enumerate(items)])
     tenth, found = np.zeros(len(items)), list[tuple[int, int, float]]()
     for start in range(0, len(items), _BLOCK):
@@ -111,8 +111,7 @@ def near_duplicates(values: Floats, items: Sequence[Item], similarity: float) ->
         cosines = unit[rows] @ unit.T
         is_other: Booleans = groups[rows, None] != groups
         tenth[rows] = _tenth_distance(cosines, is_other)
-        for key in keys:
-            is_other |= key[rows, None] != key
+        is_other |= splits[rows, None] != splits
         close = np.argwhere(is_other & (cosines >= similarity))
         found += [
             (start + row, column, float(cosines[row, column]))

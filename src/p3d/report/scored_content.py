@@ -120,8 +120,6 @@ def _warnings(record: ScoredRecord) -> Iterator[str]:
     if number(metrics, "seen", 1) < 1:
         part = percent(number(metrics, "seen"))
         yield f"The clips span {part} of the frames of a video on average."
-    if not metrics:
-        yield "There is no metrics.json of these scores, so that cost and command are unknown."
 
 
 def _classes(record: ScoredRecord) -> list[dict[str, Any]]:
