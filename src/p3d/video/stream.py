@@ -43,6 +43,7 @@ class Clock:
         rate: Average frame rate in frames per second.
 
     Attributes:
+        rate: As given.
         time: Seconds of the last frame.
         gap: Seconds between the last two frames of different times.
         missing: Number of frames without a timestamp.
@@ -51,7 +52,7 @@ class Clock:
     """
 
     def __init__(self, time_base: Fraction, rate: float) -> None:
-        self._tick, self._rate = time_base, rate
+        self._tick, self.rate = time_base, rate
         self.time, self.gap = 0.0, 1 / rate
         self.missing = self.backward = self.repeated = 0
         self._is_new = True
@@ -69,7 +70,7 @@ class Clock:
     def _untimed(self) -> float:
         self.missing += 1
         self._run += not self._is_new
-        return self._known + self._run / self._rate
+        return self._known + self._run / self.rate
 
     def _timed(self, stamp: int) -> float:
         if self._origin is None:
@@ -94,7 +95,7 @@ class Clock:
 
     def describe_faults(self) -> str:
         """Return in words what was wrong with the timestamps; empty if nothing was."""
-        rule = f"counted at {self._rate:.5g} frames per second"
+        rule = f"counted at {self.rate:.5g} frames per second"
         faults = [
             f"{counted(self.missing, 'frame')} without a timestamp, {rule}" * (self.missing > 0),
             f"timestamps went back {counted(self.backward, 'time')}; time goes on"

@@ -206,6 +206,18 @@ def test_unread_videos_cost_a_line_each(tmp_path: Path, capsys: pytest.CaptureFi
     assert out.exists()
 
 
+def test_everything_is_written_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ("a.eaf", "a.mp4", "a.png")
+    out, annotated, picture = (tmp_path / name for name in names)
+    words = ("--out", out, "--annotate", annotated, "--strip", picture)
+    assert timeline("short.avi", *words) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+    assert f"the video with labels is {annotated}" in capsys.readouterr().err
+    frames = write_frames(tmp_path / "frames", 3)
+    assert timeline(frames, *words) == 2
+    assert "--annotate is for video files" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -218,6 +230,10 @@ def test_unread_videos_cost_a_line_each(tmp_path: Path, capsys: pytest.CaptureFi
         (("film.mp4", "--out", "x.doc"), "--out x.doc: give a name that ends in .csv"),
         (("film.mp4", "--out", "absent/x.csv"), "its folder does not exist"),
         (("film.mp4", "--batch-size", "0"), "--batch-size is 0"),
+        (("film.mp4", "short.avi", "--out", "x.srt"), "for one video, but there are 2"),
+        (("film.mp4", "short.avi", "--strip", "x.svg"), "--strip is for one video"),
+        (("film.mp4", "--strip", "x.gif"), "--strip x.gif: give a name that ends in .svg or .png"),
+        (("film.mp4", "--annotate", "x.avi"), "--annotate x.avi: give a name that ends in .mp4"),
         (("film.mp4", "--scores", "film.mp4"), "holds something else"),
     ],
 )

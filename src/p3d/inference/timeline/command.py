@@ -15,13 +15,15 @@ from p3d.inference.backends.names import BackendChoice
 from p3d.inference.networks import chosen_backend, load_network, make_scorer
 from p3d.inference.pipe import num_threads
 from p3d.inference.scorer import Scorer
+from p3d.inference.timeline import strip
+from p3d.inference.timeline.annotate import write_annotated
 from p3d.inference.timeline.frames import check_fps, open_frames
 from p3d.inference.timeline.scan import WindowScores, scan
 from p3d.inference.timeline.score_log import ScoreLog
 from p3d.inference.timeline.segments import CutOptions
 from p3d.inference.timeline.timeline import Timeline, make_timeline
 from p3d.inference.timeline.windows import WindowPlan, make_plan
-from p3d.inference.timeline.writers import check_out, segment_values, write_timelines
+from p3d.inference.timeline.writers import check_file, check_out, segment_values, write_timelines
 from p3d.system.device import resolve_device, set_up_cpu
 from p3d.system.files import file_sha256
 from p3d.system.markers import First, Positional
@@ -46,8 +48,12 @@ class TimelineOptions:
     """Weights in any format that p3d reads, a run's folder, or a file of `p3d export`. A .pt2 is a
     program; use only one that you trust."""
     out: First[Path | None] = None
-    """File for the segments: .csv, or .json as ActivityNet has it. The same command goes on after
-    an interruption."""
+    """File for the segments: .csv, .tsv, .json (as ActivityNet has it), or for one video .vtt, .srt
+    (subtitles) or .eaf (ELAN). The same command goes on after an interruption."""
+    annotate: First[Path | None] = None
+    """Write an .mp4 of the video with the labels drawn in."""
+    strip: First[Path | None] = None
+    """Write a picture of the scores over time, .svg or .png."""
     window: First[float | None] = None
     """Seconds of a window, over which the frames of a clip are spread evenly; by default the length
     of a clip at the rate of the weights, or at the video's own if they have none."""
@@ -82,6 +88,7 @@ def run(options: TimelineOptions) -> int:
     set_up_cpu(options.compute.threads)
     weights = find_weights(local_path(options.weights, "weights"))
     found = VideoFinder([str(video) for video in options.videos])
+    _check_items(options, found.items)
     work = _Work(options, weights, found.items)
     timelines = list[Timeline]()
     for number, item in enumerate(found.items):
@@ -91,14 +98,25 @@ def run(options: TimelineOptions) -> int:
             print(f"p3d: error: {error}", file=sys.stderr)
             continue
         _show(timelines[-1], as_json=options.json)
-    if options.out is not None and timelines:
-        write_timelines(options.out, timelines, work.settings)
-        _note(f"the segments are in {options.out}")
+    if timelines:
+        _write(options, timelines, work.settings)
     work.clean_up()
     unread = len(found.items) - len(timelines)
     if unread and len(found.items) > 1:
         _note(f"{unread} of {len(found.items)} videos were not read")
     return 2 if unread else 0
+
+
+def _write(options: TimelineOptions, timelines: list[Timeline], settings: dict[str, Any]) -> None:
+    if options.out is not None:
+        write_timelines(options.out, timelines, settings)
+        _note(f"the segments are in {options.out}")
+    if options.strip is not None:
+        strip.write_strip(options.strip, timelines[0])
+        _note(f"the picture is {options.strip}")
+    if options.annotate is not None:
+        write_annotated(options.annotate, timelines[0])
+        _note(f"the video with labels is {options.annotate}")
 
 
 def _check(options: TimelineOptions) -> None:
@@ -110,6 +128,31 @@ def _check(options: TimelineOptions) -> None:
     check_fps(options.fps)
     if options.out is not None:
         check_out(options.out)
+    for path, flag, suffixes in _pictures(options):
+        if path is not None:
+            check_file(path, flag, suffixes)
+
+
+def _pictures(
+    options: TimelineOptions,
+) -> tuple[tuple[Path | None, str, tuple[str, ...]], ...]:
+    """Return the files that show a single video: path, option and suffixes."""
+    return (
+        (options.annotate, "--annotate", (".mp4",)),
+        (options.strip, "--strip", strip.SUFFIXES),
+    )
+
+
+def _check_items(options: TimelineOptions, items: Sequence[Item]) -> None:
+    """Check that what shall be written is for so many videos."""
+    if options.out is not None:
+        check_out(options.out, len(items))
+    for path, flag, _ in _pictures(options):
+        if path is not None and len(items) != 1:
+            raise UserError(f"{flag} is for one video, but there are {len(items)}; give one")
+    for item in items:
+        if options.annotate is not None and isinstance(item, Path) and item.is_dir():
+            raise UserError(f"--annotate is for video files; {item} is a folder")
 
 
 def _note(text: str) -> None:
