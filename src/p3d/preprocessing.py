@@ -121,6 +121,12 @@ class Preprocessing:
             return "x".join(map(str, self.resize))
         return f"a short side of {self.resize}"
 
+    def describe_flow(self) -> str:
+        """Return how flow is computed, to follow other words; empty for RGB networks."""
+        if self.channels != "flow":
+            return ""
+        return f"; flow by {self.flow_method}, short side at most {self.flow_short_side}"
+
     def _check_fps(self) -> None:
         fps = self.fps
         if fps is None:

@@ -31,6 +31,8 @@ AUDIT_FILE = "audit.json"
 """What looks wrong with the data of an evaluation."""
 AUDIT_VERSION = 1
 """Version of `AUDIT_FILE`; it grows when older readers would misread a file."""
+FUSION_FILE = "fusion.json"
+"""How two networks are fused, for predictions."""
 MOTION_FILE = "motion.csv"
 """Accuracy of an evaluation with the frames in each order."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import sys
 import time
@@ -11,7 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
-from typing import get_args
+from typing import Any, get_args
 
 import av
 import numpy as np
@@ -28,9 +29,15 @@ from p3d.data.clips import EvalClips, Sample, Unread
 from p3d.data.layouts import DataOptions, read_dataset
 from p3d.data.loader import TrainLoader, with_scale_of
 from p3d.data.splits import SplitRule
-from p3d.data.transforms import crop, horizontal_flip
+from p3d.data.transforms import crop, eval_transform, horizontal_flip
 from p3d.data.workers import Videos
-from p3d.errors import BadVideoError, UserError
+from p3d.errors import BadVideoError, OtherFlowError, UserError
+from p3d.inference.arrays import FramesInMemory
+from p3d.inference.network_input import network_input
+from p3d.inference.scorer import Scorer
+from p3d.inference.scoring import score_videos
+from p3d.inference.timeline.frames import memory_frames
+from p3d.model.network import create_model
 from p3d.prepare.check import check_dataset
 from p3d.prepare.flow import compute_flow, write_flow
 from p3d.prepare.options import CheckOptions, FlowOptions, FramesOptions
@@ -52,6 +59,7 @@ from p3d.video.flow_file import (
 from p3d.video.flow_methods import to_gray
 from p3d.video.geometry import Box, resize
 from p3d.video.tvl1 import TVL1
+from p3d.weights.metadata import save_model
 
 cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed: pip install 'p3d[flow]'")
 if not hasattr(cv2, "optflow"):
@@ -473,6 +481,53 @@ def test_the_wrong_kind_of_video_is_an_error(made: Path, videos: Path) -> None:
     mixed = replace(flow, records=(*flow.records, *rgb_videos.records))
     read = EvalClips(Videos(mixed), FLOW, 1)
     assert [type(read[index]) for index in range(4)] == [Sample, Sample, Unread, Unread]
+
+
+@pytest.mark.parametrize("other", [{"method": "dis"}, {"short_side": 24}])
+def test_training_stops_at_other_flow(other: dict[str, Any], options: FlowOptions) -> None:
+    elsewhere = replace(options, out=options.out.with_name("other"), **other)
+    compute_flow(elsewhere)
+    flow, theirs = (read_dataset(DataOptions(each.out), "train") for each in (options, elsewhere))
+    mixed = replace(flow, records=(*flow.records, *theirs.records))
+    prep = with_scale_of(mixed, FLOW)
+    loader = TrainLoader(mixed, prep, batch_size=4, seed=0, on_bad_video="skip")
+    with pytest.raises(OtherFlowError, match="its flow was computed") as caught:
+        list(loader.steps(0))
+    assert type(pickle.loads(pickle.dumps(caught.value))) is OtherFlowError
+    model = create_model("p3d63", num_classes=2, modality="flow")
+    model.preprocessing = prep
+    scorer = Scorer(model, torch.device("cpu"))
+    with pytest.raises(OtherFlowError, match="its flow was computed"):
+        score_videos(scorer, mixed, num_clips=1, on_bad_video="skip")
+
+
+def test_a_flow_network_goes_on_with_its_kind_of_flow(
+    options: FlowOptions, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = tmp_path / "w.safetensors"
+    model = create_model("p3d63", num_classes=2, modality="flow")
+    model.preprocessing = replace(FLOW, flow_method="dis")
+    save_model(model, weights)
+    words = ("--modality", "flow", "--recipe", "sample", "--plan", "--device", "cpu")
+    command = ["train", *words, "--data", str(options.out), "--out", str(tmp_path / "run")]
+    assert main([*command, "--weights", str(weights)]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "learned from flow by dis, but the data has flow by tvl1-opencv; prepare it" in line
+    assert main(["info", str(weights)]) == 0
+    assert "flow by dis, short side at most 256" in capsys.readouterr().out.replace("\n", " ")
+
+
+@pytest.mark.parametrize("method", get_args(FlowMethod))
+def test_every_command_computes_the_flow_of_the_weights(method: FlowMethod) -> None:
+    frames = moving((2, 0), 4)
+    prep = replace(FLOW, flow_method=method)
+    expected = ComputedFlow(Frames(frames), 256, method).read(range(3))
+    cpu = torch.device("cpu")
+    source = network_input(FramesInMemory(frames, prep), prep, None, cpu)
+    assert torch.equal(source.read(range(3)), expected)
+    transform = eval_transform(40, 48, prep)
+    read = [frame.read() for frame in memory_frames(frames, prep, 25, cpu)]
+    assert torch.equal(torch.stack(read), transform(expected)[:, 0])
 
 
 def test_a_network_takes_the_scale_and_method_of_its_data(options: FlowOptions) -> None:

@@ -23,7 +23,7 @@ from p3d.data.sampling import (
 from p3d.data.transforms import Augmentation, draw_train_transform, eval_transform
 from p3d.data.views import CENTER, Views
 from p3d.data.workers import Videos
-from p3d.errors import BadVideoError
+from p3d.errors import BadVideoError, OtherFlowError
 from p3d.preprocessing import Preprocessing
 from p3d.video.decode import open_video
 from p3d.video.sources import FrameSource, gather
@@ -144,8 +144,8 @@ def check_source(path: Path | str, video: FrameSource, prep: Preprocessing) -> N
     """Check that a video has the content that the network takes.
 
     Raises:
-        BadVideoError: It is RGB instead of optical flow or vice versa, or flow of another
-            scale or method.
+        BadVideoError: It is RGB instead of optical flow or vice versa.
+        OtherFlowError: It is flow of another scale or method.
     """
     if prep.channels != "flow":
         if video.flow is not None:
@@ -161,13 +161,13 @@ def check_source(path: Path | str, video: FrameSource, prep: Preprocessing) -> N
             "flow --data DATA --out FLOW), then give --data FLOW",
         )
     elif not video.flow.fits(prep.flow_short_side):
-        raise BadVideoError(
+        raise OtherFlowError(
             path,
             f"its flow was computed at a short side of {video.flow.short_side} px, the network "
             f"takes {prep.flow_short_side}; prepare it with --short-side {prep.flow_short_side}",
         )
     elif not video.flow.made_by(prep.flow_method):
-        raise BadVideoError(
+        raise OtherFlowError(
             path,
             f"its flow was computed by {video.flow.method}, the network takes {prep.flow_method}; "
             f"prepare it with --method {prep.flow_method}",

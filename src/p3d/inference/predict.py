@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,18 @@ from p3d.inference.answers import AnswerFile, check_answer_path
 from p3d.inference.arguments import Item, VideoFinder, local_path, path_of
 from p3d.inference.backends.names import BackendChoice
 from p3d.inference.clip_plan import NumClips
+from p3d.inference.fusion import Fusion, read_fusion
 from p3d.inference.prediction import UNKNOWN, Prediction
 from p3d.inference.predictor import Predictor
+from p3d.inference.two_streams import Stream, TwoStreams, split_weights
 from p3d.system.device import set_up_cpu
 from p3d.system.files import file_sha256
-from p3d.system.markers import Positional
+from p3d.system.markers import First, Positional
 from p3d.system.options import DeviceOptions
 from p3d.system.text import counted, format_percent, format_table, json_line
 from p3d.weights.loading import find_weights
+
+_Stream = Callable[[Iterable[Path]], Iterator[Prediction | BadVideoError]]
 
 _MAX_WIDTH = 40
 """Longest path for which the lines of other videos leave room."""
@@ -39,17 +44,21 @@ class PredictOptions:
     with a column path; - for stdin), or patterns in quotes ('clips/**/*.mp4')."""
     weights: Path
     """Weights in any format that p3d reads, a run's folder, or a file of `p3d export`. A .pt2 is a
-    program; use only one that you trust."""
-    top: int | None = None
+    program; use only one that you trust. Two files, of networks for pictures and for optical
+    flow, answer together."""
+    fusion: First[str | None] = None
+    """For two networks: the folder of `p3d fuse --out`, whose mean and weight are taken, or the
+    weight of the second network, from 0 to 1. By default 0.5."""
+    top: First[int | None] = None
     """Print a table of this many classes for each video. By default a table of 5 for a single
     video, and one line a video for several."""
-    threshold: float = 0.0
+    threshold: First[float] = 0.0
     """Answer "unknown" if the best class is less probable than this, from 0 to 1."""
-    out: Path | None = None
+    out: First[Path | None] = None
     """File for the answers, .csv or .jsonl. The same command goes on after an interruption."""
-    json: bool = False
+    json: First[bool] = False
     """Print one JSON object a line instead of text."""
-    clips: NumClips = 20
+    clips: First[NumClips] = 20
     """Clips of each video, uniformly spaced; auto takes as many of 20 as the answer needs."""
     batch_size: int | None = None
     """Clips on the device at once; by default what suits it, such as 1 clip of
@@ -68,8 +77,6 @@ def run(options: PredictOptions) -> int:
     Raises:
         UserError: An option is out of range, or the weights cannot be read.
     """
-    if not options.videos:
-        raise UserError("no videos were given; give one or more files after the options")
     counts = {"--top": options.top, "--clips": options.clips, "--batch-size": options.batch_size}
     for flag, count in counts.items():
         if isinstance(count, int) and count < 1:
@@ -79,10 +86,13 @@ def run(options: PredictOptions) -> int:
     if options.out is not None:
         check_answer_path(options.out)
     set_up_cpu(options.compute.threads)
-    weights = local_path(options.weights, "weights")
-    found = VideoFinder([str(video) for video in options.videos])
-    predictor = Predictor(
-        weights,
+    networks, videos = split_weights(local_path(options.weights, "weights"), options.videos)
+    _check_networks(options, networks)
+    if not videos:
+        raise UserError("no videos were given; give one or more files after the options")
+    found = VideoFinder(videos)
+    make_predictor = partial(
+        Predictor,
         device=options.compute.device,
         precision=options.compute.precision,
         clips=options.clips,
@@ -92,23 +102,64 @@ def run(options: PredictOptions) -> int:
         videos=len(found.items),
         workers=options.workers,
     )
+    predictor = make_predictor(networks[0])
+    stream: _Stream = predictor.stream
+    if len(networks) == 2:
+        stream = _two_streams(options, networks, (predictor, make_predictor(networks[1]))).stream
     if predictor.settled is not None:
         _note(f"--clips auto: {predictor.describe_clips}")
-    file = AnswerFile(options.out, _settings(options, predictor)) if options.out else None
+    file = AnswerFile(options.out, _settings(options, predictor, networks)) if options.out else None
     _report_found(found)
     items = found.items
     if file is not None:
         items = [item for item in items if str(path_of(item)) not in file.answered]
         _report_answered(len(found.items) - len(items), file)
     with _kept(file, found.items):
-        return _answer(predictor, items, file, options)
+        return _answer(predictor, stream, items, file, options)
 
 
-def _settings(options: PredictOptions, predictor: Predictor) -> str:
+def _check_networks(options: PredictOptions, networks: Sequence[Path]) -> None:
+    if len(networks) > 2:
+        raise UserError(f"{len(networks)} files of weights were given; give one or two")
+    if len(networks) == 1 and options.fusion is not None:
+        raise UserError("--fusion is for two networks; give --weights RGB FLOW, or leave it out")
+    if len(networks) == 2 and options.clips == "auto":
+        raise UserError("--clips auto is for one network; give a number of clips for two")
+
+
+def _two_streams(
+    options: PredictOptions, networks: Sequence[Path], predictors: tuple[Predictor, Predictor]
+) -> TwoStreams:
+    """Return both networks as one."""
+    first, second = (
+        Stream(str(path), predictor.scorer, predictor.class_names)
+        for path, predictor in zip(networks, predictors, strict=True)
+    )
+    fusion = _fusion(options.fusion, networks)
+    _note(f"mean of {fusion.of}, weight of {networks[1]} {fusion.weight:g}")
+    assert options.clips != "auto"
+    return TwoStreams(first, second, fusion, options.clips)
+
+
+def _fusion(text: str | None, networks: Sequence[Path]) -> Fusion:
+    """Return what `--fusion` asks for."""
+    if text is None:
+        return Fusion()
+    try:
+        weight = float(text)
+    except ValueError:
+        first, second = (file_sha256(find_weights(path)) for path in networks)
+        return read_fusion(Path(text), (first, second))
+    return Fusion(weight)
+
+
+def _settings(options: PredictOptions, predictor: Predictor, networks: Sequence[Path]) -> str:
     """Return what the answers depend on, for the file of answers."""
-    weights = find_weights(options.weights)
+    files = [find_weights(path) for path in networks]
+    fusion = [_fusion(options.fusion, networks)] if len(files) == 2 else []
     parts = [
-        f"{weights.name} ({file_sha256(weights)[:8]})",
+        *(f"{file.name} ({file_sha256(file)[:8]})" for file in files),
+        *(f"mean of {each.of}, {each.weight:g}" for each in fusion),
         f"--clips {options.clips}" + (f" {predictor.settled:g}" if predictor.settled else ""),
         options.compute.precision,
     ]
@@ -157,12 +208,16 @@ def _kept(file: AnswerFile | None, items: list[Item]) -> Iterator[None]:
 
 
 def _answer(
-    predictor: Predictor, items: list[Item], file: AnswerFile | None, options: PredictOptions
+    predictor: Predictor,
+    stream: _Stream,
+    items: list[Item],
+    file: AnswerFile | None,
+    options: PredictOptions,
 ) -> int:
     """Print and write the answers, and return the exit code."""
     printer = _Printer(predictor.class_names, items, options)
     unread = 0
-    for item, result in zip(items, _results(predictor, items), strict=True):
+    for item, result in zip(items, _results(stream, items), strict=True):
         record = _record(str(path_of(item)), result, options)
         if file is not None:
             file.add(_file_record(record, result))
@@ -175,10 +230,10 @@ def _answer(
     return 2 if unread else 0
 
 
-def _results(predictor: Predictor, items: list[Item]) -> Iterator[Prediction | BadVideoError]:
+def _results(stream: _Stream, items: list[Item]) -> Iterator[Prediction | BadVideoError]:
     """Yield the result of each item, with a progress bar if there are several."""
     paths = (item for item in items if isinstance(item, Path))
-    predictions = predictor.stream(paths)
+    predictions = stream(paths)
     hidden = None if len(items) > 1 else True
     for item in tqdm(items, "predicting", unit="video", leave=False, disable=hidden):
         yield item if isinstance(item, BadVideoError) else next(predictions)

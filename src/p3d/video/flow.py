@@ -6,7 +6,8 @@ Flow is computed on gray frames by one of the methods of `p3d.video.flow_methods
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -18,6 +19,22 @@ from p3d.video.flow_file import FlowInfo, quantize
 from p3d.video.flow_methods import make_estimator, pairs_at_once, to_gray
 from p3d.video.geometry import Box, limited_size, resize
 from p3d.video.sources import FrameSource, Piece, frames_per_chunk
+
+NO_GRAYS: Mapping[int, Tensor] = MappingProxyType({})
+
+
+def scaled_gray(frames: Tensor, height: int, width: int) -> Tensor:
+    """Return frames as flow is computed from.
+
+    Args:
+        frames: RGB, uint8 `(T, H, W, 3)`.
+        height: Height in pixels to scale to.
+        width: Width.
+
+    Returns:
+        uint8 `(T, height, width)`.
+    """
+    return resize(to_gray(frames).unsqueeze(-1), height, width).squeeze(-1)
 
 
 class ComputedFlow(FrameSource):
@@ -32,6 +49,7 @@ class ComputedFlow(FrameSource):
         short_side: Limit of the frames' shorter side, in pixels.
         method: How motion is estimated.
         device: Where "tvl1" computes.
+        grays: Frames that were decoded before, see `scaled_gray`, by number.
         each: Iterates over the frame numbers to compute, as `tqdm` does.
 
     Raises:
@@ -45,12 +63,14 @@ class ComputedFlow(FrameSource):
         method: FlowMethod = "tvl1-opencv",
         *,
         device: torch.device | None = None,
+        grays: Mapping[int, Tensor] = NO_GRAYS,
         each: Callable[[Sequence[int]], Iterable[int]] = iter,
     ) -> None:
         self._device = device or torch.device("cpu")
         make_estimator(method, self._device)  # raises if it cannot work
         self._method = method
         self._video = video
+        self._known = grays
         self._each = each
         self.num_frames = max(1, video.num_frames - 1)
         self.height, self.width = limited_size(video.height, video.width, short_side)
@@ -85,11 +105,19 @@ class ComputedFlow(FrameSource):
                 flows = quantize(estimate(first, second).numpy())
             yield frame, flows[index % pairs]
 
+    def video_frames(self, flow_frames: Iterable[int]) -> list[int]:
+        """Return the video frames from which frames of flow are computed, in order."""
+        frames = set(flow_frames)
+        return sorted(frames | {self._next(frame) for frame in frames})
+
     def _next(self, frame: int) -> int:
         return min(frame + 1, self._video.num_frames - 1)
 
     def _read_grays(self, flow_frames: list[int]) -> dict[int, Tensor]:
-        needed = sorted({*flow_frames, *map(self._next, flow_frames)})
-        grays = to_gray(self._video.read(needed)).unsqueeze(-1)
-        scaled = resize(grays, self.height, self.width).squeeze(-1)
-        return dict(zip(needed, scaled, strict=True))
+        needed = self.video_frames(flow_frames)
+        missing = [number for number in needed if number not in self._known]
+        grays = {number: self._known[number] for number in needed if number in self._known}
+        if missing:
+            scaled = scaled_gray(self._video.read(missing), self.height, self.width)
+            grays |= zip(missing, scaled, strict=True)
+        return grays

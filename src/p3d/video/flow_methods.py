@@ -17,7 +17,9 @@ Estimator = Callable[[Tensor, Tensor], Tensor]
 on the CPU. An estimator keeps buffers, which two threads must not share."""
 
 _DEVICE_PIXELS = 64 * 320 * 240
-"""Pixels of the pairs that a GPU gets at once: its small operations cost as much as larger ones."""
+_CPU_PIXELS = 320 * 240
+"""Pixels of the pairs that a device gets at once. Small operations cost as much as larger ones, but
+those of a CPU are to stay in its cache."""
 
 
 def make_estimator(method: FlowMethod, device: torch.device) -> Estimator:
@@ -39,12 +41,10 @@ def make_estimator(method: FlowMethod, device: torch.device) -> Estimator:
 
 
 def pairs_at_once(method: FlowMethod, device: torch.device, pixels: int) -> int:
-    """Return how many pairs of frames of so many pixels an estimator should get.
-
-    A CPU is fastest with one pair, which stays in cache.
-    """
-    on_device = method == "tvl1" and device.type != "cpu"
-    return max(1, _DEVICE_PIXELS // pixels) if on_device else 1
+    """Return how many pairs of frames of so many pixels an estimator should get at once."""
+    if method != "tvl1":
+        return 1
+    return max(1, (_CPU_PIXELS if device.type == "cpu" else _DEVICE_PIXELS) // pixels)
 
 
 def load_opencv() -> Any:

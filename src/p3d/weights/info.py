@@ -201,7 +201,8 @@ def _facts(info: Info) -> list[tuple[str, str]]:
         (
             "input",
             f"{prep.channels}, mean {prep.mean}, std {prep.std}; {prep.num_frames} frames, stride "
-            f"{prep.frame_stride}, resized to {prep.describe_resize()}, crop {prep.crop}",
+            f"{prep.frame_stride}, resized to {prep.describe_resize()}, crop {prep.crop}"
+            + prep.describe_flow(),
         ),
     ]
     if info.path and info.format:

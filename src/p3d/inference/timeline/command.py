@@ -228,12 +228,12 @@ class _Work:
 
     def _scan(self, number: int, path: Path, windows: list[WindowScores]) -> float:
         """Append the windows of a video that are missing; return its length in seconds."""
-        on_cpu = self._scorer.device.type == "cpu"
-        threads = 1 if on_cpu else self._threads
+        device, prep = self._scorer.device, self._scorer.preprocessing
+        threads = 1 if device.type == "cpu" else self._threads
         total = self._seconds[number]
         reached = int(windows[-1].time) if windows else 0
         with (
-            open_frames(path, self._scorer.preprocessing, threads, self._options.fps) as frames,
+            open_frames(path, prep, threads, self._options.fps, device=device) as frames,
             closing(
                 scan(self._scorer, self._plan.windows(frames, len(windows)), self._threads)
             ) as batches,
