@@ -136,9 +136,10 @@ def _two_streams(
         for path, predictor in zip(networks, predictors, strict=True)
     )
     fusion = _fusion(options.fusion, networks)
-    _note(f"mean of {fusion.of}, weight of {networks[1]} {fusion.weight:g}")
     assert options.clips != "auto"
-    return TwoStreams(first, second, fusion, options.clips)
+    both = TwoStreams(first, second, fusion, options.clips)
+    _note(f"mean of {fusion.of}, weight of {networks[1]} {fusion.weight:g}")
+    return both
 
 
 def _fusion(text: str | None, networks: Sequence[Path]) -> Fusion:
