@@ -69,6 +69,11 @@ class VideoFile(FrameSource):
         self.width = index.width if is_upright else index.height
         self.fps = index.fps
 
+    @property
+    def times(self) -> NDArray[np.float64]:
+        """See `FrameSource`."""
+        return super().times if self._index.times is None else self._index.times
+
     def close(self) -> None:
         """Close the file."""
         self._container.close()
