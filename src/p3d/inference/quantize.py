@@ -91,7 +91,8 @@ def _calibration_inputs(
     for index in range(min(count, len(records))):
         record = records[index * len(records) // min(count, len(records))]
         try:
-            with open_video(record.path, prefer_flow=preprocessing.channels == "flow") as video:
+            is_flow = preprocessing.channels == "flow"
+            with open_video(record.path, prefer_flow=is_flow, fps=record.fps) as video:
                 check_source(Path(record.path), video, preprocessing)
                 clips = read_eval_clips(video, preprocessing, 1)
         except BadVideoError as error:
