@@ -58,6 +58,10 @@ def print_start(state: TrainState, validation: VideoDataset, messages: tuple[str
         f"learning rate {recipe.lr:g} ({recipe.schedule}), weight decay {recipe.weight_decay:g}, "
         f"dropout {recipe.dropout:g}, BN: {recipe.norms}"
     )
+    if recipe.average_epochs:
+        print(
+            f"weights averaged over about {recipe.average_epochs:g} epochs are validated and saved"
+        )
     if (seen := frames_seen(training, recipe)) is not None:
         print(
             f"an epoch sees at most {seen:.0%} of the frames: {recipe.clips_per_video} clips of "

@@ -92,7 +92,7 @@ class TrainOptions:
             )
 
 
-NEW_SETTINGS = ("balance", "class_weights", "label_smoothing")
+NEW_SETTINGS = ("balance", "class_weights", "label_smoothing", "average_epochs")
 """Settings of a recipe that earlier checkpoints do not know, so that only runs with them say so."""
 
 
