@@ -60,6 +60,10 @@ def print_start(state: TrainState, validation: VideoDataset, messages: tuple[str
         f"dropout {recipe.dropout:g}, BN: {recipe.norms}"
     )
     print(f"clips of {recipe.num_frames} frames {state.model.preprocessing.describe_rate()}")
+    if recipe.average_epochs:
+        print(
+            f"weights averaged over about {recipe.average_epochs:g} epochs are validated and saved"
+        )
     if (seen := frames_seen(training, recipe)) is not None:
         print(
             f"an epoch sees at most {seen:.0%} of the frames: {recipe.clips_per_video} clips of "

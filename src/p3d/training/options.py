@@ -92,7 +92,13 @@ class TrainOptions:
             )
 
 
-NEW_SETTINGS = {"balance": False, "class_weights": False, "label_smoothing": 0, "fps": "native"}
+NEW_SETTINGS = {
+    "balance": False,
+    "class_weights": False,
+    "label_smoothing": 0,
+    "fps": "native",
+    "average_epochs": 0,
+}
 """Settings of a recipe that earlier checkpoints do not know, with what they did. Only runs with
 other values say so."""
 

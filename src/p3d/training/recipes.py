@@ -64,6 +64,9 @@ class Recipe:
     label_smoothing: float = 0.0
     """Probability mass, 0 to below 1, that the target of the loss spreads evenly over all classes.
     The reported loss is without it."""
+    average_epochs: float = 0.0
+    """Validate and save weights averaged over about this many last epochs: an exponential mean over
+    the steps, with batch normalization's statistics. 0 takes the weights of the last step."""
 
     schedule: Schedule = "cyclic"
     """How the learning rate changes from step to step."""
@@ -120,8 +123,13 @@ class Recipe:
         positive = ("lr", "cyclic_half_epochs", "cyclic_factor")
         check_options(self, positive, is_positive, "a finite number above 0")
         check_options(self, ("clip_gradients",), is_positive, "a finite number above 0, or omit it")
-        rates = ("weight_decay", "head_weight_rate", "head_bias_rate", "stem_rate")
-        check_options(self, rates, is_not_negative, "a finite number of at least 0")
+        rates = ("head_weight_rate", "head_bias_rate", "stem_rate")
+        check_options(
+            self,
+            ("weight_decay", "average_epochs", *rates),
+            is_not_negative,
+            "a finite number of at least 0",
+        )
         if self.fps != "native" and not 0 < self.fps <= MAX_FPS:
             raise UserError(
                 f"--fps is {self.fps}; give a number above 0, at most {MAX_FPS:g}, or native"
