@@ -63,7 +63,10 @@ def test_clock_counts_frames_without_timestamps() -> None:
 def test_clock_goes_on_where_timestamps_go_back() -> None:
     times, clock = tell(100, 104, 108, 0, 4, 8)
     assert times == pytest.approx([0, 0.04, 0.08, 0.12, 0.16, 0.2])
-    assert clock.describe_faults() == "timestamps went back 1 time; time goes on"
+    assert clock.describe_faults() == "timestamps went back 1 time, time goes on"
+    times, clock = tell(0, 4, 90_000, 90_004)
+    assert times == pytest.approx([0, 0.04, 0.08, 0.12])
+    assert clock.describe_faults() == "timestamps jumped ahead 1 time, time goes on"
 
 
 def test_clock_shows_the_last_of_equal_times() -> None:

@@ -135,7 +135,7 @@ COMMANDS = {
     "report": Command("write a page about a training run", "p3d.report.page", "ReportOptions"),
     "predict": Command("predict the classes of videos", "p3d.inference.predict", "PredictOptions"),
     "timeline": Command(
-        "find when something happens in long videos",
+        "find when something happens in long videos and live streams",
         "p3d.inference.timeline.command",
         "TimelineOptions",
     ),
