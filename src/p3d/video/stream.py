@@ -66,14 +66,20 @@ class Clock:
 
     def tell(self, stamp: int | None) -> float:
         """Return the time of the next frame, by its timestamp in ticks."""
-        time = self._untimed() if stamp is None else self._timed(stamp)
+        self.missing += stamp is None
+        return self._advance(self._untimed() if stamp is None else self._timed(stamp))
+
+    def _advance(self, time: float) -> float:
         if time > self.time:
             self.gap = time - self.time
         self.time, self._is_new = time, False
         return time
 
+    def count(self) -> float:
+        """Return the time of the next frame, which has no timestamp by design."""
+        return self._advance(self._untimed())
+
     def _untimed(self) -> float:
-        self.missing += 1
         self._run += not self._is_new
         return self._known + self._run / self.rate
 
@@ -154,13 +160,14 @@ class FrameStream:
             (shape.height, shape.width) if is_upright else (shape.width, shape.height)
         )
         rate = float(stream.average_rate or stream.guessed_rate or ASSUMED_FPS)
+        self._has_stamps = not _only_counts(stream)
         self.clock = Clock(stream.time_base or Fraction(1, round(ASSUMED_FPS)), rate)
         self._converter = RgbConverter(path, shape, Box(0, 0, self.height, self.width))
 
     def __iter__(self) -> Iterator[tuple[float, VideoFrame]]:
         """Yield the frames with their times in seconds from the first one."""
         for frame in self._frames:
-            yield self.clock.tell(frame.pts), frame
+            yield self.clock.tell(frame.pts) if self._has_stamps else self.clock.count(), frame
 
     def rgb(self, frame: VideoFrame) -> Tensor:
         """Convert a frame to uint8 `(1, height, width, 3)`.
@@ -170,6 +177,14 @@ class FrameStream:
         """
         ((_, pixels),) = self._converter.pieces([(0, frame)], 1)
         return pixels
+
+
+def _only_counts(stream: VideoStream) -> bool:
+    """Return whether a stream stores when a frame is decoded, not when it is shown.
+
+    In AVI, these differ for codecs that change the order of frames. Its rate is constant.
+    """
+    return stream.container.format.name == "avi" and stream.codec.reorder
 
 
 @contextmanager

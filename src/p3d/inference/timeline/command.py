@@ -155,7 +155,7 @@ class _Files:
             },
             len(network.names),
             network.scorer.batch_size,
-            replace=options.scores is None,
+            restart=options.scores is None,
         )
 
     def run(self) -> int:

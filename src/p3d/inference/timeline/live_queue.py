@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from p3d.errors import BadVideoError, UserError
+from p3d.inference.pipe import use_one_core
 from p3d.inference.timeline.frames import StreamedFrames
 from p3d.inference.timeline.windows import Window, WindowPlan
 from p3d.preprocessing import Preprocessing
@@ -133,6 +134,7 @@ class LiveReader:
         threading.Thread(target=self._run, name="p3d-live", daemon=True).start()
 
     def _run(self) -> None:
+        use_one_core()
         try:
             self._read_all()
             self.queue.put(Failed(None))
