@@ -142,7 +142,7 @@ COMMANDS = {
     ),
     "predict": Command("predict the classes of videos", "p3d.inference.predict", "PredictOptions"),
     "timeline": Command(
-        "find when something happens in long videos",
+        "find when something happens in long videos and live streams",
         "p3d.inference.timeline.command",
         "TimelineOptions",
     ),
