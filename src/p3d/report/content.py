@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from p3d.data.dataset import parse_name
 from p3d.errors import BadVideoError, UserError
 from p3d.report.curves import draw_learning, draw_machine
 from p3d.report.evaluations import Evaluation
@@ -214,10 +215,11 @@ def _classes(predictions: Predictions) -> list[dict[str, Any]]:
 
 def _video(record: RunRecord, predictions: Predictions, index: int) -> dict[str, Any]:
     """Return a prediction with thumbnails as base64, or with the reason why there are none."""
-    path, scores = Path(predictions.paths[index]), predictions.scores[index].nan_to_num(0.0)
+    file, segment = parse_name(predictions.paths[index])
+    path, scores = Path(file), predictions.scores[index].nan_to_num(0.0)
     label, predicted = int(predictions.labels[index]), int(scores.argmax())
     video = {
-        "name": path.name,
+        "name": Path(predictions.paths[index]).name,
         "label": predictions.class_names[label],
         "label_score": float(scores[label]),
         "predicted": predictions.class_names[predicted],
@@ -226,7 +228,7 @@ def _video(record: RunRecord, predictions: Predictions, index: int) -> dict[str,
     if not path.exists():  # it may be relative to the folder where the run was started
         path = record.starting_folder / path
     try:
-        return video | {"jpeg": base64.b64encode(encode_jpeg(video_strip(path))).decode()}
+        return video | {"jpeg": base64.b64encode(encode_jpeg(video_strip(path, segment))).decode()}
     except (UserError, ValueError) as error:
         return video | {"reason": error.reason if isinstance(error, BadVideoError) else str(error)}
 
