@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from p3d.data.dataset import VideoDataset, VideoRecord
+from p3d.data.dataset import WHOLE, VideoDataset, VideoRecord
 from p3d.data.listing import stem_of
 from p3d.errors import BadVideoError, UserError
 from p3d.preprocessing import Preprocessing
@@ -56,11 +56,12 @@ def _rate_of(record: VideoRecord) -> float | None:
 
 
 def assumed_rates(dataset: VideoDataset, prep: Preprocessing) -> list[str]:
-    """Return a line about folders of frames whose rate is assumed, if the network asks for it."""
-    if prep.fps is None:
-        return []
+    """Return a line about folders of frames whose rate is assumed, if it matters."""
     folders = sum(
-        not record.fps and stem_of(record.path.name) == record.path.name and record.path.is_dir()
+        (prep.fps is not None or record.segment != WHOLE)
+        and not record.fps
+        and stem_of(record.path.name) == record.path.name
+        and record.path.is_dir()
         for record in dataset.records
     )
     if not folders:

@@ -233,7 +233,7 @@ def write_scores(path: Path, dataset: VideoDataset, scored: VideoScores) -> None
         ("path", "class", *names, *VERDICT_COLUMNS),
         [
             (
-                dataset.records[index].path,
+                dataset.records[index].name,
                 names[label] if label >= 0 else "",
                 *(f"{probability:.5f}" for probability in values),
                 "" if answer is None else names[answer],
