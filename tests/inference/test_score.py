@@ -31,7 +31,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_model(tiny_network(), folder / "w.safetensors")
     (folder / "films").mkdir()
     for number, name in enumerate(NAMES):
-        write_video(folder / "films" / name, num_frames=FRAMES + 3 * number, seed=number)
+        frames = range(number, FRAMES + 4 * number)
+        write_video(folder / "films" / name, len(frames), numbers=frames)
     (folder / "films" / "broken.avi").write_bytes(b"RIFF and nothing else")
     return folder
 
@@ -159,7 +160,7 @@ def test_other_weights(
     folder: Path, whole: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(folder, tmp_path / "copy")
-    save_model(tiny_network(seed=1), tmp_path / "copy" / "w.safetensors")
+    save_model(tiny_network(wiring="port"), tmp_path / "copy" / "w.safetensors")
     assert main(arguments(tmp_path / "copy", tmp_path / "copy" / "whole")) == 2
     error = capsys.readouterr().err
     assert "its results are by weights " in error
