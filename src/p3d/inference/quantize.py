@@ -23,7 +23,6 @@ from p3d.data.dataset import VideoDataset
 from p3d.data.layouts import DataOptions, read_splits
 from p3d.data.track import open_record
 from p3d.errors import BadVideoError, UserError
-from p3d.inference.backends.extras import load_extra
 from p3d.inference.export import export_network
 from p3d.inference.export_spec import ExportSpec, noise_clip
 from p3d.inference.exported import ExportedNetwork
@@ -31,6 +30,7 @@ from p3d.inference.scorer import Scorer
 from p3d.inference.scoring import VideoScores, score_videos
 from p3d.model.network import P3D
 from p3d.preprocessing import Preprocessing
+from p3d.system.extras import load_extra
 
 _TOLERANCE = 0.05
 """Limit of the difference between processors, whose 8-bit kernels round differently."""
