@@ -137,6 +137,12 @@ COMMANDS = {
     "probe": Command(
         "measure a linear classifier on features", "p3d.evaluation.probe", "ProbeOptions"
     ),
+    "folds": Command(
+        "train and measure once for each fold of a data set",
+        "p3d.evaluation.folds",
+        "FoldsOptions",
+        takes_recipe=True,
+    ),
     "report": Command(
         "write a page about a training run or an evaluation", "p3d.report.page", "ReportOptions"
     ),

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from itertools import product
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 
 import av
@@ -32,6 +31,7 @@ from p3d.data.ucf101 import LISTS
 from p3d.errors import UserError, printable
 from p3d.prepare.linking import remove_partial
 from p3d.prepare.motions import CLASSES, render_video
+from p3d.system.children import end_with_parent
 from p3d.system.files import replacing, write_json, write_text
 from p3d.system.machine import num_cores
 from p3d.system.progress import ProgressBar
@@ -238,14 +238,7 @@ def _run_batches(
 def _start_worker() -> None:
     """Ignore Ctrl-C, which the parent handles, and end when the parent is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def _write_batch(out: Path, videos: Sequence[SampleVideo], seed: int) -> int:
