@@ -1,0 +1,1 @@
+"""Answer requests for predictions over HTTP."""
