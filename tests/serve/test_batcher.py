@@ -34,19 +34,19 @@ def _clips(value: int, count: int = 1) -> Tensor:
 
 
 def test_requests_share_batches_and_get_their_own_scores() -> None:
-    scorer = _Sums()
-    batcher = Batcher(scorer, window=60, most_waiting=100)
+    scorer, seen = _Sums(), list[int]()
+    batcher = Batcher(scorer, window=60, each=seen.append)
     futures = [batcher.submit(_clips(value, 2)) for value in range(6)]
     scorer.go.set()
     batcher.close()
     assert [future.result(0).tolist() for future in futures] == [[[18.0 * v]] * 2 for v in range(6)]
-    assert scorer.sizes == [4, 4, 4]
+    assert scorer.sizes == seen == [4, 4, 4]
 
 
 def test_an_error_fails_one_request_only() -> None:
     scorer = _Sums()
     scorer.go.set()
-    batcher = Batcher(scorer, window=60, most_waiting=100)
+    batcher = Batcher(scorer, window=60)
     bad, good = batcher.submit(_clips(255, 2)), batcher.submit(_clips(1, 2))
     batcher.close()
     assert good.result(0).tolist() == [[18.0]] * 2
@@ -57,19 +57,21 @@ def test_an_error_fails_one_request_only() -> None:
 def test_a_closed_batcher_refuses_and_loses_nothing() -> None:
     scorer = _Sums()
     scorer.go.set()
-    batcher = Batcher(scorer, window=60, most_waiting=100)
+    batcher = Batcher(scorer, window=60)
     future = batcher.submit(_clips(1))
     batcher.close()
+    assert not batcher.is_alive()
     assert future.result(0).tolist() == [[18.0]]
-    with pytest.raises(UserError, match="stopping"):
+    with pytest.raises(RuntimeError, match="closed"):
         batcher.submit(_clips(1))
 
 
-def test_a_full_queue_refuses() -> None:
+def test_a_canceled_request_is_not_scored() -> None:
     scorer = _Sums()
-    batcher = Batcher(scorer, window=0, most_waiting=1)
-    with pytest.raises(UserError, match="1 requests wait already"):
-        for _ in range(10):
-            batcher.submit(_clips(1, 4))
+    batcher = Batcher(scorer, window=0)
+    first, second = batcher.submit(_clips(1, 4)), batcher.submit(_clips(2, 4))
+    assert second.cancel()
     scorer.go.set()
     batcher.close()
+    assert first.result(0).tolist() == [[18.0]] * 4
+    assert scorer.sizes == [4]

@@ -129,6 +129,9 @@ COMMANDS = {
     ),
     "report": Command("write a page about a training run", "p3d.report.page", "ReportOptions"),
     "predict": Command("predict the classes of videos", "p3d.inference.predict", "PredictOptions"),
+    "serve": Command(
+        "predict the classes of videos over HTTP, with a page", "p3d.serve.command", "ServeOptions"
+    ),
     "convert": Command(
         "convert a weight file to safetensors", "p3d.weights.convert", "ConvertOptions"
     ),
