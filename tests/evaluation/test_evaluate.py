@@ -68,6 +68,10 @@ def test_results_of_a_run_go_to_its_folder_and_its_report(
     assert (scores.logits.mean(1).argmax(1) == scores.labels).mean() == metrics["top1"]
     assert scores.protocol["preprocessing"]["crop"] == 16
     assert f"renewed {finished / 'report.html'}" in printed
+    assert f"renewed {finished / 'test' / 'report.html'}" in printed
+    assert metrics["seconds"] > 0
+    assert metrics["clips_scored"] == 8
+    assert metrics["device"].startswith("cpu")
     assert "top-5" not in printed
     page = (finished / "report.html").read_text()
     assert f"<dt>Test top-1</dt><dd>{metrics['top1']:.1%}<" in page

@@ -13,6 +13,9 @@ from p3d.data.views import FrameOrder, Spacing
 
 Indices = NDArray[np.int64]
 
+# In seconds: the rounding of the time of a window's first frame, and of another one's.
+_TIME_TOLERANCE = 0.001
+
 
 def clip_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
     """Return the generator of a training clip, for its window first and then its augmentation.
@@ -110,6 +113,34 @@ def uniform_windows(num_frames: int, clip_frames: int, stride: int, clips: int) 
         gaps = clips - 1
         starts = (2 * np.arange(clips, dtype=np.int64) * last_start + gaps) // (2 * gaps)
     return _window(starts[:, None], num_frames, clip_frames, stride)
+
+
+def frames_at(times: NDArray[np.float64], start: float, count: int, fps: float) -> Indices:
+    """Return the frames that are shown at evenly spaced instants.
+
+    It is the last frame whose time is at most a millisecond after the instant: containers such as
+    Matroska round times to milliseconds. Before the first frame it is the first one, and after the
+    last frame the last one. So a video of a lower rate repeats frames.
+
+    A video of 30 frames per second at 25: `[0 1 2 3 4 6 7 ...]`, at 60: `[0 0 1 1 2 2 ...]`.
+
+    Args:
+        times: float64 `(num_frames,)`, increasing, in seconds from the first frame.
+        start: The first instant, in the same seconds.
+        count: Number of instants.
+        fps: Instants per second.
+
+    Returns:
+        int64 `(count,)`, in order.
+
+    Raises:
+        ValueError: There are no times, `count` is below 1, or `fps` is not above 0.
+    """
+    if not len(times) or count < 1 or not fps > 0:
+        raise ValueError(f"{len(times)} times, {count} instants at {fps} per second: give some")
+    instants = start + np.arange(count) / fps
+    shown = np.searchsorted(times, instants + _TIME_TOLERANCE, side="right") - 1
+    return np.maximum(shown, 0).astype(np.int64)
 
 
 def seen_fraction(windows: Indices, num_frames: int) -> float:

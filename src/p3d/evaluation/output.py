@@ -14,7 +14,7 @@ from p3d.evaluation.clips_curve import ClipReport
 from p3d.evaluation.leaks import Overlap
 from p3d.evaluation.protocols import Protocol
 from p3d.inference.scoring import VideoScores, write_scores
-from p3d.report.page import write_run_report
+from p3d.report.page import write_report
 from p3d.run_folder import LOGITS_FILE, METRICS_FILE, SCORES_FILE
 from p3d.scores.accuracy import Accuracy, shows_top5
 from p3d.scores.figures import describe_top1
@@ -40,6 +40,7 @@ class Result:
         clips: What there is to say about numbers of clips.
         overlap: Videos that the network was trained on; None if that is not known.
         seconds: Time that it took.
+        device: The devices, in words.
     """
 
     dataset: VideoDataset
@@ -51,6 +52,7 @@ class Result:
     clips: ClipReport
     overlap: Overlap | None
     seconds: float
+    device: str
 
     @property
     def seen(self) -> dict[int, float]:
@@ -117,7 +119,11 @@ def _describe_seen(result: Result) -> list[str]:
 
 
 def write_result(
-    folder: Path, result: Result, options: Mapping[str, Any], weights_sha256: str
+    folder: Path,
+    result: Result,
+    options: Mapping[str, Any],
+    weights_sha256: str,
+    calibration: Mapping[str, float],
 ) -> None:
     """Write the files of an evaluation.
 
@@ -126,6 +132,7 @@ def write_result(
         result: The result.
         options: Options of the command as plain values.
         weights_sha256: SHA-256 of the weight file.
+        calibration: Values stored with the weights, see `P3D.calibration`.
 
     Raises:
         UserError: A file cannot be written.
@@ -146,8 +153,12 @@ def write_result(
         **result.clips.record,
         "protocol": result.protocol.record(),
         "weights_sha256": weights_sha256,
-        "date": call["date"],
-        "command": call["command"],
+        "calibration": calibration,
+        "seconds": result.seconds,
+        "clips_scored": int(result.scored.clips_used.sum()),
+        "device": result.device,
+        "precision": result.precision,
+        **call,
         "options": options,
     }
     write_json(folder / METRICS_FILE, metrics)
@@ -163,10 +174,10 @@ def write_result(
     write_score_file(folder / LOGITS_FILE, scores)
 
 
-def renew_report(run: Path) -> None:
-    """Write the report of a run again, and say so."""
+def renew_report(folder: Path) -> None:
+    """Write the report of a run or of an evaluation again, and say so."""
     try:
-        page = write_run_report(run)
+        page = write_report(folder)
     except UserError as error:
         print(f"no report: {printable(error)}")
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from p3d.inference.export_spec import (
     from_metadata,
     noise_clip,
 )
-from p3d.system.device import DTYPES, Precision
+from p3d.system.device import DTYPES, Precision, one_cpu_thread
 from p3d.weights.calibration import read_calibration
 from p3d.weights.metadata import read_trained_on
 from p3d.weights.reading import prefix_errors
@@ -142,7 +143,9 @@ class FileNetwork:
         """
         spec = self._description.spec
         spec.check(clips.shape)
-        inputs = spec.prepare(clips.to(self.device), self.preprocessing)
+        # A .pt2 computes on PyTorch's own threads.
+        with nullcontext() if spec.backend == "aot" else one_cpu_thread():
+            inputs = spec.prepare(clips.to(self.device), self.preprocessing)
         return spec.logits(self._call(inputs).float().cpu())
 
     def check(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeAlias, overload
@@ -26,6 +26,11 @@ from p3d.inference.networks import chosen_backend, load_network, make_scorer
 from p3d.inference.pipe import Scored, num_threads, score_in_order
 from p3d.inference.prediction import Prediction
 from p3d.inference.scorer import Scorer, mean_probabilities
+from p3d.inference.timeline.frames import check_fps, memory_frames, open_frames
+from p3d.inference.timeline.scan import scan
+from p3d.inference.timeline.segments import CutOptions
+from p3d.inference.timeline.timeline import Timeline, make_timeline
+from p3d.inference.timeline.windows import make_plan
 from p3d.model.network import P3D, Layer
 from p3d.preprocessing import Preprocessing
 from p3d.system.device import DeviceName, Precision, resolve_device
@@ -224,6 +229,48 @@ class Predictor:
         prep = self.preprocessing
         return uniform_windows(num_frames, prep.num_frames, prep.frame_stride, self._plan.num_clips)
 
+    def timeline(
+        self,
+        video: Video,
+        *,
+        fps: float | None = None,
+        window: float | None = None,
+        stride: float | None = None,
+        cut: CutOptions | None = None,
+    ) -> Timeline:
+        """Find when the classes are seen in a long video, as `p3d timeline` does.
+
+        Args:
+            video: As for a call, but a single one.
+            fps: Rate of frames in memory or of a folder of frames, in frames per second. A file has
+                its own times.
+            window: Seconds of a window; None for a clip of the weights, see `make_plan`.
+            stride: Seconds from one window to the next; None for half a window.
+            cut: How scores become segments; None for the defaults. `Timeline.cut` cuts them again.
+
+        Raises:
+            BadVideoError: The video cannot be read.
+            UserError: A number is out of range, the video is no video, or frames in memory come
+                without their rate.
+        """
+        prep, threads = self.preprocessing, self._threads
+        plan = make_plan(prep, window, stride)
+        check_fps(fps)
+        with ExitStack() as stack:
+            if isinstance(video, (np.ndarray, Tensor)):
+                path, frames = None, memory_frames(video, prep, fps)
+            else:
+                path = _path_of(video)
+                frames = stack.enter_context(open_frames(path, prep, fps=fps))
+            batches = stack.enter_context(
+                closing(scan(self._scorer, plan.windows(frames), threads))
+            )
+            windows = [window for batch in batches for window in batch]
+        timeline = make_timeline(
+            path, windows, frames.end, self.class_names, self._scorer.temperature
+        )
+        return timeline.cut(cut or CutOptions())
+
     def features(self, video: Video, layer: Layer = "pool5") -> Tensor:
         """Return the features of a video's clips, for search, clustering or another classifier.
 
@@ -275,15 +322,19 @@ class Predictor:
         prep = self.preprocessing
         if isinstance(video, (np.ndarray, Tensor)):
             yield None, FramesInMemory(video, prep)
-        elif isinstance(video, (str, os.PathLike)):
-            path = local_path(video, "video")
+        else:
+            path = _path_of(video)
             with open_video(path, prefer_flow=prep.channels == "flow") as opened:
                 yield path, opened
-        else:
-            raise UserError(
-                f"a video cannot be of type {printable(type(video).__name__)}; give a path, or "
-                "uint8 frames (T, H, W, 3) as an array or tensor, or a list of these"
-            )
+
+
+def _path_of(video: Path | str | os.PathLike[str]) -> Path:
+    if not isinstance(video, (str, os.PathLike)):
+        raise UserError(
+            f"a video cannot be of type {printable(type(video).__name__)}; give a path, or "
+            "uint8 frames (T, H, W, 3) as an array or tensor, or a list of these"
+        )
+    return local_path(video, "video")
 
 
 def _network_input(source: FrameSource, scorer: Scorer, path: Path | None) -> FrameSource:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from p3d.data.clips import check_source, read_eval_clips
 from p3d.data.dataset import VideoDataset
-from p3d.data.layouts import read_splits
+from p3d.data.layouts import DataOptions, read_splits
 from p3d.errors import BadVideoError, UserError
 from p3d.inference.backends.extras import load_extra
 from p3d.inference.export import export_network
@@ -136,7 +136,7 @@ def export_int8(
     model: P3D,
     path: Path,
     spec: ExportSpec,
-    data: Path,
+    data: DataOptions,
     *,
     source: str | None = None,
     clips: int = 64,
@@ -175,7 +175,9 @@ def export_int8(
         reader = _ClipReader(_calibration_inputs(lists["train"], prep, spec, clips, unread))
         _quantize(plain_file, draft, reader)
         if not reader.count:
-            raise UserError(f"{data}: no video of the training list can be read; check the set")
+            raise UserError(
+                f"{data.data}: no video of the training list can be read; check the set"
+            )
         _relabel(draft, plain_file, spec, model)
         before = _score(model, lists["test"], clips_per_video)
         after = _score(ExportedNetwork(draft), lists["test"], clips_per_video)

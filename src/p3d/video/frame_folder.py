@@ -31,11 +31,8 @@ from p3d.system.resources import raise_file_limit_error
 from p3d.video.flow_file import FlowInfo, quantize
 from p3d.video.geometry import Box
 from p3d.video.packets import check_size
-from p3d.video.sources import FrameSource, Piece, frames_per_piece
+from p3d.video.sources import ASSUMED_FPS, FrameSource, Piece, frames_per_piece
 from p3d.video.suffixes import FRAME_SUFFIXES
-
-FRAME_FOLDER_FPS = 25.0
-"""Frame rate assumed for a frame folder, which does not store one: that of most of UCF101."""
 
 # Without a list, Pillow would run Ghostscript for an EPS file, whatever its suffix. The plugins are
 # imported here because it would otherwise import all that it has.
@@ -152,7 +149,7 @@ class _Pictures(FrameSource):
 
     def __init__(self, path: Path, frames: Sequence[_Frame]) -> None:
         self.path = path
-        self.fps = FRAME_FOLDER_FPS
+        self.fps = ASSUMED_FPS
         self.knows_fps = False
         self.num_frames = len(frames)
         self.num_missing = _count_missing(frames)
