@@ -25,7 +25,7 @@ def test_sigterm_answers_what_was_accepted_and_leaves_nothing(tmp_path: Path) ->
     temporary.mkdir()
     command = ["serve", "--weights", weights, "--port", 0, "--device", "cpu", "--decoders", 1]
     process = subprocess.Popen(
-        [sys.executable, "-m", "p3d", *map(str, [*command, "--clips", 200])],
+        [sys.executable, "-m", "p3d", *map(str, [*command, "--clips", 80])],
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(temporary)},

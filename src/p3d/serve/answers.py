@@ -6,6 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from p3d.serve.jobs import State
+
 
 class ProblemDetails(BaseModel):
     """An error (RFC 9457)."""
@@ -57,6 +59,60 @@ class PredictAnswer(BaseModel):
     windows: list[ClipScores] | None = Field(None, description="The clips in the order of time.")
 
 
+class SegmentAnswer(BaseModel):
+    """A stretch of a video that shows a class."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    start: float = Field(description="Seconds from the first frame.", examples=[3.2])
+    end: float = Field(examples=[5.84])
+    name: str = Field(alias="class", examples=["Biking"])
+    score: float = Field(description="Mean of its smoothed probabilities.", ge=0, le=1)
+
+
+class TimelineAnswer(BaseModel):
+    """When the classes are seen in a video."""
+
+    video: str = Field(examples=["film.mp4"])
+    seconds: float = Field(description="Length of the video.", examples=[60.0])
+    segments: list[SegmentAnswer]
+    times: list[float] = Field(description="The middle of each window in seconds.")
+    scores: list[list[float]] | None = Field(
+        None, description="For each window a probability for each class."
+    )
+
+
+class JobAnswer(BaseModel):
+    """A timeline that is made."""
+
+    id: str = Field(examples=["pT9hZJ0vQ0Gm0Qd8x1n5Vw"])
+    state: State = Field(description="done, failed and canceled do not change any more.")
+    progress: float = Field(description="From 0 to 1.", examples=[0.4], ge=0, le=1)
+    timeline: TimelineAnswer | None = Field(None, description="The result, once it is done.")
+    problem: ProblemDetails | None = Field(None, description="Why it failed.")
+
+
+class ExplainAnswer(BaseModel):
+    """Where and when a network looks for a class, by Grad-CAM."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    video: str = Field(examples=["walk.avi"])
+    name: str = Field(alias="class", examples=["Biking"])
+    score: float = Field(description="Its probability in this clip.", ge=0, le=1)
+    start: float = Field(description="Time of the clip's first frame in seconds.")
+    end: float = Field(description="End of its last frame in seconds.")
+    box: list[float] = Field(
+        description="The part of the frame that the network sees: left, top, width and height, "
+        "as fractions of the frame.",
+        min_length=4,
+        max_length=4,
+    )
+    maps: list[list[list[float]]] = Field(
+        description="Steps in time, rows and columns over the box; from 0 to 1."
+    )
+
+
 class LimitValue(BaseModel):
     """A limit."""
 
@@ -77,13 +133,13 @@ class ModelAnswer(BaseModel):
     clips: int | str = Field(examples=[20])
     device: str = Field(examples=["cpu"])
     precision: str = Field(examples=["fp32"])
-    features: bool = Field(description="Whether features can be asked for.")
+    features: bool = Field(description="Whether features and explanations can be asked for.")
     paths: bool = Field(description="Whether videos can be named by path.")
     token: bool = Field(description="Whether requests need a token.")
     limits: dict[str, LimitValue]
 
 
-class State(BaseModel):
+class HealthAnswer(BaseModel):
     """Whether the service is well."""
 
     status: str = Field(examples=["ok"])

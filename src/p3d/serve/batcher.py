@@ -43,6 +43,11 @@ class Batcher:
         self._thread = threading.Thread(target=self._run, name="p3d-batch", daemon=True)
         self._thread.start()
 
+    @property
+    def batch_size(self) -> int:
+        """Clips of a full batch."""
+        return self._scorer.batch_size
+
     def submit(self, clips: Tensor) -> Future[Tensor]:
         """Queue clips uint8 `(n, T, H, W, C)` and return their future outputs `(n, ...)`.
 

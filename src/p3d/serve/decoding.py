@@ -7,8 +7,10 @@ import multiprocessing
 import queue
 import threading
 import time
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from http import HTTPStatus
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,11 +21,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from p3d.errors import UserError
-from p3d.serve.decoder import DecoderSettings, decode_videos
+from p3d.serve.decoder import DecoderSettings, Reply, decode_videos
 from p3d.serve.problems import Problem
 from p3d.system.files import print_warning
 
 _START_SECONDS = 120.0
+_LAST = frozenset(("end", "error", "limit", "failed"))
+"""Keys of the last reply to a request."""
 
 
 class Decoded(NamedTuple):
@@ -32,16 +36,18 @@ class Decoded(NamedTuple):
     Attributes:
         clips: uint8 `(num_clips, T, H, W, C)`, in the order of time.
         windows: int64 `(num_clips, T)`, their frames.
+        times: Start and end of each clip in seconds.
         num_frames: Frames of the video.
         fps: Its frames per second; 0 if unknown.
-        size: Height and width of its frames in pixels.
+        seconds: Its length.
     """
 
     clips: Tensor
     windows: NDArray[np.int64]
+    times: list[tuple[float, float]]
     num_frames: int
     fps: float
-    size: tuple[int, int]
+    seconds: float
 
 
 def _context() -> BaseContext:
@@ -79,25 +85,34 @@ class _Decoder:
             self._receive(deadline)
             self._is_ready = True
 
-    def ask(self, path: Path, name: str, deadline: float) -> tuple[dict[str, Any], Tensor | None]:
-        """Return the reply, and clips if there are any.
+    def ask(self, request: Mapping[str, Any], deadline: float) -> Iterator[Reply]:
+        """Yield the replies to a request, see `decode_videos`.
 
         Raises:
             EOFError, OSError: The process died.
             TimeoutError: The time is over; the process is to be killed.
         """
         self.wait_until_ready(deadline)
-        self._connection.send_bytes(json.dumps({"path": str(path), "name": name}).encode())
-        reply = json.loads(self._receive(deadline))
-        if "shape" not in reply:
-            return reply, None
-        data = np.frombuffer(bytearray(self._receive(deadline)), np.uint8)
-        return reply, torch.from_numpy(data).reshape(reply["shape"])
+        self._connection.send_bytes(json.dumps(request).encode())
+        is_last = False
+        while not is_last:
+            reply = json.loads(self._receive(deadline))
+            clips = None
+            if "shape" in reply:
+                data = np.frombuffer(bytearray(self._receive(deadline)), np.uint8)
+                clips = torch.from_numpy(data).reshape(reply["shape"])
+            is_last = not _LAST.isdisjoint(reply)
+            yield reply, clips
 
     def _receive(self, deadline: float) -> bytes:
         if not self._connection.poll(max(0.0, deadline - time.monotonic())):
             raise TimeoutError
         return self._connection.recv_bytes()
+
+    def interrupt(self) -> None:
+        """Kill the process; whoever waits for a reply gets an error. For other threads."""
+        with suppress(ValueError):  # it is closed already
+            self._process.kill()
 
     def kill(self) -> int | None:
         """Kill the process and return its exit code."""
@@ -159,7 +174,7 @@ class DecoderPool:
                 ) from error
 
     def submit(self, path: Path, name: str, deadline: float) -> Future[Decoded]:
-        """Decode a video.
+        """Read the uniformly spaced clips of a video.
 
         Args:
             path: The file or folder.
@@ -170,28 +185,73 @@ class DecoderPool:
             The future clips. Raises Problem: the video cannot be read (422), exceeds a limit (422),
             killed its decoder (502), or takes too long (504).
         """
-        return self._threads.submit(self._decode, path, name, deadline)
+        return self._threads.submit(self._read_clips, path, name, deadline)
 
-    def _decode(self, path: Path, name: str, deadline: float) -> Decoded:
+    def submit_clip(
+        self, path: Path, name: str, seconds: float | None, deadline: float
+    ) -> Future[tuple[dict[str, Any], Tensor]]:
+        """Read the clip around a time of a video (None: its middle), see `submit`.
+
+        Returns:
+            `span`, start and end in seconds, `box`, the part of the frame as fractions (left, top,
+            width, height), and the clip, uint8 `(1, T, H, W, C)`.
+        """
+        request = {"read": "clip", "time": seconds}
+        return self._threads.submit(self._read_one, request, path, name, deadline)
+
+    def _read_clips(self, path: Path, name: str, deadline: float) -> Decoded:
+        reply, clips = self._read_one({"read": "clips"}, path, name, deadline)
+        windows, times = np.asarray(reply["windows"], np.int64), [(a, b) for a, b in reply["times"]]
+        return Decoded(clips, windows, times, reply["frames"], reply["fps"], reply["seconds"])
+
+    def _read_one(
+        self, request: dict[str, Any], path: Path, name: str, deadline: float
+    ) -> tuple[dict[str, Any], Tensor]:
         if time.monotonic() >= deadline:
             raise Problem(504, f"{name}: the time was over before it could be decoded")
         decoder = self._idle.get()
         try:
-            reply, clips = decoder.ask(path, name, deadline)
+            with self._reporting(name):
+                ((reply, clips),) = decoder.ask(
+                    {**request, "path": str(path), "name": name}, deadline
+                )
+                _check_reply(reply)
+        except Problem as problem:
+            if problem.status != HTTPStatus.UNPROCESSABLE_ENTITY:
+                self.failures += 1
+                decoder.kill()
+                decoder = self._start()
+            raise
+        finally:
+            self._idle.put(decoder)
+        assert clips is not None, "the only reply to such a request has clips"
+        return reply, clips
+
+    def windows(
+        self, request: dict[str, Any], path: Path, name: str, deadline: float
+    ) -> DecoderStream:
+        """Start to read the sliding windows of a video, in a process of its own.
+
+        Args:
+            request: `window` and `stride` in seconds, or None, and `batch`, windows in a reply.
+            path: The file or folder.
+            name: What to call it in messages.
+            deadline: Value of `time.monotonic` at which to give up.
+        """
+        request = {**request, "read": "windows", "path": str(path), "name": name}
+        return DecoderStream(self, self._start(), request, deadline)
+
+    @contextmanager
+    def _reporting(self, name: str) -> Iterator[None]:
+        """Raise errors of a decoder as problems."""
+        try:
+            yield
         except TimeoutError:
-            self._replace(decoder)
             raise Problem(504, f"{name}: decoding takes too long; send a shorter video") from None
+        except _FailedError as error:
+            raise self._died(name, str(error)) from None
         except (EOFError, OSError, ValueError):
-            code = self._replace(decoder)
-            raise self._died(name, f"exit code {code}") from None
-        if "failed" in reply:
-            self._replace(decoder)
-            raise self._died(name, reply["failed"])
-        self._idle.put(decoder)
-        if clips is None:
-            raise Problem(422, reply.get("error") or reply["limit"])
-        windows = np.asarray(reply["windows"], np.int64)
-        return Decoded(clips, windows, reply["frames"], reply["fps"], tuple(reply["size"]))
+            raise self._died(name, "killed") from None
 
     def _died(self, name: str, reason: str) -> Problem:
         if reason == "out of memory":
@@ -203,15 +263,65 @@ class DecoderPool:
         print_warning(str(problem))
         return problem
 
-    def _replace(self, decoder: _Decoder) -> int | None:
-        self.failures += 1
-        code = decoder.kill()
-        self._idle.put(self._start())
-        return code
-
     def close(self) -> None:
         """End all processes."""
         self._threads.shutdown(cancel_futures=True)
         with suppress(queue.Empty):
             while True:
                 self._idle.get_nowait().close()
+
+
+class _FailedError(Exception):
+    """A decoder says that it fails, and why."""
+
+
+def _check_reply(reply: Mapping[str, Any]) -> None:
+    """Raise what a reply says is wrong."""
+    if "failed" in reply:
+        raise _FailedError(reply["failed"])
+    if text := reply.get("error") or reply.get("limit"):
+        raise Problem(422, text)
+
+
+class DecoderStream:
+    """The replies of a process that decodes one long video; use it in a `with` block.
+
+    Args:
+        pool: Where failures are counted.
+        decoder: The process, which ends with the block.
+        request: What to read.
+        deadline: Value of `time.monotonic` at which to give up.
+    """
+
+    def __init__(
+        self, pool: DecoderPool, decoder: _Decoder, request: dict[str, Any], deadline: float
+    ) -> None:
+        self._pool, self._decoder, self._request = pool, decoder, request
+        self._deadline = deadline
+
+    def __enter__(self) -> DecoderStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._decoder.kill()
+
+    def interrupt(self) -> None:
+        """Let the thread that reads get an error; called by another one."""
+        self._decoder.interrupt()
+
+    def __iter__(self) -> Iterator[Reply]:
+        """Yield the replies.
+
+        Raises:
+            Problem: As `DecoderPool.submit`.
+        """
+        name = self._request["name"]
+        replies = self._decoder.ask(self._request, self._deadline)
+        while True:
+            with self._pool._reporting(name):
+                found = next(replies, None)
+                if found is not None:
+                    _check_reply(found[0])
+            if found is None:
+                return
+            yield found

@@ -14,7 +14,10 @@ from p3d.serve.metrics import Metrics
 from p3d.serve.problems import BODY_READ, Problem, ProblemResponse
 
 _PATHS = frozenset(
-    ("/", "/v1/predict", "/v1/model", "/healthz", "/readyz", "/metrics", "/openapi.json")
+    (
+        *("/", "/v1/predict", "/v1/timeline", "/v1/explain", "/v1/model"),
+        *("/healthz", "/readyz", "/metrics", "/openapi.json"),
+    )
 )
 """Paths that `/metrics` counts by name."""
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
@@ -59,7 +62,8 @@ class Guard:
             await self._app(scope, receive, send)
             return
         started = time.monotonic()
-        path = scope["path"] if scope["path"] in _PATHS else "other"
+        path = "/v1/timeline" if scope["path"].startswith("/v1/timeline/") else scope["path"]
+        path = path if path in _PATHS else "other"
 
         async def receiving() -> Message:
             message = await receive()

@@ -49,6 +49,10 @@ class Limits:
     """Time that an upload may take; beyond it, status 408."""
     request_seconds: float = 60.0
     """Time from the end of the upload to the answer; beyond it, status 504."""
+    max_jobs: int = 16
+    """Timelines that wait or are made; beyond it, status 503."""
+    job_seconds: float = 3600.0
+    """Time that a timeline may take; beyond it, its problem has status 504."""
     decoder_memory: int = 1024
     """MiB that decoding a video may take; beyond it, status 502, or 422 where FFmpeg goes on and
     finds no frames. Enforced on Linux only."""
@@ -74,6 +78,8 @@ class Limits:
             "uploads": Limit(self.max_uploads, "uploads at once", 429),
             "upload_seconds": Limit(self.upload_seconds, "seconds", 408),
             "request_seconds": Limit(self.request_seconds, "seconds", 504),
+            "jobs": Limit(self.max_jobs, "timelines that wait or are made", 503),
+            "job_seconds": Limit(self.job_seconds, "seconds", 504),
             "decoder_memory": Limit(self.decoder_memory if memory else None, "MiB", 502),
         }
 

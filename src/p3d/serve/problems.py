@@ -37,6 +37,16 @@ class Problem(Exception):
         """Return the response that reports it."""
         return ProblemResponse(self.status, str(self), self.headers)
 
+    def details(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return problem_details(self.status, str(self))
+
+
+def problem_details(status: int, detail: str) -> dict[str, Any]:
+    """Return the members of a problem."""
+    title = HTTPStatus(status).phrase
+    return {"type": "about:blank", "title": title, "status": status, "detail": detail}
+
 
 class ProblemResponse(JSONResponse):
     """A response that reports a problem.
@@ -48,15 +58,9 @@ class ProblemResponse(JSONResponse):
     media_type = "application/problem+json"
 
     def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
-        content: dict[str, Any] = {
-            "type": "about:blank",
-            "title": HTTPStatus(status).phrase,
-            "status": status,
-            "detail": detail,
-        }
         if status == HTTPStatus.UNAUTHORIZED:
             headers = {**(headers or {}), "WWW-Authenticate": "Bearer"}
-        super().__init__(content, status, dict(headers or {}))
+        super().__init__(problem_details(status, detail), status, dict(headers or {}))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read what is left of the request, and respond."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,15 +18,19 @@ from torch import Tensor
 from p3d import __version__
 from p3d.data.sampling import seen_fraction
 from p3d.errors import UserError
+from p3d.evaluation.gradcam import grad_cam
 from p3d.inference.arguments import local_path
 from p3d.inference.clip_plan import plan_clips, settled_threshold
 from p3d.inference.exported import ExportedNetwork
 from p3d.inference.networks import chosen_backend, load_network, make_scorer
 from p3d.inference.prediction import Prediction
 from p3d.inference.scorer import Scorer, mean_probabilities
+from p3d.model.network import P3D
+from p3d.preprocessing import normalize
 from p3d.serve.batcher import Batcher
 from p3d.serve.decoder import DecoderSettings
 from p3d.serve.decoding import Decoded, DecoderPool
+from p3d.serve.jobs import Jobs
 from p3d.serve.metrics import Metrics
 from p3d.serve.options import ServeOptions
 from p3d.serve.problems import Problem
@@ -36,6 +40,8 @@ from p3d.system.files import file_sha256
 from p3d.system.machine import num_cores
 from p3d.system.resources import can_limit_memory
 from p3d.weights.loading import find_weights
+
+T = TypeVar("T")
 
 _MOST_DECODERS = 8
 _RETRY_SECONDS = 2
@@ -62,6 +68,25 @@ class Answer:
     features: Tensor | None
 
 
+@dataclass(frozen=True)
+class Explanation:
+    """Where a network looks for a class in a clip.
+
+    Attributes:
+        target: The class.
+        score: Its probability in this clip.
+        span: Start and end of the clip in seconds.
+        box: The part of the frame that the network sees, as fractions: left, top, width, height.
+        maps: float32 `(T', H', W')` from 0 to 1.
+    """
+
+    target: int
+    score: float
+    span: tuple[float, float]
+    box: tuple[float, float, float, float]
+    maps: Tensor
+
+
 class Service:
     """A network, the processes that decode for it, and the requests that wait for it.
 
@@ -74,6 +99,7 @@ class Service:
         folder: Where uploads go.
         accepted: Requests accepted and not yet answered.
         uploads: Uploads at present.
+        jobs: Timelines that are made.
         is_stopping: Whether no more requests are accepted.
 
     Raises:
@@ -110,6 +136,9 @@ class Service:
         )
         self.turn = threading.Lock()
         self._batcher = self._make_batcher(self.scorer)
+        self.jobs = Jobs(
+            self.decoders, self._batcher, self.limits, self.class_names, self.scorer.temperature
+        )
         self._start_features = threading.Lock()
 
     def _make_batcher(self, scorer: Scorer) -> Batcher:
@@ -170,8 +199,8 @@ class Service:
             self.accepted -= 1
 
     @contextmanager
-    def admit_upload(self) -> Iterator[Path]:
-        """Count an upload, and yield an empty folder for it until its request is answered.
+    def admit_upload(self) -> Iterator[None]:
+        """Count an upload while it arrives.
 
         Raises:
             Problem: There are too many uploads (429).
@@ -184,10 +213,14 @@ class Service:
             )
         self.uploads += 1
         try:
-            with self.folder.file() as folder:
-                yield folder
+            yield
         finally:
             self.uploads -= 1
+
+    @property
+    def pending(self) -> int:
+        """Requests and jobs that are to be answered before the service stops."""
+        return self.accepted + self.jobs.unseen
 
     async def predict(self, path: Path, name: str, *, features: bool = False) -> Answer:
         """Predict the classes of a video.
@@ -200,10 +233,14 @@ class Service:
         Raises:
             Problem: It cannot be read, or takes too long.
         """
+        deadline = time.monotonic() + self.limits.request_seconds
+        return await self._in_time(name, self._predict(path, name, features, deadline))
+
+    async def _in_time(self, name: str, work: Coroutine[Any, Any, T]) -> T:
+        """Return the result of work on a request, within its time."""
         seconds = self.limits.request_seconds
-        deadline = time.monotonic() + seconds
         try:
-            return await asyncio.wait_for(self._predict(path, name, features, deadline), seconds)
+            return await asyncio.wait_for(work, seconds)
         except asyncio.TimeoutError:
             raise Problem(
                 504,
@@ -257,9 +294,51 @@ class Service:
         scorer = make(self.network, self.scorer.device, self.options.compute.precision)
         return self._make_batcher(scorer)
 
+    async def explain(
+        self, path: Path, name: str, target: int | None, seconds: float | None
+    ) -> Explanation:
+        """Find where a network looks for a class in the clip around a time of a video.
+
+        Args:
+            path: The file or folder.
+            name: What to call it in messages.
+            target: The class; None for the most likely one.
+            seconds: The time; None for the middle of the video.
+
+        Raises:
+            Problem: The video cannot be read, or takes too long.
+        """
+        limit = self.limits.request_seconds
+        deadline = time.monotonic() + limit
+
+        async def work() -> Explanation:
+            found = self.decoders.submit_clip(path, name, seconds, deadline)
+            about, clip = await asyncio.wrap_future(found)
+            return await asyncio.to_thread(self._explain, about, clip, target)
+
+        return await self._in_time(name, work())
+
+    def _explain(self, about: dict[str, Any], clip: Tensor, target: int | None) -> Explanation:
+        with self.turn:
+            model = self._explained
+            inputs = normalize(clip.to(self.scorer.device), model.preprocessing)
+            logits, maps = grad_cam(model, inputs, target, "res4")
+        scores = (logits[0].float() / self.scorer.temperature).softmax(0)
+        shown = int(scores.argmax()) if target is None else target
+        maps = maps[0].float().cpu()
+        maps = maps / maps.max().clamp_min(1e-12)
+        return Explanation(shown, float(scores[shown]), about["span"], about["box"], maps)
+
+    @cached_property
+    def _explained(self) -> P3D:
+        """The network with gradients; only `_explain` uses it, one thread at a time."""
+        assert isinstance(self.network, P3D), "the route checks it"
+        return self.network.eval().requires_grad_(False).to(self.scorer.device)
+
     def close(self) -> None:
         """End the threads and processes, and remove the folder of uploads."""
         self.is_stopping = True
+        self.jobs.close()
         self.decoders.close()
         self._batcher.close()
         if "_feature_batcher" in vars(self):
