@@ -15,6 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from p3d import __version__
 from p3d.serve.answers import HealthAnswer, ProblemDetails
 from p3d.serve.guard import Guard
+from p3d.serve.pages import add_page
 from p3d.serve.problems import Problem, ProblemResponse
 from p3d.serve.routes import add_network_routes, add_timeline_routes, problems
 from p3d.serve.service import Service
@@ -56,6 +57,7 @@ def create_app(service: Service, token: str | None = None) -> FastAPI:
     _add_state_routes(app, service)
     add_network_routes(app, service)
     add_timeline_routes(app, service)
+    add_page(app)
     _describe(app, needs_token=token is not None)
     return app
 

@@ -35,6 +35,8 @@ from p3d.video.decode import open_video
 from p3d.video.index_cache import INDICES
 from p3d.video.sources import FrameSource, gather
 
+_NO_MEMORY = "out of memory"
+
 Reply: TypeAlias = "tuple[dict[str, Any], Tensor | None]"
 """JSON values, and the clips whose shape they name."""
 
@@ -84,14 +86,15 @@ def _answer(request: Mapping[str, Any], settings: DecoderSettings) -> Iterator[R
     try:
         yield from read(request, settings)
     except BadVideoError as error:
-        yield {"error": f"{name}: {error.reason}"}, None
+        is_short = isinstance(error.__cause__, MemoryError)
+        yield {"failed": _NO_MEMORY} if is_short else {"error": f"{name}: {error.reason}"}, None
     except OverLimitError as error:
         yield {"limit": f"{name}: {error}"}, None
     except (BrokenPipeError, ConnectionResetError):
         raise
     except Exception as error:
         if isinstance(error, MemoryError) or "allocate memory" in str(error):
-            yield {"failed": "out of memory"}, None
+            yield {"failed": _NO_MEMORY}, None
             return
         traceback.print_exc()
         yield {"failed": type(error).__name__}, None
