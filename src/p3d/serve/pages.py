@@ -59,6 +59,7 @@ def _sample_video(name: str) -> bytes:
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="webm") as container:
         stream = container.add_stream(_CODEC, rate=FPS, options={"crf": "4", "b": "2M"})
+        assert isinstance(stream, av.VideoStream)
         frames = render_video(name, _GROUP, 1, 0)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
