@@ -76,7 +76,9 @@ def test_a_timeline_is_that_of_a_predictor(service: Running, folder: Path) -> No
     assert not list(behind.folder.path.iterdir())
 
 
-def test_a_job_can_be_canceled_and_jobs_are_limited(service: Running, folder: Path) -> None:
+def test_a_job_can_be_canceled_and_jobs_are_limited(
+    service: Running, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     client, behind = service
     with behind.turn:  # nothing is scored meanwhile
         first = start(client, folder / "a.avi", stride=0.01)
@@ -92,6 +94,8 @@ def test_a_job_can_be_canceled_and_jobs_are_limited(service: Running, folder: Pa
             assert problem(client.get(place))[0] == 404
         assert not list(behind.folder.path.iterdir())
     assert finish(client, start(client, folder / "a.avi"))["state"] == "done"
+    assert capsys.readouterr().err == ""  # no decoder that died is reported
+    assert behind.decoders.failures == 0
 
 
 def test_jobs_that_fail(service: Running, folder: Path) -> None:
@@ -104,6 +108,8 @@ def test_jobs_that_fail(service: Running, folder: Path) -> None:
     assert problem(start(client, folder / "a.avi", stride=0))[0] == 422
     assert problem(client.get("/v1/timeline/none"))[0] == 404
     assert problem(client.delete("/v1/timeline/none"))[0] == 404
+    refused = client.put("/v1/timeline/none")
+    assert (problem(refused)[0], refused.headers["allow"]) == (405, "DELETE, GET")
 
 
 def test_too_many_windows(folder: Path) -> None:

@@ -11,8 +11,10 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Match, Route
 
 from p3d import __version__
+from p3d.errors import printable
 from p3d.serve.answers import HealthAnswer, ProblemDetails
 from p3d.serve.guard import Guard
 from p3d.serve.pages import add_page
@@ -100,13 +102,26 @@ def _add_problem_handlers(app: FastAPI) -> None:
         detail = (
             f"{request.method} {request.url.path}: {str(error.detail).lower()}; see /openapi.json"
         )
-        return ProblemResponse(error.status_code, Problem(0, detail).args[0], error.headers)
+        headers = dict(error.headers or {})
+        if "Allow" in headers:  # the framework names the methods of one route
+            headers["Allow"] = ", ".join(sorted(_methods(app, request)))
+        return ProblemResponse(error.status_code, printable(detail), headers)
 
     @app.exception_handler(Exception)
     async def _fault(_: Request, error: Exception) -> ProblemResponse:
         return Problem(
             500, f"a fault of the service ({type(error).__name__}); see its log"
         ).response()
+
+
+def _methods(app: FastAPI, request: Request) -> set[str]:
+    """Return the methods of all routes of a path."""
+    return {
+        method
+        for route in app.routes
+        if isinstance(route, Route) and route.matches(request.scope)[0] != Match.NONE
+        for method in route.methods or ()
+    }
 
 
 def _add_state_routes(app: FastAPI, service: Service) -> None:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from http import HTTPStatus
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +25,9 @@ from p3d.serve.problems import Problem
 from p3d.system.files import print_warning
 
 _START_SECONDS = 120.0
+_MOST_BYTES = 2**31 - 1
+_UNREADABLE = 422
+"""Status of a video that a decoder refuses; the decoder itself is sound."""
 _LAST = frozenset(("end", "error", "limit", "failed"))
 """Keys of the last reply to a request."""
 
@@ -105,9 +107,10 @@ class _Decoder:
             yield reply, clips
 
     def _receive(self, deadline: float) -> bytes:
+        """Return what the process sends next; it may be anything."""
         if not self._connection.poll(max(0.0, deadline - time.monotonic())):
             raise TimeoutError
-        return self._connection.recv_bytes()
+        return self._connection.recv_bytes(_MOST_BYTES)
 
     def interrupt(self) -> None:
         """Kill the process; whoever waits for a reply gets an error. For other threads."""
@@ -216,9 +219,9 @@ class DecoderPool:
                     {**request, "path": str(path), "name": name}, deadline
                 )
                 _check_reply(reply)
-        except Problem as problem:
-            if problem.status != HTTPStatus.UNPROCESSABLE_ENTITY:
-                self.failures += 1
+        except BaseException as error:
+            is_sound = isinstance(error, Problem) and error.status == _UNREADABLE
+            if not is_sound:
                 decoder.kill()
                 decoder = self._start()
             raise
@@ -247,6 +250,7 @@ class DecoderPool:
         try:
             yield
         except TimeoutError:
+            self.failures += 1
             raise Problem(504, f"{name}: decoding takes too long; send a shorter video") from None
         except _FailedError as error:
             raise self._died(name, str(error)) from None
@@ -254,6 +258,7 @@ class DecoderPool:
             raise self._died(name, "killed") from None
 
     def _died(self, name: str, reason: str) -> Problem:
+        self.failures += 1
         if reason == "out of memory":
             limit = self._settings.limits.decoder_memory
             reason += f" at {limit:,} MiB, the limit"
@@ -280,7 +285,7 @@ def _check_reply(reply: Mapping[str, Any]) -> None:
     if "failed" in reply:
         raise _FailedError(reply["failed"])
     if text := reply.get("error") or reply.get("limit"):
-        raise Problem(422, text)
+        raise Problem(_UNREADABLE, text)
 
 
 class DecoderStream:
@@ -297,7 +302,7 @@ class DecoderStream:
         self, pool: DecoderPool, decoder: _Decoder, request: dict[str, Any], deadline: float
     ) -> None:
         self._pool, self._decoder, self._request = pool, decoder, request
-        self._deadline = deadline
+        self._deadline, self._is_interrupted = deadline, False
 
     def __enter__(self) -> DecoderStream:
         return self
@@ -306,7 +311,8 @@ class DecoderStream:
         self._decoder.kill()
 
     def interrupt(self) -> None:
-        """Let the thread that reads get an error; called by another one."""
+        """Let the thread that reads get a problem; called by another one."""
+        self._is_interrupted = True
         self._decoder.interrupt()
 
     def __iter__(self) -> Iterator[Reply]:
@@ -319,9 +325,17 @@ class DecoderStream:
         replies = self._decoder.ask(self._request, self._deadline)
         while True:
             with self._pool._reporting(name):
-                found = next(replies, None)
+                found = self._next(replies)
                 if found is not None:
                     _check_reply(found[0])
             if found is None:
                 return
             yield found
+
+    def _next(self, replies: Iterator[Reply]) -> Reply | None:
+        try:
+            return next(replies, None)
+        except (EOFError, OSError, ValueError):
+            if self._is_interrupted:
+                raise Problem(409, f"{self._request['name']}: canceled") from None
+            raise
