@@ -150,6 +150,9 @@ COMMANDS = {
     "score": Command(
         "score an archive of videos, each once", "p3d.inference.score", "ScoreOptions"
     ),
+    "serve": Command(
+        "predict the classes of videos over HTTP, with a page", "p3d.serve.command", "ServeOptions"
+    ),
     "timeline": Command(
         "find when something happens in long videos and live streams",
         "p3d.inference.timeline.command",
