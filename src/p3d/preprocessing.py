@@ -24,8 +24,8 @@ _MAX_SIZE = 10_000
 """Upper limit of frames, strides and sides in pixels."""
 _MAX_VALUE = 1e6
 """Upper limit of means and deviations, which are in pixel units."""
-MAX_FPS = 1000.0
-"""Upper limit of a frame rate; presentation times are used to a millisecond."""
+MAX_FPS = 500.0
+"""Upper limit of a rate at which frames are picked; times are used to a millisecond."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class Preprocessing:
 
     Attributes:
         num_frames: Frames per clip (T).
-        frame_stride: Distance between consecutive frames of a clip, in frames of the video.
+        frame_stride: Distance between consecutive frames of a clip, in frames of the video, or in
+            units of `1 / fps`.
         resize: Size of a frame before the crop, in pixels: height and width, or the short side
             alone, which keeps the aspect ratio (see `resized`).
         crop: Side of the network's square input, in pixels.
@@ -46,8 +47,7 @@ class Preprocessing:
         flow_method: How flow is computed: TV-L1 by PyTorch ("tvl1") or OpenCV ("tvl1-opencv"), or
             OpenCV's "dis". Ignored for "rgb" and "bgr". Weights without it are "tvl1-opencv".
         fps: Rate at which frames are picked by their presentation times, in frames per second, see
-            `p3d.data.sampling.frames_at`. None: the video's own frames ("native"). It is stored
-            with the weights; the clips of `p3d.data.clips` do not follow it yet.
+            `p3d.data.sampling.frames_at`. None: the video's own frames ("native").
     """
 
     num_frames: int = 16
@@ -126,6 +126,10 @@ class Preprocessing:
         if self.channels != "flow":
             return ""
         return f"; flow by {self.flow_method}, short side at most {self.flow_short_side}"
+
+    def describe_rate(self) -> str:
+        """Return `fps` in words, after a number of frames."""
+        return "at the video's own rate" if self.fps is None else f"at {self.fps:g} a second"
 
     def _check_fps(self) -> None:
         fps = self.fps

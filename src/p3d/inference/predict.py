@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from p3d.data.sampling import clips_to_see_all
+from p3d.data.rates import check_rate
 from p3d.errors import BadVideoError, UserError, printable
 from p3d.inference.answers import AnswerFile, check_answer_path
 from p3d.inference.arguments import Item, VideoFinder, local_path, path_of
 from p3d.inference.backends.names import BackendChoice
 from p3d.inference.clip_plan import NumClips
+from p3d.inference.far_rates import describe_far_rates
 from p3d.inference.fusion import Fusion, read_fusion
 from p3d.inference.prediction import UNKNOWN, Prediction
 from p3d.inference.predictor import Predictor
@@ -27,9 +28,17 @@ from p3d.system.files import file_sha256
 from p3d.system.markers import First, Positional
 from p3d.system.options import DeviceOptions
 from p3d.system.text import counted, format_percent, format_table, json_line
+from p3d.video.sources import ASSUMED_FPS
 from p3d.weights.loading import find_weights
 
-_Stream = Callable[[Iterable[Path]], Iterator[Prediction | BadVideoError]]
+
+class _Stream(Protocol):
+    """`Predictor.stream` or `TwoStreams.stream`."""
+
+    def __call__(
+        self, videos: Iterable[Path], /, *, fps: float | None
+    ) -> Iterator[Prediction | BadVideoError]: ...
+
 
 _MAX_WIDTH = 40
 """Longest path for which the lines of other videos leave room."""
@@ -68,6 +77,9 @@ class PredictOptions:
     workers: int | None = None
     """Threads that decode while the network computes; 0 decodes in turn with it. By default what
     suits the machine."""
+    frame_rate: float | None = None
+    """Frames per second of folders of frames, for weights that take frames at a rate; 25 are
+    assumed by default."""
     compute: DeviceOptions = field(default_factory=DeviceOptions)
 
 
@@ -83,6 +95,7 @@ def run(options: PredictOptions) -> int:
             raise UserError(f"{flag} is {count}; give 1 or more")
     if not 0 <= options.threshold <= 1:
         raise UserError(f"--threshold is {options.threshold}; give a probability from 0 to 1")
+    check_rate("--frame-rate", options.frame_rate)
     if options.out is not None:
         check_answer_path(options.out)
     set_up_cpu(options.compute.threads)
@@ -218,23 +231,26 @@ def _answer(
     """Print and write the answers, and return the exit code."""
     printer = _Printer(predictor.class_names, items, options)
     unread = 0
-    for item, result in zip(items, _results(stream, items), strict=True):
+    for item, result in zip(items, _results(stream, items, options.frame_rate), strict=True):
         record = _record(str(path_of(item)), result, options)
         if file is not None:
             file.add(_file_record(record, result))
         with tqdm.external_write_mode():
             printer.show(record, result)
         unread += isinstance(result, BadVideoError)
-    printer.show_unseen(predictor)
+    printer.show_unseen()
+    printer.show_rates(predictor)
     if unread and len(items) > 1:
         _note(f"{unread} of {len(items)} videos were not read")
     return 2 if unread else 0
 
 
-def _results(stream: _Stream, items: list[Item]) -> Iterator[Prediction | BadVideoError]:
+def _results(
+    stream: _Stream, items: list[Item], fps: float | None
+) -> Iterator[Prediction | BadVideoError]:
     """Yield the result of each item, with a progress bar if there are several."""
     paths = (item for item in items if isinstance(item, Path))
-    predictions = stream(paths)
+    predictions = stream(paths, fps=fps)
     hidden = None if len(items) > 1 else True
     for item in tqdm(items, "predicting", unit="video", leave=False, disable=hidden):
         yield item if isinstance(item, BadVideoError) else next(predictions)
@@ -284,13 +300,16 @@ class _Printer:
             for texts, limit in ((paths, _MAX_WIDTH), (names, _MAX_WIDTH // 2))
         ]
         self._unseen: list[Prediction] = []
+        self._rates: list[float] = []
 
     def show(self, record: dict[str, Any], result: Prediction | BadVideoError) -> None:
         """Print a result at once."""
         if isinstance(result, BadVideoError):
             print(f"p3d: error: {printable(result)}", file=sys.stderr)
-        elif result.seen < 1:
-            self._unseen.append(result)
+        else:
+            self._rates.append(result.fps)
+            if result.seen < 1:
+                self._unseen.append(result)
         if self._options.json:
             print(json_line(record), flush=True)
         elif isinstance(result, Prediction):
@@ -317,12 +336,19 @@ class _Printer:
         clips = [counted(prediction.num_clips, "clip")] if self._options.clips == "auto" else []
         return ", ".join(clips + [prediction.describe_seen()] * (prediction.seen < 1))
 
-    def show_unseen(self, predictor: Predictor) -> None:
+    def show_unseen(self) -> None:
         """Say which number of clips sees the videos whole; JSON has the numbers in its lines."""
         if not self._unseen or self._options.json or self._options.clips == "auto":
             return
-        longest = max(self._unseen, key=lambda prediction: prediction.num_frames)
-        prep = predictor.preprocessing
-        clips = clips_to_see_all(longest.num_frames, prep.num_frames, prep.frame_stride)
+        clips = max(prediction.whole_clips for prediction in self._unseen)
         which = "it" if len(self._unseen) == 1 else f"all {len(self._unseen):,} such videos"
         _note(f"--clips {clips:,} would see {which} whole")
+
+    def show_rates(self, predictor: Predictor) -> None:
+        """Say which videos have a rate far from those of the training videos, and what it does."""
+        prep = predictor.preprocessing
+        if note := describe_far_rates(self._rates, predictor.rates, prep.fps):
+            _note(note)
+        if prep.fps is not None and 0.0 in self._rates:
+            count = counted(self._rates.count(0.0), "folder")
+            _note(f"{count} of frames taken as {ASSUMED_FPS:g} a second; or give --frame-rate")

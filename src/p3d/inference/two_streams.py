@@ -11,10 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from p3d.data.clips import check_source, read_eval_clips
-from p3d.data.sampling import seen_fraction, uniform_windows
+from p3d.data.sampling import clips_to_see_all, seen_fraction, uniform_windows
+from p3d.data.track import track_of
 from p3d.errors import BadVideoError, UserError
 from p3d.inference.arguments import local_path
 from p3d.inference.export_spec import SUFFIXES
@@ -64,42 +67,54 @@ class TwoStreams:
         self._pictures, self._flow = (second, first) if takes_flow else (first, second)
         self._fusion = fusion.swapped() if takes_flow else fusion
 
-    def stream(self, videos: Iterable[Path]) -> Iterator[Prediction | BadVideoError]:
+    def stream(
+        self, videos: Iterable[Path], /, *, fps: float | None = None
+    ) -> Iterator[Prediction | BadVideoError]:
         """Classify many videos, and go on after those that cannot be read.
 
         Args:
             videos: Video files, or folders of frames. Optical flow is computed, or taken from a
                 folder that holds both frames and their flow.
+            fps: Frames per second of folders of frames, see `Predictor`.
 
         Yields:
             For each video, in order, its prediction, or the error that says why it has none.
         """
         for video in videos:
             try:
-                yield self(video)
+                yield self(video, fps=fps)
             except BadVideoError as error:
                 yield error
 
-    def __call__(self, path: Path) -> Prediction:
+    def __call__(self, path: Path, *, fps: float | None = None) -> Prediction:
         """Classify a video.
 
         Args:
             path: As for `stream`.
+            fps: As for `stream`.
 
         Raises:
             BadVideoError: It cannot be read.
         """
         path = local_path(path, "video")
-        with open_video(path) as video, _prepared_flow(path) as prepared:
-            check_source(path, video, self._pictures.scorer.preprocessing)
+        with open_video(path, fps=fps) as video, _prepared_flow(path, fps) as prepared:
+            prep = self._pictures.scorer.preprocessing
+            check_source(path, video, prep)
             clips, flow_clips = self._read(path, video, prepared)
-            num_frames = video.num_frames
+            length = track_of(video, prep.fps).length
         logits = self._pictures.scorer(clips), self._flow.scorer(flow_clips)
         scores = self._fusion.log_probabilities(*logits).exp().float()
-        prep = self._pictures.scorer.preprocessing
-        windows = uniform_windows(num_frames, prep.num_frames, prep.frame_stride, self._clips)
-        seen = seen_fraction(windows, num_frames)
-        return Prediction(path, scores, self._class_names, num_frames, seen, self._clips)
+        size = (length, prep.num_frames, prep.frame_stride)
+        return Prediction(
+            path,
+            scores,
+            self._class_names,
+            video.num_frames,
+            seen_fraction(uniform_windows(*size, self._clips), length),
+            self._clips,
+            clips_to_see_all(*size),
+            video.fps if video.knows_fps else 0.0,
+        )
 
     def _read(
         self, path: Path, video: FrameSource, prepared: FrameSource | None
@@ -112,10 +127,12 @@ class TwoStreams:
             return clips, read_eval_clips(prepared, flow_prep, self._clips)
         device = self._flow.scorer.device
         flow = computed_flow(video, flow_prep, path.name, device)
-        windows = uniform_windows(
-            flow.num_frames, flow_prep.num_frames, flow_prep.frame_stride, self._clips
+        track = track_of(flow, flow_prep.fps)
+        steps = uniform_windows(
+            track.length, flow_prep.num_frames, flow_prep.frame_stride, self._clips
         )
-        frames = _WithGrays(video, flow, flow.video_frames(windows.ravel().tolist()))
+        kept = flow.video_frames(track.frames(steps).ravel().tolist())
+        frames = _WithGrays(video, flow, kept)
         clips = read_eval_clips(frames, prep, self._clips)
         flow = computed_flow(video, flow_prep, path.name, device, frames.grays)
         return clips, read_eval_clips(flow, flow_prep, self._clips)
@@ -158,12 +175,12 @@ def _check(first: Stream, second: Stream) -> None:
 
 
 @contextmanager
-def _prepared_flow(path: Path) -> Iterator[FrameSource | None]:
+def _prepared_flow(path: Path, fps: float | None) -> Iterator[FrameSource | None]:
     """Open the optical flow in a folder of frames; None if there is none."""
     if not path.is_dir():
         yield None
         return
-    with open_video(path, prefer_flow=True) as video:
+    with open_video(path, prefer_flow=True, fps=fps) as video:
         yield video if video.flow is not None else None
 
 
@@ -185,6 +202,11 @@ class _WithGrays(FrameSource):
         self.num_frames, self.height, self.width = video.num_frames, video.height, video.width
         self.fps, self.knows_fps = video.fps, video.knows_fps
         self.grays = dict[int, Tensor]()
+
+    @property
+    def times(self) -> NDArray[np.float64]:
+        """See `FrameSource`."""
+        return self._video.times
 
     def pieces(self, frames: Sequence[int], box: Box | None = None) -> Iterator[Piece]:
         """See `FrameSource`."""
