@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from p3d.data.dataset import (
     Listing,
@@ -17,14 +18,15 @@ from p3d.data.dataset import (
 )
 from p3d.data.layouts import list_dataset
 from p3d.data.manifest import write_manifest
+from p3d.data.track import Track, open_record, track_of
 from p3d.errors import BadVideoError, UserError, printable
 from p3d.prepare.check_report import CheckReport
 from p3d.prepare.findings import VideoFacts, write_findings
 from p3d.prepare.folder import walk_videos
 from p3d.prepare.options import CheckOptions
 from p3d.prepare.parallel import parallel_map
-from p3d.system.files import file_sha256, make_folder
-from p3d.video.decode import open_video
+from p3d.prepare.same_content import find_same_content
+from p3d.system.files import make_folder
 from p3d.video.packets import open_stream
 from p3d.video.sources import FrameSource, chunks
 
@@ -98,12 +100,21 @@ def _read_parts(
 
 def _examine(split: Part, record: VideoRecord, *, all_frames: bool) -> VideoFacts:
     try:
-        with open_video(record.path) as video:
-            _decode(video, all_frames=all_frames)
-            known = replace(record, num_frames=video.num_frames, fps=video.fps)
+        with open_record(record) as video:
+            track = track_of(video, None, record.segment)
+            _decode(video, track, all_frames=all_frames)
+            known = replace(record, num_frames=track.length, fps=video.fps)
             size = (video.width, video.height)
-            promised = _promised_frames(record.path)
-            return VideoFacts(split, known, size, promised, num_missing=video.num_missing)
+            # What a file lacks is missing from each of its segments.
+            promised = max(0, _promised_frames(record.path) - video.num_frames + track.length)
+            return VideoFacts(
+                split,
+                known,
+                size,
+                promised,
+                num_missing=video.num_missing,
+                duration=video.duration,
+            )
     except BadVideoError as error:
         return VideoFacts(split, record, reason=error.reason)
 
@@ -116,36 +127,25 @@ def _promised_frames(path: Path) -> int:
         return stream.frames
 
 
-def _decode(video: FrameSource, *, all_frames: bool) -> None:
-    for indices in chunks(video) if all_frames else ([0, video.num_frames - 1],):
-        video.read(indices)
+def _decode(video: FrameSource, track: Track, *, all_frames: bool) -> None:
+    first, last = track.frames(np.array([0, track.length - 1])).tolist()
+    if not all_frames:
+        video.read([first, last])
+        return
+    for indices in chunks(video):
+        if part := [frame for frame in indices if first <= frame <= last]:
+            video.read(part)
 
 
 def _find_duplicates(
     videos: Sequence[VideoFacts], workers: int
 ) -> tuple[tuple[VideoFacts, ...], ...]:
-    """Return groups of videos with equal contents. Only files of equal size are read."""
-    by_size: dict[int, list[VideoFacts]] = defaultdict(list)
-    for facts in videos:
-        if not facts.reason:  # a broken one may be a pipe, which never ends
-            by_size[sum(path.stat().st_size for path in _files(facts))].append(facts)
-    candidates = [facts for group in by_size.values() if len(group) > 1 for facts in group]
-    by_content: dict[tuple[str, ...], list[VideoFacts]] = defaultdict(list)
-    digests = parallel_map(
-        lambda facts: tuple(map(file_sha256, _files(facts))),
-        candidates,
-        total=len(candidates),
-        title="Comparing",
-        workers=workers,
-    )
-    for facts, digest in zip(candidates, digests, strict=True):
-        by_content[digest].append(facts)
-    return tuple(tuple(group) for group in by_content.values() if len(group) > 1)
-
-
-def _files(facts: VideoFacts) -> list[Path]:
-    path = facts.record.path
-    return sorted(f for f in path.iterdir() if f.is_file()) if path.is_dir() else [path]
+    """Return groups of videos with equal contents; the segments of a file are one."""
+    files = {facts.record.path: facts for facts in reversed(videos)}
+    # A broken one may be an endless pipe.
+    sound = [facts for facts in reversed(files.values()) if not facts.reason]
+    groups = find_same_content([facts.record.path for facts in sound], workers)
+    return tuple(tuple(sound[position] for position in group) for group in groups)
 
 
 def _find_unlisted(folder: Path, listed: Iterable[Path]) -> tuple[Path, ...]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from p3d.data.dataset import parse_name
 from p3d.errors import UserError
 from p3d.scores.score_file import ScoreFile
 from p3d.system.text import counted
@@ -63,7 +64,7 @@ def align(first: Named, second: Named) -> ScoreFile:
             f"{first.name} and {second.name} are of the splits {' and '.join(sorted(splits))}; "
             "give scores of the same videos"
         )
-    ours, theirs = _keys(first.scores.paths, second.scores.paths)
+    ours, theirs = path_keys(first.scores.paths, second.scores.paths)
     positions = {key: position for position, key in enumerate(theirs)}
     _check_same_videos(first, second, ours, theirs)
     aligned = second.scores.select(np.array([positions[key] for key in ours], dtype=np.int64))
@@ -96,7 +97,7 @@ def _check_same_videos(
         raise UserError(f"{'; '.join(facts)}; score both networks on the same videos")
 
 
-def _keys(first: Sequence[str], second: Sequence[str]) -> tuple[list[str], list[str]]:
+def path_keys(first: Sequence[str], second: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the shortest ends of paths that tell the videos of each file apart."""
     parts = [[_parts(path) for path in paths] for paths in (first, second)]
     deepest = max(len(each) for paths in parts for each in paths)
@@ -108,9 +109,11 @@ def _keys(first: Sequence[str], second: Sequence[str]) -> tuple[list[str], list[
 
 
 def _parts(path: str) -> tuple[str, ...]:
-    pure = PurePath(path)
+    file, _ = parse_name(path)
+    pure = PurePath(file)
     is_video = pure.suffix[1:].lower() in VIDEO_SUFFIXES
-    return (pure.with_suffix("") if is_video else pure).parts
+    *folders, name = (pure.with_suffix("") if is_video else pure).parts or ("",)
+    return (*folders, name + path.removeprefix(file))
 
 
 def pool(files: Sequence[Named]) -> ScoreFile:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import platform
+import re
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal
 
 import torch
@@ -65,6 +67,30 @@ def resolve_device(name: DeviceName, local_rank: int = 0) -> torch.device:
     return torch.device(name, local_rank)
 
 
+def find_device(text: str) -> tuple[DeviceName, int]:
+    """Return type and index of a device of this machine.
+
+    Args:
+        text: `cpu`, or such as `cuda:1`; `cuda` is the first one.
+
+    Raises:
+        UserError: It is not the name of a device, or there is no such device.
+    """
+    kind, colon, index = text.partition(":")
+    if kind == "cpu" and not colon:
+        return "cpu", 0
+    if kind not in ("cuda", "mlu") or (colon and not re.fullmatch("[0-9]{1,4}", index)):
+        raise UserError(f"--devices {text}: is not a device; give cpu, or such as cuda:0 or mlu:1")
+    name: DeviceName = "cuda" if kind == "cuda" else "mlu"
+    resolve_device(name)
+    count: int = getattr(torch, name).device_count()
+    if int(index or 0) >= count:
+        raise UserError(
+            f"--devices {text}: there is {name}:0 to {name}:{count - 1} on this machine"
+        )
+    return name, int(index or 0)
+
+
 def set_up_cpu(threads: int | None) -> None:
     """Prepare this process for networks on the CPU; for commands, not for the Python API.
 
@@ -80,6 +106,21 @@ def set_up_cpu(threads: int | None) -> None:
     if not 1 <= threads <= 1024:
         raise UserError(f"--threads is {threads}; give 1 to 1024")
     torch.set_num_threads(threads)
+
+
+@contextmanager
+def one_cpu_thread() -> Iterator[None]:
+    """Let PyTorch compute on one CPU thread.
+
+    After their work its threads wait busily for a while. Another runtime that starts then has to
+    share the cores with them: an 8-bit network took twice as long.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _mlu_available() -> bool:
