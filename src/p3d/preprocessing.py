@@ -22,8 +22,8 @@ _MAX_SIZE = 10_000
 """Upper limit of frames, strides and sides in pixels."""
 _MAX_VALUE = 1e6
 """Upper limit of means and deviations, which are in pixel units."""
-MAX_FPS = 1000.0
-"""Upper limit of a frame rate; presentation times are used to a millisecond."""
+MAX_FPS = 500.0
+"""Upper limit of a rate at which frames are picked; times are used to a millisecond."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class Preprocessing:
 
     Attributes:
         num_frames: Frames per clip (T).
-        frame_stride: Distance between consecutive frames of a clip, in frames of the video.
+        frame_stride: Distance between consecutive frames of a clip, in frames of the video, or in
+            units of `1 / fps`.
         resize: Size of a frame before the crop, in pixels: height and width, or the short side
             alone, which keeps the aspect ratio (see `resized`).
         crop: Side of the network's square input, in pixels.
@@ -42,8 +43,7 @@ class Preprocessing:
         flow_short_side: Shorter side, in pixels, to which larger frames are scaled before optical
             flow is computed; flow is measured in these pixels. Ignored for "rgb" and "bgr".
         fps: Rate at which frames are picked by their presentation times, in frames per second, see
-            `p3d.data.sampling.frames_at`. None: the video's own frames ("native"). It is stored
-            with the weights; the clips of `p3d.data.clips` do not follow it yet.
+            `p3d.data.sampling.frames_at`. None: the video's own frames ("native").
     """
 
     num_frames: int = 16
@@ -110,6 +110,10 @@ class Preprocessing:
         if isinstance(self.resize, (tuple, list)):
             return "x".join(map(str, self.resize))
         return f"a short side of {self.resize}"
+
+    def describe_rate(self) -> str:
+        """Return `fps` in words, after a number of frames."""
+        return "at the video's own rate" if self.fps is None else f"at {self.fps:g} a second"
 
     def _check_fps(self) -> None:
         fps = self.fps

@@ -27,6 +27,8 @@ SCORES_FILE = "scores.csv"
 """Probabilities of an evaluation's videos, for people and spreadsheets."""
 LOGITS_FILE = "scores.npz"
 """Logits of an evaluation's clips, to compute metrics from."""
+FOLDS_FILE = "folds.json"
+"""What `p3d folds` was started with, and which folds are finished."""
 AUDIT_FILE = "audit.json"
 """What looks wrong with the data of an evaluation."""
 AUDIT_VERSION = 1

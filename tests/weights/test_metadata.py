@@ -25,6 +25,7 @@ from p3d.weights.metadata import (
     metadata_of,
     model_from,
     read_metadata,
+    read_rates,
     read_recipe,
     read_trained_on,
     save_model,
@@ -200,7 +201,7 @@ FIELDS: list[tuple[str, Any, str]] = [
     ("resize", {"a": 1, "b": 2}, "resize is "),
     ("flow_short_side", -1, "flow_short_side is -1"),
     ("fps", 25, None),
-    ("fps", 0, "fps is 0; give a number above 0, at most 1000, or None"),
+    ("fps", 0, "fps is 0; give a number above 0, at most 500, or None"),
     ("fps", float("nan"), "fps is nan"),
     ("fps", True, "fps is True"),
     ("fps", "25", "fps is 25; give a number"),
@@ -273,3 +274,18 @@ def test_a_native_rate_is_not_written_and_read_from_older_files() -> None:
     assert Preprocessing.from_dict(AUTHORS.to_dict()).fps is None
     timed = Preprocessing(fps=25)
     assert Preprocessing.from_dict(json.loads(json.dumps(timed.to_dict()))) == timed
+
+
+@pytest.mark.parametrize(
+    "text", ["[25]", "[30, 25]", "[0, 25]", "{}", "[1, Infinity]", "[", "[true, 2]"]
+)
+def test_damaged_rates_are_refused(text: str) -> None:
+    with pytest.raises(UserError, match="its frame rates are damaged"):
+        read_rates({"rates": text})
+
+
+def test_rates_are_kept() -> None:
+    model = create_model("p3d63", num_classes=2)
+    assert read_rates(metadata_of(model)) is None
+    model.rates = (12.5, 30.0)
+    assert read_rates(metadata_of(model)) == (12.5, 30.0)

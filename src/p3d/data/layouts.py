@@ -13,9 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from p3d.data.background import add_background, check_background
 from p3d.data.dataset import SPLITS, Listing, Part, Split, VideoDataset
 from p3d.data.folders import list_folders, would_search
 from p3d.data.manifest import find_videos, read_manifest
+from p3d.data.rates import check_rate
 from p3d.data.splits import SplitRule, apply_rule
 from p3d.data.ucf101 import LISTS, list_ucf101
 from p3d.errors import UserError
@@ -43,8 +45,17 @@ class DataOptions:
     below --data, without suffix. _([^_]+)$ captures what follows the last underscore. By default,
     the class is the folder of the video."""
 
+    frame_rate: float | None = None
+    """Frames per second of folders of frames for which a manifest states none; by default 25 are
+    assumed."""
+
+    background: bool = False
+    """Add a class "background": pieces of the parts that no segment of a manifest covers, at most
+    as many as a file has segments, and as long."""
+
     def __post_init__(self) -> None:
-        """Convert a string to a path."""
+        """Convert a string to a path, and check the rate."""
+        check_rate("--frame-rate", self.frame_rate)
         if isinstance(self.data, str):
             object.__setattr__(self, "data", Path(self.data))
 
@@ -63,13 +74,23 @@ def list_dataset(options: DataOptions, splits: Sequence[Split] = SPLITS) -> List
         UserError: There is no data set, or a list or the split rule is wrong, even if for another
             split.
     """
-    root, rule = options.data, options.splits
+    root = options.data
     if not root.exists():
         raise UserError(f"{root}: no such folder or manifest; fix the path")
+    listing = _with_rate(_list(options, splits), options.frame_rate)
+    return add_background(listing) if options.background else listing
+
+
+def _list(options: DataOptions, splits: Sequence[Split]) -> Listing:
+    root, rule = options.data, options.splits
     has_lists = (root / LISTS).is_dir()
     if options.fold != 1 and not has_lists:
         raise UserError(f"--fold {options.fold}: only the UCF101 layout has folds, {root} has none")
     manifest = root if root.is_file() else root / "manifest.csv"
+    if options.background and (has_lists or not manifest.is_file()):
+        raise UserError(
+            f"{root}: --background needs a manifest with segments (columns start and end)"
+        )
     if not has_lists and not manifest.is_file():
         return apply_rule(list_folders(root, options.class_pattern), rule)
     if options.class_pattern is not None:
@@ -78,8 +99,21 @@ def list_dataset(options: DataOptions, splits: Sequence[Split] = SPLITS) -> List
     if has_lists:
         return apply_rule(list_ucf101(root, options.fold), rule)
     listing = read_manifest(manifest)
+    if options.background:
+        check_background(listing)
     is_whole = rule.divides or not listing.is_divided
     return apply_rule(find_videos(listing, tuple(listing.parts) if is_whole else splits), rule)
+
+
+def _with_rate(listing: Listing, rate: float | None) -> Listing:
+    """Return the videos with a frame rate where none is listed."""
+    if rate is None:
+        return listing
+    parts = {
+        part: None if records is None else tuple(replace(r, fps=r.fps or rate) for r in records)
+        for part, records in listing.parts.items()
+    }
+    return replace(listing, parts=parts)
 
 
 def check_outside(options: DataOptions, out: Path) -> None:

@@ -13,8 +13,11 @@ from p3d.data.views import FrameOrder, Spacing
 
 Indices = NDArray[np.int64]
 
-# In seconds: the rounding of the time of a window's first frame, and of another one's.
-_TIME_TOLERANCE = 0.001
+TOLERANCE = 0.001
+"""Seconds after an instant within which a frame is shown at it: the rounding of two times."""
+
+# In seconds; larger than the errors of floats, smaller than the distance of times that differ.
+_EPSILON = 1e-9
 
 
 def clip_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
@@ -138,8 +141,12 @@ def frames_at(times: NDArray[np.float64], start: float, count: int, fps: float) 
     """
     if not len(times) or count < 1 or not fps > 0:
         raise ValueError(f"{len(times)} times, {count} instants at {fps} per second: give some")
-    instants = start + np.arange(count) / fps
-    shown = np.searchsorted(times, instants + _TIME_TOLERANCE, side="right") - 1
+    return frames_shown(times, start + np.arange(count) / fps)
+
+
+def frames_shown(times: NDArray[np.float64], instants: NDArray[np.float64]) -> Indices:
+    """Return the frames that are shown at instants, in seconds; see `frames_at` for the rule."""
+    shown = np.searchsorted(times, instants + (TOLERANCE + _EPSILON), side="right") - 1
     return np.maximum(shown, 0).astype(np.int64)
 
 

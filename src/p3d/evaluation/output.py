@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from p3d.data.dataset import Split, VideoDataset
+from p3d.data.rates import assumed_rates
 from p3d.data.sampling import clips_to_see_all, seen_fraction, spaced_windows
 from p3d.errors import UserError, printable
 from p3d.evaluation.clips_curve import ClipReport
@@ -56,20 +57,24 @@ class Result:
 
     @property
     def seen(self) -> dict[int, float]:
-        """The part that the clips span of each video with a known number of frames, by index.
+        """The part that the clips span of each video, by index.
 
         It is empty for a number of clips that differs between videos.
         """
         prep, views, clips = self.protocol.prep, self.protocol.views, self.protocol.clips
         if clips == "auto":
             return {}
-        lengths = {i: self.dataset.records[i].num_frames for i in self.scored.indices.tolist()}
         size = (prep.num_frames, prep.frame_stride, clips, views.spacing)
         return {
             index: seen_fraction(spaced_windows(length, *size), length)
-            for index, length in lengths.items()
-            if length
+            for index, length in self.lengths.items()
         }
+
+    @property
+    def lengths(self) -> dict[int, int]:
+        """Number of steps that the clips of each video were chosen from, by index."""
+        scored = self.scored
+        return dict(zip(scored.indices.tolist(), scored.lengths.tolist(), strict=False))
 
 
 def summarize(result: Result) -> str:
@@ -92,7 +97,7 @@ def summarize(result: Result) -> str:
     lines.append(describe_top1(is_right, groups))
     if dataset.missing:
         lines.append(f"NOT MEASURED: {counted(dataset.missing, 'listed video')} not found")
-    lines += dataset.remarks()
+    lines += [*dataset.remarks(), *assumed_rates(dataset, result.protocol.prep)]
     if bad := result.scored.bad:
         lines.append(f"NOT MEASURED: {counted(len(bad), 'video')} that cannot be read:")
         lines += [f"  {printable(line)}" for line in bad]
@@ -108,7 +113,7 @@ def _describe_seen(result: Result) -> list[str]:
     partly = [index for index, part in seen.items() if part < 1]
     if not partly:
         return []
-    longest = max(result.dataset.records[index].num_frames or 0 for index in partly)
+    longest = max(result.lengths[index] for index in partly)
     prep = result.protocol.prep
     least, mean = min(seen.values()), sum(seen.values()) / len(seen)
     return [
@@ -168,7 +173,7 @@ def write_result(
         "split": result.split,
         "precision": result.precision,
         **result.protocol.record(),
-        "preprocessing": asdict(result.protocol.prep),
+        "preprocessing": result.protocol.prep.to_dict(),
     }
     scores = collect_scores(result.dataset, result.scored, protocol, weights_sha256)
     write_score_file(folder / LOGITS_FILE, scores)

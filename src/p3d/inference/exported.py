@@ -21,7 +21,7 @@ from p3d.inference.export_spec import (
 )
 from p3d.system.device import DTYPES, Precision, one_cpu_thread
 from p3d.weights.calibration import read_calibration
-from p3d.weights.metadata import read_trained_on
+from p3d.weights.metadata import read_rates, read_trained_on
 from p3d.weights.reading import prefix_errors
 
 
@@ -44,6 +44,7 @@ class ExportedNetwork:
         class_names: One name per class, if known.
         spec: What the file takes.
         trained_on: Digests of the videos that it was trained on; empty if unknown.
+        rates: Lowest and highest frame rate of these videos; None if unknown.
         calibration: Values that were fitted to validation scores, see `P3D.calibration`.
         backend: The runtime.
 
@@ -67,6 +68,7 @@ class ExportedNetwork:
         self.class_names = self.description.class_names
         self.spec = self.description.spec
         self.trained_on = read_trained_on(self.description.entries)
+        self.rates = read_rates(self.description.entries)
         self.calibration = read_calibration(self.description.entries)
 
     def precision(self, asked: Precision) -> Precision:

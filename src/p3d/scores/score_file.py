@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from p3d.data.dataset import UNLABELED, VideoDataset, VideoRecord
+from p3d.data.dataset import UNLABELED, VideoDataset
 from p3d.errors import UserError
 from p3d.inference.scorer import mean_probabilities
 from p3d.inference.scoring import VideoScores
@@ -36,7 +36,7 @@ class ScoreFile:
         logits: float32 `(V, num_clips, num_classes)`, finite.
         labels: int64 `(V,)`; `UNLABELED` for a video without a label.
         class_names: Class names by index.
-        paths: Paths of the videos, each once.
+        paths: Names of the videos, each once: their paths, see `VideoRecord.name` for segments.
         groups: What each video shares with others, see `VideoRecord.group`; "" if unknown.
         protocol: How the videos were scored: split, clips and preprocessing.
         weights_sha256: SHA-256 of the weight file; "" for scores of several networks.
@@ -158,24 +158,21 @@ def collect_scores(
         scored.logits.numpy(),
         scored.labels.numpy(),
         dataset.class_names,
-        tuple(str(record.path) for record in records),
+        tuple(record.name for record in records),
         tuple(record.group for record in records),
         protocol,
         weights_sha256,
-        *_starts_and_times(records, scored),
+        *_starts_and_times(scored),
     )
 
 
 def _starts_and_times(
-    records: Sequence[VideoRecord], scored: VideoScores
+    scored: VideoScores,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]] | tuple[None, None]:
-    """Return when the clips start; a manifest's frame rate stands in for an unknown one."""
+    """Return when the clips start; None where the logits are not of single clips."""
     if scored.starts.shape != scored.logits.shape[:2]:
         return None, None
-    starts, rates = scored.starts.numpy(), scored.fps.numpy()
-    listed = np.array([record.fps or np.nan for record in records])
-    fps = np.where(rates > 0, rates, listed)
-    return starts, starts / fps[:, None]
+    return scored.starts.numpy(), scored.times.numpy()
 
 
 def write_score_file(path: Path, scores: ScoreFile) -> None:

@@ -20,8 +20,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from p3d.data.clips import check_source, eval_windows, read_eval_clips
+from p3d.data.clips import check_source, eval_steps, read_eval_clips
 from p3d.data.sampling import frames_at
+from p3d.data.track import track_of
 from p3d.data.transforms import eval_transform
 from p3d.errors import BadVideoError, UserError
 from p3d.inference.timeline.frames import open_frames
@@ -108,7 +109,8 @@ def _read_clips(request: Mapping[str, Any], settings: DecoderSettings) -> Iterat
     with open_video(path, prefer_flow=prep.channels == "flow") as video:
         _check_limits(video, settings.limits)
         check_source(path, video, prep)
-        windows = eval_windows(video, prep, settings.num_clips)
+        track = track_of(video, prep.fps)
+        windows = track.frames(eval_steps(track, prep, settings.num_clips))
         clips = read_eval_clips(video, prep, settings.num_clips)
         about = {
             "shape": list(clips.shape),

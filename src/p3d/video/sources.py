@@ -61,6 +61,14 @@ class FrameSource(ABC):
         """
         return np.arange(self.num_frames) / (self.fps or ASSUMED_FPS)
 
+    @property
+    def duration(self) -> float:
+        """Seconds from the first frame to the end of the last, which lasts as long as the mean."""
+        times = self.times
+        if len(times) < 2:
+            return 1 / (self.fps or ASSUMED_FPS)
+        return float(times[-1]) * len(times) / (len(times) - 1)
+
     def read(self, indices: Sequence[int]) -> Tensor:
         """Return frames by number.
 

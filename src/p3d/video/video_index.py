@@ -238,9 +238,11 @@ def presentation_times(
         return None
     stamps = [packets[number].pts for number in order.tolist()]
     known = np.asarray([stamp for stamp in stamps if stamp is not None], np.int64)
-    if len(known) < len(stamps) or (np.diff(known) <= 0).any():
+    if len(known) < len(stamps) or (known[1:] <= known[:-1]).any():
         return None
-    # Integers are exact, so that each time is rounded once.
+    # Integers of this size are exact, so that each time is rounded once.
+    if (int(known[-1]) - int(known[0])) * time_base.numerator >= 2**53:
+        return None
     times: NDArray[np.float64] = (known - known[:1]) * time_base.numerator / time_base.denominator
     return times
 

@@ -104,9 +104,7 @@ def open_frames(
     """
     is_still = path.name.lower().endswith(STILL_SUFFIXES)
     if prep.channels == "flow" or is_still or path.is_dir():
-        with open_video(path, prefer_flow=prep.channels == "flow") as source:
-            if path.is_dir() and fps is not None:
-                source.fps = fps
+        with open_video(path, prefer_flow=prep.channels == "flow", fps=fps) as source:
             yield source_frames(source, prep, path)
         return
     with stream_file(path, threads) as stream:
@@ -148,12 +146,10 @@ def memory_frames(frames: Frames, prep: Preprocessing, fps: float | None) -> Tim
     Raises:
         UserError: They are no frames, or the rate is missing or out of range.
     """
-    source = FramesInMemory(frames, prep)
     if fps is None:
         raise UserError("frames in memory have no times; give their rate as fps=")
     check_fps(fps)
-    source.fps = float(fps)
-    return source_frames(source, prep, None)
+    return source_frames(FramesInMemory(frames, prep, fps), prep, None)
 
 
 def check_fps(fps: float | None) -> None:
