@@ -110,15 +110,16 @@ def _read_clips(request: Mapping[str, Any], settings: DecoderSettings) -> Iterat
         _check_limits(video, settings.limits)
         check_source(path, video, prep)
         track = track_of(video, prep.fps)
-        windows = track.frames(eval_steps(track, prep, settings.num_clips))
+        steps = eval_steps(track, prep, settings.num_clips)
         clips = read_eval_clips(video, prep, settings.num_clips)
         about = {
             "shape": list(clips.shape),
-            "windows": windows.tolist(),
-            "times": [_span(video, window) for window in windows],
+            "windows": steps.tolist(),
+            "length": track.length,
+            "times": [_span(video, window) for window in track.frames(steps)],
             "frames": video.num_frames,
             "fps": video.fps if video.knows_fps else 0.0,
-            "seconds": float(_ends(video)[-1]),
+            "seconds": video.duration,
             "end": True,
         }
     yield about, clips
@@ -142,7 +143,7 @@ def _read_windows(request: Mapping[str, Any], settings: DecoderSettings) -> Iter
     with open_video(path, prefer_flow=prep.channels == "flow") as video:
         _check_limits(video, settings.limits)
         check_source(path, video, prep)
-        seconds = float(_ends(video)[-1])
+        seconds = video.duration
     yield {"seconds": seconds}, None
     plan = make_plan(prep, request["window"], request["stride"])
     with open_frames(path, prep) as frames:
@@ -220,7 +221,7 @@ def _check_limits(video: FrameSource, limits: Limits) -> None:
             f"has {counted(frames, 'frame')}; this service takes {limits.max_frames:,} (see "
             "/v1/model); send a part of the video"
         )
-    seconds = float(_ends(video)[-1])
+    seconds = video.duration
     if seconds > limits.max_seconds:
         raise OverLimitError(
             f"is {seconds:,.1f} s long; this service takes {limits.max_seconds:,g} s (see "
