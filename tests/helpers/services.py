@@ -25,13 +25,13 @@ from p3d.weights.metadata import save_model
 CLASSES = ("walk", "<run>", "skip")
 
 
-def write_weights(path: Path) -> Path:
+def write_weights(path: Path, fps: float | None = None) -> Path:
     """Write a network whose answers differ from video to video."""
     torch.manual_seed(0)
     model = create_model("p3d63", num_classes=len(CLASSES))
     torch.nn.init.normal_(model.fc.weight, std=0.05)
     model.class_names = CLASSES
-    model.preprocessing = replace(IMAGENET, num_frames=4, resize=(18, 24), crop=16)
+    model.preprocessing = replace(IMAGENET, num_frames=4, resize=(18, 24), crop=16, fps=fps)
     save_model(model.eval(), path)
     return path
 

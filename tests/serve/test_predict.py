@@ -107,6 +107,18 @@ def test_auto_takes_the_clips_of_the_command(folder: Path) -> None:
     assert answer["scores"] == pytest.approx(expected.scores.tolist(), abs=1e-5)
 
 
+def test_weights_with_a_rate_get_the_answer_of_a_predictor(folder: Path) -> None:
+    weights, path = write_weights(folder / "rate.safetensors", fps=7.0), folder / "videos" / "a.avi"
+    expected = Predictor(weights, device="cpu", clips=2)(path)
+    with running(weights, clips=2) as (client, _):
+        answer = upload(client, path, scores=True, windows=True).json()
+    assert answer["scores"] == pytest.approx(expected.scores.tolist(), abs=1e-5)
+    assert answer["seen"] == round(expected.seen, 4)
+    assert [(window["start"], window["end"]) for window in answer["windows"]] == [
+        *((0.0, 0.44), (1.12, 1.6))
+    ]
+
+
 def test_paths_under_the_root(service: Running, folder: Path) -> None:
     client = service[0]
     for name in ("a.avi", "./a.avi", str(folder / "videos" / "a.avi"), "frames"):

@@ -18,7 +18,9 @@ from helpers.services import wait_for, write_weights
 from helpers.videos import write_video
 
 
-def test_sigterm_answers_what_was_accepted_and_leaves_nothing(tmp_path: Path) -> None:
+def test_sigterm_answers_what_was_accepted_and_leaves_nothing(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     weights = write_weights(tmp_path / "net.safetensors")
     video = write_video(tmp_path / "a.avi", 40).read_bytes()
     temporary = tmp_path / "tmp"
@@ -31,6 +33,7 @@ def test_sigterm_answers_what_was_accepted_and_leaves_nothing(tmp_path: Path) ->
         env=os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(temporary)},
         start_new_session=True,
     )
+    request.addfinalizer(process.kill)  # if an assertion fails
     assert process.stderr is not None
     line = process.stderr.readline()
     found = re.fullmatch(

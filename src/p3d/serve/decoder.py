@@ -34,7 +34,7 @@ from p3d.system.signals import follow_parent
 from p3d.system.text import counted
 from p3d.video.decode import open_video
 from p3d.video.index_cache import INDICES
-from p3d.video.sources import FrameSource, gather
+from p3d.video.sources import ASSUMED_FPS, FrameSource, gather
 
 _NO_MEMORY = "out of memory"
 
@@ -110,29 +110,31 @@ def _read_clips(request: Mapping[str, Any], settings: DecoderSettings) -> Iterat
         _check_limits(video, settings.limits)
         check_source(path, video, prep)
         track = track_of(video, prep.fps)
-        windows = track.frames(eval_steps(track, prep, settings.num_clips))
+        steps = eval_steps(track, prep, settings.num_clips)
         clips = read_eval_clips(video, prep, settings.num_clips)
         about = {
             "shape": list(clips.shape),
-            "windows": windows.tolist(),
-            "times": [_span(video, window) for window in windows],
+            "windows": steps.tolist(),
+            "length": track.length,
+            "times": [_span(video, window) for window in track.frames(steps)],
             "frames": video.num_frames,
             "fps": video.fps if video.knows_fps else 0.0,
-            "seconds": _seconds(video),
+            "seconds": video.duration,
             "end": True,
         }
     yield about, clips
 
 
-def _seconds(video: FrameSource) -> float:
-    """Return the length of a video, if its last frame is shown as long as the others."""
-    return float(video.times[-1]) + (1 / video.fps if video.fps > 0 else 0.0)
+def _ends(video: FrameSource) -> NDArray[np.float64]:
+    """Return when each frame ends, in seconds; the last one is shown as long as the one before."""
+    times = video.times
+    gap = 1 / (video.fps or ASSUMED_FPS) if len(times) == 1 else times[-1] - times[-2]
+    return np.append(times[1:], times[-1] + gap)
 
 
-def _span(video: FrameSource, window: Any) -> tuple[float, float]:
+def _span(video: FrameSource, window: NDArray[np.int64]) -> tuple[float, float]:
     """Return when the first frame of a window begins and the last one ends, in seconds."""
-    end = float(video.times[window[-1]]) + (1 / video.fps if video.fps > 0 else 0.0)
-    return round(float(video.times[window[0]]), 3), round(end, 3)
+    return round(float(video.times[window[0]]), 3), round(float(_ends(video)[window[-1]]), 3)
 
 
 def _read_windows(request: Mapping[str, Any], settings: DecoderSettings) -> Iterator[Reply]:
@@ -141,7 +143,7 @@ def _read_windows(request: Mapping[str, Any], settings: DecoderSettings) -> Iter
     with open_video(path, prefer_flow=prep.channels == "flow") as video:
         _check_limits(video, settings.limits)
         check_source(path, video, prep)
-        seconds = _seconds(video)
+        seconds = video.duration
     yield {"seconds": seconds}, None
     plan = make_plan(prep, request["window"], request["stride"])
     with open_frames(path, prep, device=torch.device("cpu")) as frames:
@@ -219,7 +221,7 @@ def _check_limits(video: FrameSource, limits: Limits) -> None:
             f"has {counted(frames, 'frame')}; this service takes {limits.max_frames:,} (see "
             "/v1/model); send a part of the video"
         )
-    seconds = _seconds(video)
+    seconds = video.duration
     if seconds > limits.max_seconds:
         raise OverLimitError(
             f"is {seconds:,.1f} s long; this service takes {limits.max_seconds:,g} s (see "

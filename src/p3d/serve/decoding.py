@@ -37,7 +37,8 @@ class Decoded(NamedTuple):
 
     Attributes:
         clips: uint8 `(num_clips, T, H, W, C)`, in the order of time.
-        windows: int64 `(num_clips, T)`, their frames.
+        windows: int64 `(num_clips, T)`, their steps, see `p3d.data.track.Track`.
+        length: Steps of the video.
         times: Start and end of each clip in seconds.
         num_frames: Frames of the video.
         fps: Its frames per second; 0 if unknown.
@@ -46,6 +47,7 @@ class Decoded(NamedTuple):
 
     clips: Tensor
     windows: NDArray[np.int64]
+    length: int
     times: list[tuple[float, float]]
     num_frames: int
     fps: float
@@ -204,8 +206,15 @@ class DecoderPool:
 
     def _read_clips(self, path: Path, name: str, deadline: float) -> Decoded:
         reply, clips = self._read_one({"read": "clips"}, path, name, deadline)
-        windows, times = np.asarray(reply["windows"], np.int64), [(a, b) for a, b in reply["times"]]
-        return Decoded(clips, windows, times, reply["frames"], reply["fps"], reply["seconds"])
+        return Decoded(
+            clips,
+            np.asarray(reply["windows"], np.int64),
+            reply["length"],
+            [(start, end) for start, end in reply["times"]],
+            reply["frames"],
+            reply["fps"],
+            reply["seconds"],
+        )
 
     def _read_one(
         self, request: dict[str, Any], path: Path, name: str, deadline: float

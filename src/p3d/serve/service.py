@@ -261,7 +261,7 @@ class Service:
         numbers = list(self._plan.order[: len(logits)])
         logits = logits[torch.tensor(numbers).argsort()] / self.scorer.temperature
         used = sorted(numbers)
-        seen = seen_fraction(decoded.windows[used], decoded.num_frames)
+        seen = seen_fraction(decoded.windows[used], decoded.length)
         prediction = Prediction(
             None,
             mean_probabilities(logits),
