@@ -16,12 +16,13 @@ from p3d.inference.answers import AnswerFile, check_answer_path
 from p3d.inference.arguments import Item, VideoFinder, local_path, path_of
 from p3d.inference.fusion import Fusion, read_fusion
 from p3d.inference.predict_options import PredictOptions
-from p3d.inference.predict_output import Printer, make_file_record, make_record, print_note
+from p3d.inference.predict_output import Printer, make_file_record, make_record
 from p3d.inference.prediction import Prediction
 from p3d.inference.predictor import Predictor
 from p3d.inference.two_streams import Stream, TwoStreams, split_weights
 from p3d.system.device import set_up_cpu
 from p3d.system.files import file_sha256
+from p3d.system.messages import print_note
 from p3d.weights.loading import find_weights
 
 

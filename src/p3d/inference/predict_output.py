@@ -11,16 +11,12 @@ from p3d.inference.far_rates import describe_far_rates
 from p3d.inference.predict_options import PredictOptions
 from p3d.inference.prediction import UNKNOWN, Prediction
 from p3d.inference.predictor import Predictor
+from p3d.system.messages import print_note
 from p3d.system.text import counted, format_percent, format_table, json_line
 from p3d.video.sources import ASSUMED_FPS
 
 _MAX_WIDTH = 40
 """Longest path for which the lines of other videos leave room."""
-
-
-def print_note(text: str) -> None:
-    """Print a remark on stderr, on one line."""
-    print(f"p3d: {printable(text)}", file=sys.stderr)
 
 
 def make_record(

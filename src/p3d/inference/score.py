@@ -27,6 +27,7 @@ from p3d.system.compiler import find_compiler
 from p3d.system.device import resolve_device, set_up_cpu
 from p3d.system.files import file_sha256, lock_folder, make_folder
 from p3d.system.markers import First, Positional
+from p3d.system.messages import print_note
 from p3d.system.options import DeviceOptions
 from p3d.system.signals import StopRequest
 from p3d.weights.loading import find_weights, load_model
@@ -102,7 +103,7 @@ def run(options: ScoreOptions) -> int:
         options = replace(options, backend=settings["backend"], weights=weights)
         parts = Parts(options.out / "parts", settings["format"], _COLUMNS[options.what])
         if options.retry_bad and (forgotten := parts.forget_bad()):
-            _note(f"videos to try again: {forgotten:,}")
+            print_note(f"videos to try again: {forgotten:,}")
         pool = Pool(partial(open_work, options, settings["weights"]), _places(options))
         outcome = work_through(paths, parts, pool.results, "scoring", stop)
     return _report(found, outcome, options.out, stop)
@@ -170,17 +171,13 @@ def _places(options: ScoreOptions) -> list[Callable[[], AbstractContextManager[A
     ]
 
 
-def _note(text: str) -> None:
-    print(f"p3d: {printable(text)}", file=sys.stderr)
-
-
 def _report(found: VideoFinder, outcome: Outcome, out: Path, stop: StopRequest) -> int:
     missing = [item for item in found.items if isinstance(item, BadVideoError)]
     for item in missing:
         print(f"p3d: error: {printable(item)}", file=sys.stderr)
     print(printable(f"{outcome.describe()}; results in {out / 'parts'}"))
     if outcome.stopped:
-        _note("stopped; the same command goes on")
+        print_note("stopped; the same command goes on")
         return stop.exit_code
     return 2 if outcome.bad or missing else 0
 

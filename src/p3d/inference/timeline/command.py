@@ -27,6 +27,7 @@ from p3d.inference.timeline.windows import WindowPlan, make_plan
 from p3d.inference.timeline.writers import segment_values, write_timelines
 from p3d.system.device import resolve_device, set_up_cpu
 from p3d.system.files import file_sha256
+from p3d.system.messages import print_note
 from p3d.system.progress import ProgressBar
 from p3d.system.signals import StopRequest
 from p3d.system.text import json_line
@@ -83,7 +84,7 @@ class _Network:
         self.settings = _settings(options, weights, self.plan, self.scorer)
         length, stride = self.plan.seconds, self.plan.stride
         if length is not None and stride is not None and stride > length + 1e-9:
-            _note(
+            print_note(
                 f"--stride {stride:g} is more than a window of {length:g} s; what lies between "
                 "windows is not seen"
             )
@@ -107,10 +108,6 @@ def _settings(
     }
 
 
-def _note(text: str) -> None:
-    print(f"p3d: {printable(text)}", file=sys.stderr)
-
-
 def _watch(source: LiveSource, options: TimelineOptions) -> int:
     """Print the segments of a live stream until it ends, and return the exit code."""
     network = _Network(options, None, options.batch_size or 1)
@@ -130,7 +127,7 @@ def _watch(source: LiveSource, options: TimelineOptions) -> int:
             if options.out is not None:
                 timeline = printer.timeline()
                 write_timelines(options.out, [timeline], network.settings)
-                _note(f"the segments are in {options.out}")
+                print_note(f"the segments are in {options.out}")
     return stop.exit_code if stop.is_set else 0
 
 
@@ -175,20 +172,20 @@ class _Files:
                 self._part.unlink(missing_ok=True)
         unread = len(self._items) - len(timelines)
         if unread and len(self._items) > 1:
-            _note(f"{unread} of {len(self._items)} videos were not read")
+            print_note(f"{unread} of {len(self._items)} videos were not read")
         return 2 if unread else 0
 
     def _write(self, timelines: list[Timeline]) -> None:
         options = self._options
         if options.out is not None:
             write_timelines(options.out, timelines, self._network.settings)
-            _note(f"the segments are in {options.out}")
+            print_note(f"the segments are in {options.out}")
         if options.strip is not None:
             write_strip(options.strip, timelines[0])
-            _note(f"the picture is {options.strip}")
+            print_note(f"the picture is {options.strip}")
         if options.annotate is not None:
             write_annotated(options.annotate, timelines[0])
-            _note(f"the video with labels is {options.annotate}")
+            print_note(f"the video with labels is {options.annotate}")
 
     def _timeline(self, number: int, item: Item) -> Timeline:
         if isinstance(item, BadVideoError):
@@ -196,7 +193,7 @@ class _Files:
         windows, duration = self._log.of(number)
         if duration is None:
             if windows:
-                _note(f"{item}: goes on at {windows[-1].time:.1f} s")
+                print_note(f"{item}: goes on at {windows[-1].time:.1f} s")
             duration = self._scan(number, item, windows)
         temperature = self._network.scorer.temperature
         timeline = make_timeline(item, windows, duration, self._network.names, temperature)
@@ -225,7 +222,7 @@ class _Files:
                 reached = now
             self._log.finish(number, frames.end)
             if faults := frames.describe_faults():
-                _note(f"{path}: {faults}")
+                print_note(f"{path}: {faults}")
             return frames.end
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -11,13 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from p3d.errors import printable
 from p3d.inference.scorer import Scorer
 from p3d.inference.timeline.live_queue import Connected, Ended, Failed, LiveQueue
 from p3d.inference.timeline.scan import to_probabilities
 from p3d.inference.timeline.segments import CutOptions, Cutter, Segment
 from p3d.inference.timeline.timeline import Timeline
 from p3d.inference.timeline.windows import Window, WindowPlan
+from p3d.system.messages import print_note
 from p3d.system.signals import StopRequest
 from p3d.system.text import json_line
 
@@ -107,9 +106,9 @@ class LivePrinter:
         else:
             self._finish(event.duration)
             if event.faults:
-                _note(f"{self.name}: {event.faults}")
+                print_note(f"{self.name}: {event.faults}")
             if event.lost:
-                _note(
+                print_note(
                     f"{self.name}: lost at {self.duration:.1f} s ({event.lost}); connecting again"
                 )
                 _print({"lost": round(self.duration, 3), "reason": event.lost})
@@ -120,7 +119,7 @@ class LivePrinter:
         self._start = max(event.start, self.duration)
         self._cutter = Cutter(self.class_names, self.cut)
         self._is_connected = True
-        _note(f"{self.name}: segments are printed at most {seconds:.1f} s after they end")
+        print_note(f"{self.name}: segments are printed at most {seconds:.1f} s after they end")
         now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
         _print(
             {
@@ -168,16 +167,12 @@ class LivePrinter:
 
     def _report_dropped(self, number: int) -> None:
         if not self.num_dropped:
-            _note(
+            print_note(
                 f"{self.name}: the network is slower than the stream, so the oldest windows are "
                 "dropped; give a longer --stride"
             )
         self.num_dropped += number
         _print({"dropped": number, "total": self.num_dropped})
-
-
-def _note(text: str) -> None:
-    print(f"p3d: {printable(text)}", file=sys.stderr)
 
 
 def _print(values: dict[str, Any]) -> None:
