@@ -31,7 +31,9 @@ TRAIN_VIDEOS = 16
 def flags(sample: Path, out: Path, **changes: object) -> list[str]:
     """Return the arguments of two folds of two groups and of two steps each."""
     command = train_flags(
-        sample, out, **{"epochs": 1, "clips": 2, "folds": 2, "group_pattern": PATTERN} | changes
+        sample,
+        out,
+        **{"threads": 1, "epochs": 1, "clips": 2, "folds": 2, "group_pattern": PATTERN} | changes,
     )
     return ["folds", *command[1:]]
 

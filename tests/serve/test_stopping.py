@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -23,8 +24,9 @@ def test_sigterm_answers_what_was_accepted_and_leaves_nothing(
 ) -> None:
     weights = write_weights(tmp_path / "net.safetensors")
     video = write_video(tmp_path / "a.avi", 40).read_bytes()
-    temporary = tmp_path / "tmp"
-    temporary.mkdir()
+    # The names of sockets in it have at most 107 bytes.
+    temporary = Path(tempfile.mkdtemp(prefix="p3d-"))
+    request.addfinalizer(temporary.rmdir)
     command = ["serve", "--weights", weights, "--port", 0, "--device", "cpu", "--decoders", 1]
     process = subprocess.Popen(
         [sys.executable, "-m", "p3d", *map(str, [*command, "--clips", 80])],
@@ -67,3 +69,21 @@ def test_sigterm_answers_what_was_accepted_and_leaves_nothing(
     assert not list(temporary.iterdir())
     with pytest.raises(ProcessLookupError):
         wait_for(lambda: os.killpg(process.pid, 0), 10)
+
+
+def test_a_folder_for_temporary_files_with_a_long_path(tmp_path: Path) -> None:
+    weights = write_weights(tmp_path / "net.safetensors")
+    temporary = tmp_path / ("x" * 100)
+    temporary.mkdir()
+    command = ["serve", "--weights", str(weights), "--port", "0", "--device", "cpu"]
+    result = subprocess.run(
+        [sys.executable, "-m", "p3d", *command],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"TMPDIR": str(temporary)},
+    )
+    assert result.returncode == 2
+    assert result.stderr == (
+        f"p3d: error: {temporary}: this path is too long for the sockets between processes; "
+        "set TMPDIR to a shorter one\n"
+    )

@@ -39,8 +39,8 @@ from p3d.inference.scoring import score_videos
 from p3d.inference.timeline.frames import memory_frames
 from p3d.model.network import create_model
 from p3d.prepare.check import check_dataset
-from p3d.prepare.flow import compute_flow, write_flow
-from p3d.prepare.options import CheckOptions, FlowOptions, FramesOptions
+from p3d.prepare.flow import FlowOptions, compute_flow, write_flow
+from p3d.prepare.options import CheckOptions, FramesOptions
 from p3d.prepare.parallel import parallel_map
 from p3d.preprocessing import AUTHORS_FLOW, IMAGENET, FlowMethod
 from p3d.system.files import TEMPORARY

@@ -11,7 +11,6 @@ from p3d.data.dataset import WHOLE, Listing, Segment, VideoRecord
 from p3d.data.sampling import TOLERANCE
 from p3d.errors import BadVideoError, UserError
 from p3d.system.text import counted
-from p3d.video.decode import open_video
 
 BACKGROUND = "background"
 """Name of the class."""
@@ -107,6 +106,8 @@ def _background(
     listing: Listing, records: Sequence[VideoRecord], label: int
 ) -> Iterator[VideoRecord]:
     """Yield the background of the files of a part."""
+    from p3d.video.decode import open_video  # imports PyTorch
+
     segments = [record for record in records if record.segment != WHOLE]
     ordered = sorted(segments, key=lambda record: str(record.path))
     for path, group in groupby(ordered, key=lambda record: record.path):

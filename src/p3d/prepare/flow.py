@@ -7,7 +7,7 @@ scale, and writes it again otherwise.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from threading import Event
@@ -17,11 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from p3d.data.dataset import VideoRecord
+from p3d.data.layouts import DataOptions
 from p3d.errors import BadVideoError, UserError
 from p3d.prepare.derive import Derived, Summary, derive
-from p3d.prepare.options import FlowOptions
-from p3d.system.device import resolve_device, set_up_cpu
+from p3d.prepare.options import check_workers
+from p3d.preprocessing import FlowMethod
+from p3d.system.device import DeviceName, resolve_device, set_up_cpu
 from p3d.system.files import replacing
+from p3d.system.markers import First
 from p3d.video.decode import open_video
 from p3d.video.flow import ComputedFlow
 from p3d.video.flow_file import PIXEL_FORMAT
@@ -32,6 +35,33 @@ from p3d.video.sources import FrameSource, chunks
 _FFV1 = {"level": "3", "coder": "0", "slicecrc": "1", "threads": "1"}
 # No dates or random numbers: the same video always gives the same bytes.
 _MATROSKA = {"fflags": "+bitexact"}
+
+
+@dataclass(frozen=True)
+class FlowOptions:
+    """Compute the optical flow of videos, for flow networks."""
+
+    data: DataOptions
+    out: Path
+    """Output folder, a data set of OUT/SPLIT/CLASS/VIDEO.mkv for `p3d train --modality flow`."""
+    short_side: First[int] = 256
+    """Shrink frames so that their shorter side has this many pixels before computing flow.
+    Flow is stored at this size, and trained weights record it.
+    Half the size takes about a third of the time."""
+    method: First[FlowMethod] = "tvl1-opencv"
+    """TV-L1 by PyTorch (tvl1) or by OpenCV (tvl1-opencv, slower), or OpenCV's dis, 100 times as
+    fast and another flow. OpenCV's need the extra `flow`. Trained weights record it."""
+    device: DeviceName = "cpu"
+    """Device of tvl1; auto takes CUDA, then MLU, then the CPU."""
+    workers: First[int] = 0
+    """Threads; 0: one per core."""
+
+    def __post_init__(self) -> None:
+        if self.short_side < 16:
+            raise UserError(f"--short-side {self.short_side}: must be at least 16")
+        if self.device != "cpu" and self.method != "tvl1":
+            raise UserError(f"--method {self.method}: computes on the CPU only; leave out --device")
+        check_workers(self.workers)
 
 
 class _StoppedError(Exception):

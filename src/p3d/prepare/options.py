@@ -1,4 +1,4 @@
-"""Options of `p3d prepare ucf101`, `check`, `frames` and `flow`."""
+"""Options of `p3d prepare ucf101`, `check` and `frames`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from typing import Literal
 
 from p3d.data.layouts import DataOptions
 from p3d.errors import UserError
-from p3d.preprocessing import FlowMethod
-from p3d.system.device import DeviceName
 from p3d.system.markers import First, Positional
 
 
@@ -129,31 +127,4 @@ class FramesOptions:
             raise UserError(f"--quality {self.quality}: must be 1 to 100")
         if self.short_side is not None and self.short_side < 1:
             raise UserError(f"--short-side {self.short_side}: must be at least 1")
-        check_workers(self.workers)
-
-
-@dataclass(frozen=True)
-class FlowOptions:
-    """Compute the optical flow of videos, for flow networks."""
-
-    data: DataOptions
-    out: Path
-    """Output folder, a data set of OUT/SPLIT/CLASS/VIDEO.mkv for `p3d train --modality flow`."""
-    short_side: First[int] = 256
-    """Shrink frames so that their shorter side has this many pixels before computing flow.
-    Flow is stored at this size, and trained weights record it.
-    Half the size takes about a third of the time."""
-    method: First[FlowMethod] = "tvl1-opencv"
-    """TV-L1 by PyTorch (tvl1) or by OpenCV (tvl1-opencv, slower), or OpenCV's dis, 100 times as
-    fast and another flow. OpenCV's need the extra `flow`. Trained weights record it."""
-    device: DeviceName = "cpu"
-    """Device of tvl1; auto takes CUDA, then MLU, then the CPU."""
-    workers: First[int] = 0
-    """Threads; 0: one per core."""
-
-    def __post_init__(self) -> None:
-        if self.short_side < 16:
-            raise UserError(f"--short-side {self.short_side}: must be at least 16")
-        if self.device != "cpu" and self.method != "tvl1":
-            raise UserError(f"--method {self.method}: computes on the CPU only; leave out --device")
         check_workers(self.workers)

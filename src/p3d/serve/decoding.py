@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import queue
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -154,7 +155,23 @@ class DecoderPool:
         self._lock = threading.Lock()
         self.failures = 0
         for _ in range(count):
-            self._idle.put(self._start())
+            self._idle.put(self._start_first())
+
+    def _start_first(self) -> _Decoder:
+        """Start a process before there are requests.
+
+        Raises:
+            UserError: The path of the folder for temporary files is too long for a socket.
+        """
+        try:
+            return self._start()
+        except OSError as error:
+            if "AF_UNIX" not in str(error):
+                raise
+            raise UserError(
+                f"{tempfile.gettempdir()}: this path is too long for the sockets between "
+                "processes; set TMPDIR to a shorter one"
+            ) from error
 
     def _start(self) -> _Decoder:
         with self._lock:  # the start of processes from several threads is not safe everywhere
