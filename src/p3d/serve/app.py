@@ -19,7 +19,12 @@ from p3d.serve.answers import HealthAnswer, ProblemDetails
 from p3d.serve.guard import Guard
 from p3d.serve.pages import add_page
 from p3d.serve.problems import Problem, ProblemResponse
-from p3d.serve.routes import add_network_routes, add_timeline_routes, problems
+from p3d.serve.routes import (
+    add_explain_route,
+    add_network_routes,
+    add_timeline_routes,
+    problems,
+)
 from p3d.serve.service import Service
 
 _ABOUT = """Predicts the classes of videos with a P3D network.
@@ -58,6 +63,7 @@ def create_app(service: Service, token: str | None = None) -> FastAPI:
     _add_problem_handlers(app)
     _add_state_routes(app, service)
     add_network_routes(app, service)
+    add_explain_route(app, service)
     add_timeline_routes(app, service)
     add_page(app)
     _describe(app, needs_token=token is not None)

@@ -15,7 +15,7 @@ from p3d.inference.timeline.windows import SHORTEST
 from p3d.serve.answers import ExplainAnswer, JobAnswer, ModelAnswer, PredictAnswer
 from p3d.serve.jobs import Job, TimelineRequest
 from p3d.serve.problems import Problem
-from p3d.serve.service import Answer, Service
+from p3d.serve.service import Answer, Explanation, Service
 from p3d.serve.uploads import content_type, receive_path, receive_upload
 
 _CUT = CutOptions()
@@ -107,6 +107,10 @@ def add_network_routes(app: FastAPI, service: Service) -> None:
             answer = await service.predict(path, name, features=features)
         return _predict_answer(answer, top, scores=scores, windows=windows)
 
+
+def add_explain_route(app: FastAPI, service: Service) -> None:
+    """Add the route of Grad-CAM."""
+
     @app.post(
         "/v1/explain",
         summary="Where and when the network looks for a class",
@@ -130,17 +134,21 @@ def add_network_routes(app: FastAPI, service: Service) -> None:
         with service.admit(), ExitStack() as stack:
             path, name = await _receive(service, request, stack)
             found = await service.explain(path, name, target, time)
-        return ExplainAnswer.model_validate(
-            {
-                "video": name,
-                "class": service.class_names[found.target],
-                "score": found.score,
-                "start": found.span[0],
-                "end": found.span[1],
-                "box": found.box,
-                "maps": found.maps.mul(1000).round().div(1000).tolist(),
-            }
-        )
+        return _explain_answer(name, service.class_names[found.target], found)
+
+
+def _explain_answer(name: str, class_name: str, found: Explanation) -> ExplainAnswer:
+    return ExplainAnswer.model_validate(
+        {
+            "video": name,
+            "class": class_name,
+            "score": found.score,
+            "start": found.span[0],
+            "end": found.span[1],
+            "box": found.box,
+            "maps": found.maps.mul(1000).round().div(1000).tolist(),
+        }
+    )
 
 
 def _find_class(name: str, names: tuple[str, ...]) -> int:
