@@ -63,8 +63,8 @@ def model_card(
         f"| network | {config.name}, {config.wiring} wiring, {config.variant} |",
         f"| input | {config.modality}; channels {prep.channels}, mean {list(prep.mean)}, "
         f"std {list(prep.std)} (of 0-255) |",
-        f"| clip | {prep.num_frames} frames, stride {prep.frame_stride}, resized to "
-        f"{prep.describe_resize()}, crop {prep.crop} |",
+        f"| clip | {prep.num_frames} frames {prep.describe_rate()}, stride {prep.frame_stride}, "
+        f"resized to {prep.describe_resize()}, crop {prep.crop} |",
         f"| parameters | {sum(p.numel() for p in model.parameters()):,} |",
         f"| source | {_escape(source or 'not recorded')} |",
         "",

@@ -22,6 +22,8 @@ _MAX_SIZE = 10_000
 """Upper limit of frames, strides and sides in pixels."""
 _MAX_VALUE = 1e6
 """Upper limit of means and deviations, which are in pixel units."""
+MAX_FPS = 500.0
+"""Upper limit of a rate at which frames are picked; times are used to a millisecond."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class Preprocessing:
 
     Attributes:
         num_frames: Frames per clip (T).
-        frame_stride: Distance between consecutive frames of a clip, in frames of the video.
+        frame_stride: Distance between consecutive frames of a clip, in frames of the video, or in
+            units of `1 / fps`.
         resize: Size of a frame before the crop, in pixels: height and width, or the short side
             alone, which keeps the aspect ratio (see `resized`).
         crop: Side of the network's square input, in pixels.
@@ -39,6 +42,8 @@ class Preprocessing:
         std: Standard deviation of each channel, in that order, in pixel units.
         flow_short_side: Shorter side, in pixels, to which larger frames are scaled before optical
             flow is computed; flow is measured in these pixels. Ignored for "rgb" and "bgr".
+        fps: Rate at which frames are picked by their presentation times, in frames per second, see
+            `p3d.data.sampling.frames_at`. None: the video's own frames ("native").
     """
 
     num_frames: int = 16
@@ -49,6 +54,7 @@ class Preprocessing:
     mean: tuple[float, ...] = (123.675, 116.28, 103.53)
     std: tuple[float, ...] = (58.395, 57.12, 57.375)
     flow_short_side: int = 256
+    fps: float | None = None
 
     def __post_init__(self) -> None:
         """Raise UserError if a field is invalid."""
@@ -81,6 +87,7 @@ class Preprocessing:
                 f"the crop of {self.crop} px does not fit into frames resized to "
                 f"{self.describe_resize()}; use a smaller crop or a larger resize"
             )
+        self._check_fps()
 
     def resized(self, height: int, width: int) -> tuple[int, int]:
         """Return the height and width that a frame is resized to before the crop.
@@ -104,6 +111,21 @@ class Preprocessing:
             return "x".join(map(str, self.resize))
         return f"a short side of {self.resize}"
 
+    def describe_rate(self) -> str:
+        """Return `fps` in words, after a number of frames."""
+        return "at the video's own rate" if self.fps is None else f"at {self.fps:g} a second"
+
+    def _check_fps(self) -> None:
+        fps = self.fps
+        if fps is None:
+            return
+        is_number = isinstance(fps, Real) and not isinstance(fps, bool)
+        if not is_number or not 0 < fps <= MAX_FPS:
+            raise UserError(
+                f"fps is {str(fps)[:40]}; give a number above 0, at most {MAX_FPS:g}, or None for "
+                "the video's own rate"
+            )
+
     def _check_statistics(self, name: str, values: tuple[float, ...], expected: int) -> None:
         """Raise UserError unless there is a finite number per channel."""
         if not isinstance(values, (tuple, list)) or not all(
@@ -118,8 +140,12 @@ class Preprocessing:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON-serializable values."""
-        return asdict(self)
+        """Return the fields as JSON-serializable values.
+
+        A native rate is left out, so that earlier versions of p3d read the file.
+        """
+        values = asdict(self)
+        return values if self.fps is not None else {k: v for k, v in values.items() if k != "fps"}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Preprocessing:

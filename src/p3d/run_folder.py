@@ -27,6 +27,12 @@ SCORES_FILE = "scores.csv"
 """Probabilities of an evaluation's videos, for people and spreadsheets."""
 LOGITS_FILE = "scores.npz"
 """Logits of an evaluation's clips, to compute metrics from."""
+AUDIT_FILE = "audit.json"
+"""What looks wrong with the data of an evaluation."""
+AUDIT_VERSION = 1
+"""Version of `AUDIT_FILE`; it grows when older readers would misread a file."""
+MOTION_FILE = "motion.csv"
+"""Accuracy of an evaluation with the frames in each order."""
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d{7,})\.pt")
 

@@ -20,6 +20,7 @@ import torch
 
 from helpers.videos import number_of, write_frames, write_video
 from p3d.data import clips
+from p3d.data import workers as workers_module
 from p3d.data.dataset import VideoDataset, VideoRecord
 from p3d.data.loader import Batch, TrainLoader
 from p3d.data.sampling import uniform_windows
@@ -195,7 +196,7 @@ def test_loading_does_not_use_the_global_generator(dataset):
 
 def count_opened(monkeypatch) -> Counter[Path]:
     opened: Counter[Path] = Counter()
-    open_video = clips.open_video
+    open_video = workers_module.open_video
 
     @contextmanager
     def counting(path, **options):
@@ -203,7 +204,7 @@ def count_opened(monkeypatch) -> Counter[Path]:
         with open_video(path, **options) as video:
             yield video
 
-    monkeypatch.setattr(clips, "open_video", counting)
+    monkeypatch.setattr(workers_module, "open_video", counting)
     return opened
 
 
@@ -217,7 +218,8 @@ def test_evaluation_reads_uniform_windows_and_opens_each_video_once(dataset, mon
         assert (sample.video, sample.label) == (index, index % 3)
         expected = uniform_windows(length, 4, 2, 5)
         assert sample.starts == tuple(expected[:, 0].tolist())
-        assert math.isfinite(sample.fps)
+        assert sample.times == tuple(start / 25 for start in sample.starts)
+        assert sample.length == length
         assert [frame_numbers(clip) for clip in sample.clips] == [
             [visible(number) for number in window] for window in expected.tolist()
         ]
@@ -227,7 +229,7 @@ def test_evaluation_reads_uniform_windows_and_opens_each_video_once(dataset, mon
 def test_the_frame_rate_of_a_folder_of_frames_is_unknown(tmp_path):
     record = VideoRecord(write_frames(tmp_path / "frames", 9), 0)
     sample = clips.EvalClips(Videos(VideoDataset(("a",), (record,))), PREP, 2)[0]
-    assert math.isnan(sample.fps)
+    assert all(map(math.isnan, sample.times))
     assert len(sample.starts) == 2
 
 

@@ -14,6 +14,7 @@ from p3d.data.sampling import (
     clip_rng,
     clips_to_see_all,
     epoch_permutation,
+    frames_at,
     random_window,
     reorder,
     seen_fraction,
@@ -213,3 +214,32 @@ def test_a_shuffled_clip_is_a_function_of_seed_video_and_clip():
     assert len(permutations) == 6, "the clips of a video are shuffled differently"
     for seed, video in ((4, 7), (3, 8)):
         assert (shuffled != reorder(windows, "shuffled", seed, video)).any(1).all()
+
+
+@given(
+    st.lists(st.integers(1, 200), max_size=60),
+    st.integers(0, 5000),
+    st.integers(1, 40),
+    st.sampled_from([1, 10, 25, 50, 100]),
+)
+def test_frames_at_are_the_last_ones_shown(gaps, start, count, fps):
+    times = np.cumsum([0, *gaps])  # in hundredths, and so the instants: no ties to round
+    found = frames_at(times / 100, start / 100, count, fps)
+    instants = [start + i * 100 // fps for i in range(count)]
+    expected = [max(i for i, time in enumerate(times) if time <= instant) for instant in instants]
+    assert found.dtype == np.int64
+    assert found.tolist() == expected
+
+
+def test_frames_at_another_rate():
+    assert frames_at(np.arange(99) / 30, 0, 7, 25).tolist() == [0, 1, 2, 3, 4, 6, 7]
+    assert frames_at(np.arange(99) / 30, 0, 6, 60).tolist() == [0, 0, 1, 1, 2, 2]
+    assert frames_at(np.arange(99) / 60, 0.5, 4, 30).tolist() == [30, 32, 34, 36]
+    assert frames_at(np.arange(3) / 25, -1, 2, 0.5).tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("args", [([], 0, 1, 25), ([0], 0, 0, 25), ([0], 0, 1, 0)])
+def test_frames_at_needs_times_count_and_rate(args):
+    times, *others = args
+    with pytest.raises(ValueError, match="give some"):
+        frames_at(np.array(times, float), *others)

@@ -13,6 +13,7 @@ import torch
 
 import p3d
 from helpers.runs import options as run_options
+from helpers.videos import write_video
 from p3d.cli import main
 from p3d.data.clips import read_eval_clips
 from p3d.data.digests import video_digest
@@ -68,6 +69,10 @@ def test_results_of_a_run_go_to_its_folder_and_its_report(
     assert (scores.logits.mean(1).argmax(1) == scores.labels).mean() == metrics["top1"]
     assert scores.protocol["preprocessing"]["crop"] == 16
     assert f"renewed {finished / 'report.html'}" in printed
+    assert f"renewed {finished / 'test' / 'report.html'}" in printed
+    assert metrics["seconds"] > 0
+    assert metrics["clips_scored"] == 8
+    assert metrics["device"].startswith("cpu")
     assert "top-5" not in printed
     page = (finished / "report.html").read_text()
     assert f"<dt>Test top-1</dt><dd>{metrics['top1']:.1%}<" in page
@@ -234,17 +239,19 @@ def test_part_of_long_videos_that_clips_see_is_reported(
 ) -> None:
     dataset = read_dataset(sample, "test")
     manifest = tmp_path / "long.csv"
+    first, *others = dataset.records
+    paths = [write_video(tmp_path / "long.avi", 200), *(record.path for record in others)]
     rows = [
-        (record.path, dataset.class_names[record.label], "test", frames)
-        for record, frames in zip(dataset.records, (200, *[20] * 7), strict=True)
+        (path, dataset.class_names[record.label], "test")
+        for path, record in zip(paths, (first, *others), strict=True)
     ]
-    write_csv(manifest, ("path", "class", "split", "num_frames"), rows)
+    write_csv(manifest, ("path", "class", "split"), rows)
     out = tmp_path / "out"
     arguments = ["--data", str(manifest), "--weights", str(finished / "best.safetensors")]
-    assert main(["eval", *arguments, *QUICK, "--clips", "10", "--out", str(out)]) == 0
-    # 10 clips of 2 frames see all of 20 frames, and a tenth of 200.
+    assert main(["eval", *arguments, *QUICK, "--clips", "20", "--out", str(out)]) == 0
+    # 20 clips of 2 frames see all of the other videos, and a fifth of 200 frames.
     assert (
-        "seen: 88.8% of the frames of a video on average, at least 10.0%, by 10 clips; "
+        "seen: 90.0% of the frames of a video on average, at least 20.0%, by 20 clips; "
         "--clips 100 spans all frames"
     ) in capsys.readouterr().out
-    assert json.loads((out / "metrics.json").read_text())["seen"] == pytest.approx(0.8875)
+    assert json.loads((out / "metrics.json").read_text())["seen"] == pytest.approx(0.9)

@@ -48,6 +48,7 @@ def train_flags(data: Path, out: Path, **changes: object) -> list[str]:
         "resize": "20 20",
         "crop": 16,
         "flip_probability": 0,
+        "fps": "native",
     }
     arguments = ["train"]
     for name, value in (flags | changes).items():

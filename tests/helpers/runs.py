@@ -34,6 +34,7 @@ TINY = replace(
     resize=(20, 20),
     crop=16,
     flip_probability=0.0,
+    fps="native",
 )
 
 

@@ -51,11 +51,12 @@ def write_video(
     b_frames: int = 0,
     fps: int = 25,
     times: Sequence[int] | None = None,
+    numbers: Sequence[int] | None = None,
     rotation: int = 0,
     options: dict[str, str] | None = None,
     container_options: dict[str, str] | None = None,
 ) -> Path:
-    """Write frames 0, 1, ... to a video file in the format of its suffix, and return its path.
+    """Write pictures 0, 1, ... to a video file in the format of its suffix, and return its path.
 
     Args:
         path: The file.
@@ -67,6 +68,7 @@ def write_video(
         b_frames: B-frames between two other frames.
         fps: Frames per second; also the unit of `times`.
         times: Presentation time of each frame; 0, 1, ... by default.
+        numbers: Number of the picture of each frame; 0, 1, ... by default.
         rotation: Counterclockwise rotation for display, in degrees.
         options: More options of the encoder.
         container_options: Options of the container format.
@@ -80,7 +82,8 @@ def write_video(
         if rotation:
             stream.set_display_rotation(rotation)
         for number in range(num_frames):
-            frame = av.VideoFrame.from_ndarray(picture(number, height=size[0], width=size[1]))
+            shown = number if numbers is None else numbers[number]
+            frame = av.VideoFrame.from_ndarray(picture(shown, height=size[0], width=size[1]))
             frame.time_base = Fraction(1, fps)
             frame.pts = number if times is None else times[number]
             container.mux(stream.encode(frame))

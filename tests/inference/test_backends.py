@@ -44,14 +44,30 @@ def compile_with(
     shapes: list[torch.Size] = []
 
     def replacement(network: Any, **_: Any) -> Callable[[torch.Tensor], torch.Tensor]:
-        def call(pixels: torch.Tensor) -> torch.Tensor:
-            shapes.append(pixels.shape)
-            return change(network(pixels))
+        def call(clips: torch.Tensor) -> torch.Tensor:
+            shapes.append(clips.shape)
+            return change(network(clips))
 
         return call
 
     monkeypatch.setattr(torch, "compile", replacement)
     return shapes
+
+
+def record_graphs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Trace without compiling; return the numbers of inputs of the graphs that come."""
+    inputs: list[int] = []
+    compile_graph = torch.compile
+
+    def record(graph: torch.fx.GraphModule, _: Any) -> torch.fx.GraphModule:
+        inputs.append(sum(node.op == "placeholder" for node in graph.graph.nodes))
+        return graph
+
+    def replacement(network: Any, **options: Any) -> Any:
+        return compile_graph(network, backend=record, dynamic=options["dynamic"])
+
+    monkeypatch.setattr(torch, "compile", replacement)
+    return inputs
 
 
 @pytest.mark.parametrize("batch_size", [None, 1, 2, 16])
@@ -78,7 +94,7 @@ def test_compiled_batches_have_one_shape(
     model = tiny_network()
     found = Scorer(model, CPU, compiled=True, batch_size=2)(clips)
     torch.testing.assert_close(found, Scorer(model, CPU)(clips), rtol=1e-4, atol=1e-4)
-    assert set(shapes) == {torch.Size((2, 3, FRAMES, SIZE, SIZE))}
+    assert set(shapes) == {torch.Size((2, FRAMES, SIZE, SIZE, 3))}
 
 
 def test_a_wrong_compiled_network_is_refused(
@@ -94,17 +110,7 @@ def test_weights_are_constants_of_the_compiled_network(
     clips: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else they keep their memory layout, and a sixth of the speed is lost."""
-    inputs: list[int] = []
-    compile_graph = torch.compile
-
-    def record(graph: torch.fx.GraphModule, _: Any) -> torch.fx.GraphModule:
-        inputs.append(sum(node.op == "placeholder" for node in graph.graph.nodes))
-        return graph
-
-    def replacement(network: Any, **options: Any) -> Any:
-        return compile_graph(network, backend=record, dynamic=options["dynamic"])
-
-    monkeypatch.setattr(torch, "compile", replacement)
+    inputs = record_graphs(monkeypatch)
     for scale in (1, 2):  # the second network does not get the constants of the first
         model = tiny_network()
         with torch.no_grad():
@@ -112,6 +118,18 @@ def test_weights_are_constants_of_the_compiled_network(
         found = Scorer(model, CPU, compiled=True)(clips)
         torch.testing.assert_close(found, Scorer(model, CPU)(clips), rtol=1e-4, atol=1e-4)
     assert inputs == [1, 1], "the clips alone"
+
+
+def test_clips_of_one_and_of_several_videos_share_the_compiled_network(
+    clips: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second graph would be compiled without constant weights, and be slower."""
+    inputs = record_graphs(monkeypatch)
+    scorer = Scorer(tiny_network(), CPU, compiled=True, batch_size=2)
+    scorer(clips[:2])
+    with torch.inference_mode():
+        scorer(torch.cat([clips[:1], clips[1:2]]))
+    assert len(inputs) == 1
 
 
 def test_compiling_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:

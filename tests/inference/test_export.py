@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -78,6 +79,22 @@ def test_onnx_takes_any_number_of_clips(onnx_file: Path) -> None:
     assert scorer.batch_size == 1
     expected = Scorer(tiny_network(), CPU, batch_size=16)(clips(3))
     torch.testing.assert_close(scorer(clips(3)), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_another_runtime_does_not_share_cores_with_waiting_threads(
+    onnx_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+    prepare = ExportSpec.prepare
+
+    def record(spec: ExportSpec, *arguments: Any) -> torch.Tensor:
+        threads.append(torch.get_num_threads())
+        return prepare(spec, *arguments)
+
+    scorer = Scorer(ExportedNetwork(onnx_file), CPU)
+    monkeypatch.setattr(ExportSpec, "prepare", record)
+    scorer(clips(1))
+    assert threads == [1]
 
 
 def test_package_fills_up_its_fixed_batch(package: Path) -> None:

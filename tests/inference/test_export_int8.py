@@ -10,7 +10,7 @@ import torch
 from helpers.tiny_networks import FRAMES, SIZE, make_blocks_few, tiny_network
 from p3d.cli import main
 from p3d.data.clips import read_eval_clips
-from p3d.data.layouts import read_dataset
+from p3d.data.layouts import DataOptions, read_dataset
 from p3d.errors import UserError
 from p3d.inference.backends.names import relative_error
 from p3d.inference.export_spec import ExportSpec
@@ -35,7 +35,9 @@ def test_int8(model: P3D, sample: Path, tmp_path: Path) -> None:
         pytest.importorskip(package)
     path = tmp_path / "small.onnx"
     spec = ExportSpec("onnx", frames=FRAMES, size=SIZE)
-    result = export_int8(model, path, spec, sample, clips=8, clips_per_video=1, max_loss=100)
+    result = export_int8(
+        model, path, spec, DataOptions(sample), clips=8, clips_per_video=1, max_loss=100
+    )
     assert result.calibration_clips == 8
     assert result.videos == len(read_dataset(sample, "test").records)
     assert path.stat().st_size < 0.5 * 4 * sum(p.numel() for p in model.parameters())
@@ -46,7 +48,7 @@ def test_int8(model: P3D, sample: Path, tmp_path: Path) -> None:
     error = relative_error(Scorer(file, CPU)(clip), Scorer(model, CPU)(clip))
     assert 1e-5 < error < 0.3
     with pytest.raises(UserError, match=r"int8 loses .* points of top-1 .* nothing is written"):
-        export_int8(model, tmp_path / "b.onnx", spec, sample, clips=1, max_loss=-200)
+        export_int8(model, tmp_path / "b.onnx", spec, DataOptions(sample), clips=1, max_loss=-200)
     assert [part.name for part in tmp_path.iterdir()] == ["small.onnx"]
 
 

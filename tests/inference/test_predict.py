@@ -12,8 +12,10 @@ import torch
 
 from helpers.videos import write_frames, write_video
 from p3d.cli import main
+from p3d.inference.far_rates import describe_far_rates
 from p3d.model.network import create_model
 from p3d.preprocessing import IMAGENET
+from p3d.weights.loading import load_model
 from p3d.weights.metadata import save_model
 
 
@@ -123,3 +125,64 @@ def test_wrong_uses_get_one_line(
     assert out == ""
     assert message in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("rates", "trained", "fps", "expected"),
+    [
+        ([25, 30, 37.4], (25, 30), None, None),
+        (
+            [60, 25],
+            (25, 25),
+            None,
+            "1 video with 60 frames a second, the weights were trained on 25",
+        ),
+        ([60, 10, 0], (25, 30), None, "2 videos with 10 to 60 frames a second"),
+        ([60, 25], None, None, None),
+        ([60, 20], (25, 30), 25.0, None),
+        ([12], (50, 60), 25.0, "were trained on 50 to 60 frames a second: frames are repeated"),
+    ],
+)
+def test_rates_far_from_those_of_training(
+    rates: list[float], trained: tuple[float, float] | None, fps: float | None, expected: str | None
+) -> None:
+    found = describe_far_rates(rates, trained, fps)
+    assert (found is None) if expected is None else (found is not None and expected in found)
+
+
+def test_a_rate_that_the_weights_have_not_seen(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = load_model(folder / "net.safetensors")
+    model.rates = (25.0, 30.0)
+    save_model(model, tmp_path / "native.safetensors")
+    model.preprocessing = replace(model.preprocessing, fps=25.0)
+    save_model(model, tmp_path / "timed.safetensors")
+    fast = write_video(tmp_path / "fast.avi", 8, fps=60)
+    frames = folder / "set" / "more" / "b"
+
+    def notes(weights: str, *words: object) -> list[str]:
+        fixed = ["predict", "--weights", str(tmp_path / weights), "--device", "cpu", "--clips", "1"]
+        assert main([*fixed, *map(str, words)]) == 0
+        return capsys.readouterr().err.splitlines()
+
+    [note] = [line for line in notes("native.safetensors", fast) if "RATE" in line]
+    assert note == (
+        "p3d: RATE: 1 video with 60 frames a second, the weights were trained on 25 to 30 frames "
+        "a second: motion looks slower or faster; train with --fps 25"
+    )
+    assert not [line for line in notes("timed.safetensors", fast) if "RATE" in line]
+    assert "p3d: 1 folder of frames taken as 25 a second; or give --frame-rate" in notes(
+        "timed.safetensors", frames
+    )
+    assert notes("timed.safetensors", frames, "--frame-rate", 25) == []
+    assert main(["info", str(tmp_path / "timed.safetensors")]) == 0
+    assert "4 frames at 25 a second" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("rate", ["0", "-1"])
+def test_wrong_frame_rates_are_one_line(rate: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert predict("set", "--frame-rate", rate) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("p3d: error: --frame-rate is ")
+    assert line.endswith("; give frames per second, above 0, such as 25")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -320,3 +321,21 @@ def test_twenty_clips_are_scored_as_by_hand(video: Path, workers: int) -> None:
     for found in predictor.stream([video] * 2):
         assert isinstance(found, Prediction)
         assert torch.equal(found.scores, expected)
+
+
+def test_frames_in_memory_are_picked_at_the_rate_of_the_network(video: Path) -> None:
+    timed = Predictor(network(replace(SMALL, fps=25.0)), clips=2, device="cpu", batch_size=1)
+    native = Predictor(network(SMALL), clips=2, device="cpu", batch_size=1)
+    frames = decode(video)
+    with pytest.raises(UserError, match="takes 25 frames a second, and frames in memory have no"):
+        timed(frames)
+    with pytest.raises(UserError, match="fps is 0; give frames per second, above 0"):
+        timed(frames, fps=0)
+    assert torch.equal(timed(frames, fps=25).scores, native(video).scores)
+    slow, even = timed(frames, fps=50), native(frames[::2])
+    assert torch.equal(slow.scores, even.scores)
+    assert (slow.num_frames, slow.fps, slow.whole_clips) == (len(frames), 50, even.whole_clips)
+    assert slow.seen == even.seen
+    assert torch.equal(timed.features(frames, fps=50), native.features(frames[::2]))
+    assert native(frames).fps == 0
+    assert native(video).fps == 25

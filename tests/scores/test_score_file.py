@@ -88,21 +88,20 @@ def test_scores_are_in_the_order_of_the_data_set(tmp_path: Path) -> None:
     assert (read.starts, read.times) == (None, None)
 
 
-def test_times_of_clips_use_the_frame_rate_of_the_video_or_else_of_the_manifest() -> None:
-    records = [VideoRecord(Path(f"{n}.avi"), 0, fps=fps) for n, fps in enumerate((50, 50, None))]
+def test_times_of_clips_are_kept() -> None:
+    records = [VideoRecord(Path(f"{n}.avi"), 0) for n in range(3)]
     scored = VideoScores(
         torch.zeros(3, 2, 1),
         torch.zeros(3, dtype=torch.int64),
         torch.arange(3),
         (),
         starts=torch.tensor([[0, 5], [0, 10], [0, 4]]),
-        fps=torch.tensor([25, torch.nan, torch.nan], dtype=torch.float64),
+        times=torch.tensor([[0, 0.2], [0, 0.3], [torch.nan] * 2], dtype=torch.float64),
     )
     scores = collect_scores(VideoDataset(("a",), tuple(records)), scored, {}, "")
     assert scores.problem() is None
     assert np.array_equal(scores.starts, scored.starts.numpy())
-    expected = [[0, 0.2], [0, 0.2], [np.nan, np.nan]]
-    assert np.array_equal(scores.times, expected, equal_nan=True)
+    assert np.array_equal(scores.times, scored.times.numpy(), equal_nan=True)
 
 
 def test_files_without_the_starts_of_clips_are_read(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from helpers import mlu_checks
 from helpers.mlu import missing_requirement
@@ -61,7 +62,7 @@ def test_the_simulated_card(name: str, checks: dict[str, str | None]) -> None:
 
 # Commands in one process
 
-SHORT = {"epochs": 1, "batch_size": 4}  # 4 steps and one validation
+SHORT = {"epochs": 1, "batch_size": 4, "average_epochs": 0.5}  # 4 steps and one validation
 
 
 class Done(NamedTuple):
@@ -157,6 +158,7 @@ def assert_equal(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor])
 def test_a_resumed_run_ends_with_the_weights_of_the_cpu(done: Done, on_cpu: Path) -> None:
     out = done.folder / "run"
     assert_equal(weights(out), weights(on_cpu))
+    assert_equal(*(load_file(folder / BEST_FILE) for folder in (out, on_cpu)))
     log = read_log(out)
     assert [line["step"] for line in log if line["event"] == "step"] == [1, 2, 3, 4]
     assert (out / "validation.csv").read_text() == (on_cpu / "validation.csv").read_text()

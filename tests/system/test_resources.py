@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from p3d.cli import COMMANDS, main
-from p3d.system.resources import explain_limit, raise_file_limit
+from p3d.system.resources import explain_limit, raise_file_limit, wait_briefly
 
 
 @pytest.mark.parametrize(
@@ -116,3 +116,31 @@ def test_the_limit_of_open_files_is_raised_as_far_as_macos_lets_it(
     monkeypatch.setattr(resource, "setrlimit", set_like_macos)
     raise_file_limit()
     assert asked == [65536, 10240]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, "10000"),
+        ({"GOMP_SPINCOUNT": "5"}, "5"),
+        ({"OMP_WAIT_POLICY": "passive"}, None),
+    ],
+)
+def test_threads_wait_briefly_unless_the_user_says_how(
+    before: dict[str, str], after: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", before)
+    wait_briefly()
+    assert before.get("GOMP_SPINCOUNT") == after
+
+
+def test_the_command_sets_it_before_pytorch_reads_it() -> None:
+    script = (
+        "import os, sys; from p3d.cli import main; main(['--version']); "
+        "print('torch' in sys.modules, os.environ['GOMP_SPINCOUNT'])"
+    )
+    own = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    environment = {name: value for name, value in os.environ.items() if name not in own}
+    command = [sys.executable, "-c", script]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert result.stdout.splitlines()[-1] == "False 10000"

@@ -51,6 +51,8 @@ WRONG: list[tuple[str, Any, str]] = [
     ("weight_decay", NAN, "a finite number of at least 0"),
     ("head_weight_rate", -1.0, "a finite number of at least 0"),
     ("head_bias_rate", INF, "a finite number of at least 0"),
+    ("average_epochs", -1.0, "a finite number of at least 0"),
+    ("average_epochs", NAN, "a finite number of at least 0"),
     ("stem_rate", -5.0, "a finite number of at least 0"),
     ("momentum", 1.0, "a value in [0, 1)"),
     ("dropout", NAN, "a value in [0, 1)"),

@@ -150,9 +150,11 @@ def test_fp16_halves_the_activations() -> None:
     assert 0.5 * whole < half < 0.65 * whole
 
 
-def test_files_have_the_planned_sizes(sample: Path, tmp_path: Path) -> None:
-    state, batches = tiny_run(sample, TINY)
-    best, checkpoint = disk_bytes(state.model, TINY)
+@pytest.mark.parametrize("average_epochs", [0.0, 1.0])
+def test_files_have_the_planned_sizes(average_epochs: float, sample: Path, tmp_path: Path) -> None:
+    recipe = replace(TINY, average_epochs=average_epochs)
+    state, batches = tiny_run(sample, recipe)
+    best, checkpoint = disk_bytes(state.model, recipe)
     train_step(state, (batches[0],))
     write_checkpoint(tmp_path / "checkpoint", state.checkpoint({}))
     save_model(state.model, tmp_path / "best.safetensors")

@@ -387,15 +387,17 @@ def test_resume_needs_only_the_checkpoint(
     assert are_identical(weights(parts), weights(whole))
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_resumes_from_checkpoints_of_earlier_versions(
     version: int, finished: Path, sample: Path, tmp_path: Path
 ) -> None:
     path = find_checkpoints(finished)[1]
     contents = torch.load(path, weights_only=True)
-    contents["version"] = 2
-    for name in ("best_loss", "best_answers", "improved_epoch"):
-        del contents["progress"][name]
+    contents["version"] = version
+    del contents["average"]
+    if version < 3:
+        for name in ("best_loss", "best_answers", "improved_epoch"):
+            del contents["progress"][name]
     if version == 1:
         del contents["version"]
         for group in contents["optimizer"]["param_groups"]:
@@ -409,8 +411,9 @@ def test_resumes_from_checkpoints_of_earlier_versions(
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda contents: contents.update(version=4), "version 4 is newer than 3; upgrade p3d"),
+        (lambda contents: contents.update(version=5), "version 5 is newer than 4; upgrade p3d"),
         (lambda contents: contents.pop("optimizer"), "entry 'optimizer' is missing or damaged"),
+        (lambda contents: contents.pop("average"), "entry 'average' is missing or damaged"),
         (lambda contents: contents.update(clips_per_step="8"), "entry 'clips_per_step' is missing"),
         (lambda contents: contents["progress"].pop("step"), "entry 'progress' is damaged"),
     ],
@@ -552,8 +555,8 @@ def test_checkpoint_that_cannot_be_read_is_not_damage(
 
 
 def test_newer_checkpoint_is_not_damage(finished: Path, sample: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="its version 4 is newer than 3; upgrade p3d"):
-        run_with_changed_newest(lambda c: c.update(version=4), finished, sample, tmp_path)
+    with pytest.raises(UserError, match="its version 5 is newer than 4; upgrade p3d"):
+        run_with_changed_newest(lambda c: c.update(version=5), finished, sample, tmp_path)
     assert len(find_checkpoints(tmp_path)) == 2
 
 

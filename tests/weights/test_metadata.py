@@ -25,6 +25,7 @@ from p3d.weights.metadata import (
     metadata_of,
     model_from,
     read_metadata,
+    read_rates,
     read_recipe,
     read_trained_on,
     save_model,
@@ -199,6 +200,11 @@ FIELDS: list[tuple[str, Any, str]] = [
     ("resize", [182, 1e5], "resize is "),
     ("resize", {"a": 1, "b": 2}, "resize is "),
     ("flow_short_side", -1, "flow_short_side is -1"),
+    ("fps", 25, None),
+    ("fps", 0, "fps is 0; give a number above 0, at most 500, or None"),
+    ("fps", float("nan"), "fps is nan"),
+    ("fps", True, "fps is True"),
+    ("fps", "25", "fps is 25; give a number"),
     ("flow\nside", 3, "unknown entries"),
 ]
 
@@ -210,7 +216,7 @@ def test_preprocessing_is_type_checked(
     text = json.dumps(Preprocessing().to_dict() | {name: value})
     changed = metadata | {"preprocessing": text}
     if message is None:
-        assert read_metadata(changed)[1].crop == value
+        assert getattr(read_metadata(changed)[1], name) == value
         return
     with pytest.raises(UserError, match=message) as caught:
         read_metadata(changed)
@@ -261,3 +267,25 @@ def test_network_with_replaced_layers_is_not_saved(tmp_path: Path) -> None:
     model.fc = torch.nn.Sequential(torch.nn.Linear(2048, 8), torch.nn.Linear(8, 2))
     with pytest.raises(UserError, match=r"layers .* changed \(fc\.weight\).*torch\.save"):
         save_model(model, path)
+
+
+def test_a_native_rate_is_not_written_and_read_from_older_files() -> None:
+    assert "fps" not in AUTHORS.to_dict()
+    assert Preprocessing.from_dict(AUTHORS.to_dict()).fps is None
+    timed = Preprocessing(fps=25)
+    assert Preprocessing.from_dict(json.loads(json.dumps(timed.to_dict()))) == timed
+
+
+@pytest.mark.parametrize(
+    "text", ["[25]", "[30, 25]", "[0, 25]", "{}", "[1, Infinity]", "[", "[true, 2]"]
+)
+def test_damaged_rates_are_refused(text: str) -> None:
+    with pytest.raises(UserError, match="its frame rates are damaged"):
+        read_rates({"rates": text})
+
+
+def test_rates_are_kept() -> None:
+    model = create_model("p3d63", num_classes=2)
+    assert read_rates(metadata_of(model)) is None
+    model.rates = (12.5, 30.0)
+    assert read_rates(metadata_of(model)) == (12.5, 30.0)

@@ -80,6 +80,10 @@ class ModelBenchOptions:
     """JSON file for the figures."""
 
 
+_PAUSE = 0.2
+"""Seconds before each timed call."""
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A network to time; `call` processes one batch."""
@@ -102,7 +106,11 @@ class Timing:
 def time_in_turns(
     candidates: list[Candidate], rounds: int, device: torch.device
 ) -> dict[tuple[str, Precision], float]:
-    """Return the median seconds of a call by name and precision, after one warm-up call each."""
+    """Return the median seconds of a call by name and precision, after one warm-up call each.
+
+    A pause before each call lets the threads of another runtime fall asleep: after their work they
+    wait busily for a while, which doubled the time of the candidate that came next.
+    """
     for candidate in candidates:
         set_precision(device, candidate.precision)
         candidate.call()
@@ -111,6 +119,7 @@ def time_in_turns(
         for candidate in candidates:
             set_precision(device, candidate.precision)
             synchronize(device)
+            time.sleep(_PAUSE)
             started = time.perf_counter()
             candidate.call()
             synchronize(device)

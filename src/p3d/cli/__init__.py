@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from p3d import __version__
 from p3d.errors import UserError, printable
-from p3d.system.resources import explain_limit
+from p3d.system.resources import explain_limit, wait_briefly
 
 
 class Expansion(NamedTuple):
@@ -110,6 +110,16 @@ COMMANDS = {
         "p3d.evaluation.metrics",
         "MetricsOptions",
     ),
+    "audit": Command(
+        "find wrong labels, duplicates and inseparable classes",
+        "p3d.evaluation.audit",
+        "AuditOptions",
+    ),
+    "detection": Command(
+        "measure segments of videos against the true ones",
+        "p3d.evaluation.detection",
+        "DetectionOptions",
+    ),
     "calibrate": Command(
         "fit the temperature of a network's probabilities",
         "p3d.evaluation.calibrate",
@@ -127,8 +137,15 @@ COMMANDS = {
     "probe": Command(
         "measure a linear classifier on features", "p3d.evaluation.probe", "ProbeOptions"
     ),
-    "report": Command("write a page about a training run", "p3d.report.page", "ReportOptions"),
+    "report": Command(
+        "write a page about a training run or an evaluation", "p3d.report.page", "ReportOptions"
+    ),
     "predict": Command("predict the classes of videos", "p3d.inference.predict", "PredictOptions"),
+    "timeline": Command(
+        "find when something happens in long videos",
+        "p3d.inference.timeline.command",
+        "TimelineOptions",
+    ),
     "convert": Command(
         "convert a weight file to safetensors", "p3d.weights.convert", "ConvertOptions"
     ),
@@ -165,6 +182,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # a notebook's is not
             stream.reconfigure(errors="backslashreplace")  # for names that it cannot encode
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    wait_briefly()
     try:
         name, rest = _find_command(arguments)
         if name is None:

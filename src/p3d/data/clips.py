@@ -14,18 +14,19 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from p3d.data.sampling import (
+    Indices,
     clip_rng,
     is_first_clip,
     random_window,
     reorder,
     spaced_windows,
 )
+from p3d.data.track import Track, track_of
 from p3d.data.transforms import Augmentation, draw_train_transform, eval_transform
 from p3d.data.views import CENTER, Views
 from p3d.data.workers import Videos
 from p3d.errors import BadVideoError
 from p3d.preprocessing import Preprocessing
-from p3d.video.decode import open_video
 from p3d.video.sources import FrameSource, gather
 
 
@@ -38,14 +39,16 @@ class Sample(NamedTuple):
         video: Its index in the data set.
         starts: First frame of each of the video's clips, from 0, also of those that were not read;
             only in evaluation.
-        fps: Frame rate of the video in frames per second; NaN if unknown, and in training.
+        times: Their times in seconds, NaN if the frame rate is unknown; only in evaluation.
+        length: Number of steps that the clips were chosen from, see `Track`; only in evaluation.
     """
 
     clips: Tensor
     label: int
     video: int
     starts: tuple[int, ...] = ()
-    fps: float = math.nan
+    times: tuple[float, ...] = ()
+    length: int = 0
 
 
 class Unread(NamedTuple):
@@ -88,16 +91,14 @@ def read_train_clip(
     return gather(video, window, transform.read, transform)
 
 
-def eval_windows(
-    video: FrameSource, prep: Preprocessing, num_clips: int, views: Views = CENTER
-) -> NDArray[np.int64]:
-    """Return the frames of the windows of a video, see `spaced_windows`.
+def eval_steps(track: Track, prep: Preprocessing, num_clips: int, views: Views = CENTER) -> Indices:
+    """Return the steps of the windows of a video, see `spaced_windows`.
 
     Returns:
         int64 `(num_clips, prep.num_frames)`.
     """
     return spaced_windows(
-        video.num_frames, prep.num_frames, prep.frame_stride, num_clips, views.spacing
+        track.length, prep.num_frames, prep.frame_stride, num_clips, views.spacing
     )
 
 
@@ -110,7 +111,7 @@ def read_eval_clips(
     numbers: Sequence[int] | None = None,
     index: int = 0,
 ) -> Tensor:
-    """Read the clips of a video, see `eval_windows`, resized and cropped.
+    """Read the clips of a video, see `eval_steps`, resized and cropped.
 
     Windows overlap in most videos: each frame is decoded and resized once, then copied to every
     clip that shows it. Frames are resized as they are decoded, so that only a few are in memory at
@@ -131,7 +132,8 @@ def read_eval_clips(
     Raises:
         BadVideoError: A frame cannot be decoded.
     """
-    windows = eval_windows(video, prep, num_clips, views)
+    track = track_of(video, prep.fps)
+    windows = track.frames(eval_steps(track, prep, num_clips, views))
     windows = reorder(windows, views.order, views.seed, index)
     windows = windows if numbers is None else windows[list(numbers)]
     frames = gather(video, windows, None, eval_transform(video.height, video.width, prep, views))
@@ -189,13 +191,13 @@ class TrainClips(Dataset["Sample | Unread"]):
         rng = clip_rng(self.seed, epoch, number)
         prep = self.prep
         try:
-            path = self.videos.claim(index)
-            with open_video(path, prefer_flow=prep.channels == "flow") as video:
-                check_source(path, video, prep)
-                window = random_window(video.num_frames, prep.num_frames, prep.frame_stride, rng)
+            with self.videos.open(index, prefer_flow=prep.channels == "flow") as video:
+                check_source(self.videos.path(index), video, prep)
+                track = track_of(video, prep.fps)
+                steps = random_window(track.length, prep.num_frames, prep.frame_stride, rng)
                 clip = read_train_clip(
                     video,
-                    window,
+                    track.frames(steps),
                     prep,
                     augmentation=self.augmentation,
                     flip_probability=self.flip_probability,
@@ -237,13 +239,17 @@ class EvalClips(Dataset["Sample | Unread"]):
         Raises:
             BadVideoError: The video cannot be read.
         """
-        path = self.videos.claim(index)
-        with open_video(path, prefer_flow=self.prep.channels == "flow") as video:
-            check_source(path, video, self.prep)
+        with self.videos.open(index, prefer_flow=self.prep.channels == "flow") as video:
+            check_source(self.videos.path(index), video, self.prep)
             clips = read_eval_clips(
                 video, self.prep, self.num_clips, self.views, numbers=numbers, index=index
             )
-            starts = eval_windows(video, self.prep, self.num_clips, self.views)[:, 0]
-        starts = starts.repeat(self.views.per_window)
-        fps = video.fps if video.knows_fps else math.nan
-        return Sample(clips, int(self.videos.labels[index]), index, tuple(starts.tolist()), fps)
+            track = track_of(video, self.prep.fps)
+        steps = eval_steps(track, self.prep, self.num_clips, self.views)[:, 0]
+        steps = steps.repeat(self.views.per_window)
+        starts = tuple(track.frames(steps).tolist())
+        times = (
+            tuple(track.seconds(steps).tolist()) if video.knows_fps else (math.nan,) * len(steps)
+        )
+        label = int(self.videos.labels[index])
+        return Sample(clips, label, index, starts, times, track.length)

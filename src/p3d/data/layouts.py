@@ -16,6 +16,7 @@ from pathlib import Path
 from p3d.data.dataset import SPLITS, Listing, Part, Split, VideoDataset
 from p3d.data.folders import list_folders, would_search
 from p3d.data.manifest import find_videos, read_manifest
+from p3d.data.rates import check_rate
 from p3d.data.splits import SplitRule, apply_rule
 from p3d.data.ucf101 import LISTS, list_ucf101
 from p3d.errors import UserError
@@ -43,8 +44,13 @@ class DataOptions:
     below --data, without suffix. _([^_]+)$ captures what follows the last underscore. By default,
     the class is the folder of the video."""
 
+    frame_rate: float | None = None
+    """Frames per second of folders of frames for which a manifest states none; by default 25 are
+    assumed."""
+
     def __post_init__(self) -> None:
-        """Convert a string to a path."""
+        """Convert a string to a path, and check the rate."""
+        check_rate("--frame-rate", self.frame_rate)
         if isinstance(self.data, str):
             object.__setattr__(self, "data", Path(self.data))
 
@@ -63,9 +69,14 @@ def list_dataset(options: DataOptions, splits: Sequence[Split] = SPLITS) -> List
         UserError: There is no data set, or a list or the split rule is wrong, even if for another
             split.
     """
-    root, rule = options.data, options.splits
+    root = options.data
     if not root.exists():
         raise UserError(f"{root}: no such folder or manifest; fix the path")
+    return _with_rate(_list(options, splits), options.frame_rate)
+
+
+def _list(options: DataOptions, splits: Sequence[Split]) -> Listing:
+    root, rule = options.data, options.splits
     has_lists = (root / LISTS).is_dir()
     if options.fold != 1 and not has_lists:
         raise UserError(f"--fold {options.fold}: only the UCF101 layout has folds, {root} has none")
@@ -80,6 +91,17 @@ def list_dataset(options: DataOptions, splits: Sequence[Split] = SPLITS) -> List
     listing = read_manifest(manifest)
     is_whole = rule.divides or not listing.is_divided
     return apply_rule(find_videos(listing, tuple(listing.parts) if is_whole else splits), rule)
+
+
+def _with_rate(listing: Listing, rate: float | None) -> Listing:
+    """Return the videos with a frame rate where none is listed."""
+    if rate is None:
+        return listing
+    parts = {
+        part: None if records is None else tuple(replace(r, fps=r.fps or rate) for r in records)
+        for part, records in listing.parts.items()
+    }
+    return replace(listing, parts=parts)
 
 
 def check_outside(options: DataOptions, out: Path) -> None:

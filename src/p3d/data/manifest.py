@@ -14,6 +14,7 @@ spreadsheets.
 from __future__ import annotations
 
 import csv
+import math
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -132,6 +133,8 @@ def _parse(path: Path, location: str, columns: Columns, cells: Sequence[str]) ->
         raise UserError(
             f"{location}: label, num_frames and fps must be numbers ({error})"
         ) from error
+    if fps is not None and not 0 < fps < math.inf:
+        raise UserError(f"{location}: fps is {fps}; give frames per second, above 0, or leave it")
     record = None
     if row["path"]:
         video = path.parent / row["path"]

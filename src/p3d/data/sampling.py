@@ -13,6 +13,12 @@ from p3d.data.views import FrameOrder, Spacing
 
 Indices = NDArray[np.int64]
 
+TOLERANCE = 0.001
+"""Seconds after an instant within which a frame is shown at it: the rounding of two times."""
+
+# In seconds; larger than the errors of floats, smaller than the distance of times that differ.
+_EPSILON = 1e-9
+
 
 def clip_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
     """Return the generator of a training clip, for its window first and then its augmentation.
@@ -110,6 +116,38 @@ def uniform_windows(num_frames: int, clip_frames: int, stride: int, clips: int) 
         gaps = clips - 1
         starts = (2 * np.arange(clips, dtype=np.int64) * last_start + gaps) // (2 * gaps)
     return _window(starts[:, None], num_frames, clip_frames, stride)
+
+
+def frames_at(times: NDArray[np.float64], start: float, count: int, fps: float) -> Indices:
+    """Return the frames that are shown at evenly spaced instants.
+
+    It is the last frame whose time is at most a millisecond after the instant: containers such as
+    Matroska round times to milliseconds. Before the first frame it is the first one, and after the
+    last frame the last one. So a video of a lower rate repeats frames.
+
+    A video of 30 frames per second at 25: `[0 1 2 3 4 6 7 ...]`, at 60: `[0 0 1 1 2 2 ...]`.
+
+    Args:
+        times: float64 `(num_frames,)`, increasing, in seconds from the first frame.
+        start: The first instant, in the same seconds.
+        count: Number of instants.
+        fps: Instants per second.
+
+    Returns:
+        int64 `(count,)`, in order.
+
+    Raises:
+        ValueError: There are no times, `count` is below 1, or `fps` is not above 0.
+    """
+    if not len(times) or count < 1 or not fps > 0:
+        raise ValueError(f"{len(times)} times, {count} instants at {fps} per second: give some")
+    return frames_shown(times, start + np.arange(count) / fps)
+
+
+def frames_shown(times: NDArray[np.float64], instants: NDArray[np.float64]) -> Indices:
+    """Return the frames that are shown at instants, in seconds; see `frames_at` for the rule."""
+    shown = np.searchsorted(times, instants + (TOLERANCE + _EPSILON), side="right") - 1
+    return np.maximum(shown, 0).astype(np.int64)
 
 
 def seen_fraction(windows: Indices, num_frames: int) -> float:

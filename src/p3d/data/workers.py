@@ -11,7 +11,8 @@ import re
 import signal
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,12 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from p3d.data.dataset import VideoDataset
 from p3d.errors import UserError, printable
 from p3d.system.resources import NO_SHARED_MEMORY
+from p3d.video.decode import open_video
+from p3d.video.sources import FrameSource
 
 
 class Videos:
-    """Paths and labels of videos in two arrays, and the video that each worker is reading.
+    """Paths, labels and rates of videos in arrays, and the video that each worker is reading.
 
     With a list of Python objects, reference counting would gradually copy all of them into every
     worker.
@@ -38,6 +41,8 @@ class Videos:
     def __init__(self, dataset: VideoDataset, workers: int = 0) -> None:
         self.paths = np.array([os.fsencode(record.path) for record in dataset.records], dtype="S")
         self.labels = np.array([record.label for record in dataset.records], dtype=np.int64)
+        # NaN where a rate is not listed.
+        self.rates = np.array([record.fps for record in dataset.records], dtype=np.float64)
         # For each worker: process id and index of its video.
         self.readers = torch.full((workers, 2), -1, dtype=torch.int64).share_memory_()
         _OPEN.add(self)
@@ -49,8 +54,9 @@ class Videos:
         """Return the path of a video."""
         return Path(os.fsdecode(bytes(self.paths[index])))
 
-    def claim(self, index: int) -> Path:
-        """Return the path of a video that this worker is about to read, and record the index.
+    @contextmanager
+    def open(self, index: int, *, prefer_flow: bool) -> Iterator[FrameSource]:
+        """Open a video for a `with` block, see `open_video`, and record that it is being read.
 
         Workers beyond the number given, as of a user's own loader, are not recorded.
         """
@@ -58,7 +64,10 @@ class Videos:
         if worker is not None and worker.id < len(self.readers):
             self.readers[worker.id, 0] = os.getpid()
             self.readers[worker.id, 1] = index
-        return self.path(index)
+        rate = float(self.rates[index])
+        fps = rate if rate > 0 else None
+        with open_video(self.path(index), prefer_flow=prefer_flow, fps=fps) as video:
+            yield video
 
     def read_by(self, processes: Iterable[int]) -> list[Path]:
         """Return the last video that each of these processes claimed."""

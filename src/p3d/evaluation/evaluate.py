@@ -32,6 +32,7 @@ from p3d.inference.clip_plan import expected_clips, settled_threshold
 from p3d.inference.networks import chosen_backend, make_scorer
 from p3d.inference.scorer import Scorer
 from p3d.inference.scoring import score_videos
+from p3d.run_folder import MOTION_FILE
 from p3d.scores.accuracy import measure
 from p3d.system.device import describe_device, resolve_device, set_up_cpu
 from p3d.system.distributed import Group, join, read_launch
@@ -92,12 +93,13 @@ def _evaluate(job: Job, device: torch.device, group: Group) -> Result:
         clips=clips * len(job.dataset.records) // group.world_size,
         say=group.is_main,
     )
-    results = [_measure(job, scorer, order, group) for order in orders]
+    count = f"{group.world_size} x " if group.world_size > 1 else ""
+    used = f"{count}{describe_device(device)}"
+    results = [_measure(job, scorer, order, group, used) for order in orders]
     if group.is_main:
-        count = f"{group.world_size} x " if group.world_size > 1 else ""
         shown = "1 clip" if options.clips == 1 else f"{options.clips} clips"
         print(printable(f"{options.weights} on the {options.split} list of {options.data.data}"))
-        print(f"{count}{describe_device(device)}, {scorer.precision}, {shown} a video")
+        print(f"{used}, {scorer.precision}, {shown} a video")
         print(summarize(results[0]))
         compared = compare_orders({r.protocol.views.order: r.scored for r in results})
         if len(results) > 1:
@@ -112,19 +114,20 @@ def _write(folder: Path, job: Job, results: list[Result], compared: list[OrderRe
     options, values = job.options, plain_options(job.options)
     folders = [_subfolder(folder, options, result) for result in results]
     for place, result in zip(folders, results, strict=True):
-        write_result(place, result, values, job.weights_sha256)
+        write_result(place, result, values, job.weights_sha256, job.model.calibration)
     if len(results) > 1:
-        write_motion(folder / "motion.csv", compared)
+        write_motion(folder / MOTION_FILE, compared)
     names = ", ".join(sorted(path.name for path in folders[0].iterdir() if path.is_file()))
     print(printable(f"written to {folders[0]}: {names}"))
     if len(folders) > 1:
         others = ", ".join(place.name for place in folders[1:])
         print(f"and the same for the other orders, in its folders {others}")
-    if options.run:
+    renew_report(folders[0])
+    if options.run and options.run[0] != folders[0]:
         renew_report(options.run[0])
 
 
-def _measure(job: Job, scorer: Scorer, order: FrameOrder, group: Group) -> Result:
+def _measure(job: Job, scorer: Scorer, order: FrameOrder, group: Group, device: str) -> Result:
     protocol = replace(job.protocol, views=replace(job.protocol.views, order=order))
     start = time.perf_counter()
     options, calibration = job.options, job.model.calibration
@@ -149,6 +152,7 @@ def _measure(job: Job, scorer: Scorer, order: FrameOrder, group: Group) -> Resul
         report_clips(scored, options.clips, calibration, curve=options.clips_curve),
         find_overlap(job.model, job.dataset, scored.indices.tolist()),
         time.perf_counter() - start,
+        device,
     )
 
 

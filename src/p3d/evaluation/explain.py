@@ -13,6 +13,7 @@ from torch import Tensor
 from p3d.data.clips import check_source
 from p3d.data.dataset import examples
 from p3d.data.sampling import Indices, uniform_windows
+from p3d.data.track import track_of
 from p3d.data.transforms import eval_transform
 from p3d.errors import UserError, printable
 from p3d.evaluation.gradcam import CamLayer, grad_cam, stretch
@@ -109,13 +110,14 @@ def _window(video: FrameSource, prep: Preprocessing, start: int | None) -> Indic
     Raises:
         UserError: The video has no such frame.
     """
+    track = track_of(video, prep.fps)
     if start is None:
-        start = int(uniform_windows(video.num_frames, prep.num_frames, prep.frame_stride, 1)[0, 0])
-    elif not 0 <= start < video.num_frames:
+        return track.frames(uniform_windows(track.length, prep.num_frames, prep.frame_stride, 1)[0])
+    if not 0 <= start < video.num_frames:
         raise UserError(f"--start is {start}; give a frame from 0 to {video.num_frames - 1}")
-    steps = np.arange(prep.num_frames) * prep.frame_stride
-    window: Indices = np.minimum(start + steps, video.num_frames - 1)
-    return window
+    track = track.from_frame(start)
+    steps = np.arange(prep.num_frames, dtype=np.int64) * prep.frame_stride
+    return track.frames(np.minimum(steps, track.length - 1))
 
 
 def _describe(maps: Tensor, clip: Tensor, layer: CamLayer) -> str:

@@ -20,6 +20,7 @@ from p3d.scores.score_file import ScoreFile, read_score_file
 from p3d.scores.tables import (
     class_table,
     coverage_table,
+    describe_clips,
     describe_intervals,
     format_interval,
     headline_table,
@@ -131,12 +132,7 @@ def read_named(paths: Sequence[Path]) -> list[Named]:
 def describe_scores(scores: ScoreFile) -> str:
     """Return what was scored: `240 videos, 12 classes, 5 clips a video, test split`."""
     facts = [counted(len(scores.paths), "video"), counted(len(scores.class_names), "class")]
-    if "fused" in scores.protocol:
-        facts.append("fused scores")
-    elif scores.holds_means:
-        facts.append("means over clips" if "pooled" in scores.protocol else "clips until settled")
-    else:
-        facts.append(f"{counted(scores.logits.shape[1], 'clip')} a video")
+    facts.append(describe_clips(scores))
     return ", ".join(facts + ([f"{scores.split} split"] if scores.split else []))
 
 

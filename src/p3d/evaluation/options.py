@@ -36,8 +36,8 @@ class EvalOptions:
     folder RUN/SPLIT, and renew its report. Of several, such as UCF101's three splits, print mean
     and spread too."""
     out: First[Path | None] = None
-    """Folder for metrics.json, scores.csv, scores.npz, per_class.csv, confusion.csv and
-    confusion.png; with several runs, for a folder of each."""
+    """Folder for metrics.json, scores.csv, scores.npz, per_class.csv, confusion.csv, confusion.png
+    and the page report.html; with several runs, for a folder of each."""
     protocol: First[Name] = "weights"
     """Clips and sizes: those of the weights and of --clips, or 20 clips of 16 frames at 160 px,
     from 182x242 (paper) or, as the authors extract features, from a short side of 162."""

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from p3d.data.dataset import Split, VideoDataset
+from p3d.data.rates import assumed_rates
 from p3d.data.sampling import clips_to_see_all, seen_fraction, spaced_windows
 from p3d.errors import UserError, printable
 from p3d.evaluation.clips_curve import ClipReport
 from p3d.evaluation.leaks import Overlap
 from p3d.evaluation.protocols import Protocol
 from p3d.inference.scoring import VideoScores, write_scores
-from p3d.report.page import write_run_report
+from p3d.report.page import write_report
 from p3d.run_folder import LOGITS_FILE, METRICS_FILE, SCORES_FILE
 from p3d.scores.accuracy import Accuracy, shows_top5
 from p3d.scores.figures import describe_top1
@@ -40,6 +41,7 @@ class Result:
         clips: What there is to say about numbers of clips.
         overlap: Videos that the network was trained on; None if that is not known.
         seconds: Time that it took.
+        device: The devices, in words.
     """
 
     dataset: VideoDataset
@@ -51,23 +53,28 @@ class Result:
     clips: ClipReport
     overlap: Overlap | None
     seconds: float
+    device: str
 
     @property
     def seen(self) -> dict[int, float]:
-        """The part that the clips span of each video with a known number of frames, by index.
+        """The part that the clips span of each video, by index.
 
         It is empty for a number of clips that differs between videos.
         """
         prep, views, clips = self.protocol.prep, self.protocol.views, self.protocol.clips
         if clips == "auto":
             return {}
-        lengths = {i: self.dataset.records[i].num_frames for i in self.scored.indices.tolist()}
         size = (prep.num_frames, prep.frame_stride, clips, views.spacing)
         return {
             index: seen_fraction(spaced_windows(length, *size), length)
-            for index, length in lengths.items()
-            if length
+            for index, length in self.lengths.items()
         }
+
+    @property
+    def lengths(self) -> dict[int, int]:
+        """Number of steps that the clips of each video were chosen from, by index."""
+        scored = self.scored
+        return dict(zip(scored.indices.tolist(), scored.lengths.tolist(), strict=False))
 
 
 def summarize(result: Result) -> str:
@@ -90,7 +97,7 @@ def summarize(result: Result) -> str:
     lines.append(describe_top1(is_right, groups))
     if dataset.missing:
         lines.append(f"NOT MEASURED: {counted(dataset.missing, 'listed video')} not found")
-    lines += dataset.remarks()
+    lines += [*dataset.remarks(), *assumed_rates(dataset, result.protocol.prep)]
     if bad := result.scored.bad:
         lines.append(f"NOT MEASURED: {counted(len(bad), 'video')} that cannot be read:")
         lines += [f"  {printable(line)}" for line in bad]
@@ -106,7 +113,7 @@ def _describe_seen(result: Result) -> list[str]:
     partly = [index for index, part in seen.items() if part < 1]
     if not partly:
         return []
-    longest = max(result.dataset.records[index].num_frames or 0 for index in partly)
+    longest = max(result.lengths[index] for index in partly)
     prep = result.protocol.prep
     least, mean = min(seen.values()), sum(seen.values()) / len(seen)
     return [
@@ -117,7 +124,11 @@ def _describe_seen(result: Result) -> list[str]:
 
 
 def write_result(
-    folder: Path, result: Result, options: Mapping[str, Any], weights_sha256: str
+    folder: Path,
+    result: Result,
+    options: Mapping[str, Any],
+    weights_sha256: str,
+    calibration: Mapping[str, float],
 ) -> None:
     """Write the files of an evaluation.
 
@@ -126,6 +137,7 @@ def write_result(
         result: The result.
         options: Options of the command as plain values.
         weights_sha256: SHA-256 of the weight file.
+        calibration: Values stored with the weights, see `P3D.calibration`.
 
     Raises:
         UserError: A file cannot be written.
@@ -146,8 +158,12 @@ def write_result(
         **result.clips.record,
         "protocol": result.protocol.record(),
         "weights_sha256": weights_sha256,
-        "date": call["date"],
-        "command": call["command"],
+        "calibration": calibration,
+        "seconds": result.seconds,
+        "clips_scored": int(result.scored.clips_used.sum()),
+        "device": result.device,
+        "precision": result.precision,
+        **call,
         "options": options,
     }
     write_json(folder / METRICS_FILE, metrics)
@@ -157,16 +173,16 @@ def write_result(
         "split": result.split,
         "precision": result.precision,
         **result.protocol.record(),
-        "preprocessing": asdict(result.protocol.prep),
+        "preprocessing": result.protocol.prep.to_dict(),
     }
     scores = collect_scores(result.dataset, result.scored, protocol, weights_sha256)
     write_score_file(folder / LOGITS_FILE, scores)
 
 
-def renew_report(run: Path) -> None:
-    """Write the report of a run again, and say so."""
+def renew_report(folder: Path) -> None:
+    """Write the report of a run or of an evaluation again, and say so."""
     try:
-        page = write_run_report(run)
+        page = write_report(folder)
     except UserError as error:
         print(f"no report: {printable(error)}")
     else:

@@ -58,7 +58,8 @@ class Protocol:
         prep, views = self.prep, self.views
         spacing = "uniform" if views.spacing == "uniform" else "author-spaced"
         parts = [
-            f"{self.clips} {spacing} clips of {prep.num_frames} frames",
+            f"{self.clips} {spacing} clips of {prep.num_frames} frames"
+            + (f" {prep.describe_rate()}" if prep.fps else ""),
             f"resized to {prep.describe_resize()}",
             f"{'center crop' if views.crops == 1 else f'{views.crops} crops'} of {prep.crop}",
         ]
@@ -90,7 +91,9 @@ def choose_protocol(name: Name, clips: NumClips, views: Views, prep: Preprocessi
                 f"--clips is {clips}, but --protocol {name} has {NUM_CLIPS}; drop one of them"
             )
         views = replace(views, spacing=published.spacing)
-        prep = replace(prep, num_frames=16, frame_stride=1, resize=published.resize, crop=160)
+        prep = replace(
+            prep, num_frames=16, frame_stride=1, resize=published.resize, crop=160, fps=None
+        )
     if clips == "auto" and views.per_window > 1:
         raise UserError("--clips auto takes the center crop alone; drop --crops and --mirror")
     _check_views(views, prep)

@@ -26,17 +26,24 @@ class FramesInMemory(FrameSource):
     Args:
         frames: uint8 `(T, H, W, 3)`, RGB. For a flow network also `(T, H, W, 2)`, flow.
         prep: The network's preprocessing; flow must be of its scale.
+        fps: Their frame rate in frames per second, if known.
 
     Raises:
-        UserError: The frames have another shape or type.
+        UserError: The frames have another shape or type, or no rate although the network needs it.
     """
 
-    def __init__(self, frames: Frames, prep: Preprocessing) -> None:
+    def __init__(self, frames: Frames, prep: Preprocessing, fps: float | None = None) -> None:
         channels = (3, 2) if prep.channels == "flow" else (3,)
         _check_frames(frames, channels)
         self._frames = _to_tensor(frames)
         self.num_frames, self.height, self.width, depth = self._frames.shape
-        self.fps = 0.0
+        if fps is None and prep.fps is not None:
+            raise UserError(
+                f"the network takes {prep.fps:g} frames a second, and frames in memory have no "
+                "rate; give it as fps="
+            )
+        self.fps = fps or 0.0
+        self.knows_fps = fps is not None
         if depth == 2:
             self.flow = FlowInfo(prep.flow_short_side, (self.height, self.width))
 

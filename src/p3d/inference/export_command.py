@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from torch import Tensor
 
 from p3d.data.clips import check_source, read_eval_clips
+from p3d.data.layouts import DataOptions
+from p3d.data.splits import SplitRule
 from p3d.errors import UserError, printable
 from p3d.inference.export import DEFAULT_OPSET, export_network
 from p3d.inference.export_spec import (
@@ -68,6 +70,8 @@ class ExportOptions:
     """Write an 8-bit .onnx; needs --calibrate."""
     calibrate: First[Path | None] = None
     """Data set whose training list calibrates --int8, and whose test list measures it."""
+    splits: SplitRule = field(default_factory=SplitRule)
+    """How the videos of --calibrate are divided."""
     calibration_clips: int = 64
     """Clips to calibrate on, one of each video."""
     max_loss: float = 1.0
@@ -210,7 +214,7 @@ def _export_int8(options: ExportOptions, model: P3D, spec: ExportSpec) -> Int8Re
         model,
         options.output,
         spec,
-        options.calibrate,
+        DataOptions(options.calibrate, splits=options.splits),
         source=printable(options.input.name),
         clips=options.calibration_clips,
         max_loss=options.max_loss,

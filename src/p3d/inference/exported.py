@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -18,9 +19,9 @@ from p3d.inference.export_spec import (
     from_metadata,
     noise_clip,
 )
-from p3d.system.device import DTYPES, Precision
+from p3d.system.device import DTYPES, Precision, one_cpu_thread
 from p3d.weights.calibration import read_calibration
-from p3d.weights.metadata import read_trained_on
+from p3d.weights.metadata import read_rates, read_trained_on
 from p3d.weights.reading import prefix_errors
 
 
@@ -43,6 +44,7 @@ class ExportedNetwork:
         class_names: One name per class, if known.
         spec: What the file takes.
         trained_on: Digests of the videos that it was trained on; empty if unknown.
+        rates: Lowest and highest frame rate of these videos; None if unknown.
         calibration: Values that were fitted to validation scores, see `P3D.calibration`.
         backend: The runtime.
 
@@ -66,6 +68,7 @@ class ExportedNetwork:
         self.class_names = self.description.class_names
         self.spec = self.description.spec
         self.trained_on = read_trained_on(self.description.entries)
+        self.rates = read_rates(self.description.entries)
         self.calibration = read_calibration(self.description.entries)
 
     def precision(self, asked: Precision) -> Precision:
@@ -142,7 +145,9 @@ class FileNetwork:
         """
         spec = self._description.spec
         spec.check(clips.shape)
-        inputs = spec.prepare(clips.to(self.device), self.preprocessing)
+        # A .pt2 computes on PyTorch's own threads.
+        with nullcontext() if spec.backend == "aot" else one_cpu_thread():
+            inputs = spec.prepare(clips.to(self.device), self.preprocessing)
         return spec.logits(self._call(inputs).float().cpu())
 
     def check(self) -> None:

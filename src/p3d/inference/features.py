@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ import torch
 from p3d.data.dataset import VideoDataset, VideoRecord
 from p3d.data.digests import video_digest
 from p3d.data.layouts import read_parts
+from p3d.data.rates import assumed_rates
 from p3d.errors import UserError, printable
 from p3d.inference.extractor import Extractor
 from p3d.inference.feature_file import (
@@ -70,7 +71,8 @@ def _run(options: FeaturesOptions, device: torch.device, group: Group) -> None:
         extractor = Extractor(options, model, device)
         bad = extractor.extract(rest, folder, [files[row] for row in missing], group)
         if group.is_main:
-            _finish(options, folder, dict(zip(index.paths, files, strict=True)), index, bad)
+            notes = assumed_rates(dataset, model.preprocessing)
+            _finish(options, folder, dict(zip(index.paths, files, strict=True)), index, bad, notes)
 
 
 def _read(options: FeaturesOptions) -> tuple[VideoDataset, tuple[str, ...]]:
@@ -106,7 +108,7 @@ def _index(
         "per_clip": options.per_clip,
         "pool": options.pool,
         "precision": options.compute.precision,
-        "preprocessing": asdict(model.preprocessing),
+        "preprocessing": model.preprocessing.to_dict(),
     }
     index = FeatureIndex(
         labels=tuple(record.label for record in records),
@@ -165,6 +167,7 @@ def _finish(
     files: dict[str, str],
     index: FeatureIndex,
     bad: list[str],
+    notes: list[str],
 ) -> None:
     """Write the file for the set, and report it and the videos that could not be read.
 
@@ -188,6 +191,7 @@ def _finish(
         write_features(options.out, values, index)
         shutil.rmtree(folder.path, ignore_errors=True)
     print(f"{options.layer} of {counted(len(index.paths), 'video')}: {shape} values each")
+    print("".join(f"{line}\n" for line in notes), end="")
     if bad:
         print(f"LEFT OUT: {counted(len(bad), 'video')} that cannot be read:")
         print("\n".join(f"  {printable(line)}" for line in bad))

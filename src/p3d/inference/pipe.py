@@ -104,7 +104,7 @@ def score_in_order(
     Yields:
         For each video its scores, or why it cannot be read.
     """
-    with _readers(threads) as submit:
+    with readers(threads) as submit:
         pipe = _Pipe(scorer, read, plan, submit)
         room = _room(scorer, plan, threads)
         source = iter(videos)
@@ -139,7 +139,7 @@ class _Pipe(Generic[V, I]):
     """Videos at different stages: being read, waiting for the network, or finished."""
 
     def __init__(
-        self, scorer: ClipScorer, read: Read[V, I], plan: ClipPlan, submit: _Submit
+        self, scorer: ClipScorer, read: Read[V, I], plan: ClipPlan, submit: Submit
     ) -> None:
         self._scorer, self._read, self._plan, self._submit = scorer, read, plan, submit
         self._videos: deque[_Video[V, I]] = deque()  # in the order of the results
@@ -222,12 +222,12 @@ def _join(parts: Sequence[Tensor], *, pinned: bool) -> Tensor:
     return torch.cat(list(parts), out=torch.empty(shape, dtype=torch.uint8, pin_memory=True))
 
 
-_Submit = Callable[..., Callable[[], Any]]
+Submit = Callable[..., Callable[[], Any]]
 """Starts a call, and returns a function that waits for its result."""
 
 
 @contextmanager
-def _readers(threads: int) -> Iterator[_Submit]:
+def readers(threads: int) -> Iterator[Submit]:
     """Start threads that run calls; without any, a call runs when its result is asked for."""
     if not threads:
         yield partial

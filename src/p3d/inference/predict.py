@@ -11,19 +11,21 @@ from typing import Any
 
 from tqdm import tqdm
 
-from p3d.data.sampling import clips_to_see_all
+from p3d.data.rates import check_rate
 from p3d.errors import BadVideoError, UserError, printable
 from p3d.inference.answers import AnswerFile, check_answer_path
 from p3d.inference.arguments import Item, VideoFinder, local_path, path_of
 from p3d.inference.backends.names import BackendChoice
 from p3d.inference.clip_plan import NumClips
+from p3d.inference.far_rates import describe_far_rates
 from p3d.inference.prediction import UNKNOWN, Prediction
 from p3d.inference.predictor import Predictor
 from p3d.system.device import set_up_cpu
 from p3d.system.files import file_sha256
-from p3d.system.markers import Positional
+from p3d.system.markers import First, Positional
 from p3d.system.options import DeviceOptions
 from p3d.system.text import counted, format_percent, format_table, json_line
+from p3d.video.sources import ASSUMED_FPS
 from p3d.weights.loading import find_weights
 
 _MAX_WIDTH = 40
@@ -40,16 +42,16 @@ class PredictOptions:
     weights: Path
     """Weights in any format that p3d reads, a run's folder, or a file of `p3d export`. A .pt2 is a
     program; use only one that you trust."""
-    top: int | None = None
+    top: First[int | None] = None
     """Print a table of this many classes for each video. By default a table of 5 for a single
     video, and one line a video for several."""
-    threshold: float = 0.0
+    threshold: First[float] = 0.0
     """Answer "unknown" if the best class is less probable than this, from 0 to 1."""
-    out: Path | None = None
+    out: First[Path | None] = None
     """File for the answers, .csv or .jsonl. The same command goes on after an interruption."""
-    json: bool = False
+    json: First[bool] = False
     """Print one JSON object a line instead of text."""
-    clips: NumClips = 20
+    clips: First[NumClips] = 20
     """Clips of each video, uniformly spaced; auto takes as many of 20 as the answer needs."""
     batch_size: int | None = None
     """Clips on the device at once; by default what suits it, such as 1 clip of
@@ -59,6 +61,9 @@ class PredictOptions:
     workers: int | None = None
     """Threads that decode while the network computes; 0 decodes in turn with it. By default what
     suits the machine."""
+    frame_rate: float | None = None
+    """Frames per second of folders of frames, for weights that take frames at a rate; 25 are
+    assumed by default."""
     compute: DeviceOptions = field(default_factory=DeviceOptions)
 
 
@@ -76,6 +81,7 @@ def run(options: PredictOptions) -> int:
             raise UserError(f"{flag} is {count}; give 1 or more")
     if not 0 <= options.threshold <= 1:
         raise UserError(f"--threshold is {options.threshold}; give a probability from 0 to 1")
+    check_rate("--frame-rate", options.frame_rate)
     if options.out is not None:
         check_answer_path(options.out)
     set_up_cpu(options.compute.threads)
@@ -162,23 +168,26 @@ def _answer(
     """Print and write the answers, and return the exit code."""
     printer = _Printer(predictor.class_names, items, options)
     unread = 0
-    for item, result in zip(items, _results(predictor, items), strict=True):
+    for item, result in zip(items, _results(predictor, items, options.frame_rate), strict=True):
         record = _record(str(path_of(item)), result, options)
         if file is not None:
             file.add(_file_record(record, result))
         with tqdm.external_write_mode():
             printer.show(record, result)
         unread += isinstance(result, BadVideoError)
-    printer.show_unseen(predictor)
+    printer.show_unseen()
+    printer.show_rates(predictor)
     if unread and len(items) > 1:
         _note(f"{unread} of {len(items)} videos were not read")
     return 2 if unread else 0
 
 
-def _results(predictor: Predictor, items: list[Item]) -> Iterator[Prediction | BadVideoError]:
+def _results(
+    predictor: Predictor, items: list[Item], fps: float | None
+) -> Iterator[Prediction | BadVideoError]:
     """Yield the result of each item, with a progress bar if there are several."""
     paths = (item for item in items if isinstance(item, Path))
-    predictions = predictor.stream(paths)
+    predictions = predictor.stream(paths, fps=fps)
     hidden = None if len(items) > 1 else True
     for item in tqdm(items, "predicting", unit="video", leave=False, disable=hidden):
         yield item if isinstance(item, BadVideoError) else next(predictions)
@@ -228,13 +237,16 @@ class _Printer:
             for texts, limit in ((paths, _MAX_WIDTH), (names, _MAX_WIDTH // 2))
         ]
         self._unseen: list[Prediction] = []
+        self._rates: list[float] = []
 
     def show(self, record: dict[str, Any], result: Prediction | BadVideoError) -> None:
         """Print a result at once."""
         if isinstance(result, BadVideoError):
             print(f"p3d: error: {printable(result)}", file=sys.stderr)
-        elif result.seen < 1:
-            self._unseen.append(result)
+        else:
+            self._rates.append(result.fps)
+            if result.seen < 1:
+                self._unseen.append(result)
         if self._options.json:
             print(json_line(record), flush=True)
         elif isinstance(result, Prediction):
@@ -261,12 +273,19 @@ class _Printer:
         clips = [counted(prediction.num_clips, "clip")] if self._options.clips == "auto" else []
         return ", ".join(clips + [prediction.describe_seen()] * (prediction.seen < 1))
 
-    def show_unseen(self, predictor: Predictor) -> None:
+    def show_unseen(self) -> None:
         """Say which number of clips sees the videos whole; JSON has the numbers in its lines."""
         if not self._unseen or self._options.json or self._options.clips == "auto":
             return
-        longest = max(self._unseen, key=lambda prediction: prediction.num_frames)
-        prep = predictor.preprocessing
-        clips = clips_to_see_all(longest.num_frames, prep.num_frames, prep.frame_stride)
+        clips = max(prediction.whole_clips for prediction in self._unseen)
         which = "it" if len(self._unseen) == 1 else f"all {len(self._unseen):,} such videos"
         _note(f"--clips {clips:,} would see {which} whole")
+
+    def show_rates(self, predictor: Predictor) -> None:
+        """Say which videos have a rate far from those of the training videos, and what it does."""
+        prep = predictor.preprocessing
+        if note := describe_far_rates(self._rates, predictor.rates, prep.fps):
+            _note(note)
+        if prep.fps is not None and 0.0 in self._rates:
+            count = counted(self._rates.count(0.0), "folder")
+            _note(f"{count} of frames taken as {ASSUMED_FPS:g} a second; or give --frame-rate")

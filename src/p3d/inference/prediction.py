@@ -29,6 +29,8 @@ class Prediction:
         num_frames: Frames of the video; 0 if unknown.
         seen: The part of the video that the clips span, in (0, 1].
         num_clips: Number of clips that the answer takes; 0 if unknown.
+        whole_clips: Number of clips that would span the whole video; 0 if unknown.
+        fps: Frame rate of the video in frames per second; 0 if unknown.
     """
 
     path: Path | None
@@ -37,6 +39,8 @@ class Prediction:
     num_frames: int = 0
     seen: float = 1.0
     num_clips: int = 0
+    whole_clips: int = 0
+    fps: float = 0.0
 
     def top(self, k: int = 5) -> list[tuple[str, float]]:
         """Return the k most likely classes with their probabilities, best first."""

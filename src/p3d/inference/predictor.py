@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeAlias, overload
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
 from p3d.data.clips import check_source, read_eval_clips
-from p3d.data.sampling import seen_fraction, uniform_windows
+from p3d.data.rates import check_rate
+from p3d.data.sampling import clips_to_see_all, seen_fraction, uniform_windows
+from p3d.data.track import track_of
 from p3d.errors import BadVideoError, UserError, printable
 from p3d.inference.arguments import local_path
 from p3d.inference.arrays import Frames, FramesInMemory
@@ -26,6 +27,11 @@ from p3d.inference.networks import chosen_backend, load_network, make_scorer
 from p3d.inference.pipe import Scored, num_threads, score_in_order
 from p3d.inference.prediction import Prediction
 from p3d.inference.scorer import Scorer, mean_probabilities
+from p3d.inference.timeline.frames import check_fps, memory_frames, open_frames
+from p3d.inference.timeline.scan import scan
+from p3d.inference.timeline.segments import CutOptions
+from p3d.inference.timeline.timeline import Timeline, make_timeline
+from p3d.inference.timeline.windows import make_plan
 from p3d.model.network import P3D, Layer
 from p3d.preprocessing import Preprocessing
 from p3d.system.device import DeviceName, Precision, resolve_device
@@ -38,11 +44,12 @@ Video: TypeAlias = "Path | str | os.PathLike[str] | Frames"
 
 
 class _Info(NamedTuple):
-    """What is known about a video: its frames, and those of what the network takes of it."""
+    """What is known about a video: frames, steps that clips are chosen from, and rate if known."""
 
     path: Path | None
     num_frames: int
-    num_inputs: int
+    num_steps: int
+    fps: float
 
 
 class Predictor:
@@ -67,6 +74,7 @@ class Predictor:
     Attributes:
         clips: As given.
         class_names: Name of each class; its number if no names are known.
+        rates: Lowest and highest frame rate of the training videos; None if unknown.
         settled: Probability at which "auto" takes no more clips; None for a number of clips.
         describe_clips: The clips of a video, in words.
 
@@ -108,6 +116,7 @@ class Predictor:
             clips=None if videos is None else videos * expected_clips(clips),
         )
         model = self._load()
+        self.rates = model.rates
         self.class_names = model.class_names or tuple(map(str, range(model.config.num_classes)))
         self._scorers: dict[Layer | None, Scorer] = {None: self._make_scorer(model)}
         # Computing optical flow takes long, and only this thread can be interrupted in it.
@@ -144,13 +153,15 @@ class Predictor:
         return load_network(local_path(self._source, "weights"), self._backend)
 
     @overload
-    def __call__(self, video: Video) -> Prediction: ...
+    def __call__(self, video: Video, *, fps: float | None = None) -> Prediction: ...
 
     @overload
-    def __call__(self, video: list[Video] | tuple[Video, ...]) -> list[Prediction]: ...
+    def __call__(
+        self, video: list[Video] | tuple[Video, ...], *, fps: float | None = None
+    ) -> list[Prediction]: ...
 
     def __call__(
-        self, video: Video | list[Video] | tuple[Video, ...]
+        self, video: Video | list[Video] | tuple[Video, ...], *, fps: float | None = None
     ) -> Prediction | list[Prediction]:
         """Classify a video, or a list of videos.
 
@@ -161,32 +172,39 @@ class Predictor:
             video: A video file, a folder of frames, or frames as a NumPy array or tensor: uint8
                 `(T, H, W, 3)`, RGB from 0 to 255. For a flow network also uint8 `(T, H, W, 2)`,
                 flow as p3d stores it. Or a list or tuple of these, whose clips share batches.
+            fps: Frames per second of frames in memory and of folders of frames. Networks that take
+                frames at a rate (`preprocessing.fps`) need it for frames in memory, and take a
+                folder as 25 frames a second without it. Files have their own.
 
         Returns:
             The prediction; a list of them, in the same order, for a list.
 
         Raises:
             BadVideoError: A video cannot be read. `stream` goes on after such videos.
-            UserError: An array has another shape or type, the name is empty or an address, or flow
-                must be computed and OpenCV is not installed.
+            UserError: An array has another shape or type, or lacks a rate, the name is empty or an
+                address, or flow must be computed and OpenCV is not installed.
         """
         if not isinstance(video, (list, tuple)):
-            (prediction,) = self([video])
+            (prediction,) = self([video], fps=fps)
             return prediction
         predictions: list[Prediction] = []
-        with closing(self._stream(video, self._threads if len(video) > 1 else 0)) as results:
+        threads = self._threads if len(video) > 1 else 0
+        with closing(self._stream(video, threads, fps)) as results:
             for result in results:
                 if isinstance(result, BadVideoError):
                     raise result
                 predictions.append(result)
         return predictions
 
-    def stream(self, videos: Iterable[Video]) -> Iterator[Prediction | BadVideoError]:
+    def stream(
+        self, videos: Iterable[Video], *, fps: float | None = None
+    ) -> Iterator[Prediction | BadVideoError]:
         """Classify many videos, and go on after those that cannot be read.
 
         Args:
             videos: As for a call. While the results are taken, a few videos more are taken from it
                 and read in advance; for a live source, call the predictor for each video.
+            fps: As for a call.
 
         Yields:
             For each video, in order, its prediction, or the error that says why it has none.
@@ -194,12 +212,14 @@ class Predictor:
         Raises:
             UserError: As for a call.
         """
-        return self._stream(videos, self._threads)
+        return self._stream(videos, self._threads, fps)
 
     def _stream(
-        self, videos: Iterable[Video], threads: int
+        self, videos: Iterable[Video], threads: int, fps: float | None
     ) -> Generator[Prediction | BadVideoError]:
-        results = score_in_order(self._scorer, videos, self._read, self._plan, threads)
+        check_rate("fps", fps)
+        read = partial(self._read, fps=fps)
+        results = score_in_order(self._scorer, videos, read, self._plan, threads)
         with closing(results):
             for result in results:
                 if isinstance(result, BadVideoError):
@@ -208,29 +228,72 @@ class Predictor:
                     yield self._prediction(result)
 
     def _prediction(self, scored: Scored[_Info]) -> Prediction:
-        path, num_frames, num_inputs = scored.info
+        path, num_frames, num_steps, fps = scored.info
         numbers = sorted(self._plan.order[: len(scored.logits)])
-        windows = self._windows(num_inputs)[numbers]
+        prep = self.preprocessing
+        size = (num_steps, prep.num_frames, prep.frame_stride)
+        windows = uniform_windows(*size, self._plan.num_clips)[numbers]
         return Prediction(
             path,
             mean_probabilities(scored.logits / self._scorer.temperature),
             self.class_names,
             num_frames,
-            seen_fraction(windows, num_inputs),
+            seen_fraction(windows, num_steps),
             len(numbers),
+            clips_to_see_all(*size),
+            fps,
         )
 
-    def _windows(self, num_frames: int) -> NDArray[np.int64]:
-        prep = self.preprocessing
-        return uniform_windows(num_frames, prep.num_frames, prep.frame_stride, self._plan.num_clips)
+    def timeline(
+        self,
+        video: Video,
+        *,
+        fps: float | None = None,
+        window: float | None = None,
+        stride: float | None = None,
+        cut: CutOptions | None = None,
+    ) -> Timeline:
+        """Find when the classes are seen in a long video, as `p3d timeline` does.
 
-    def features(self, video: Video, layer: Layer = "pool5") -> Tensor:
+        Args:
+            video: As for a call, but a single one.
+            fps: Rate of frames in memory or of a folder of frames, in frames per second. A file has
+                its own times.
+            window: Seconds of a window; None for a clip of the weights, see `make_plan`.
+            stride: Seconds from one window to the next; None for half a window.
+            cut: How scores become segments; None for the defaults. `Timeline.cut` cuts them again.
+
+        Raises:
+            BadVideoError: The video cannot be read.
+            UserError: A number is out of range, the video is no video, or frames in memory come
+                without their rate.
+        """
+        prep, threads = self.preprocessing, self._threads
+        plan = make_plan(prep, window, stride)
+        check_fps(fps)
+        with ExitStack() as stack:
+            if isinstance(video, (np.ndarray, Tensor)):
+                path, frames = None, memory_frames(video, prep, fps)
+            else:
+                path = _path_of(video)
+                frames = stack.enter_context(open_frames(path, prep, fps=fps))
+            batches = stack.enter_context(
+                closing(scan(self._scorer, plan.windows(frames), threads))
+            )
+            windows = [window for batch in batches for window in batch]
+        timeline = make_timeline(
+            path, windows, frames.end, self.class_names, self._scorer.temperature
+        )
+        return timeline.cut(cut or CutOptions())
+
+    def features(self, video: Video, layer: Layer = "pool5", *, fps: float | None = None) -> Tensor:
         """Return the features of a video's clips, for search, clustering or another classifier.
 
         Args:
             video: As for a call, but a single one.
             layer: "pool5", the pooled features before the classifier, or the output of a stage,
                 "res2" to "res5".
+            fps: As for a call.
 
         Returns:
             float32 `(clips, 2048)` for "pool5"; average over the clips for one vector a video.
@@ -256,34 +319,42 @@ class Predictor:
             )
         scorer = self._scorers[layer]
         plan = plan_clips(self._plan.num_clips, 1, scorer.batch_size)
-        (result,) = score_in_order(scorer, [video], self._read, plan, 0)
+        check_rate("fps", fps)
+        (result,) = score_in_order(scorer, [video], partial(self._read, fps=fps), plan, 0)
         if isinstance(result, BadVideoError):
             raise result
         # A copy can be used under gradients, unlike a tensor of inference mode.
         return result.logits.clone()
 
-    def _read(self, video: Video, numbers: Sequence[int]) -> tuple[Tensor, _Info]:
+    def _read(
+        self, video: Video, numbers: Sequence[int], fps: float | None
+    ) -> tuple[Tensor, _Info]:
         """Read some of the clips of a video."""
         prep = self.preprocessing
-        with self._open(video) as (path, opened):
+        with self._open(video, fps) as (path, opened):
             source = _network_input(opened, self._scorer, path)
             clips = read_eval_clips(source, prep, self._plan.num_clips, numbers=numbers)
-        return clips, _Info(path, opened.num_frames, source.num_frames)
+            steps = track_of(source, prep.fps).length
+        return clips, _Info(path, opened.num_frames, steps, opened.fps if opened.knows_fps else 0.0)
 
     @contextmanager
-    def _open(self, video: Video) -> Iterator[tuple[Path | None, FrameSource]]:
+    def _open(self, video: Video, fps: float | None) -> Iterator[tuple[Path | None, FrameSource]]:
         prep = self.preprocessing
         if isinstance(video, (np.ndarray, Tensor)):
-            yield None, FramesInMemory(video, prep)
-        elif isinstance(video, (str, os.PathLike)):
-            path = local_path(video, "video")
-            with open_video(path, prefer_flow=prep.channels == "flow") as opened:
-                yield path, opened
+            yield None, FramesInMemory(video, prep, fps)
         else:
-            raise UserError(
-                f"a video cannot be of type {printable(type(video).__name__)}; give a path, or "
-                "uint8 frames (T, H, W, 3) as an array or tensor, or a list of these"
-            )
+            path = _path_of(video)
+            with open_video(path, prefer_flow=prep.channels == "flow", fps=fps) as opened:
+                yield path, opened
+
+
+def _path_of(video: Path | str | os.PathLike[str]) -> Path:
+    if not isinstance(video, (str, os.PathLike)):
+        raise UserError(
+            f"a video cannot be of type {printable(type(video).__name__)}; give a path, or "
+            "uint8 frames (T, H, W, 3) as an array or tensor, or a list of these"
+        )
+    return local_path(video, "video")
 
 
 def _network_input(source: FrameSource, scorer: Scorer, path: Path | None) -> FrameSource:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from p3d.data.clips import check_source, read_eval_clips
 from p3d.data.dataset import VideoDataset
-from p3d.data.layouts import read_splits
+from p3d.data.layouts import DataOptions, read_splits
 from p3d.errors import BadVideoError, UserError
 from p3d.inference.backends.extras import load_extra
 from p3d.inference.export import export_network
@@ -91,7 +91,8 @@ def _calibration_inputs(
     for index in range(min(count, len(records))):
         record = records[index * len(records) // min(count, len(records))]
         try:
-            with open_video(record.path, prefer_flow=preprocessing.channels == "flow") as video:
+            is_flow = preprocessing.channels == "flow"
+            with open_video(record.path, prefer_flow=is_flow, fps=record.fps) as video:
                 check_source(Path(record.path), video, preprocessing)
                 clips = read_eval_clips(video, preprocessing, 1)
         except BadVideoError as error:
@@ -136,7 +137,7 @@ def export_int8(
     model: P3D,
     path: Path,
     spec: ExportSpec,
-    data: Path,
+    data: DataOptions,
     *,
     source: str | None = None,
     clips: int = 64,
@@ -175,7 +176,9 @@ def export_int8(
         reader = _ClipReader(_calibration_inputs(lists["train"], prep, spec, clips, unread))
         _quantize(plain_file, draft, reader)
         if not reader.count:
-            raise UserError(f"{data}: no video of the training list can be read; check the set")
+            raise UserError(
+                f"{data.data}: no video of the training list can be read; check the set"
+            )
         _relabel(draft, plain_file, spec, model)
         before = _score(model, lists["test"], clips_per_video)
         after = _score(ExportedNetwork(draft), lists["test"], clips_per_video)

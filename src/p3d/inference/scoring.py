@@ -45,7 +45,10 @@ class VideoScores:
         clips_used: int64 `(V,)`: clips that were scored; empty if unknown.
         starts: int64 `(V, num_clips)`, first frame of each clip, from 0; empty if unknown. Where
             the numbers of clips differ, of all clips to choose from.
-        fps: float64 `(V,)`, frame rates in frames per second, NaN if unknown; empty if all are.
+        times: float64 `(V, num_clips)`, start of each clip in seconds, NaN if unknown; empty if
+            `starts` is.
+        lengths: int64 `(V,)`, steps that the clips were chosen from, see `p3d.data.track.Track`;
+            empty if unknown.
     """
 
     logits: Tensor
@@ -54,7 +57,8 @@ class VideoScores:
     bad: tuple[str, ...]
     clips_used: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     starts: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
-    fps: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.float64))
+    times: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.float64))
+    lengths: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
     @property
     def probabilities(self) -> Tensor:
@@ -137,15 +141,16 @@ class _Row(NamedTuple):
     label: int
     video: int
     starts: tuple[int, ...]
-    fps: float
+    times: tuple[float, ...]
+    length: int
     logits: Tensor
 
 
 def _read(
     clips: EvalClips, index: int, numbers: Sequence[int]
-) -> tuple[Tensor, tuple[int, int, tuple[int, ...], float]]:
+) -> tuple[Tensor, tuple[int, int, tuple[int, ...], tuple[float, ...], int]]:
     sample = clips.read(index, numbers)
-    return sample.clips, (sample.label, index, sample.starts, sample.fps)
+    return sample.clips, sample[1:]
 
 
 def _stack(rows: Sequence[_Row], bad: Sequence[str], shape: tuple[int, int]) -> VideoScores:
@@ -165,7 +170,8 @@ def _stack(rows: Sequence[_Row], bad: Sequence[str], shape: tuple[int, int]) -> 
         tuple(bad),
         torch.tensor([len(row.logits) for row in rows], dtype=torch.int64),
         torch.tensor([row.starts for row in rows], dtype=torch.int64),
-        torch.tensor([row.fps for row in rows], dtype=torch.float64),
+        torch.tensor([row.times for row in rows], dtype=torch.float64),
+        torch.tensor([row.length for row in rows], dtype=torch.int64),
     )
 
 
@@ -192,7 +198,8 @@ def _concatenate(parts: Sequence[VideoScores]) -> VideoScores:
         tuple(line for part in parts for line in part.bad),
         torch.cat([part.clips_used for part in parts])[order],
         torch.cat([part.starts for part in parts])[order],
-        torch.cat([part.fps for part in parts])[order],
+        torch.cat([part.times for part in parts])[order],
+        torch.cat([part.lengths for part in parts])[order],
     )
 
 

@@ -303,6 +303,7 @@ class P3D(nn.Module):
         preprocessing: How its input is made from decoded frames; saved with its weights.
         class_names: A name for each logit, or None if unknown.
         trained_on: Digests of the videos that it was trained on; empty if unknown.
+        rates: Lowest and highest frame rate of these videos; None if unknown.
         calibration: Values fitted on validation scores: "temperature" divides the logits, "settled"
             is the threshold at which no more clips of a video are needed.
         frozen_norms: Batch normalizations that stay in evaluation mode during training.
@@ -316,6 +317,7 @@ class P3D(nn.Module):
         self.preprocessing: Preprocessing = default_preprocessing(config.modality)
         self.class_names: tuple[str, ...] | None = None
         self.trained_on: frozenset[bytes] = frozenset()
+        self.rates: tuple[float, float] | None = None
         self.calibration: dict[str, float] = {}
         self.frozen_norms: tuple[nn.Module, ...] = ()
         self.checkpoint_activations = False

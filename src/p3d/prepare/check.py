@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -23,7 +22,8 @@ from p3d.prepare.findings import VideoFacts, write_findings
 from p3d.prepare.folder import walk_videos
 from p3d.prepare.options import CheckOptions
 from p3d.prepare.parallel import parallel_map
-from p3d.system.files import file_sha256, make_folder
+from p3d.prepare.same_content import find_same_content
+from p3d.system.files import make_folder
 from p3d.video.decode import open_video
 from p3d.video.packets import open_stream
 from p3d.video.sources import FrameSource, chunks
@@ -124,28 +124,10 @@ def _decode(video: FrameSource, *, all_frames: bool) -> None:
 def _find_duplicates(
     videos: Sequence[VideoFacts], workers: int
 ) -> tuple[tuple[VideoFacts, ...], ...]:
-    """Return groups of videos with equal contents. Only files of equal size are read."""
-    by_size: dict[int, list[VideoFacts]] = defaultdict(list)
-    for facts in videos:
-        if not facts.reason:  # a broken one may be a pipe, which never ends
-            by_size[sum(path.stat().st_size for path in _files(facts))].append(facts)
-    candidates = [facts for group in by_size.values() if len(group) > 1 for facts in group]
-    by_content: dict[tuple[str, ...], list[VideoFacts]] = defaultdict(list)
-    digests = parallel_map(
-        lambda facts: tuple(map(file_sha256, _files(facts))),
-        candidates,
-        total=len(candidates),
-        title="Comparing",
-        workers=workers,
-    )
-    for facts, digest in zip(candidates, digests, strict=True):
-        by_content[digest].append(facts)
-    return tuple(tuple(group) for group in by_content.values() if len(group) > 1)
-
-
-def _files(facts: VideoFacts) -> list[Path]:
-    path = facts.record.path
-    return sorted(f for f in path.iterdir() if f.is_file()) if path.is_dir() else [path]
+    """Return groups of videos with equal contents."""
+    sound = [facts for facts in videos if not facts.reason]  # a broken one may be an endless pipe
+    groups = find_same_content([facts.record.path for facts in sound], workers)
+    return tuple(tuple(sound[position] for position in group) for group in groups)
 
 
 def _find_unlisted(folder: Path, listed: Iterable[Path]) -> tuple[Path, ...]:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from p3d.errors import BadVideoError, UserError
 from p3d.report.curves import draw_learning, draw_machine
 from p3d.report.evaluations import Evaluation
 from p3d.report.events import describe_events, is_failure
 from p3d.report.lines import number
 from p3d.report.matrix import draw_matrix
 from p3d.report.record import Predictions, RunRecord
-from p3d.report.render import MISSING, count, decimal, duration, minute, percent, rate
-from p3d.video.thumbnails import encode_jpeg, video_strip
+from p3d.report.render import MISSING, count, decimal, duration, minute, percent, rate, short_path
+from p3d.report.settings import Settings, list_settings
+from p3d.report.strips import embed_strip
 
 _MAX_VIDEOS = 6
 _MAX_MISTAKES = 8
@@ -34,7 +33,7 @@ def run_content(record: RunRecord) -> dict[str, Any]:
         "title": _title(record),
         "state": record.outcome,
         "done": record.outcome.startswith("finished"),
-        "source": _short(record.folder),
+        "source": short_path(record.folder),
         "about": " · ".join(filter(None, _about(record))),
         "commands": record.commands,
         "tiles": list(_tiles(record)),
@@ -79,15 +78,7 @@ def _about(record: RunRecord) -> Iterator[str]:
     yield f"{len(record.shown[1].class_names)} classes" if record.shown else ""
     yield (f"from {Path(str(weights)).name}" if weights else "from scratch") if config else ""
     yield f"fold {fold}" if fold != 1 else ""
-    yield _short(record.folder)
-
-
-def _short(path: Path) -> str:
-    """Return a path relative to the current folder if it is in it."""
-    try:
-        return str(path.resolve().relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
+    yield short_path(record.folder)
 
 
 def _tiles(record: RunRecord) -> Iterator[tuple[str, str, str]]:
@@ -223,35 +214,11 @@ def _video(record: RunRecord, predictions: Predictions, index: int) -> dict[str,
         "predicted": predictions.class_names[predicted],
         "score": float(scores[predicted]),
     }
-    if not path.exists():  # it may be relative to the folder where the run was started
-        path = record.starting_folder / path
-    try:
-        return video | {"jpeg": base64.b64encode(encode_jpeg(video_strip(path))).decode()}
-    except (UserError, ValueError) as error:
-        return video | {"reason": error.reason if isinstance(error, BadVideoError) else str(error)}
+    return video | embed_strip(path, record.starting_folder)
 
 
-def _settings(record: RunRecord) -> list[tuple[str, list[tuple[str, str | None]]]]:
+def _settings(record: RunRecord) -> Settings:
     """Return titles and values of the recipe, the other options and the environment."""
     options = {name: value for name, value in record.config.items() if name != "recipe"}
     machine = {name: value for name, value in record.environment.items() if name not in _CALL}
-    parts = {"Recipe": record.recipe, "Options": options, "Environment": machine}
-    return [(title, list(_flatten(values))) for title, values in parts.items() if values]
-
-
-def _flatten(values: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _flatten(value)
-        else:
-            yield name.replace("_", " "), _format(value)
-
-
-def _format(value: object) -> str | None:
-    if value is None or value == []:
-        return None
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return list_settings({"Recipe": record.recipe, "Options": options, "Environment": machine})

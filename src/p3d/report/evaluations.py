@@ -57,6 +57,22 @@ class Evaluation:
             )
 
 
+def read_metrics(folder: Path, weights_sha256: str) -> dict[str, Any]:
+    """Read what `p3d eval` wrote beside scores, if it was about the same weights.
+
+    Args:
+        folder: The folder of the evaluation.
+        weights_sha256: SHA-256 of the weights that the scores are of.
+
+    Returns:
+        The content of `metrics.json`; empty if it is missing, damaged, of other weights, or of
+        `p3d metrics`.
+    """
+    metrics = read_object(folder / METRICS_FILE)
+    is_same = "scores" not in metrics and metrics.get("weights_sha256") == weights_sha256
+    return metrics if is_same else {}
+
+
 def read_evaluations(run: Path) -> tuple[Evaluation, ...]:
     """Read the evaluations in a run's folder and in the folders directly in it.
 

@@ -1,9 +1,10 @@
-"""Render the templates of the pages: their number formats and the escaping of every value."""
+"""Render the templates of the pages: formats of numbers and paths, and the escaping of values."""
 
 from __future__ import annotations
 
 import math
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from p3d.errors import printable
@@ -50,6 +51,14 @@ def duration(seconds: float) -> str:
 def minute(date: object) -> str:
     """Format a date in ISO format to the minute, as in 2026-11-27 08:15."""
     return str(date)[:16].replace("T", " ") if date else ""
+
+
+def short_path(path: Path) -> str:
+    """Return a path relative to the current folder if it is in it."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
 
 
 def render(template: str, **values: object) -> str:

@@ -63,7 +63,7 @@ def align(first: Named, second: Named) -> ScoreFile:
             f"{first.name} and {second.name} are of the splits {' and '.join(sorted(splits))}; "
             "give scores of the same videos"
         )
-    ours, theirs = _keys(first.scores.paths, second.scores.paths)
+    ours, theirs = path_keys(first.scores.paths, second.scores.paths)
     positions = {key: position for position, key in enumerate(theirs)}
     _check_same_videos(first, second, ours, theirs)
     aligned = second.scores.select(np.array([positions[key] for key in ours], dtype=np.int64))
@@ -96,7 +96,7 @@ def _check_same_videos(
         raise UserError(f"{'; '.join(facts)}; score both networks on the same videos")
 
 
-def _keys(first: Sequence[str], second: Sequence[str]) -> tuple[list[str], list[str]]:
+def path_keys(first: Sequence[str], second: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the shortest ends of paths that tell the videos of each file apart."""
     parts = [[_parts(path) for path in paths] for paths in (first, second)]
     deepest = max(len(each) for paths in parts for each in paths)

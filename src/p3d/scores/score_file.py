@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from p3d.data.dataset import UNLABELED, VideoDataset, VideoRecord
+from p3d.data.dataset import UNLABELED, VideoDataset
 from p3d.errors import UserError
 from p3d.inference.scorer import mean_probabilities
 from p3d.inference.scoring import VideoScores
@@ -162,20 +162,17 @@ def collect_scores(
         tuple(record.group for record in records),
         protocol,
         weights_sha256,
-        *_starts_and_times(records, scored),
+        *_starts_and_times(scored),
     )
 
 
 def _starts_and_times(
-    records: Sequence[VideoRecord], scored: VideoScores
+    scored: VideoScores,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]] | tuple[None, None]:
-    """Return when the clips start; a manifest's frame rate stands in for an unknown one."""
+    """Return when the clips start; None where the logits are not of single clips."""
     if scored.starts.shape != scored.logits.shape[:2]:
         return None, None
-    starts, rates = scored.starts.numpy(), scored.fps.numpy()
-    listed = np.array([record.fps or np.nan for record in records])
-    fps = np.where(rates > 0, rates, listed)
-    return starts, starts / fps[:, None]
+    return scored.starts.numpy(), scored.times.numpy()
 
 
 def write_score_file(path: Path, scores: ScoreFile) -> None:

@@ -9,10 +9,20 @@ from p3d.scores.accuracy import shows_top5
 from p3d.scores.figures import Figures
 from p3d.scores.output import shorten
 from p3d.scores.resampling import Bootstrap, Groups, Interval
+from p3d.scores.score_file import ScoreFile
 from p3d.system.text import counted, format_percent, format_table
 
 _FEW_GROUPS = 10
 """Below this number of groups, percentiles are known to be too close together."""
+
+
+def describe_clips(scores: ScoreFile) -> str:
+    """Return what the scores of a video are of: `5 clips a video`, or what is known instead."""
+    if "fused" in scores.protocol:
+        return "fused scores"
+    if scores.holds_means:
+        return "means over clips" if "pooled" in scores.protocol else "clips until settled"
+    return f"{counted(scores.logits.shape[1], 'clip')} a video"
 
 
 def format_interval(interval: Interval | None, *, is_percent: bool = True) -> str:

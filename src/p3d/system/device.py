@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.util
 import platform
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal
 
 import torch
@@ -80,6 +81,21 @@ def set_up_cpu(threads: int | None) -> None:
     if not 1 <= threads <= 1024:
         raise UserError(f"--threads is {threads}; give 1 to 1024")
     torch.set_num_threads(threads)
+
+
+@contextmanager
+def one_cpu_thread() -> Iterator[None]:
+    """Let PyTorch compute on one CPU thread.
+
+    After their work its threads wait busily for a while. Another runtime that starts then has to
+    share the cores with them: an 8-bit network took twice as long.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _mlu_available() -> bool:

@@ -62,3 +62,9 @@ def format_duration(seconds: float) -> str:
     if hours < 48:
         return f"{hours} h {minutes} min"
     return f"{hours // 24} d {hours % 24} h"
+
+
+def describe_rates(rates: tuple[float, float]) -> str:
+    """Return a range of frame rates, such as `25 to 30 frames a second`."""
+    low, high = (f"{rate:.4g}" for rate in rates)
+    return f"{low} frames a second" if low == high else f"{low} to {high} frames a second"

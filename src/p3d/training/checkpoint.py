@@ -27,9 +27,9 @@ from p3d.training.comparison import RIGHT, UNREAD, WRONG
 from p3d.training.progress import OF_BEST, Progress
 from p3d.weights.reading import CHECKPOINT_FORMAT
 
-VERSION = 3
+VERSION = 4
 """Schema version. Files of version 1 have no version, and "rate" in place of `lr_mult`. Version 3
-adds `best_loss`, `best_answers` and `improved_epoch` to the progress."""
+adds `best_loss`, `best_answers` and `improved_epoch` to the progress, version 4 `average`."""
 
 _TYPES: dict[str, type] = {
     "model": dict,
@@ -40,6 +40,7 @@ _TYPES: dict[str, type] = {
     "clips_per_step": int,
     "progress": dict,
     "fingerprint": dict,
+    "average": dict,
 }
 
 
@@ -60,6 +61,7 @@ class CheckpointState:
         clips_per_step: Clips of an optimizer step over all ranks.
         progress: Position of the run.
         fingerprint: The options that the weights depend on, by name.
+        average: State dict of the averaged network; empty if weights are not averaged.
     """
 
     model: dict[str, Tensor]
@@ -70,6 +72,7 @@ class CheckpointState:
     clips_per_step: int
     progress: Progress
     fingerprint: dict[str, str]
+    average: dict[str, Tensor]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the contents of a checkpoint file."""
@@ -89,9 +92,11 @@ class CheckpointState:
             ValueError: A value is missing or of the wrong type.
         """
         version = contents.get("version", 1)
-        if version not in (1, 2, VERSION):
+        if version not in (1, 2, 3, VERSION):
             raise ValueError(f"its version {version} is unknown")
-        if version != VERSION:
+        if version < VERSION:
+            contents = contents | {"average": {}}
+        if version < 3:
             contents = contents | {"progress": _upgrade_progress(contents.get("progress"))}
         for name, expected in _TYPES.items():
             if not isinstance(contents.get(name), expected):
@@ -112,7 +117,7 @@ def _is_valid(name: str, value: Any) -> bool:
             return type(value) is int and value > 0
         case "progress":
             return _is_valid_progress(value)
-        case "model":
+        case "model" | "average":
             return all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())
         case "metadata" | "fingerprint":
             return all(isinstance(k, str) and isinstance(v, str) for k, v in value.items())

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from p3d.data.dataset import VideoDataset
+from p3d.data.rates import assumed_rates
 from p3d.errors import printable
 from p3d.run_folder import (
     BEST_FILE,
@@ -58,6 +59,11 @@ def print_start(state: TrainState, validation: VideoDataset, messages: tuple[str
         f"learning rate {recipe.lr:g} ({recipe.schedule}), weight decay {recipe.weight_decay:g}, "
         f"dropout {recipe.dropout:g}, BN: {recipe.norms}"
     )
+    print(f"clips of {recipe.num_frames} frames {state.model.preprocessing.describe_rate()}")
+    if recipe.average_epochs:
+        print(
+            f"weights averaged over about {recipe.average_epochs:g} epochs are validated and saved"
+        )
     if (seen := frames_seen(training, recipe)) is not None:
         print(
             f"an epoch sees at most {seen:.0%} of the frames: {recipe.clips_per_video} clips of "
@@ -66,7 +72,7 @@ def print_start(state: TrainState, validation: VideoDataset, messages: tuple[str
     for dataset, name in ((training, "training"), (validation, "validation")):
         if dataset.missing:
             print(f"MISSING: {counted(dataset.missing, 'listed video')} for {name} not found")
-    for line in training.remarks():
+    for line in [*training.remarks(), *assumed_rates(training, state.model.preprocessing)]:
         print(line)
     if not validation.records:
         is_validated = state.progress.best_top1 >= 0
@@ -84,14 +90,18 @@ def print_start(state: TrainState, validation: VideoDataset, messages: tuple[str
 def frames_seen(dataset: VideoDataset, recipe: Recipe) -> float | None:
     """Return the largest part of a training list's frames that an epoch can see, in [0, 1].
 
-    None if the number of frames of a video is not known without opening it.
+    None if the number of frames of a video, at the rate of the clips, is not known without opening
+    it.
     """
-    seen = total = 0
+    seen = total = 0.0
     for record in dataset.records:
-        if not record.num_frames:
+        if not record.num_frames or (recipe.rate and not record.fps):
             return None
-        total += record.num_frames
-        seen += min(record.num_frames, recipe.clips_per_video * recipe.num_frames)
+        frames: float = record.num_frames
+        if recipe.rate and record.fps:
+            frames *= recipe.rate / record.fps
+        total += frames
+        seen += min(frames, recipe.clips_per_video * recipe.num_frames)
     return seen / max(1, total)
 
 

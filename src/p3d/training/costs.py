@@ -17,6 +17,7 @@ import torch
 from p3d.data.clips import TrainClips, Unread
 from p3d.data.dataset import VideoDataset
 from p3d.data.loader import Batch, with_scale_of
+from p3d.data.track import track_of
 from p3d.data.workers import Videos
 from p3d.errors import UserError
 from p3d.model.network import CHANNELS
@@ -29,7 +30,6 @@ from p3d.training.recipes import Recipe
 from p3d.training.state import build_state
 from p3d.training.step import train_step
 from p3d.training.timing import SCORING_SHARE
-from p3d.video.decode import open_video
 
 EPOCH_SECONDS = 3.0
 """Time to write the files of an epoch."""
@@ -64,7 +64,7 @@ class Costs:
         clip_seconds: Seconds of training on a clip of each shape, with loading it.
         videos: Number of training videos.
         scored_clips: Clips of a validation.
-        frames: Frames of a typical video.
+        frames: Frames of a typical video, at the rate of the clips.
     """
 
     clip_seconds: Mapping[Shape, float]
@@ -179,7 +179,7 @@ def _clip_seconds(
 def _loading_seconds(
     options: TrainOptions, recipe: Recipe, training: VideoDataset
 ) -> tuple[float, int]:
-    """Return the seconds of loading a clip, and the frames of a typical video.
+    """Return the seconds of loading a clip, and the frames of a typical video at their rate.
 
     Raises:
         UserError: No video could be read.
@@ -192,10 +192,12 @@ def _loading_seconds(
             frame_stride=recipe.frame_stride,
             resize=recipe.resize,
             crop=recipe.crop,
+            fps=recipe.rate,
         ),
     )
+    videos = Videos(training)
     clips = TrainClips(
-        Videos(training),
+        videos,
         prep,
         options.seed,
         recipe.augmentation,
@@ -215,8 +217,8 @@ def _loading_seconds(
             error = sample.error
             continue
         seconds.append(time.perf_counter() - begin)
-        with open_video(training.records[index].path, prefer_flow=prep.channels == "flow") as video:
-            frames.append(video.num_frames)
+        with videos.open(index, prefer_flow=prep.channels == "flow") as video:
+            frames.append(track_of(video, prep.fps).length)
     if not seconds:
         raise UserError(f"{error}; none of the videos that were tried can be read")
     return statistics.mean(seconds), round(statistics.median_low(frames))

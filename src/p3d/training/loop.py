@@ -302,7 +302,7 @@ class Trainer:
     def _write_network(self, path: Path) -> None:
         start = self.options.weights
         save_model(
-            self.state.model,
+            self.state.result,
             path,
             source="trained by p3d" if start is None else f"from {printable(start.name)}",
             recipe=asdict(self.state.recipe),

@@ -44,6 +44,7 @@ def build_network(
         frame_stride=recipe.frame_stride,
         resize=recipe.resize,
         crop=recipe.crop,
+        fps=recipe.rate,
     )
     return model
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +14,7 @@ from p3d.data.layouts import DataOptions
 from p3d.data.loader import BadVideoPolicy
 from p3d.errors import UserError
 from p3d.model.network import Modality, Variant, Wiring
-from p3d.run_folder import read_config, starting_folder
+from p3d.run_folder import CONFIG_FILE, find_checkpoints, read_config, starting_folder
 from p3d.system.markers import First, Heading
 from p3d.system.options import DeviceOptions, option_arguments, option_flag
 from p3d.training.checks import check_options, is_count, is_not_negative, is_positive
@@ -92,20 +92,56 @@ class TrainOptions:
             )
 
 
-NEW_SETTINGS = ("balance", "class_weights", "label_smoothing")
-"""Settings of a recipe that earlier checkpoints do not know, so that only runs with them say so."""
+NEW_SETTINGS = {
+    "balance": False,
+    "class_weights": False,
+    "label_smoothing": 0,
+    "fps": "native",
+    "average_epochs": 0,
+}
+"""Settings of a recipe that earlier checkpoints do not know, with what they did. Only runs with
+other values say so."""
+
+
+def keep_native(options: TrainOptions) -> tuple[TrainOptions, tuple[str, ...]]:
+    """Return the options of a run that is resumed, with its rate if it is older than `--fps`.
+
+    Such a run takes the videos' own frames, whatever its recipe says by now. All ranks must call
+    this before the run's `config.json` is written again.
+
+    Returns:
+        The options, and a line for the user if they differ from those given.
+    """
+    if not options.resume or options.recipe.fps == "native" or not find_checkpoints(options.out):
+        return options, ()
+    if has_rate(options.out):
+        return options, ()
+    recipe = replace(options.recipe, fps="native")
+    note = "--fps native: this run was started without a rate, and goes on so"
+    return replace(options, recipe=recipe), (note,)
+
+
+def has_rate(folder: Path) -> bool:
+    """Return whether the `config.json` of a run states a rate; True if it cannot be read."""
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        return "fps" in config["recipe"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return True
 
 
 def fingerprint(options: TrainOptions, training: VideoDataset) -> dict[str, str]:
     """Return the options that the weights depend on, by name, as text."""
     values: dict[str, Any] = asdict(options.recipe) | asdict(options.data.splits)
-    for name in NEW_SETTINGS:
-        if not values[name]:
+    for name, usual in NEW_SETTINGS.items():
+        if values[name] == usual:
             del values[name]
     names = ("seed", "modality", "variant", "wiring", "weights", "on_bad_video", "sync_norms")
     values |= {name: getattr(options, name) for name in names}
     values |= {"precision": options.compute.precision}
     values |= {"data": options.data.data.resolve(), "fold": options.data.fold}
+    if options.data.frame_rate is not None:
+        values |= {"frame_rate": options.data.frame_rate}
     if options.data.class_pattern is not None:  # unknown to earlier checkpoints
         values |= {"class_pattern": options.data.class_pattern}
     texts = {option_flag(name): json.dumps(value, default=str) for name, value in values.items()}
@@ -188,4 +224,7 @@ def config_arguments(path: Path) -> list[str]:
         place = started / data["data"]
         if place.exists():
             values = {**values, "data": {**data, "data": str(place)}}
+    recipe = values.get("recipe")
+    if isinstance(recipe, dict):  # of runs that are older than the option
+        values = {**values, "recipe": {"fps": "native", **recipe}}
     return option_arguments(values, drop=("resume", "plan"))

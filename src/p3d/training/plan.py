@@ -69,7 +69,7 @@ class Memory:
     """Bytes that a step needs on the device, without the workspace of convolutions.
 
     Attributes:
-        weights: Parameters and statistics of batch normalization.
+        weights: Parameters and statistics of batch normalization, and their averages.
         gradients: Gradients of the trained parameters.
         momentum: Momentum of the trained parameters.
         clips: A batch of clips as bytes and as float32.
@@ -104,7 +104,7 @@ class Plan:
         steps: Optimizer steps of the run.
         clips_per_step: Description of a step's clips.
         best_bytes: Size of the saved network.
-        checkpoint_bytes: Size of a checkpoint: the network and the momentum.
+        checkpoint_bytes: Size of a checkpoint: the network, its average and the momentum.
         memory: Memory of a step.
     """
 
@@ -151,6 +151,7 @@ def make_plan(
     frozen = [p for p in model.parameters() if not p.requires_grad]
     trained = _bytes(p for group in groups for p in group.parameters)
     best_bytes, checkpoint_bytes = disk_bytes(model, recipe)
+    momentum = trained if recipe.momentum else 0
     prep = model.preprocessing
     pixels = recipe.batch_size * prep.num_frames * prep.crop**2 * CHANNELS[model.config.modality]
     return Plan(
@@ -167,9 +168,9 @@ def make_plan(
         best_bytes,
         checkpoint_bytes,
         Memory(
-            best_bytes,
+            checkpoint_bytes - momentum,
             trained,
-            checkpoint_bytes - best_bytes,
+            momentum,
             5 * pixels,
             activation_bytes(model, recipe, precision),
         ),
@@ -186,7 +187,8 @@ def disk_bytes(model: P3D, recipe: Recipe) -> tuple[int, int]:
     """Return the sizes in bytes of the saved network and of a checkpoint (with momentum)."""
     weights = _bytes(model.state_dict().values())
     trained = _bytes(p for p in model.parameters() if p.requires_grad)
-    return weights, weights + (trained if recipe.momentum else 0)
+    networks = 2 if recipe.average_epochs else 1
+    return weights, networks * weights + (trained if recipe.momentum else 0)
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:

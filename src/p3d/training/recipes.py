@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from p3d.data.transforms import Augmentation
 from p3d.errors import UserError
 from p3d.model.network import Name
+from p3d.preprocessing import MAX_FPS
 from p3d.system.markers import First, Heading
 from p3d.system.options import option_flag
 from p3d.training.checks import check_options, is_count, is_not_negative, is_positive
@@ -22,6 +23,7 @@ NormPolicy = Literal["train", "freeze-but-first", "freeze-all"]
 
 
 _CLIP = ("num_frames", "frame_stride", "crop")
+_FPS = 25.0
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,9 @@ class Recipe:
     label_smoothing: float = 0.0
     """Probability mass, 0 to below 1, that the target of the loss spreads evenly over all classes.
     The reported loss is without it."""
+    average_epochs: float = 0.0
+    """Validate and save weights averaged over about this many last epochs: an exponential mean over
+    the steps, with batch normalization's statistics. 0 takes the weights of the last step."""
 
     schedule: Schedule = "cyclic"
     """How the learning rate changes from step to step."""
@@ -98,7 +103,10 @@ class Recipe:
     num_frames: Annotated[int, Heading("recipe: input")] = 16
     """Frames in a clip."""
     frame_stride: int = 1
-    """Distance between neighboring frames of a clip, in video frames."""
+    """Distance between neighboring frames of a clip, in frames (of --fps)."""
+    fps: float | Literal["native"] = "native"
+    """Frames per second at which frames are picked by their times, so that videos of all rates show
+    motion alike; native takes the videos' own frames."""
     resize: int | tuple[int, int] = (182, 242)
     """Size of a frame before the center, multi-scale or random crop: height and width, or the short
     side alone, which keeps the aspect ratio."""
@@ -115,8 +123,17 @@ class Recipe:
         positive = ("lr", "cyclic_half_epochs", "cyclic_factor")
         check_options(self, positive, is_positive, "a finite number above 0")
         check_options(self, ("clip_gradients",), is_positive, "a finite number above 0, or omit it")
-        rates = ("weight_decay", "head_weight_rate", "head_bias_rate", "stem_rate")
-        check_options(self, rates, is_not_negative, "a finite number of at least 0")
+        rates = ("head_weight_rate", "head_bias_rate", "stem_rate")
+        check_options(
+            self,
+            ("weight_decay", "average_epochs", *rates),
+            is_not_negative,
+            "a finite number of at least 0",
+        )
+        if self.fps != "native" and not 0 < self.fps <= MAX_FPS:
+            raise UserError(
+                f"--fps is {self.fps}; give a number above 0, at most {MAX_FPS:g}, or native"
+            )
         fractions = ("flip_probability", "warmup")
         check_options(self, fractions, lambda value: 0 <= value <= 1, "a value in [0, 1]")
         check_options(
@@ -135,6 +152,11 @@ class Recipe:
         if any(low >= high for low, high in pairwise((0, *self.milestones))):
             listed = " ".join(map(str, self.milestones))
             raise UserError(f"--milestones are {listed}; give increasing steps from 1 on")
+
+    @property
+    def rate(self) -> float | None:
+        """The rate at which frames are picked; None for the videos' own."""
+        return None if self.fps == "native" else self.fps
 
     def clips_of_step(self, processes: int) -> int:
         """Return the clips of an optimizer step over a number of processes."""
@@ -199,6 +221,7 @@ FINETUNE_SMALL = replace(
     head_weight_rate=10.0,
     head_bias_rate=20.0,
     augmentation="multi-scale-crop",
+    fps=_FPS,
 )
 """A few dozen to a few hundred videos, from pretrained weights."""
 
@@ -216,6 +239,7 @@ SCRATCH = replace(
     augmentation="multi-scale-crop",
     resize=(128, 170),
     crop=112,
+    fps=_FPS,
 )
 """A small set without pretrained weights."""
 
@@ -233,6 +257,7 @@ SAMPLE = replace(
     frame_stride=2,
     resize=(48, 48),
     crop=40,
+    fps="native",
 )
 """The synthetic sample set, from scratch, in minutes on two cores. No flips: they turn a motion to
 the left into one to the right."""
@@ -248,6 +273,7 @@ QUICK = QuickRecipe(
         "frame_stride": 0,
         "resize": (0, 0),
         "crop": 0,
+        "fps": "native",
     }
 )
 """A small set within a time budget, on a CPU: many small steps of small clips."""

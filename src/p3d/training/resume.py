@@ -107,6 +107,9 @@ def restorable_network(checkpoint: CheckpointState, options: TrainOptions) -> P3
     fresh = optimizer.state_dict()
     is_fitting = {
         "model": _fits(checkpoint.model, model.state_dict()),
+        "average": checkpoint.average.keys()
+        == (model.state_dict().keys() if options.recipe.average_epochs else set())
+        and _fits(checkpoint.average, model.state_dict()),
         "optimizer": _fits(checkpoint.optimizer.get("param_groups"), fresh["param_groups"])
         and all("lr" in group for group in checkpoint.optimizer["param_groups"])
         and _is_momentum(checkpoint.optimizer.get("state"), optimizer.param_groups),

@@ -17,6 +17,7 @@ from p3d.data.dataset import VideoDataset
 from p3d.model.network import P3D
 from p3d.system.device import Precision, grad_scaler, set_precision
 from p3d.system.distributed import ALONE, Group
+from p3d.training.average import WeightAverage
 from p3d.training.checkpoint import CheckpointState
 from p3d.training.optim import build_optimizer, build_schedule, parameter_groups
 from p3d.training.progress import Progress
@@ -46,6 +47,7 @@ class TrainState:
         in_step: Whether a step has begun and is not complete, so that a checkpoint would be wrong.
         class_weights: float32 `(num_classes,)` on the device, weights of the classes in the loss;
             None if they are equal.
+        average: The averaged weights; None if the recipe averages none.
     """
 
     recipe: Recipe
@@ -64,6 +66,12 @@ class TrainState:
     progress: Progress = field(default_factory=Progress)
     in_step: bool = False
     class_weights: Tensor | None = None
+    average: WeightAverage | None = None
+
+    @property
+    def result(self) -> P3D:
+        """The network that is validated and saved: the averaged one, if there is one."""
+        return self.model if self.average is None else self.average.network
 
     @property
     def all_steps_done(self) -> bool:
@@ -98,10 +106,11 @@ class TrainState:
             clips_per_step=self.clips_per_step,
             progress=self.progress,
             fingerprint=fingerprint,
+            average={} if self.average is None else self.average.network.state_dict(),
         )
 
     def restore(self, checkpoint: CheckpointState, *, stretched: bool = False) -> None:
-        """Restore optimizer, schedule, scaler and progress; the network already has its weights.
+        """Restore all but the network, which already has its weights.
 
         Args:
             checkpoint: The checkpoint.
@@ -125,6 +134,8 @@ class TrainState:
             self.schedule.load_state_dict(checkpoint.schedule)
         self.scaler.load_state_dict(checkpoint.scaler)
         self.progress = checkpoint.progress
+        if self.average is not None:
+            self.average.network.load_state_dict(checkpoint.average)
 
 
 def extend(
@@ -212,6 +223,7 @@ def build_state(
     # PyTorch warns if the schedule advances before the first optimizer step, which the scaler may
     # skip. This step has no gradients and changes nothing.
     optimizer.step()
+    span = recipe.average_epochs * steps_per_epoch
     return TrainState(
         recipe,
         seed,
@@ -227,6 +239,7 @@ def build_state(
         clips_per_step,
         steps,
         class_weights=_class_weights(recipe, dataset, model, device),
+        average=WeightAverage(model, span) if span else None,
     )
 
 

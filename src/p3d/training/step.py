@@ -77,6 +77,8 @@ def train_step(state: TrainState, batches: Sequence[Batch]) -> Step:
     state.schedule.step()
     progress.step += 1
     progress.step_in_epoch += 1
+    if state.average is not None:
+        state.average.update(state.model, progress.step)
     progress.clips += clips
     progress.bad += int(counts[1])
     progress.loss += sums[0]

@@ -18,6 +18,7 @@ from p3d.data.dataset import Split, VideoDataset
 from p3d.data.digests import video_digest
 from p3d.data.layouts import check_outside, read_splits
 from p3d.data.loader import TrainLoader, with_scale_of
+from p3d.data.rates import rate_range
 from p3d.errors import UserError, printable
 from p3d.model.network import P3D
 from p3d.report.page import write_run_report
@@ -36,7 +37,7 @@ from p3d.training.console import print_start, print_summary
 from p3d.training.log import RunLog
 from p3d.training.loop import Trainer
 from p3d.training.network import build_network, prepare_for_training
-from p3d.training.options import TrainOptions, earlier_length, fingerprint
+from p3d.training.options import TrainOptions, earlier_length, fingerprint, keep_native
 from p3d.training.plan import disk_bytes, make_plan, render
 from p3d.training.resume import find_start
 from p3d.training.saver import Saver, check_room
@@ -73,10 +74,11 @@ def _train(options: TrainOptions, device: torch.device, group: Group, stop: Stop
     if group.is_main:
         check_installed(options.track)
     with _locked(options, group):
+        options, rate_notes = keep_native(options)
         options = fit(options, splits["train"], splits["validation"], device, group)
         trainer, messages = _build_trainer(options, splits, device, group, stop)
         if group.is_main:
-            print_start(trainer.state, trainer.validation, (*notes, *messages))
+            print_start(trainer.state, trainer.validation, (*notes, *rate_notes, *messages))
         if options.plan:
             if group.is_main:
                 _print_plan(trainer.state, trainer.loader)
@@ -170,6 +172,7 @@ def start_network(options: TrainOptions, training: VideoDataset) -> tuple[P3D, t
     model.preprocessing = with_scale_of(training, model.preprocessing)
     names = training.class_names
     model.trained_on |= {video_digest(record, names) for record in training.records}
+    model.rates = rate_range(training.records)
     return model, messages
 
 

@@ -47,9 +47,9 @@ def validate(
         Stopped: A stop was requested.
         UserError: No video could be read.
     """
-    state.group.share_buffers(state.model)
+    state.group.share_buffers(state.result)
     scorer = Scorer(
-        state.model,
+        state.result,
         state.device,
         state.precision,
         batch_size=state.recipe.batch_size,

@@ -22,18 +22,21 @@ from p3d.video.video_file import VideoFile
 
 
 @contextmanager
-def open_video(path: Path | str, *, prefer_flow: bool = False) -> Iterator[FrameSource]:
+def open_video(
+    path: Path | str, *, prefer_flow: bool = False, fps: float | None = None
+) -> Iterator[FrameSource]:
     """Open a video file or a folder of frames for a `with` block.
 
     The frames of a folder are its JPEG, PNG, BMP and WebP files, ordered by the numbers at the end
-    of their names (`walk-0001.jpg`), which must not differ in anything else; the frame rate is
-    assumed to be 25. Pairs named `flow_x_00001.jpg` and `flow_y_00001.jpg` are optical flow. Where
-    the frame size changes, a video file's frames are scaled to the first one's size; in a folder it
-    is an error.
+    of their names (`walk-0001.jpg`), which must not differ in anything else; without `fps`, their
+    rate is assumed to be 25. Pairs named `flow_x_00001.jpg` and `flow_y_00001.jpg` are optical
+    flow. Where the frame size changes, a video file's frames are scaled to the first one's size; in
+    a folder it is an error.
 
     Args:
         path: The file or folder.
         prefer_flow: Read the flow of a folder that holds both frames and flow.
+        fps: Frame rate of a folder, in frames per second; a file has its own.
 
     >>> with open_video("v_Biking_g01_c04.avi") as video:
     ...     clip = video.read(range(16))
@@ -50,7 +53,7 @@ def open_video(path: Path | str, *, prefer_flow: bool = False) -> Iterator[Frame
         raise_file_limit_error(error)
         raise BadVideoError(path, f"cannot be opened ({error.strerror})") from error
     if stat.S_ISDIR(status.st_mode):
-        yield open_folder(path, prefer_flow=prefer_flow)
+        yield open_folder(path, prefer_flow=prefer_flow, fps=fps)
         return
     video = _open_file(path, status)
     try:

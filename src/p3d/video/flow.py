@@ -71,6 +71,11 @@ class ComputedFlow(FrameSource):
         self.knows_fps = video.knows_fps
         self.flow: FlowInfo = FlowInfo(short_side, (video.height, video.width))
 
+    @property
+    def times(self) -> NDArray[np.float64]:
+        """See `FrameSource`: flow has the time of the first of its two frames."""
+        return self._video.times[: self.num_frames]
+
     def pieces(self, frames: Sequence[int], box: Box | None = None) -> Iterator[Piece]:
         """See `FrameSource`."""
         for frame, flow in self._compute(list(frames)):

@@ -31,11 +31,8 @@ from p3d.system.resources import raise_file_limit_error
 from p3d.video.flow_file import FlowInfo, quantize
 from p3d.video.geometry import Box
 from p3d.video.packets import check_size
-from p3d.video.sources import FrameSource, Piece, frames_per_piece
+from p3d.video.sources import ASSUMED_FPS, FrameSource, Piece, frames_per_piece
 from p3d.video.suffixes import FRAME_SUFFIXES
-
-FRAME_FOLDER_FPS = 25.0
-"""Frame rate assumed for a frame folder, which does not store one: that of most of UCF101."""
 
 # Without a list, Pillow would run Ghostscript for an EPS file, whatever its suffix. The plugins are
 # imported here because it would otherwise import all that it has.
@@ -71,7 +68,7 @@ class _Frame(NamedTuple):
     name: str
 
 
-def open_folder(path: Path, *, prefer_flow: bool = False) -> FrameSource:
+def open_folder(path: Path, *, prefer_flow: bool = False, fps: float | None = None) -> FrameSource:
     """Open a folder of frames; see `p3d.video.decode.open_video`.
 
     Raises:
@@ -81,9 +78,9 @@ def open_folder(path: Path, *, prefer_flow: bool = False) -> FrameSource:
     flow = [prefix for prefix in series if prefix.rstrip("_-") in _FLOW_AXES]
     axes = [_FLOW_AXES[prefix.rstrip("_-")] for prefix in flow]
     if sorted(axes) == [0, 1]:
-        pair = [series.pop(flow[axes.index(axis)]) for axis in (0, 1)]
+        x, y = (series.pop(flow[axes.index(axis)]) for axis in (0, 1))
         if prefer_flow or not series:
-            return FlowFolder(path, *pair)
+            return FlowFolder(path, x, y, fps)
     frames, *others = series.values()
     if others:
         raise BadVideoError(
@@ -91,7 +88,7 @@ def open_folder(path: Path, *, prefer_flow: bool = False) -> FrameSource:
             f"{frames[0].name} and {others[0][0].name} differ in more than the number at the end; "
             "keep one series of frames in a folder",
         )
-    return FrameFolder(path, frames)
+    return FrameFolder(path, frames, fps)
 
 
 def _list_series(path: Path) -> dict[str, list[_Frame]]:
@@ -150,10 +147,10 @@ def _count_missing(frames: Sequence[_Frame]) -> int:
 class _Pictures(FrameSource):
     """Pictures of one size in a folder."""
 
-    def __init__(self, path: Path, frames: Sequence[_Frame]) -> None:
+    def __init__(self, path: Path, frames: Sequence[_Frame], fps: float | None) -> None:
         self.path = path
-        self.fps = FRAME_FOLDER_FPS
-        self.knows_fps = False
+        self.fps = fps or ASSUMED_FPS
+        self.knows_fps = fps is not None
         self.num_frames = len(frames)
         self.num_missing = _count_missing(frames)
         self._names = [frame.name for frame in frames]
@@ -218,12 +215,14 @@ class FlowFolder(_Pictures):
     The pictures are assumed to hold [-20, 20] px as [0, 255], as usual (Wang et al. 2016, TSN).
     """
 
-    def __init__(self, path: Path, x: Sequence[_Frame], y: Sequence[_Frame]) -> None:
+    def __init__(
+        self, path: Path, x: Sequence[_Frame], y: Sequence[_Frame], fps: float | None
+    ) -> None:
         by_number = [{frame[:2]: frame.name for frame in axis} for axis in (x, y)]
         for own, other in permutations(by_number):
             for number in sorted(own.keys() - other.keys())[:1]:
                 raise BadVideoError(path, f"{own[number]} has no partner for the other direction")
-        super().__init__(path, x)
+        super().__init__(path, x, fps)
         self._y_names = [frame.name for frame in y]
         self.flow = FlowInfo(min(self.height, self.width), (self.height, self.width))
 

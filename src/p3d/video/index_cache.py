@@ -69,7 +69,8 @@ class IndexCache:
 
 def _size(index: VideoIndex) -> int:
     order = 0 if index.order is None else index.order.nbytes
-    return _OVERHEAD + order + index.seek_points.nbytes
+    times = 0 if index.times is None else index.times.nbytes
+    return _OVERHEAD + order + times + index.seek_points.nbytes
 
 
 INDICES = IndexCache()

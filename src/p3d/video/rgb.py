@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import av
 import numpy as np
@@ -25,7 +25,6 @@ from torch import Tensor
 from p3d.errors import BadVideoError
 from p3d.video.geometry import Box
 from p3d.video.sources import Piece, frames_per_piece
-from p3d.video.video_index import VideoIndex
 
 _FORMATS_420 = frozenset({"yuv420p", "yuvj420p"})
 # Width of the blocks that vectorized conversions work on.
@@ -34,18 +33,34 @@ _BLOCK_WIDTH = 16
 _ONE_THREAD: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
 
 
+class Picture(Protocol):
+    """How the frames of a video are shown, see `VideoIndex`."""
+
+    @property
+    def height(self) -> int:
+        """Height of the stored frames in pixels."""
+
+    @property
+    def width(self) -> int:
+        """Their width."""
+
+    @property
+    def matrix(self) -> tuple[int, int, int, int]:
+        """The linear part of the display matrix."""
+
+
 class RgbConverter:
-    """Converts the frames of a file to RGB, rotated as the file says.
+    """Converts the frames of a video to RGB, rotated as the file says.
 
     Args:
         path: The file, for error messages.
-        index: The file's index; frames of other sizes than its are scaled.
+        picture: Size and rotation; frames of other sizes are scaled.
         box: The part of the frames to return.
     """
 
-    def __init__(self, path: Path, index: VideoIndex, box: Box) -> None:
+    def __init__(self, path: Path | str, picture: Picture, box: Box) -> None:
         self._path = path
-        self._index = index
+        self._picture = picture
         self._box = box
         self._reformatter = VideoReformatter()
 
@@ -76,13 +91,13 @@ class RgbConverter:
             yield numbers, part.rgb()
 
     def _start(self, frame: VideoFrame, capacity: int) -> _Stack | _Frames:
-        index = self._index
+        picture = self._picture
         if (
             frame.format.name in _FORMATS_420
-            and (frame.width, frame.height) == (index.width, index.height)
+            and (frame.width, frame.height) == (picture.width, picture.height)
             and frame.height % 2 == 0
             and not frame.interlaced_frame
-            and index.matrix == (1, 0, 0, 1)
+            and picture.matrix == (1, 0, 0, 1)
             and frame.planes[0].line_size > 0  # not upside down
             and converts_by_block(frame.format.name, frame.width)
         ):
@@ -90,8 +105,8 @@ class RgbConverter:
         return _Frames(frame, self._box, capacity, self._convert_whole)
 
     def _convert_whole(self, frame: VideoFrame) -> NDArray[np.uint8]:
-        rgb = self._convert(frame, self._index.width, self._index.height)
-        return _rotated(rgb, self._index.matrix)
+        rgb = self._convert(frame, self._picture.width, self._picture.height)
+        return _rotated(rgb, self._picture.matrix)
 
     def _convert(self, frame: VideoFrame, width: int, height: int) -> NDArray[np.uint8]:
         try:

@@ -21,6 +21,9 @@ from p3d.video.geometry import Box
 PIECE_BYTES = 8 * 2**20
 """Size limit of a piece; a single frame may exceed it."""
 
+ASSUMED_FPS = 25.0
+"""Frame rate assumed for a video that does not store one: that of most of UCF101."""
+
 CHUNK_BYTES = 64 * 2**20
 """Size limit of what is decoded at a time where a whole video is read."""
 
@@ -48,6 +51,23 @@ class FrameSource(ABC):
     knows_fps: bool = True
     flow: FlowInfo | None = None
     num_missing: int = 0
+
+    @property
+    def times(self) -> NDArray[np.float64]:
+        """Presentation times in seconds from the first frame: float64 `(num_frames,)`, increasing.
+
+        They follow from the average rate where the video has no usable timestamps, and from 25
+        frames per second where it has no rate either.
+        """
+        return np.arange(self.num_frames) / (self.fps or ASSUMED_FPS)
+
+    @property
+    def duration(self) -> float:
+        """Seconds from the first frame to the end of the last, which lasts as long as the mean."""
+        times = self.times
+        if len(times) < 2:
+            return 1 / (self.fps or ASSUMED_FPS)
+        return float(times[-1]) * len(times) / (len(times) - 1)
 
     def read(self, indices: Sequence[int]) -> Tensor:
         """Return frames by number.

@@ -41,19 +41,28 @@ _END = 1 << 62
 _NEAR = 3
 
 
+def check_file(path: Path, status: os.stat_result) -> None:
+    """Check that a file can be read, since FFmpeg's messages would be vaguer.
+
+    Raises:
+        BadVideoError: It is no regular file, empty, or cannot be opened.
+    """
+    if not stat.S_ISREG(status.st_mode):
+        raise BadVideoError(path, "neither a file nor a folder")
+    if status.st_size == 0:
+        raise BadVideoError(path, "the file is empty (0 bytes)")
+    try:
+        os.close(os.open(path, os.O_RDONLY))
+    except OSError as error:
+        raise_file_limit_error(error)
+        raise BadVideoError(path, f"cannot be opened ({error.strerror})") from error
+
+
 class VideoFile(FrameSource):
     """A video file; see `open_video`."""
 
     def __init__(self, path: Path, status: os.stat_result) -> None:
-        if not stat.S_ISREG(status.st_mode):
-            raise BadVideoError(path, "neither a file nor a folder")
-        if status.st_size == 0:
-            raise BadVideoError(path, "the file is empty (0 bytes)")
-        try:
-            os.close(os.open(path, os.O_RDONLY))
-        except OSError as error:  # FFmpeg's message would be vaguer
-            raise_file_limit_error(error)
-            raise BadVideoError(path, f"cannot be opened ({error.strerror})") from error
+        check_file(path, status)
         self.path = path
         self._index = index = INDICES.get(path, status)
         self._container, self._stream = open_stream(path, index.container)
@@ -68,6 +77,11 @@ class VideoFile(FrameSource):
         self.height = index.height if is_upright else index.width
         self.width = index.width if is_upright else index.height
         self.fps = index.fps
+
+    @property
+    def times(self) -> NDArray[np.float64]:
+        """See `FrameSource`."""
+        return super().times if self._index.times is None else self._index.times
 
     def close(self) -> None:
         """Close the file."""

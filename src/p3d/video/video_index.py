@@ -81,6 +81,8 @@ class VideoIndex:
         matrix: The linear part (a, b, c, d) of the display matrix, each -1, 0 or 1.
         fps: Average frame rate in frames per second; 25 if the file does not say.
         container: FFmpeg's name of the container format.
+        times: float64 `(num_frames,)`, presentation times in seconds from the first frame; None if
+            the timestamps are missing, repeat or go back.
     """
 
     num_frames: int
@@ -92,6 +94,7 @@ class VideoIndex:
     matrix: tuple[int, int, int, int]
     fps: float
     container: str
+    times: NDArray[np.float64] | None
 
     def starts_for(self, frames: Sequence[int]) -> list[int]:
         """Return for each frame the last key packet from which it can be decoded exactly."""
@@ -227,6 +230,23 @@ def _order_by_timestamp(packets: list[PacketInfo]) -> NDArray[np.int32] | None:
     return order if stamps and min(stamps) >= (packets[0].pts or 0) else None
 
 
+def presentation_times(
+    packets: list[PacketInfo], order: NDArray[np.int32] | None, time_base: Fraction | None
+) -> NDArray[np.float64] | None:
+    """Return `VideoIndex.times`, for packets that hold one frame each."""
+    if order is None or not time_base:
+        return None
+    stamps = [packets[number].pts for number in order.tolist()]
+    known = np.asarray([stamp for stamp in stamps if stamp is not None], np.int64)
+    if len(known) < len(stamps) or (known[1:] <= known[:-1]).any():
+        return None
+    # Integers of this size are exact, so that each time is rounded once.
+    if (int(known[-1]) - int(known[0])) * time_base.numerator >= 2**53:
+        return None
+    times: NDArray[np.float64] = (known - known[:1]) * time_base.numerator / time_base.denominator
+    return times
+
+
 def seek_table(
     packets: list[PacketInfo], types: list[int] | None, order: NDArray[np.int32] | None
 ) -> NDArray[np.int64]:
@@ -308,4 +328,5 @@ def build_index(path: Path, container: InputContainer, stream: VideoStream) -> V
         matrix=display_matrix(first),
         fps=float(stream.average_rate or stream.guessed_rate or Fraction(25)),
         container=container.format.name.partition(",")[0],
+        times=None if is_packed else presentation_times(packets, order, stream.time_base),
     )

@@ -19,6 +19,7 @@ from p3d.weights.keys import add_counters, check_fit, config_from
 from p3d.weights.metadata import (
     check_class_names,
     read_metadata,
+    read_rates,
     read_recipe,
     read_trained_on,
     skeleton,
@@ -65,6 +66,7 @@ class WeightFile:
         source: Where the weights come from, if known.
         recipe: How they were trained, if known.
         trained_on: Digests of the videos that they were trained on; empty if unknown.
+        rates: Lowest and highest frame rate of these videos; None if unknown.
         calibration: Values that `p3d calibrate` has fitted; empty if it was not run.
         notes: What was inferred or changed, one line each.
     """
@@ -77,6 +79,7 @@ class WeightFile:
     source: str | None
     recipe: dict[str, Any] | None
     trained_on: frozenset[bytes]
+    rates: tuple[float, float] | None
     calibration: dict[str, float]
     notes: tuple[str, ...]
 
@@ -213,6 +216,7 @@ def interpret(
         source,
         read_recipe(metadata),
         read_trained_on(metadata),
+        read_rates(metadata),
         calibration,
         tuple(notes),
     )

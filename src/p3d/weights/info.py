@@ -20,7 +20,7 @@ from p3d.errors import UserError, printable
 from p3d.model.network import BLOCKS, CHANNELS, Modality, Name, P3DConfig, Variant, Wiring
 from p3d.preprocessing import Preprocessing, default_preprocessing
 from p3d.system.markers import Positional
-from p3d.system.text import json_line
+from p3d.system.text import describe_rates, json_line
 from p3d.weights.describe import describe_file
 from p3d.weights.loading import find_weights
 from p3d.weights.metadata import skeleton
@@ -125,6 +125,7 @@ class Info:
         source: Where the weights come from, if known.
         recipe: How they were trained, if known.
         trained_on: Number of videos that they were trained on; 0 if unknown.
+        rates: Lowest and highest frame rate of these videos, if known.
         calibration: Values that `p3d calibrate` has fitted, if it was run.
         notes: What was inferred about the file.
     """
@@ -143,6 +144,7 @@ class Info:
     source: str | None = None
     recipe: dict[str, Any] | None = None
     trained_on: int = 0
+    rates: tuple[float, float] | None = None
     calibration: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -165,7 +167,7 @@ def gather(options: InfoOptions) -> Info:
         file = describe_file(path)
         config, preprocessing = file.config, file.preprocessing
         file_bytes = path.stat().st_size
-        keys = ("format", "class_names", "source", "recipe", "calibration", "notes")
+        keys = ("format", "class_names", "source", "recipe", "rates", "calibration", "notes")
         extra = {key: getattr(file, key) for key in keys}
         extra |= {"path": str(path), "trained_on": len(file.trained_on)}
     else:
@@ -200,8 +202,9 @@ def _facts(info: Info) -> list[tuple[str, str]]:
         ("size", f"{info.file_bytes / 1e6:.1f} MB" + ("" if info.format else " in fp32")),
         (
             "input",
-            f"{prep.channels}, mean {prep.mean}, std {prep.std}; {prep.num_frames} frames, stride "
-            f"{prep.frame_stride}, resized to {prep.describe_resize()}, crop {prep.crop}",
+            f"{prep.channels}, mean {prep.mean}, std {prep.std}; {prep.num_frames} frames "
+            f"{prep.describe_rate()}, stride {prep.frame_stride}, "
+            f"resized to {prep.describe_resize()}, crop {prep.crop}",
         ),
     ]
     if info.path and info.format:
@@ -209,7 +212,8 @@ def _facts(info: Info) -> list[tuple[str, str]]:
     if info.source:
         facts.append(("source", info.source))
     if info.trained_on:
-        facts.append(("trained on", f"{info.trained_on:,} videos"))
+        at = "" if info.rates is None else f" of {describe_rates(info.rates)}"
+        facts.append(("trained on", f"{info.trained_on:,} videos{at}"))
     if temperature := info.calibration.get("temperature"):
         facts.append(("calibrated", f"predict divides the logits by {temperature:.4g}"))
     if settled := info.calibration.get("settled"):

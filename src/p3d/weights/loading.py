@@ -78,6 +78,7 @@ def build_model(state: Mapping[str, Tensor], file: WeightFile) -> P3D:
             file.preprocessing,
             file.class_names,
             file.trained_on,
+            file.rates,
             file.calibration,
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,8 @@ def metadata_of(
     if model.trained_on:
         digests = b"".join(sorted(model.trained_on)[:MAX_TRAINED_ON])
         metadata["trained_on"] = base64.b64encode(digests).decode()
+    if model.rates:
+        metadata["rates"] = json.dumps(model.rates)
     if model.calibration:
         metadata["calibration"] = json.dumps(check_calibration(model.calibration))
     if source is not None:
@@ -245,6 +248,27 @@ def read_trained_on(metadata: Mapping[str, str]) -> frozenset[bytes]:
     return frozenset(digests[start : start + DIGEST_BYTES] for start in starts)
 
 
+def read_rates(metadata: Mapping[str, str]) -> tuple[float, float] | None:
+    """Return the lowest and highest frame rate that a network was trained on; None if unknown.
+
+    Raises:
+        UserError: They are invalid.
+    """
+    try:
+        rates = parse_entry(metadata, "rates")
+    except ValueError as error:
+        raise UserError(f"its frame rates are damaged ({error}); save the model again") from error
+    if rates is None:
+        return None
+    is_pair = isinstance(rates, list) and len(rates) == 2
+    if not is_pair or not all(type(rate) in (int, float) for rate in rates):
+        raise UserError("its frame rates are damaged (no two numbers); save the model again")
+    low, high = map(float, rates)
+    if not 0 < low <= high < math.inf:
+        raise UserError(f"its frame rates are damaged ({low}, {high}); save the model again")
+    return low, high
+
+
 class _SkipInit(TorchFunctionMode):
     """Skips `torch.nn.init`, for networks whose values are replaced or not needed.
 
@@ -278,6 +302,7 @@ def build(
     preprocessing: Preprocessing,
     class_names: tuple[str, ...] | None,
     trained_on: frozenset[bytes],
+    rates: tuple[float, float] | None,
     calibration: Mapping[str, float],
 ) -> P3D:
     """Build a network with copies of the given tensors, in evaluation mode.
@@ -290,7 +315,7 @@ def build(
     model.to_empty(device="cpu")
     model.load_state_dict(dict(state))
     model.preprocessing, model.class_names = preprocessing, class_names
-    model.trained_on, model.calibration = trained_on, dict(calibration)
+    model.trained_on, model.rates, model.calibration = trained_on, rates, dict(calibration)
     return model.eval()
 
 
@@ -314,5 +339,6 @@ def model_from(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> P3D:
         preprocessing,
         class_names,
         read_trained_on(metadata),
+        read_rates(metadata),
         read_calibration(metadata),
     )

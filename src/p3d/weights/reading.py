@@ -121,7 +121,8 @@ def _read_torch(path: Path) -> Contents:
         raise UserError(f"it contains a {_name(loaded)}; give a file with a state dict")
     if loaded.get("format") != CHECKPOINT_FORMAT:
         return recognize(file.tensors(_find_state(loaded)))
-    model, metadata = loaded.get("model"), loaded.get("metadata")
+    # Of a run that averages weights, these are its result.
+    model, metadata = loaded.get("average") or loaded.get("model"), loaded.get("metadata")
     if not isinstance(model, dict) or not isinstance(metadata, dict):
         raise UserError("it is a training checkpoint without a network; give another one")
     return Contents("checkpoint", file.tensors(model), metadata)

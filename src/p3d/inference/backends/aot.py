@@ -10,6 +10,7 @@ import json
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ _MAX_METADATA = 2**24
 
 
 def _check_torch() -> None:
-    if not hasattr(torch._inductor, "aoti_load_package"):
+    if not hasattr(getattr(torch._C, "_aoti", None), "AOTIModelPackageLoader"):
         raise UserError(f".pt2 packages need torch 2.6, this is {torch.__version__}; upgrade torch")
 
 
@@ -100,11 +101,30 @@ def open_package(path: Path) -> Callable[[Tensor], Tensor]:
     Raises:
         UserError: It cannot be loaded.
     """
-    import torch._inductor
-
     try:
-        call: Callable[[Tensor], Tensor] = torch._inductor.aoti_load_package(str(path))
+        return _load(str(path))
     except (RuntimeError, OSError) as error:
         reason = str(error).splitlines()[0][:120]
         raise UserError(f"it cannot be loaded ({reason}); export it again") from error
-    return call
+
+
+def _load(path: str) -> Callable[[Tensor], Tensor]:
+    """Load a package of one input and one output.
+
+    PyTorch's own function for it imports its compiler and compiles test programs, which takes
+    more than two seconds; it is for versions whose loader has other arguments.
+    """
+    loader_type: Any = torch._C._aoti.AOTIModelPackageLoader
+    try:
+        loader = loader_type(path, "model", False, 1, -1)
+    except TypeError:
+        from torch._inductor import aoti_load_package
+
+        call: Callable[[Tensor], Tensor] = aoti_load_package(path)
+        return call
+
+    def run(clips: Tensor) -> Tensor:
+        outputs: list[Tensor] = loader.boxed_run([clips])
+        return outputs[0]
+
+    return run

@@ -47,11 +47,14 @@ class EagerNetwork:
 
     def __call__(self, clips: Tensor) -> Tensor:
         """Map uint8 `(N, T, H, W, C)` to float32 on the CPU."""
-        return self._forward(self._pixels(clips)).float().cpu()
+        return self._outputs(self._on_device(clips)).cpu()
 
-    def _pixels(self, clips: Tensor) -> Tensor:
-        pixels = normalize(clips.to(self.device, non_blocking=True), self.preprocessing)
-        return pixels.to(self.dtype)
+    def _on_device(self, clips: Tensor) -> Tensor:
+        return clips.to(self.device, non_blocking=True)
+
+    def _outputs(self, clips: Tensor) -> Tensor:
+        pixels = normalize(clips, self.preprocessing).to(self.dtype)
+        return self._forward(pixels).float()
 
 
 class CompiledNetwork(EagerNetwork):
@@ -74,14 +77,19 @@ class CompiledNetwork(EagerNetwork):
             )
         use_cache()
         self._key = compile_key(model, device, precision)
-        self._compiled = torch.compile(self._forward, dynamic=False)
+        self._compiled = torch.compile(self._outputs, dynamic=False)
         self._shapes: set[torch.Size] = set()
 
     def __call__(self, clips: Tensor) -> Tensor:
         """Map uint8 `(N, T, H, W, C)` to float32 on the CPU."""
         if clips.shape not in self._shapes:
             return self._first(clips)
-        return self._compiled(self._pixels(clips)).float().cpu()
+        return self._compiled(self._on_device(clips)).cpu()
+
+    def _on_device(self, clips: Tensor) -> Tensor:
+        """Return a tensor that was created in inference mode; others would be compiled again."""
+        clips = super()._on_device(clips)
+        return clips if clips.is_inference() else clips.clone()
 
     def _first(self, clips: Tensor) -> Tensor:
         """Compile for the clips' shape, and check the result.
@@ -91,7 +99,7 @@ class CompiledNetwork(EagerNetwork):
         """
         started = time.perf_counter()
         with weights_as_constants():
-            outputs = self._compiled(self._pixels(clips)).float().cpu()
+            outputs = self._compiled(self._on_device(clips)).cpu()
         record_seconds(self._key, time.perf_counter() - started)
         expected = super().__call__(clips[:1])
         error = relative_error(outputs[:1], expected)

@@ -1,0 +1,1 @@
+"""When something happens in a long video or a live stream."""

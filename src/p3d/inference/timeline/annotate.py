@@ -1,0 +1,105 @@
+"""A copy of a video with the labels of its segments drawn in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from p3d.errors import UserError
+from p3d.inference.timeline.segments import Segment
+from p3d.inference.timeline.timeline import Timeline
+from p3d.system.files import replacing
+from p3d.system.progress import ProgressBar
+from p3d.system.text import format_percent
+from p3d.video.stream import stream_file
+
+_TICKS = 60_000
+"""Ticks of a second: frames at 24, 25, 30, 50 and 60 per second, and NTSC's, fall on them."""
+_LINES_OF_TEXT = 16
+"""Lines of text that fit into the height of a frame."""
+
+
+def write_annotated(path: Path, timeline: Timeline) -> None:
+    """Write an MP4 of a video, in which each segment shows its class and its score.
+
+    The video is decoded once more. Frames keep their times and their size, except that an odd side
+    gets a line of black pixels. Sound is left out.
+
+    Args:
+        path: The file.
+        timeline: The timeline of a video file.
+
+    Raises:
+        BadVideoError: The video cannot be read.
+        UserError: The file cannot be written.
+    """
+    assert timeline.path is not None, "the command checks it"
+    codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+    try:
+        with (
+            stream_file(timeline.path) as source,
+            replacing(path) as temporary,
+            av.open(str(temporary), "w", format="mp4") as target,
+            ProgressBar(round(timeline.duration), path.name, "s", leave=False) as bar,
+        ):
+            stream = target.add_stream(
+                codec, rate=Fraction(source.clock.rate).limit_denominator(1001)
+            )
+            assert isinstance(stream, av.VideoStream)
+            stream.pix_fmt = "yuv420p"
+            stream.height, stream.width = (n + n % 2 for n in (source.height, source.width))
+            stream.codec_context.time_base = Fraction(1, _TICKS)
+            stamp, done = -1, 0
+            for time, frame in source:
+                pixels = _drawn(source.rgb(frame)[0].numpy(), _shown(timeline.segments, time))
+                picture = av.VideoFrame.from_ndarray(pixels)
+                stamp = max(stamp + 1, round(time * _TICKS))
+                picture.pts, picture.time_base = stamp, Fraction(1, _TICKS)
+                target.mux(stream.encode(picture))
+                bar.advance(int(time) - done)
+                done = int(time)
+            target.mux(stream.encode(None))
+    except OSError as error:  # FFmpeg's errors are such, too
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def _shown(segments: Sequence[Segment], time: float) -> tuple[str, ...]:
+    """Return the lines of text at a time."""
+    return tuple(
+        f"{segment.label} {format_percent(segment.score)}"
+        for segment in segments
+        if segment.start <= time < segment.end
+    )
+
+
+def _drawn(pixels: NDArray[np.uint8], lines: tuple[str, ...]) -> NDArray[np.uint8]:
+    """Return a frame of even sides with text in its upper left corner."""
+    height, width = pixels.shape[:2]
+    frame = np.zeros((height + height % 2, width + width % 2, 3), np.uint8)
+    frame[:height, :width] = pixels
+    if lines:
+        text = _text(lines, max(1, height // (_LINES_OF_TEXT * 12)))
+        rows, columns = min(height, text.shape[0]), min(width, text.shape[1])
+        frame[:rows, :columns] = text[:rows, :columns]
+    return frame
+
+
+@lru_cache(maxsize=64)
+def _text(lines: tuple[str, ...], zoom: int) -> NDArray[np.uint8]:
+    """Return white text on black: uint8 `(h, w, 3)`."""
+    font = ImageFont.load_default()
+    # Pillow's built-in font covers only Latin-1.
+    text = "\n".join(lines).encode("latin-1", "replace").decode("latin-1")
+    probe = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    _, _, right, bottom = probe.multiline_textbbox((0, 0), text, font=font)
+    image = Image.new("RGB", (int(right) + 5, int(bottom) + 4))
+    ImageDraw.Draw(image).multiline_text((2, 1), text, fill="white", font=font)
+    large = image.resize((image.width * zoom, image.height * zoom), Image.Resampling.BICUBIC)
+    return np.asarray(large)

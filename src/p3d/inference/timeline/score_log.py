@@ -1,0 +1,105 @@
+"""The scores of windows, and a file to which they are appended, so that a command can go on.
+
+The first line of the file is JSON: format, version and what the scores depend on. Then come rows of
+one size: number of the video (little-endian int32), middle of the window in seconds (float64) and
+logits (float32 each). The row after a video's last window has its length as time, and NaN as
+logits.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from p3d.errors import UserError
+from p3d.inference.timeline.scan import WindowScores
+
+_FORMAT = {"format": "p3d window scores", "version": 1}
+
+
+class ScoreLog:
+    """The scores of the windows of some videos, in memory and in a file that grows.
+
+    Args:
+        path: The file; None for memory only. Its rows are taken over if its first line fits.
+        settings: What the scores depend on, as JSON values.
+        num_classes: Logits of a window.
+        batch_size: An unfinished batch is dropped, so that later ones hold the same windows.
+        replace: Start again, rather than raise, if the file holds other scores.
+
+    Raises:
+        UserError: The file cannot be read or written, or holds something else.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        settings: Mapping[str, Any],
+        num_classes: int,
+        batch_size: int,
+        *,
+        replace: bool,
+    ) -> None:
+        self._path = path
+        self._dtype = np.dtype(
+            [("video", "<i4"), ("time", "<f8"), ("logits", "<f4", (num_classes,))]
+        )
+        self._rows = np.zeros(0, self._dtype)
+        if path is None:
+            return
+        header = json.dumps({**_FORMAT, **settings}, ensure_ascii=True).encode() + b"\n"
+        try:
+            self._read(path, header, batch_size, replace=replace)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read or written ({error.strerror})") from error
+
+    def _read(self, path: Path, header: bytes, batch_size: int, *, replace: bool) -> None:
+        content = path.read_bytes() if path.exists() else b""
+        if content and not content.startswith(header) and not replace:
+            raise UserError(
+                f"{path}: holds something else than the scores of these videos, weights and "
+                "options; choose another file, or delete this one"
+            )
+        size = self._dtype.itemsize
+        rest = content[len(header) :] if content.startswith(header) else b""
+        rows = np.frombuffer(rest[: len(rest) // size * size], self._dtype)
+        if len(rows) and not np.isnan(rows["logits"][-1]).any():
+            unfinished = int((rows["video"] == rows["video"][-1]).sum()) % batch_size
+            rows = rows[: len(rows) - unfinished]
+        self._rows = rows
+        with path.open("wb") as file:
+            file.write(header + rows.tobytes())
+
+    def of(self, video: int) -> tuple[list[WindowScores], float | None]:
+        """Return the windows of a video, and its length in seconds if all are there."""
+        rows = self._rows[self._rows["video"] == video]
+        is_end = np.isnan(rows["logits"]).any(1)
+        found = [WindowScores(float(row["time"]), row["logits"]) for row in rows[~is_end]]
+        return found, float(rows["time"][-1]) if is_end.any() else None
+
+    def add(self, video: int, windows: Sequence[WindowScores]) -> None:
+        """Append windows of a video to the file.
+
+        Raises:
+            UserError: The file cannot be written.
+        """
+        if self._path is None:
+            return
+        rows = np.array([(video, *window) for window in windows], self._dtype)
+        try:
+            with self._path.open("ab", buffering=0) as file:
+                file.write(rows.tobytes())
+        except OSError as error:
+            raise UserError(
+                f"{self._path}: cannot be written ({error.strerror}); mend that, then the same "
+                "command goes on"
+            ) from error
+
+    def finish(self, video: int, duration: float) -> None:
+        """Note that a video has no more windows; raise as `add`."""
+        logits = np.full(self._dtype["logits"].shape, np.nan, np.float32)
+        self.add(video, [WindowScores(duration, logits)])

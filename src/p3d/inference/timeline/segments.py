@@ -1,0 +1,224 @@
+"""From the scores of sliding windows to segments, window by window.
+
+Scores are smoothed over time. A segment of a class is a stretch in which its smoothed score never
+falls below a low threshold and at least once reaches a high one. Segments with a short gap between
+them become one; short ones are dropped. All of this looks at most a bounded time back, so that a
+live stream and a file give the same segments.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from p3d.errors import UserError
+
+Row = NDArray[np.float64]
+"""A score of each class: float64 `(num_classes,)`."""
+
+BACKGROUND = "background"
+"""A class of this name is where nothing happens: it has no segments."""
+
+
+class Segment(NamedTuple):
+    """A stretch of a video that shows a class.
+
+    Attributes:
+        start: Its start in seconds from the first frame.
+        end: Its end in seconds.
+        label: Name of the class.
+        score: Mean of the class's smoothed probabilities in it, 0 to 1.
+    """
+
+    start: float
+    end: float
+    label: str
+    score: float
+
+
+@dataclass(frozen=True)
+class CutOptions:
+    """How scores become segments."""
+
+    smooth: float = 1.0
+    """Seconds over which scores are averaged; 0 does not smooth."""
+    high: float = 0.5
+    """Probability that a class must reach for a segment."""
+    low: float = 0.3
+    """Probability that ends a segment when the class falls below it."""
+    shortest: float = 0.5
+    """Shortest segment in seconds."""
+    merge: float = 0.5
+    """Longest gap in seconds between two segments of a class that become one."""
+
+    def check(self) -> None:
+        """Raise UserError if a value is out of range."""
+        if not 0 < self.low <= self.high <= 1:
+            raise UserError(
+                f"--low is {self.low:g} and --high is {self.high:g}; give probabilities above 0, "
+                "at most 1, the low one not above the high one"
+            )
+        for name in ("smooth", "shortest", "merge"):
+            seconds: float = getattr(self, name)
+            if not 0 <= seconds < float("inf"):
+                raise UserError(f"--{name} is {seconds:g}; give seconds, 0 or more")
+
+
+class Smoother:
+    """Averages the scores at each time over those at most `seconds / 2` before and after it."""
+
+    def __init__(self, seconds: float) -> None:
+        # Times are sums of rounded numbers.
+        self._reach = seconds / 2 + 1e-6
+        self._rows: deque[tuple[float, Row]] = deque()
+        self._waiting = 0
+
+    def push(self, time: float, row: Row) -> Iterator[tuple[float, Row]]:
+        """Add the scores at a time after all others; yield those that are now known."""
+        self._rows.append((time, row))
+        self._waiting += 1
+        while self._waiting and self._next() + self._reach < time:
+            yield self._take()
+
+    def finish(self) -> Iterator[tuple[float, Row]]:
+        """Yield what is left at the end."""
+        while self._waiting:
+            yield self._take()
+
+    def _next(self) -> float:
+        return self._rows[-self._waiting][0]
+
+    def _take(self) -> tuple[float, Row]:
+        time = self._next()
+        while self._rows[0][0] < time - self._reach:
+            self._rows.popleft()
+        near = [row for other, row in self._rows if other <= time + self._reach]
+        self._waiting -= 1
+        return time, np.mean(near, 0)
+
+
+@dataclass
+class _Stretch:
+    """Time in which a class stays above the low threshold."""
+
+    start: float
+    end: float
+    total: float  # integral of the score
+    length: float  # time that the integral is over
+    peak: float
+
+    def joined(self, later: _Stretch) -> _Stretch:
+        return replace(
+            later,
+            start=self.start,
+            total=self.total + later.total,
+            length=self.length + later.length,
+            peak=max(self.peak, later.peak),
+        )
+
+
+class Cutter:
+    """Cuts the scores of windows into segments.
+
+    Each window stands for the time around its center, halfway to the centers of its neighbors; the
+    first one from the start of the video, the last one to its end.
+
+    Args:
+        class_names: Names of the classes.
+        options: How to cut.
+    """
+
+    def __init__(self, class_names: Sequence[str], options: CutOptions) -> None:
+        options.check()
+        self._names, self._options = class_names, options
+        self._smoother = Smoother(options.smooth)
+        self._counts = np.array([name != BACKGROUND for name in class_names])
+        self._open: dict[int, _Stretch] = {}
+        self._closed: dict[int, _Stretch] = {}  # may still be merged with a later one
+        self._last: tuple[float, Row] | None = None
+        self._edge = 0.0
+
+    def push(self, center: float, scores: Row) -> Iterator[Segment]:
+        """Add a window after all others; yield the segments that are now final.
+
+        Args:
+            center: Its middle in seconds from the first frame.
+            scores: Probability of each class.
+        """
+        yield from self._add(self._smoother.push(center, scores))
+
+    def finish(self, duration: float) -> Iterator[Segment]:
+        """Yield the segments that are left, at the end of a video of this many seconds."""
+        yield from self._add(self._smoother.finish())
+        if self._last is not None:
+            yield from self._cell(max(duration, self._edge), self._last[1])
+        for label in list(self._open):
+            self._close(label)
+        yield from self._settle(float("inf"))
+
+    def _add(self, smoothed: Iterable[tuple[float, Row]]) -> Iterator[Segment]:
+        for time, row in smoothed:
+            if self._last is not None:
+                yield from self._cell((self._last[0] + time) / 2, self._last[1])
+            self._last = time, row
+
+    def _cell(self, end: float, row: Row) -> Iterator[Segment]:
+        """Add the time up to `end`, in which the scores are `row`."""
+        if end <= self._edge:
+            return
+        start, self._edge = self._edge, end
+        above = set(np.flatnonzero((row >= self._options.low) & self._counts).tolist())
+        for label in [label for label in self._open if label not in above]:
+            self._close(label)
+        yield from self._settle(start)
+        for label in sorted(above):
+            score, length = float(row[label]), end - start
+            new = _Stretch(start, end, score * length, length, score)
+            earlier = self._open.get(label)
+            self._open[label] = new if earlier is None else earlier.joined(new)
+
+    def _close(self, label: int) -> None:
+        stretch = self._open.pop(label)
+        if stretch.peak >= self._options.high:
+            earlier = self._closed.get(label)
+            self._closed[label] = stretch if earlier is None else earlier.joined(stretch)
+
+    def _settle(self, now: float) -> Iterator[Segment]:
+        """Yield the stretches that nothing from `now` on can be merged with."""
+        for label, stretch in list(self._closed.items()):
+            running = self._open.get(label)
+            latest = now if running is None else running.start
+            if latest - stretch.end <= self._options.merge + 1e-6:
+                continue
+            del self._closed[label]
+            if stretch.end - stretch.start >= self._options.shortest - 1e-6:
+                score = stretch.total / stretch.length
+                yield Segment(stretch.start, stretch.end, self._names[label], score)
+
+
+def cut(
+    times: NDArray[np.float64],
+    scores: NDArray[np.floating],
+    class_names: Sequence[str],
+    duration: float,
+    options: CutOptions,
+) -> tuple[Segment, ...]:
+    """Cut the scores of all windows of a video into segments, sorted by their starts.
+
+    Args:
+        times: `(n,)`, centers of the windows in seconds, increasing.
+        scores: `(n, num_classes)`, probabilities.
+        class_names: Names of the classes.
+        duration: Length of the video in seconds.
+        options: How to cut.
+    """
+    cutter = Cutter(class_names, options)
+    found: list[Segment] = []
+    for time, row in zip(times.tolist(), scores.astype(np.float64), strict=True):
+        found += cutter.push(time, row)
+    return tuple(sorted([*found, *cutter.finish(duration)]))
