@@ -141,6 +141,9 @@ COMMANDS = {
         "write a page about a training run or an evaluation", "p3d.report.page", "ReportOptions"
     ),
     "predict": Command("predict the classes of videos", "p3d.inference.predict", "PredictOptions"),
+    "score": Command(
+        "score an archive of videos; goes on after any kill", "p3d.inference.score", "ScoreOptions"
+    ),
     "timeline": Command(
         "find when something happens in long videos",
         "p3d.inference.timeline.command",

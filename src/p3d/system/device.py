@@ -66,6 +66,11 @@ def resolve_device(name: DeviceName, local_rank: int = 0) -> torch.device:
     return torch.device(name, local_rank)
 
 
+def num_devices(device: torch.device) -> int:
+    """Return the number of devices of this type on this machine; 1 for the CPU."""
+    return 1 if device.type == "cpu" else int(getattr(torch, device.type).device_count())
+
+
 def set_up_cpu(threads: int | None) -> None:
     """Prepare this process for networks on the CPU; for commands, not for the Python API.
 

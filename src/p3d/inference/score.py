@@ -1,0 +1,223 @@
+"""`p3d score`: the classes, probabilities or features of an archive of videos."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from p3d.archive.engine import describe, run_items
+from p3d.archive.processes import ProcessPool
+from p3d.archive.results import BAD_FILE, Results
+from p3d.data.rates import check_rate
+from p3d.errors import BadVideoError, UserError, printable
+from p3d.inference.arguments import Item, VideoFinder, local_path
+from p3d.inference.backends.names import BackendChoice
+from p3d.inference.clip_plan import NumClips
+from p3d.inference.networks import chosen_backend
+from p3d.inference.pipe import num_threads
+from p3d.inference.score_work import ScoreWork, What, class_names
+from p3d.system.device import num_devices, resolve_device, set_up_cpu
+from p3d.system.files import file_sha256, lock_folder, make_folder
+from p3d.system.markers import First, Heading, Positional
+from p3d.system.options import DeviceOptions
+from p3d.system.signals import StopRequest
+from p3d.system.text import counted
+from p3d.weights.loading import find_weights
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """Score every video of an archive exactly once, in parts.
+
+    The same command goes on after any interruption, and does what has been added. Exit code 0: all
+    were read; 2: some were not, and are listed in bad.csv.
+    """
+
+    videos: Positional[tuple[str | Path, ...]]
+    """Folders of videos, lists (.txt, one path a line; .csv with a column path, such as a manifest;
+    - for stdin), patterns in quotes, or videos."""
+    weights: Path
+    """Weights in any format that p3d reads, a run's folder, or a file of `p3d export`."""
+    out: Path
+    """Folder for the results: part-*.parquet, or part-*.jsonl where pyarrow is not installed."""
+    what: Annotated[First[What], Heading("results")] = "top"
+    """top: the most likely classes; scores: the probabilities of all classes; features: 2048 values
+    of pool5, averaged over the clips."""
+    top: First[int] = 5
+    """Classes that --what top keeps of each video."""
+    clips: First[NumClips] = 20
+    """Clips of each video, uniformly spaced; auto takes as many of 20 as the answer needs."""
+    retry_bad: First[bool] = False
+    """Try the videos in bad.csv again."""
+    part_videos: int = 1000
+    """Videos of a part; a part is written after a minute in any case."""
+    frame_rate: float | None = None
+    """Frames per second of folders of frames, for weights that take frames at a rate; 25 are
+    assumed by default."""
+    processes: Annotated[First[int | None], Heading("machine")] = None
+    """Processes that score; by default one for each GPU or MLU, and a single one on a CPU."""
+    workers: int | None = None
+    """Threads of each process that decode while the network computes; 0 decodes in turn with it."""
+    batch_size: int | None = None
+    """Clips on the device at once, all of one video; by default what suits the device."""
+    backend: BackendChoice = "auto"
+    """What computes the network; auto takes an exported file's, or eager."""
+    compute: DeviceOptions = field(default_factory=DeviceOptions)
+
+    def check(self) -> None:
+        """Check what can be checked before anything is read.
+
+        Raises:
+            UserError: A number is out of range, or there is no video.
+        """
+        if not self.videos:
+            raise UserError("no videos were given; give folders, lists or files after the options")
+        counts = {
+            "--top": self.top,
+            "--clips": self.clips,
+            "--part-videos": self.part_videos,
+            "--processes": self.processes,
+            "--batch-size": self.batch_size,
+        }
+        for flag, count in counts.items():
+            if isinstance(count, int) and count < 1:
+                raise UserError(f"{flag} is {count}; give 1 or more")
+        if self.what == "features" and self.clips == "auto":
+            raise UserError("--clips auto: features have no answer that settles; give a number")
+        check_rate("--frame-rate", self.frame_rate)
+
+
+def run(options: ScoreOptions) -> int:
+    """Run `p3d score` and return the exit code.
+
+    Raises:
+        UserError: The options, the weights or the folder of results do not fit together, or the
+            run cannot go on.
+    """
+    options.check()
+    work = _work(options)
+    items, unusable = _items(VideoFinder([str(video) for video in options.videos]))
+    make_folder(options.out)
+    with lock_folder(options.out):
+        results = Results(options.out, _settings(work), options.part_videos)
+        if options.retry_bad:
+            results.forget_bad()
+        return _run(options, work, items, unusable, results)
+
+
+def _work(options: ScoreOptions) -> ScoreWork:
+    """Return what the workers are to do.
+
+    Raises:
+        UserError: The weights cannot be read, or there is no such device.
+    """
+    compute = options.compute
+    weights = find_weights(local_path(options.weights, "weights")).absolute()
+    if not weights.is_file():
+        raise UserError(f"{weights}: no such file; give weights")
+    set_up_cpu(compute.threads)
+    num_threads(options.workers, resolve_device(compute.device))
+    return ScoreWork(
+        weights=weights,
+        sha256=file_sha256(weights),
+        what=options.what,
+        top=options.top,
+        clips=options.clips,
+        batch_size=options.batch_size,
+        backend=chosen_backend(options.backend, compiled=compute.compile),
+        device=compute.device,
+        precision=compute.precision,
+        threads=compute.threads,
+        workers=options.workers,
+        frame_rate=options.frame_rate,
+    )
+
+
+def _settings(work: ScoreWork) -> dict[str, Any]:
+    """Return what the rows depend on, apart from rounding, as plain values."""
+    return {
+        "weights": work.sha256,
+        "what": work.what,
+        **({"top": work.top} if work.what == "top" else {}),
+        "clips": work.clips,
+        "batch_size": work.batch_size,
+        "backend": work.backend,
+        "precision": work.precision,
+        "frame_rate": work.frame_rate,
+        "class_names": list(class_names(work.load())),
+    }
+
+
+def _items(found: VideoFinder) -> tuple[dict[str, str], dict[str, str]]:
+    """Return where to read each video from, by its name, and why other items are no videos.
+
+    A name is the absolute path, so that the folder of the command does not matter.
+    """
+    items: dict[str, str] = {}
+    unusable: dict[str, str] = {}
+    for item in found.items:
+        source = _source(item)
+        # Bytes that are not UTF-8 are escaped, since no format of results can hold them.
+        name = source.encode("utf-8", "backslashreplace").decode()
+        if isinstance(item, BadVideoError):
+            unusable[name] = item.reason
+        else:
+            items[name] = source
+    return items, unusable
+
+
+def _source(item: Item) -> str:
+    return str(item.path) if isinstance(item, BadVideoError) else os.path.abspath(item)  # noqa: PTH100
+
+
+def _run(
+    options: ScoreOptions,
+    work: ScoreWork,
+    items: dict[str, str],
+    unusable: dict[str, str],
+    results: Results,
+) -> int:
+    for name, reason in unusable.items():
+        results.add_bad(name, reason)
+    earlier = _count(items, results.done) + _count(items, results.bad)
+    device = resolve_device(work.device)
+    size = min(options.processes or num_devices(device), max(1, len(items) - earlier))
+    _note(f"videos found: {len(items):,}; done or known to be bad: {earlier:,}")
+    with StopRequest() as stop:
+        if earlier == len(items):
+            results.flush()
+            summary = None
+        else:
+            with ProcessPool(work, size) as pool:
+                summary = run_items(items, pool, results, stop, "scoring")
+    if summary is not None:
+        _note(describe(summary, earlier))
+    if stop.is_set:
+        _note(f"stopped; the same command goes on with {options.out}")
+        return stop.exit_code
+    return _report(options.out, {*items, *unusable}, results)
+
+
+def _count(items: dict[str, str], names: Iterable[str]) -> int:
+    return sum(name in items for name in names)
+
+
+def _report(out: Path, names: set[str], results: Results) -> int:
+    """Print where the results are, and return the exit code."""
+    bad = [name for name in results.bad if name in names]
+    scored = len(names & results.done)
+    print(f"{counted(scored, 'video')} scored: {printable(out)}")
+    if bad:
+        print(
+            f"{counted(len(bad), 'video')} could not be read: {printable(out / BAD_FILE)}; "
+            "--retry-bad tries them again"
+        )
+    return 2 if bad else 0
+
+
+def _note(text: str) -> None:
+    print(f"p3d: {printable(text)}", file=sys.stderr)

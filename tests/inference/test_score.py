@@ -1,0 +1,131 @@
+"""`p3d score` as a user calls it: kills, resuming, additions, bad videos, other weights."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from helpers.videos import write_video
+from p3d.archive.parts import part_files, read_part
+from p3d.cli import main
+from p3d.errors import UserError
+from p3d.inference.predictor import Predictor
+from p3d.inference.score import ScoreOptions, _work
+from p3d.model.network import create_model
+from p3d.preprocessing import IMAGENET
+from p3d.system.options import DeviceOptions
+from p3d.weights.metadata import save_model
+
+FLAGS = ("--device", "cpu", "--threads", "1", "--clips", "2")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with six videos, one that cannot be read, and weights."""
+    root = tmp_path_factory.mktemp("score")
+    torch.manual_seed(0)
+    model = create_model("p3d63", num_classes=3)
+    model.class_names = ("walk", "run", "skip")
+    model.preprocessing = replace(IMAGENET, num_frames=4, resize=(18, 24), crop=16)
+    save_model(model, root / "net.safetensors")
+    (root / "set").mkdir()
+    for number in range(6):
+        write_video(root / "set" / f"{number}.avi", 6 + 3 * number)
+    (root / "set" / "bad.avi").write_bytes(b"no video")
+    return root
+
+
+def words(root: Path, out: Path, *more: str) -> list[str]:
+    weights = root / "net.safetensors"
+    return ["score", str(root / "set"), "--weights", str(weights), "--out", str(out), *FLAGS, *more]
+
+
+def rows_of(out: Path) -> dict[str, dict[str, Any]]:
+    rows = [row for file in part_files(out) for row in read_part(file).rows]
+    assert len({row["path"] for row in rows}) == len(rows), "a video twice"
+    return {Path(row["path"]).name: row for row in rows}
+
+
+def test_killed_run_goes_on_and_gives_the_same_rows(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, more = tmp_path / "out", ("--what", "scores", "--part-videos", "1")
+    process = subprocess.Popen([sys.executable, "-m", "p3d", *words(root, out, *more)])
+    while process.poll() is None and len(part_files(out)) < 2:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = len(rows_of(out))
+    assert before >= 2
+    write_video(root / "set" / "new.avi", 8)
+    assert main(words(root, out, *more)) == 2
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[0] == f"7 videos scored: {out}"
+    assert "1 video could not be read" in printed.out
+    assert "bad.avi,not a video" in (out / "bad.csv").read_text()
+
+    predictor = Predictor(root / "net.safetensors", device="cpu", clips=2)
+    rows = rows_of(out)
+    assert sorted(rows) == [*(f"{n}.avi" for n in range(6)), "new.avi"]
+    for name, row in rows.items():
+        found = predictor(root / "set" / name)
+        assert np.array_equal(np.array(row["probabilities"], np.float32), found.scores.numpy())
+        assert (row["frames"], row["clips"]) == (found.num_frames, 2)
+
+    parts = part_files(out)
+    assert main(words(root, out, *more)) == 2  # nothing is left to do
+    assert part_files(out) == parts
+
+
+def test_other_options_and_weights_are_refused(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    single = [words(root, out)[0], str(root / "set" / "0.avi"), *words(root, out)[2:]]
+    assert main([*single, "--what", "features"]) == 0
+    (row,) = rows_of(out).values()
+    predictor = Predictor(root / "net.safetensors", device="cpu", clips=2)
+    expected = predictor.features(root / "set" / "0.avi").mean(0)
+    assert np.array_equal(np.array(row["features"], np.float32), expected.numpy())
+    capsys.readouterr()
+    assert main(single) == 2
+    assert "was made with top None, not 5; give the same options" in capsys.readouterr().err
+
+    weights = tmp_path / "net.safetensors"
+    shutil.copy(root / "net.safetensors", weights)
+    work = _work(ScoreOptions((), weights, out, compute=DeviceOptions(device="cpu")))
+    work.load()
+    weights.write_bytes(weights.read_bytes() + b" ")
+    with pytest.raises(UserError, match="was replaced during the run"):
+        work.load()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--top", "0"), "--top is 0; give 1 or more"),
+        (("--what", "features", "--clips", "auto"), "features have no answer that settles"),
+        (("--weights", "gone.safetensors"), "gone.safetensors"),
+    ],
+)
+def test_wrong_uses_get_one_line(
+    more: tuple[str, ...],
+    message: str,
+    root: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main([*words(root, tmp_path / "out"), *more]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
