@@ -34,6 +34,7 @@ from p3d.scores.arrays import Floats
 from p3d.scores.resampling import Bootstrap, number_groups
 from p3d.scores.score_file import ScoreFile, read_score_file
 from p3d.system.machine import describe_processor
+from p3d.system.text import counted
 
 VARIANTS = ("A", "B", "C", "ABC", "2d")
 MOTION_VARIANTS = ("ABC", "2d")
@@ -200,7 +201,7 @@ def write_tables(options: argparse.Namespace) -> None:
     videos = len(answers.groups.numbers)
     parts = (
         f"{datetime.now():%Y-%m-%d %H:%M}, {describe_processor()}, torch {torch.__version__}, "
-        f"{len(done)} seeds, {videos} test videos in {answers.groups.describe()}",
+        f"{counted(len(done), 'seed')}, {videos} test videos in {answers.groups.describe()}",
         f"    {shlex.join(['python', *sys.argv])}",
         ablation_table(answers, costs),
         motion_table(answers),

@@ -1,8 +1,9 @@
-"""Kill `p3d score` at random, and compare its rows with those of an undisturbed run.
+"""Kill `p3d score` at random moments, and compare its records with those of an undisturbed run.
 
-    python benchmarks/archive.py --videos 13320 --kills 20
+    python benchmarks/archive.py --videos 2000 --kills 20
 
-Prints the rate, the kills, and whether every video has the same row, bit for bit.
+The command or one of its worker processes is killed. Prints the rate, the largest memory of the
+processes early and late in the undisturbed run, and whether every video has the same record.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import av
@@ -24,27 +27,32 @@ import numpy as np
 import torch
 
 from p3d.archive.parts import part_files, read_part
+from p3d.archive.results import PARTS
 from p3d.model.network import create_model
 from p3d.preprocessing import IMAGENET
 from p3d.system.machine import describe_processor
 from p3d.weights.metadata import save_model
 
+_SIZE = (32, 40)
+
 
 def write_videos(folder: Path, count: int) -> None:
-    """Write videos of 8 frames of noise, 32x40 pixels."""
+    """Write videos of 8 frames of noise."""
     folder.mkdir()
     for number in range(count):
         rng = np.random.default_rng(number)
         with av.open(str(folder / f"{number:06d}.avi"), "w") as container:
             stream = container.add_stream("mpeg4", rate=25)
-            stream.height, stream.width, stream.pix_fmt = 32, 40, "yuv420p"
+            stream.height, stream.width = _SIZE
+            stream.pix_fmt = "yuv420p"
             for _ in range(8):
-                pixels = rng.integers(0, 256, (32, 40, 3), np.uint8)
+                pixels = rng.integers(0, 256, (*_SIZE, 3), np.uint8)
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels)))
             container.mux(stream.encode(None))
 
 
 def write_network(path: Path) -> None:
+    """Write a P3D-63 for tiny clips."""
     torch.manual_seed(0)
     model = create_model("p3d63", num_classes=3)
     model.preprocessing = replace(IMAGENET, num_frames=4, resize=(18, 24), crop=16)
@@ -52,64 +60,90 @@ def write_network(path: Path) -> None:
 
 
 def start(root: Path, out: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "p3d", "score", root / "videos", "--out", out, "--what"]
-    command += ["scores", "--weights", root / "net.safetensors", "--clips", "1", "--threads", "1"]
-    command += ["--device", "cpu", "--part-videos", "20"]
-    return subprocess.Popen([*map(str, command)])
+    """Start the command."""
+    command = [sys.executable, "-m", "p3d", "score", root / "videos", "--out", out]
+    command += ["--weights", root / "net.safetensors", "--clips", "1", "--threads", "1"]
+    command += ["--what", "scores", "--format", "jsonl", "--device", "cpu", "--backend", "eager"]
+    return subprocess.Popen([*map(str, command)], stderr=subprocess.DEVNULL)
 
 
-def children(process: int) -> list[int]:
-    """Return the processes that a process started (Linux)."""
-    found = Path(f"/proc/{process}/task/{process}/children")
-    return [int(word) for word in found.read_text().split()] if found.exists() else []
-
-
-def kill_at_random(root: Path, out: Path, kills: int, longest: float) -> int:
-    """Run until all is done, killing the command or one of its processes; return the kills."""
-    random.seed(0)
-    killed = 0
-    process = start(root, out)
-    while process.poll() is None:
-        if killed == kills:
-            process.wait()
-            break
-        time.sleep(random.uniform(0, longest))
-        if process.poll() is not None:
-            break
-        victim = random.choice([process.pid, *children(process.pid)])
-        os.kill(victim, signal.SIGKILL)
-        killed += 1
-        if victim == process.pid:
-            process.wait()
-            process = start(root, out)
-    return killed
-
-
-def rows_of(out: Path) -> dict[str, dict[str, Any]]:
-    rows = [row for file in part_files(out) for row in read_part(file).rows]
-    found = {row["path"]: row for row in rows}
-    assert len(found) == len(rows), "a video is there twice"
+def descendants(process: int) -> list[int]:
+    """Return the processes that a process started, and those that they started (Linux)."""
+    found: list[int] = []
+    with suppress(OSError):
+        for word in Path(f"/proc/{process}/task/{process}/children").read_text().split():
+            found += [int(word), *descendants(int(word))]
     return found
 
 
-def main() -> None:
+def resident(process: int) -> int:
+    """Return the resident memory of a process and its descendants, in bytes."""
+    pages = 0
+    for number in (process, *descendants(process)):
+        with suppress(OSError):
+            pages += int(Path(f"/proc/{number}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def undisturbed(root: Path, out: Path) -> tuple[float, list[int]]:
+    """Run the command; return its seconds, and its memory every half second."""
+    started, process = time.monotonic(), start(root, out)
+    memory: list[int] = []
+    while process.poll() is None:
+        memory.append(resident(process.pid))
+        time.sleep(0.5)
+    return time.monotonic() - started, memory
+
+
+def disturbed(root: Path, out: Path, kills: int, longest: float) -> int:
+    """Kill and start again until all is done; return the number of kills."""
+    rng, killed = random.Random(0), 0
+    process = start(root, out)
+    while killed < kills:
+        time.sleep(rng.uniform(0, longest))
+        if process.poll() is not None:
+            break
+        victim = rng.choice([process.pid, *descendants(process.pid)])
+        with suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGKILL)
+            killed += 1
+        if victim == process.pid:
+            process.wait()
+            process = start(root, out)
+    if process.wait():
+        start(root, out).wait()
+    return killed
+
+
+def records(out: Path) -> dict[str, Any]:
+    """Return the rows by video."""
+    found = [row for file in part_files(out / PARTS) for row in read_part(file).rows]
+    by_path = {record["path"]: record for record in found}
+    assert len(by_path) == len(found), "a video is there twice"
+    return by_path
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--videos", type=int, default=13320)
+    parser.add_argument("--videos", type=int, default=2000)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--longest", type=float, default=20, help="seconds between two kills")
-    options = parser.parse_args()
-    with TemporaryDirectory() as folder:
+    parser.add_argument("--longest", type=float, default=10, help="seconds between two kills")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_videos(root / "videos", options.videos)
         write_network(root / "net.safetensors")
-        started = time.monotonic()
-        start(root, root / "quiet").wait()
-        seconds = time.monotonic() - started
-        killed = kill_at_random(root, root / "killed", options.kills, options.longest)
-        quiet, disturbed = rows_of(root / "quiet"), rows_of(root / "killed")
-    print(time.strftime("%d %B %Y"), describe_processor(), sep=", ")
-    print(f"{len(quiet)} videos in {seconds:.0f} s with the start of the command; {killed} kills")
-    print("rows equal, bit for bit" if quiet == disturbed else "ROWS DIFFER")
+        seconds, memory = undisturbed(root, root / "quiet")
+        killed = disturbed(root, root / "killed", options.kills, options.longest)
+        quiet, found = records(root / "quiet"), records(root / "killed")
+    print(f"{describe_processor()}, torch {torch.__version__}")
+    print(f"{len(quiet):,} videos in {seconds:.0f} s, with the start of the command")
+    half = len(memory) // 2
+    early, late = (max(part, default=0) / 2**20 for part in (memory[:half], memory[half:]))
+    print(f"memory: at most {early:.0f} MiB in the first half, {late:.0f} MiB in the second")
+    differing = sum(found.get(path) != record for path, record in quiet.items())
+    print(f"{killed} kills: {len(found):,} records, {differing} differ from the undisturbed run")
 
 
 if __name__ == "__main__":

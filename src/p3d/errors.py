@@ -57,4 +57,11 @@ class BadVideoError(UserError):
 
     def __reduce__(self) -> tuple[type[BadVideoError], tuple[Path, str]]:
         """Support pickling, for errors in worker processes."""
-        return (BadVideoError, (self.path, self.reason))
+        return (type(self), (self.path, self.reason))
+
+
+class OtherFlowError(BadVideoError):
+    """A video whose optical flow was computed in another way than the network takes.
+
+    Training stops at it whatever its policy is: the videos of a data set are to be alike.
+    """

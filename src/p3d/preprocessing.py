@@ -18,6 +18,8 @@ from p3d.errors import UserError
 
 Channels = Literal["rgb", "bgr", "flow"]
 
+FlowMethod = Literal["tvl1", "tvl1-opencv", "dis"]
+
 _MAX_SIZE = 10_000
 """Upper limit of frames, strides and sides in pixels."""
 _MAX_VALUE = 1e6
@@ -42,6 +44,8 @@ class Preprocessing:
         std: Standard deviation of each channel, in that order, in pixel units.
         flow_short_side: Shorter side, in pixels, to which larger frames are scaled before optical
             flow is computed; flow is measured in these pixels. Ignored for "rgb" and "bgr".
+        flow_method: How flow is computed: TV-L1 by PyTorch ("tvl1") or OpenCV ("tvl1-opencv"), or
+            OpenCV's "dis". Ignored for "rgb" and "bgr". Weights without it are "tvl1-opencv".
         fps: Rate at which frames are picked by their presentation times, in frames per second, see
             `p3d.data.sampling.frames_at`. None: the video's own frames ("native").
     """
@@ -54,6 +58,7 @@ class Preprocessing:
     mean: tuple[float, ...] = (123.675, 116.28, 103.53)
     std: tuple[float, ...] = (58.395, 57.12, 57.375)
     flow_short_side: int = 256
+    flow_method: FlowMethod = "tvl1-opencv"
     fps: float | None = None
 
     def __post_init__(self) -> None:
@@ -62,6 +67,11 @@ class Preprocessing:
             raise UserError(
                 f"no channels are called {str(self.channels)[:20]!r}; "
                 f"choose one of: {', '.join(get_args(Channels))}"
+            )
+        if self.flow_method not in get_args(FlowMethod):
+            raise UserError(
+                f"no flow_method is called {str(self.flow_method)[:20]!r}; "
+                f"choose one of: {', '.join(get_args(FlowMethod))}"
             )
         expected = 2 if self.channels == "flow" else 3
         self._check_statistics("mean", self.mean, expected)
@@ -111,6 +121,12 @@ class Preprocessing:
             return "x".join(map(str, self.resize))
         return f"a short side of {self.resize}"
 
+    def describe_flow(self) -> str:
+        """Return how flow is computed, to follow other words; empty for RGB networks."""
+        if self.channels != "flow":
+            return ""
+        return f"; flow by {self.flow_method}, short side at most {self.flow_short_side}"
+
     def describe_rate(self) -> str:
         """Return `fps` in words, after a number of frames."""
         return "at the video's own rate" if self.fps is None else f"at {self.fps:g} a second"
@@ -142,10 +158,14 @@ class Preprocessing:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON-serializable values.
 
-        A native rate is left out, so that earlier versions of p3d read the file.
+        A native rate and OpenCV's TV-L1 are left out, so that earlier versions of p3d read the
+        file.
         """
         values = asdict(self)
-        return values if self.fps is not None else {k: v for k, v in values.items() if k != "fps"}
+        for name, earlier in (("fps", None), ("flow_method", "tvl1-opencv")):
+            if values[name] == earlier:
+                del values[name]
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Preprocessing:

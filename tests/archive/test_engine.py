@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from p3d.archive.attempts import MAX_DEATHS, MAX_STARTS, Attempts
 from p3d.archive.engine import describe, run_items
 from p3d.archive.parts import PartFormat, part_files, read_part, write_part
 from p3d.archive.processes import ProcessPool
-from p3d.archive.results import Results
+from p3d.archive.results import PARTS, Results
 from p3d.errors import UserError
 from p3d.system.signals import StopRequest
 
@@ -71,6 +72,7 @@ def test_attempts_survive_a_kill_and_a_torn_line(tmp_path: Path) -> None:
 
 
 def test_item_that_kills_its_worker_is_tried_three_times(tmp_path: Path) -> None:
+    (tmp_path / PARTS).mkdir()
     results = Results(tmp_path, {"by": 2}, part_videos=3)
     with StopRequest() as stop, ProcessPool(Doubling(), 1) as pool:
         summary = run_items(ITEMS, pool, results, stop, "doubling")
@@ -80,7 +82,7 @@ def test_item_that_kills_its_worker_is_tried_three_times(tmp_path: Path) -> None
     assert results.bad["poison"] == (
         "its worker died 3 times (killed by SIGKILL; was memory short?)"
     )
-    rows = [row for file in part_files(tmp_path) for row in read_part(file).rows]
+    rows = [row for file in part_files(tmp_path / PARTS) for row in read_part(file).rows]
     assert sorted((row["path"], row["double"][0]) for row in rows) == [
         (str(n), 2.0 * n) for n in range(8)
     ]
@@ -94,11 +96,9 @@ def test_item_that_kills_its_worker_is_tried_three_times(tmp_path: Path) -> None
 
 def test_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     folder = tmp_path / "out"
-    folder.mkdir()
+    (folder / PARTS).mkdir(parents=True)
     results = Results(folder, {})
-    results.attempts.close()
-    (folder / "attempts.jsonl").unlink()
-    folder.rmdir()
+    shutil.rmtree(folder)
     with pytest.raises(UserError, match=r"cannot be written .*same command goes on"):
         results.attempts.start("a")
     with pytest.raises(UserError, match="cannot be written"):

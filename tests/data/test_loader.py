@@ -20,7 +20,7 @@ import torch
 
 from helpers.videos import number_of, write_frames, write_video
 from p3d.data import clips
-from p3d.data import workers as workers_module
+from p3d.data import track as track_module
 from p3d.data.dataset import VideoDataset, VideoRecord
 from p3d.data.loader import Batch, TrainLoader
 from p3d.data.sampling import uniform_windows
@@ -196,7 +196,7 @@ def test_loading_does_not_use_the_global_generator(dataset):
 
 def count_opened(monkeypatch) -> Counter[Path]:
     opened: Counter[Path] = Counter()
-    open_video = workers_module.open_video
+    open_video = track_module.open_video
 
     @contextmanager
     def counting(path, **options):
@@ -204,7 +204,7 @@ def count_opened(monkeypatch) -> Counter[Path]:
         with open_video(path, **options) as video:
             yield video
 
-    monkeypatch.setattr(workers_module, "open_video", counting)
+    monkeypatch.setattr(track_module, "open_video", counting)
     return opened
 
 

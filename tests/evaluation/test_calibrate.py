@@ -57,7 +57,7 @@ def test_the_temperature_is_kept_with_the_weights_and_used(
     frames = np.random.default_rng(0).integers(0, 256, (9, 16, 16, 3), np.uint8)
     predictor = p3d.Predictor(new, clips=3, device="cpu")
     logits = torch.linspace(-2, 3, 12).view(3, 4)
-    predictor._scorer._network = lambda _: logits
+    predictor.scorer._network = lambda _: logits
     expected = mean_probabilities(logits / temperature)
     torch.testing.assert_close(predictor(frames).scores, expected)
     assert main(["info", str(target)]) == 0

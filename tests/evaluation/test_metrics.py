@@ -12,6 +12,7 @@ import pytest
 
 from helpers.scores import random_scores, write_random
 from p3d.cli import main
+from p3d.inference.fusion import Fusion, read_fusion
 from p3d.scores.score_file import read_score_file, write_score_file
 
 
@@ -166,6 +167,9 @@ def test_fused_scores_are_scores(
     fused = read_score_file(tmp_path / "fused")
     assert f"mean of logits, weight of the second {fused.protocol['weight']:g} (" in line
     assert [each["weights_sha256"][0] for each in fused.protocol["streams"]] == ["0", "1"]
+    hashes = [each["weights_sha256"] for each in fused.protocol["streams"]]
+    expected = Fusion(fused.protocol["weight"], "logits")
+    assert read_fusion(tmp_path / "fused", (hashes[0], hashes[1])) == expected
     [metrics] = _lines_of_json(capsys, "metrics", "fused", "--json")
     [row] = [line.split() for line in lines if line.startswith("fused")]
     assert row[1] == f"{metrics['top1']:.1%}"

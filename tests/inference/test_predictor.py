@@ -294,7 +294,7 @@ def test_auto_takes_the_clips_of_the_plan(video: Path) -> None:
     clips = Predictor(model, clips=20, device="cpu", batch_size=1)
     with open_video(video) as opened:
         read = read_eval_clips(opened, SMALL, 20)[list(halving_order(20))]
-    logits = clips._scorer(read)
+    logits = clips.scorer(read)
     used = clips_used(logits, 0.6)
     assert used is not None
     for batch_size in (1, 16):
@@ -317,7 +317,7 @@ def test_twenty_clips_are_scored_as_by_hand(video: Path, workers: int) -> None:
     predictor = Predictor(network(SMALL), device="cpu", workers=workers, batch_size=1)
     with open_video(video) as opened:
         clips = read_eval_clips(opened, SMALL, 20)
-    expected = mean_probabilities(predictor._scorer(clips))
+    expected = mean_probabilities(predictor.scorer(clips))
     for found in predictor.stream([video] * 2):
         assert isinstance(found, Prediction)
         assert torch.equal(found.scores, expected)

@@ -18,6 +18,7 @@ import torch
 
 from helpers.videos import write_video
 from p3d.archive.parts import part_files, read_part
+from p3d.archive.results import PARTS
 from p3d.cli import main
 from p3d.errors import UserError
 from p3d.inference.predictor import Predictor
@@ -52,7 +53,7 @@ def words(root: Path, out: Path, *more: str) -> list[str]:
 
 
 def rows_of(out: Path) -> dict[str, dict[str, Any]]:
-    rows = [row for file in part_files(out) for row in read_part(file).rows]
+    rows = [row for file in part_files(out / PARTS) for row in read_part(file).rows]
     assert len({row["path"] for row in rows}) == len(rows), "a video twice"
     return {Path(row["path"]).name: row for row in rows}
 
@@ -62,7 +63,7 @@ def test_killed_run_goes_on_and_gives_the_same_rows(
 ) -> None:
     out, more = tmp_path / "out", ("--what", "scores", "--part-videos", "1")
     process = subprocess.Popen([sys.executable, "-m", "p3d", *words(root, out, *more)])
-    while process.poll() is None and len(part_files(out)) < 2:
+    while process.poll() is None and len(part_files(out / PARTS)) < 2:
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
@@ -80,12 +81,17 @@ def test_killed_run_goes_on_and_gives_the_same_rows(
     assert sorted(rows) == [*(f"{n}.avi" for n in range(6)), "new.avi"]
     for name, row in rows.items():
         found = predictor(root / "set" / name)
-        assert np.array_equal(np.array(row["probabilities"], np.float32), found.scores.numpy())
+        assert np.array_equal(np.array(row["scores"], np.float32), found.scores.numpy())
         assert (row["frames"], row["clips"]) == (found.num_frames, 2)
 
-    parts = part_files(out)
+    parts = part_files(out / PARTS)
     assert main(words(root, out, *more)) == 2  # nothing is left to do
-    assert part_files(out) == parts
+    assert part_files(out / PARTS) == parts
+    shutil.copy(root / "set" / "new.avi", root / "set" / "bad.avi")
+    assert main(words(root, out, *more)) == 2  # it is not tried again unless asked for
+    assert main(words(root, out, *more, "--retry-bad")) == 0
+    assert np.array_equal(rows_of(out)["bad.avi"]["scores"], rows_of(out)["new.avi"]["scores"])
+    assert (out / "bad.csv").read_text().splitlines() == ["path,error"]
 
 
 def test_other_options_and_weights_are_refused(

@@ -21,6 +21,7 @@ def test_device_options_are_at_the_top_level() -> None:
     assert plain_options(options) == {
         "videos": ("a.avi",),
         "weights": Path("best.safetensors"),
+        "fusion": None,
         "top": None,
         "threshold": 0.0,
         "out": None,
@@ -29,6 +30,7 @@ def test_device_options_are_at_the_top_level() -> None:
         "batch_size": None,
         "backend": "auto",
         "workers": None,
+        "frame_rate": None,
         "device": "cpu",
         "precision": "bf16",
         "compile": True,

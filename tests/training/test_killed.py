@@ -322,7 +322,7 @@ def test_small_shared_memory_is_reported_with_the_remedy(sample: Path, tmp_path:
 
 
 def checkpoint_of(step: int) -> CheckpointState:
-    return CheckpointState({}, {}, {}, {}, {}, 1, Progress(step=step), {})
+    return CheckpointState({}, {}, {}, {}, {}, 1, Progress(step=step), {}, average={})
 
 
 def test_failed_save_keeps_earlier_checkpoints(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
+from typing import Any, get_args
 
 import av
 import numpy as np
@@ -27,20 +29,37 @@ from p3d.data.clips import EvalClips, Sample, Unread
 from p3d.data.layouts import DataOptions, read_dataset
 from p3d.data.loader import TrainLoader, with_scale_of
 from p3d.data.splits import SplitRule
-from p3d.data.transforms import crop, horizontal_flip
+from p3d.data.transforms import crop, eval_transform, horizontal_flip
 from p3d.data.workers import Videos
-from p3d.errors import BadVideoError, UserError
+from p3d.errors import BadVideoError, OtherFlowError, UserError
+from p3d.inference.arrays import FramesInMemory
+from p3d.inference.network_input import network_input
+from p3d.inference.scorer import Scorer
+from p3d.inference.scoring import score_videos
+from p3d.inference.timeline.frames import memory_frames
+from p3d.model.network import create_model
 from p3d.prepare.check import check_dataset
-from p3d.prepare.flow import compute_flow, write_flow
-from p3d.prepare.options import CheckOptions, FlowOptions, FramesOptions
+from p3d.prepare.flow import FlowOptions, compute_flow, write_flow
+from p3d.prepare.options import CheckOptions, FramesOptions
 from p3d.prepare.parallel import parallel_map
-from p3d.preprocessing import AUTHORS_FLOW, IMAGENET
+from p3d.preprocessing import AUTHORS_FLOW, IMAGENET, FlowMethod
 from p3d.system.files import TEMPORARY
 from p3d.video import sources
 from p3d.video.decode import open_video, read_clip
 from p3d.video.flow import ComputedFlow
-from p3d.video.flow_file import BOUND, STEP, FlowInfo, motion_of, quantize
+from p3d.video.flow_file import (
+    BOUND,
+    PARAMETERS,
+    STEP,
+    FlowInfo,
+    motion_of,
+    quantize,
+    read_flow_info,
+)
+from p3d.video.flow_methods import to_gray
 from p3d.video.geometry import Box, resize
+from p3d.video.tvl1 import TVL1
+from p3d.weights.metadata import save_model
 
 cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed: pip install 'p3d[flow]'")
 if not hasattr(cv2, "optflow"):
@@ -184,6 +203,39 @@ def test_flow_points_in_the_direction_of_motion(motion: tuple[int, int]) -> None
     np.testing.assert_allclose(inner_motion(flow_of(moving(motion))), motion, atol=0.15)
 
 
+@pytest.mark.parametrize("method", get_args(FlowMethod))
+def test_every_method_finds_the_motion(method: FlowMethod) -> None:
+    flow = ComputedFlow(Frames(moving((2, 1))), 256, method)
+    np.testing.assert_allclose(inner_motion(flow.read([0, 1])), (2, 1), atol=0.15)
+
+
+def test_pairs_in_batches_give_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = moving((1, 0), 6)
+    whole = ComputedFlow(Frames(frames), 256, "tvl1").read(range(5))
+    monkeypatch.setattr("p3d.video.flow.pairs_at_once", lambda *_: 2)
+    for chunk in (1, 10**9):
+        monkeypatch.setattr(sources, "CHUNK_BYTES", chunk)
+        batched = ComputedFlow(Frames(frames), 256, "tvl1")
+        assert torch.equal(batched.read(range(5)), whole)
+        assert torch.equal(batched.read([0, 2, 4]), whole[[0, 2, 4]])
+
+
+def test_gray_is_that_of_opencv() -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)
+    expected = cv2.cvtColor(frames, cv2.COLOR_RGB2GRAY)
+    assert np.array_equal(to_gray(torch.from_numpy(frames)).numpy(), expected)
+
+
+def test_the_stated_parameters_are_those_used() -> None:
+    own = {name.rstrip("_"): value for name, value in asdict(TVL1()).items()}
+    assert own | {"median": 5} == PARAMETERS["tvl1"]
+    method = cv2.optflow.DualTVL1OpticalFlow_create()
+    getters = {"scales": "ScalesNumber", "warps": "WarpingsNumber", "median": "MedianFiltering"}
+    for name, value in PARAMETERS["tvl1-opencv"].items():
+        getter = getters.get(name) or name.title().replace("_", "")
+        assert getattr(method, f"get{getter}")() == value
+
+
 @pytest.mark.parametrize("frames", [1, 2, 5])
 def test_flow_has_one_frame_fewer_but_at_least_one(frames: int) -> None:
     flow = flow_of(moving((0, 0), 1).expand(frames, -1, -1, -1))
@@ -222,7 +274,8 @@ def test_only_frames_that_are_needed_are_read(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("opencv", [None, SimpleNamespace()])
 def test_missing_opencv_is_an_error(opencv: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cv2", opencv)
-    with pytest.raises(UserError, match=r"optical flow needs OpenCV.* install"):
+    assert ComputedFlow(Frames(moving((0, 0))), 256, "tvl1").read([0]).unique().tolist() == [128]
+    with pytest.raises(UserError, match=r"optical flow needs OpenCV.* install.* tvl1 does without"):
         flow_of(moving((0, 0)))
 
 
@@ -271,6 +324,18 @@ def test_a_second_run_keeps_whole_files_and_replaces_others(options: FlowOptions
 def test_another_scale_replaces_files_only_if_it_matters(options: FlowOptions) -> None:
     assert compute_flow(replace(options, short_side=40)).kept == 6
     assert compute_flow(replace(options, short_side=24)).written == 6
+
+
+def test_another_method_replaces_files(options: FlowOptions) -> None:
+    summary = compute_flow(replace(options, method="dis"))
+    assert (summary.written, summary.kept) == (6, 0)
+    with open_video(options.out / "train" / "left" / "left_g1.mkv") as video:
+        assert video.flow == FlowInfo(256, (40, 48), "dis")
+
+
+def test_only_tvl1_takes_a_device(options: FlowOptions) -> None:
+    with pytest.raises(UserError, match="--method dis: computes on the CPU only"):
+        replace(options, method="dis", device="auto")
 
 
 def test_errors_of_prepare_flow(options: FlowOptions, capsys: pytest.CaptureFixture[str]) -> None:
@@ -324,14 +389,47 @@ def test_a_flow_data_set_passes_the_check(made: Path) -> None:
     assert len(report.sound) == 6
 
 
-def test_damaged_flow_metadata_is_an_error(tmp_path: Path) -> None:
-    class Source(Frames):
-        flow = SimpleNamespace(tags=lambda: {"P3D_FLOW": "nonsense"})
+def write_tagged(path: Path, tag: str) -> Path:
+    """Write three frames of flow with this metadata."""
 
-    path = tmp_path / "a.mkv"
+    class Source(Frames):
+        flow = SimpleNamespace(tags=lambda: {"P3D_FLOW": tag})
+
     write_flow(path, Source(torch.full((3, 16, 16, 2), 128, dtype=torch.uint8)))  # type: ignore[arg-type]
-    with pytest.raises(BadVideoError, match="flow metadata is damaged"), open_video(path):
+    return path
+
+
+@pytest.mark.parametrize(
+    ("tag", "words"),
+    [
+        ("nonsense", "flow metadata is damaged"),
+        ('{"short_side": 16, "source": [16, 16], "version": 2}', "flow metadata is damaged"),
+        (
+            '{"short_side": 16, "source": [16, 16], "version": 2, "method": "dis", '
+            '"parameters": {"preset": "fast"}}',
+            "'dis' with parameters of another version of p3d",
+        ),
+        (
+            '{"short_side": 16, "source": [16, 16], "version": 3, "method": ["x"]}',
+            r"by \['x'\] with parameters of another version",
+        ),
+    ],
+)
+def test_damaged_or_newer_flow_metadata_is_an_error(tag: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(BadVideoError, match=words), open_video(write_tagged(tmp_path / "a", tag)):
         pass
+
+
+def test_files_without_a_version_are_by_opencv(tmp_path: Path) -> None:
+    old = '{"method": "tvl1", "short_side": 16, "source": [16, 16]}'
+    with open_video(write_tagged(tmp_path / "a.mkv", old)) as video:
+        assert video.flow == FlowInfo(16, (16, 16), "tvl1-opencv")
+
+
+@pytest.mark.parametrize("method", [None, *get_args(FlowMethod)])
+def test_flow_metadata_is_read_as_written(method: FlowMethod | None) -> None:
+    info = FlowInfo(24, (48, 64), method)
+    assert read_flow_info(info.tags()) == info
 
 
 def test_work_stops_when_its_results_are_not_needed() -> None:
@@ -374,6 +472,7 @@ def test_the_wrong_kind_of_video_is_an_error(made: Path, videos: Path) -> None:
         (rgb_videos, FLOW, "prepare flow first"),
         (flow, rgb, "holds optical flow, but the network takes pictures"),
         (flow, replace(FLOW, flow_short_side=32), "prepare it with --short-side 32"),
+        (flow, replace(FLOW, flow_method="dis"), "by tvl1-opencv, .* it with --method dis"),
     ):
         with pytest.raises(UserError, match=words):
             TrainLoader(dataset, prep, batch_size=1, seed=0)
@@ -384,10 +483,60 @@ def test_the_wrong_kind_of_video_is_an_error(made: Path, videos: Path) -> None:
     assert [type(read[index]) for index in range(4)] == [Sample, Sample, Unread, Unread]
 
 
-def test_a_network_takes_the_scale_of_its_data(options: FlowOptions) -> None:
+@pytest.mark.parametrize("other", [{"method": "dis"}, {"short_side": 24}])
+def test_training_stops_at_other_flow(other: dict[str, Any], options: FlowOptions) -> None:
+    elsewhere = replace(options, out=options.out.with_name("other"), **other)
+    compute_flow(elsewhere)
+    flow, theirs = (read_dataset(DataOptions(each.out), "train") for each in (options, elsewhere))
+    mixed = replace(flow, records=(*flow.records, *theirs.records))
+    prep = with_scale_of(mixed, FLOW)
+    loader = TrainLoader(mixed, prep, batch_size=4, seed=0, on_bad_video="skip")
+    with pytest.raises(OtherFlowError, match="its flow was computed") as caught:
+        list(loader.steps(0))
+    assert type(pickle.loads(pickle.dumps(caught.value))) is OtherFlowError
+    model = create_model("p3d63", num_classes=2, modality="flow")
+    model.preprocessing = prep
+    scorer = Scorer(model, torch.device("cpu"))
+    with pytest.raises(OtherFlowError, match="its flow was computed"):
+        score_videos(scorer, mixed, num_clips=1, on_bad_video="skip")
+
+
+def test_a_flow_network_goes_on_with_its_kind_of_flow(
+    options: FlowOptions, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = tmp_path / "w.safetensors"
+    model = create_model("p3d63", num_classes=2, modality="flow")
+    model.preprocessing = replace(FLOW, flow_method="dis")
+    save_model(model, weights)
+    words = ("--modality", "flow", "--recipe", "sample", "--plan", "--device", "cpu")
+    command = ["train", *words, "--data", str(options.out), "--out", str(tmp_path / "run")]
+    assert main([*command, "--weights", str(weights)]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "learned from flow by dis, but the data has flow by tvl1-opencv; prepare it" in line
+    assert main(["info", str(weights)]) == 0
+    assert "flow by dis, short side at most 256" in capsys.readouterr().out.replace("\n", " ")
+
+
+@pytest.mark.parametrize("method", get_args(FlowMethod))
+def test_every_command_computes_the_flow_of_the_weights(method: FlowMethod) -> None:
+    frames = moving((2, 0), 4)
+    prep = replace(FLOW, flow_method=method)
+    expected = ComputedFlow(Frames(frames), 256, method).read(range(3))
+    cpu = torch.device("cpu")
+    source = network_input(FramesInMemory(frames, prep), prep, None, cpu)
+    assert torch.equal(source.read(range(3)), expected)
+    transform = eval_transform(40, 48, prep)
+    read = [frame.read() for frame in memory_frames(frames, prep, 25, cpu)]
+    assert torch.equal(torch.stack(read), transform(expected)[:, 0])
+
+
+def test_a_network_takes_the_scale_and_method_of_its_data(options: FlowOptions) -> None:
     compute_flow(replace(options, short_side=20))
     dataset = read_dataset(DataOptions(options.out), "train")
     assert with_scale_of(dataset, FLOW).flow_short_side == 20
+    assert with_scale_of(dataset, FLOW).flow_method == "tvl1-opencv"
+    compute_flow(replace(options, method="tvl1"))
+    assert with_scale_of(dataset, FLOW).flow_method == "tvl1"
     assert with_scale_of(dataset, IMAGENET) == IMAGENET
 
 

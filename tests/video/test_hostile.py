@@ -230,7 +230,7 @@ def test_the_error_for_a_killed_worker_names_its_video(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As by a crash in a decoder, or when memory runs out."""
-    monkeypatch.setattr("p3d.data.clips.open_video", lambda *_, **__: os.kill(os.getpid(), 9))
+    monkeypatch.setattr("p3d.data.track.open_video", lambda *_, **__: os.kill(os.getpid(), 9))
     with pytest.raises((UserError, RuntimeError)) as caught:
         load(root, "sound.avi", workers=1)
     error = caught.value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -13,6 +14,7 @@ from PIL import Image
 from helpers.videos import picture, write_video
 from p3d.data.sampling import frames_at
 from p3d.video.decode import open_video
+from p3d.video.video_index import PacketInfo, presentation_times
 
 UNEVEN = [0, 1, 2, 5, 6, 10, 11, 12, 20, 21, 23, 24]
 
@@ -64,3 +66,26 @@ def test_matroska_at_its_own_rate_shows_each_frame_once(tmp_path: Path) -> None:
     for start in range(10):
         window = frames_at(times, times[start], 16, 30)
         assert window.tolist() == list(range(start, start + 16))
+
+
+@pytest.mark.parametrize(
+    ("stamps", "usable"),
+    [
+        ([0, 2, 3], True),
+        ([7, 9, 12], True),
+        ([0, 2, 2], False),
+        ([0, 3, 2], False),
+        ([0, None, 2], False),
+        ([0, 1, 2**62], False),
+        ([-(2**62), 0, 2**62], False),
+    ],
+)
+def test_unusable_timestamps_are_not_used(stamps: list[int | None], usable: bool) -> None:
+    packets = [PacketInfo(stamp, None, None, True, False, True, ()) for stamp in stamps]
+    found = presentation_times(packets, np.arange(3, dtype=np.int32), Fraction(1, 4))
+    if not usable:
+        assert found is None
+        return
+    assert found is not None
+    known = [stamp for stamp in stamps if stamp is not None]
+    assert found.tolist() == [(stamp - known[0]) / 4 for stamp in known]

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from p3d.data.digests import DIGEST_BYTES
 from p3d.errors import UserError
 from p3d.model.network import P3DConfig, create_model
-from p3d.preprocessing import AUTHORS, Preprocessing
+from p3d.preprocessing import AUTHORS, AUTHORS_FLOW, Preprocessing
 from p3d.weights.calibration import read_calibration
 from p3d.weights.loading import load_model
 from p3d.weights.metadata import (
@@ -200,6 +200,7 @@ FIELDS: list[tuple[str, Any, str]] = [
     ("resize", [182, 1e5], "resize is "),
     ("resize", {"a": 1, "b": 2}, "resize is "),
     ("flow_short_side", -1, "flow_short_side is -1"),
+    ("flow_method", "farneback", "no flow_method is called 'farneback'"),
     ("fps", 25, None),
     ("fps", 0, "fps is 0; give a number above 0, at most 500, or None"),
     ("fps", float("nan"), "fps is nan"),
@@ -269,9 +270,13 @@ def test_network_with_replaced_layers_is_not_saved(tmp_path: Path) -> None:
         save_model(model, path)
 
 
-def test_a_native_rate_is_not_written_and_read_from_older_files() -> None:
+def test_a_native_rate_and_the_first_flow_are_not_written() -> None:
     assert "fps" not in AUTHORS.to_dict()
     assert Preprocessing.from_dict(AUTHORS.to_dict()).fps is None
+    assert "flow_method" not in AUTHORS_FLOW.to_dict()
+    by_dis = replace(AUTHORS_FLOW, flow_method="dis")
+    assert Preprocessing.from_dict(by_dis.to_dict()) == by_dis
+    assert by_dis.describe_flow() == "; flow by dis, short side at most 256"
     timed = Preprocessing(fps=25)
     assert Preprocessing.from_dict(json.loads(json.dumps(timed.to_dict()))) == timed
 

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from p3d.errors import UserError
+from p3d.system.extras import load_extra
 from p3d.system.files import reason_of, replacing
 
 FORMAT, VERSION = "p3d parts", 1
@@ -94,23 +95,16 @@ def read_part(path: Path, *, only_paths: bool = False) -> Part:
 
 
 def _write_parquet(path: Path, header: Mapping[str, Any], rows: Sequence[Row]) -> None:
-    import pyarrow
-    import pyarrow.parquet
-
+    pyarrow, parquet = load_extra("pyarrow", "archive"), load_extra("pyarrow.parquet", "archive")
     table = pyarrow.table({name: [row[name] for row in rows] for name in rows[0]})
     table = table.replace_schema_metadata({"p3d": json.dumps(header)})
-    pyarrow.parquet.write_table(table, path)
+    parquet.write_table(table, path)
 
 
 def _read_parquet(path: Path, only_paths: bool) -> tuple[Any, list[Row]]:
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise UserError(
-            f'{path}: reading it needs pyarrow; run pip install "p3d[archive]"'
-        ) from None
+    parquet = load_extra("pyarrow.parquet", "archive")
     # Not through a memory map or the dataset reader, which look at the names of the folders.
-    with pyarrow.parquet.ParquetFile(path) as file:
+    with parquet.ParquetFile(path) as file:
         header = json.loads(file.schema_arrow.metadata[b"p3d"])
         rows = file.read(columns=["path"] if only_paths else None).to_pylist()
     return header, rows

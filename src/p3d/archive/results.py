@@ -12,22 +12,27 @@ from typing import Any
 from p3d.archive.attempts import Attempts
 from p3d.archive.parts import PartFormat, Row, default_format, part_files, read_part, write_part
 from p3d.errors import UserError
-from p3d.system.files import plain_cell, reason_of, write_csv
+from p3d.system.extras import load_extra
+from p3d.system.files import plain_cell, reason_of, write_csv, write_json
 
-BAD_FILE, ATTEMPTS_FILE = "bad.csv", "attempts.jsonl"
+PARTS = "parts"
+"""Name of the folder in the results that holds the parts."""
+
+SETTINGS_FILE, BAD_FILE, ATTEMPTS_FILE = "settings.json", "bad.csv", "attempts.jsonl"
 PART_SECONDS = 60.0
 """A part is written at least this often, so that a kill costs little."""
 
-_COLUMNS = ("path", "reason")
+_COLUMNS = ("path", "error")
 
 
 class Results:
     """Results of videos in a folder, which one process at a time adds to.
 
     Args:
-        folder: The folder; it must exist.
+        folder: The folder; `PARTS` in it must exist.
         settings: What the results depend on, as plain values.
         part_videos: Videos of a part; fewer if they take longer than `PART_SECONDS`.
+        kind: Format of new parts; None for that of the others, or what the machine can write.
 
     Attributes:
         done: Names of the videos in the parts.
@@ -38,24 +43,33 @@ class Results:
         UserError: The folder holds results of other settings, or damaged ones.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], part_videos: int = 1000) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, Any],
+        part_videos: int = 1000,
+        kind: PartFormat | None = None,
+    ) -> None:
         self.folder = folder
         self.done: set[str] = set()
         self._settings, self._part_videos = dict(settings), part_videos
         self._rows: list[Row] = []
-        files = part_files(folder)
+        files = part_files(folder / PARTS)
         for file in files:
             part = read_part(file, only_paths=True)
             _check_same(file, part.settings, self._settings)
             self.done.update(row["path"] for row in part.rows)
         self._number = 1 + max((int(file.stem.removeprefix("part-")) for file in files), default=0)
-        self._format = _format_of(files)
+        self._format = kind or _format_of(files)
+        if self._format == "parquet":
+            load_extra("pyarrow.parquet", "archive")  # before hours of work
         found = _read_bad(folder / BAD_FILE)
         self.bad = {video: reason for video, reason in found.items() if video not in self.done}
         self._bad_changed = len(self.bad) < len(found)
         self.attempts = Attempts(folder / ATTEMPTS_FILE)
         self.attempts.compact()  # also cuts off a line that was not written completely
         self._flushed_at = time.monotonic()
+        write_json(folder / SETTINGS_FILE, self._settings)  # for people; the parts have them too
 
     def add(self, video: str, row: Row) -> None:
         """Add the result of a video; it is on the disk after the next `flush`."""
@@ -85,7 +99,7 @@ class Results:
         """
         if self._rows:
             name = f"part-{self._number:06d}.{self._format}"
-            write_part(self.folder / name, self._settings, self._rows)
+            write_part(self.folder / PARTS / name, self._settings, self._rows)
             self._number, self._rows = self._number + 1, []
         if self._bad_changed:
             write_csv(self.folder / BAD_FILE, _COLUMNS, list(self.bad.items()))
@@ -100,7 +114,7 @@ class Results:
 
 
 def _format_of(files: list[Path]) -> PartFormat:
-    """Return the format of the parts that are there, so that a folder has one format only."""
+    """Return the format of the first part, or what this machine can write."""
     if not files:
         return default_format()
     return "parquet" if files[0].suffix == ".parquet" else "jsonl"

@@ -137,15 +137,24 @@ COMMANDS = {
     "probe": Command(
         "measure a linear classifier on features", "p3d.evaluation.probe", "ProbeOptions"
     ),
+    "folds": Command(
+        "train and measure once for each fold of a data set",
+        "p3d.evaluation.folds",
+        "FoldsOptions",
+        takes_recipe=True,
+    ),
     "report": Command(
         "write a page about a training run or an evaluation", "p3d.report.page", "ReportOptions"
     ),
     "predict": Command("predict the classes of videos", "p3d.inference.predict", "PredictOptions"),
     "score": Command(
-        "score an archive of videos; goes on after any kill", "p3d.inference.score", "ScoreOptions"
+        "score an archive of videos, each once", "p3d.inference.score", "ScoreOptions"
+    ),
+    "serve": Command(
+        "predict the classes of videos over HTTP, with a page", "p3d.serve.command", "ServeOptions"
     ),
     "timeline": Command(
-        "find when something happens in long videos",
+        "find when something happens in long videos and live streams",
         "p3d.inference.timeline.command",
         "TimelineOptions",
     ),

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from p3d.data.dataset import WHOLE, Segment
 from p3d.data.sampling import (
     Indices,
     clip_rng,
@@ -25,7 +26,7 @@ from p3d.data.track import Track, track_of
 from p3d.data.transforms import Augmentation, draw_train_transform, eval_transform
 from p3d.data.views import CENTER, Views
 from p3d.data.workers import Videos
-from p3d.errors import BadVideoError
+from p3d.errors import BadVideoError, OtherFlowError
 from p3d.preprocessing import Preprocessing
 from p3d.video.sources import FrameSource, gather
 
@@ -110,6 +111,7 @@ def read_eval_clips(
     *,
     numbers: Sequence[int] | None = None,
     index: int = 0,
+    segment: Segment = WHOLE,
 ) -> Tensor:
     """Read the clips of a video, see `eval_steps`, resized and cropped.
 
@@ -124,6 +126,7 @@ def read_eval_clips(
         views: The clips of each window.
         numbers: Which of the windows to read, from 0; all by default.
         index: Index of the video in the data set, for the order "shuffled".
+        segment: The part of the video that the windows lie in.
 
     Returns:
         uint8 `(n * views.per_window, prep.num_frames, prep.crop, prep.crop, C)`, contiguous, of n
@@ -132,7 +135,7 @@ def read_eval_clips(
     Raises:
         BadVideoError: A frame cannot be decoded.
     """
-    track = track_of(video, prep.fps)
+    track = track_of(video, prep.fps, segment)
     windows = track.frames(eval_steps(track, prep, num_clips, views))
     windows = reorder(windows, views.order, views.seed, index)
     windows = windows if numbers is None else windows[list(numbers)]
@@ -146,7 +149,8 @@ def check_source(path: Path | str, video: FrameSource, prep: Preprocessing) -> N
     """Check that a video has the content that the network takes.
 
     Raises:
-        BadVideoError: It is RGB instead of optical flow or vice versa, or flow of another scale.
+        BadVideoError: It is RGB instead of optical flow or vice versa.
+        OtherFlowError: It is flow of another scale or method.
     """
     if prep.channels != "flow":
         if video.flow is not None:
@@ -162,10 +166,16 @@ def check_source(path: Path | str, video: FrameSource, prep: Preprocessing) -> N
             "flow --data DATA --out FLOW), then give --data FLOW",
         )
     elif not video.flow.fits(prep.flow_short_side):
-        raise BadVideoError(
+        raise OtherFlowError(
             path,
             f"its flow was computed at a short side of {video.flow.short_side} px, the network "
             f"takes {prep.flow_short_side}; prepare it with --short-side {prep.flow_short_side}",
+        )
+    elif not video.flow.made_by(prep.flow_method):
+        raise OtherFlowError(
+            path,
+            f"its flow was computed by {video.flow.method}, the network takes {prep.flow_method}; "
+            f"prepare it with --method {prep.flow_method}",
         )
 
 
@@ -193,7 +203,7 @@ class TrainClips(Dataset["Sample | Unread"]):
         try:
             with self.videos.open(index, prefer_flow=prep.channels == "flow") as video:
                 check_source(self.videos.path(index), video, prep)
-                track = track_of(video, prep.fps)
+                track = track_of(video, prep.fps, self.videos.record(index).segment)
                 steps = random_window(track.length, prep.num_frames, prep.frame_stride, rng)
                 clip = read_train_clip(
                     video,
@@ -239,13 +249,20 @@ class EvalClips(Dataset["Sample | Unread"]):
         Raises:
             BadVideoError: The video cannot be read.
         """
-        with self.videos.open(index, prefer_flow=self.prep.channels == "flow") as video:
-            check_source(self.videos.path(index), video, self.prep)
+        prep, segment = self.prep, self.videos.record(index).segment
+        with self.videos.open(index, prefer_flow=prep.channels == "flow") as video:
+            check_source(self.videos.path(index), video, prep)
             clips = read_eval_clips(
-                video, self.prep, self.num_clips, self.views, numbers=numbers, index=index
+                video,
+                prep,
+                self.num_clips,
+                self.views,
+                numbers=numbers,
+                index=index,
+                segment=segment,
             )
-            track = track_of(video, self.prep.fps)
-        steps = eval_steps(track, self.prep, self.num_clips, self.views)[:, 0]
+            track = track_of(video, prep.fps, segment)
+        steps = eval_steps(track, prep, self.num_clips, self.views)[:, 0]
         steps = steps.repeat(self.views.per_window)
         starts = tuple(track.frames(steps).tolist())
         times = (

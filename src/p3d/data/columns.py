@@ -11,6 +11,9 @@ from p3d.errors import UserError, printable
 COLUMNS = ("path", "class", "label", "split", "group", "num_frames", "fps")
 """Columns of a manifest, as it is written."""
 
+TIMES = ("start", "end")
+"""Columns that a manifest of segments has too: seconds from the first frame."""
+
 _PATHS = ("file", "filename", "file_name", "filepath", "file_path", "video", "video_path", "clip")
 _CLASSES = ("class_name", "classname", "category", "action", "label")
 _OTHER_NAMES = {"path": _PATHS, "class": _CLASSES, "split": ("subset", "partition")}
@@ -22,7 +25,7 @@ class Columns:
 
     Attributes:
         header: All columns of the file.
-        header_of: Name in the file of each column of `COLUMNS` that it has.
+        header_of: Name in the file of each column of `COLUMNS` and `TIMES` that it has.
         notes: A line for the user if columns have other names.
     """
 
@@ -31,7 +34,7 @@ class Columns:
     notes: tuple[str, ...]
 
     def read(self, location: str, cells: Sequence[str]) -> dict[str, str]:
-        """Return a row's values by the names of `COLUMNS`, stripped; "" for absent columns.
+        """Return a row's values by the names of the columns, stripped; "" for absent columns.
 
         Raises:
             UserError: The row has another number of cells, or a NUL character.
@@ -43,7 +46,7 @@ class Columns:
         if "\0" in "".join(cells):
             raise UserError(f"{location}: has a NUL character; save the manifest as UTF-8")
         row = dict(zip(self.header, map(str.strip, cells), strict=True))
-        return {name: row.get(self.header_of.get(name, ""), "") for name in COLUMNS}
+        return {name: row.get(self.header_of.get(name, ""), "") for name in (*COLUMNS, *TIMES)}
 
 
 def find_delimiter(header: str) -> str:
@@ -62,7 +65,7 @@ def find_columns(path: Path, header: Sequence[str]) -> Columns:
         UserError: A column for the paths or the classes is absent.
     """
     names = tuple(name.strip().lower() for name in header)
-    found = {name: name for name in COLUMNS if name in names}
+    found = {name: name for name in (*COLUMNS, *TIMES) if name in names}
     for column, others in _OTHER_NAMES.items():
         other = next((name for name in others if name in names), None)
         if column not in found and other is not None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from p3d.errors import UserError, printable
 
@@ -33,9 +34,25 @@ UNLABELED = -1
 """Label of a video whose class is not known."""
 
 
+class Segment(NamedTuple):
+    """A part of a video.
+
+    Attributes:
+        start: Where it starts, in seconds from the first frame; None at the first frame.
+        end: Where it ends, in the same seconds; None at the end of the video.
+    """
+
+    start: float | None = None
+    end: float | None = None
+
+
+WHOLE = Segment()
+"""All of a video."""
+
+
 @dataclass(frozen=True)
 class VideoRecord:
-    """One video of a data set.
+    """One video of a data set, or a segment of a longer one.
 
     Attributes:
         path: A video file, or a folder of frames.
@@ -43,6 +60,8 @@ class VideoRecord:
         group: What it shares with other videos, such as a person or a scene; "" if unknown.
         num_frames: Number of frames, if a manifest states it.
         fps: Frame rate in frames per second, if a manifest states it.
+        start: Start of the segment in seconds from the first frame; None at the first frame.
+        end: End of the segment; None at the end of the video.
     """
 
     path: Path
@@ -50,6 +69,47 @@ class VideoRecord:
     group: str = ""
     num_frames: int | None = None
     fps: float | None = None
+    start: float | None = None
+    end: float | None = None
+
+    @property
+    def segment(self) -> Segment:
+        """The part of the file that it is."""
+        return Segment(self.start, self.end)
+
+    @property
+    def fragment(self) -> str:
+        """What follows the path in `name`: `#t=12.5,20` for a segment, else ""."""
+        if self.segment == WHOLE:
+            return ""
+        start, end = ("" if time is None else f"{time:.12g}" for time in self.segment)
+        return f"#t={start},{end}" if end else f"#t={start}"
+
+    @property
+    def short_name(self) -> str:
+        """`name` without the folders."""
+        return f"{self.path.name}{self.fragment}"
+
+    @property
+    def name(self) -> str:
+        """The path, with the times of a segment as in a URL: unlike the path, each only once."""
+        return f"{self.path}{self.fragment}"
+
+
+_FRAGMENT = re.compile(r"#t=(\d[^,/]*)?(?:,(\d[^,/]*))?")
+
+
+def parse_name(name: str) -> tuple[str, Segment]:
+    """Return path and segment of a `VideoRecord.name`."""
+    path, mark, fragment = name.rpartition("#t=")
+    match = _FRAGMENT.fullmatch(mark + fragment)
+    if match is None or not path:
+        return name, WHOLE
+    try:
+        start, end = (None if text is None else float(text) for text in match.groups())
+    except ValueError:
+        return name, WHOLE
+    return path, Segment(start, end)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ DIGEST_BYTES = 5
 
 
 def video_digest(record: VideoRecord, class_names: Sequence[str]) -> bytes:
-    """Return a digest of a video's class and file name.
+    """Return a digest of a video's class and file name, and of a segment's times.
 
     The folders above the class are left out, so that it survives a move of the data set.
 
@@ -26,5 +26,5 @@ def video_digest(record: VideoRecord, class_names: Sequence[str]) -> bytes:
         `DIGEST_BYTES` bytes.
     """
     name = "" if record.label == UNLABELED else class_names[record.label]
-    text = spelling_key(f"{name}/{record.path.name}").encode("utf-8", "surrogateescape")
+    text = spelling_key(f"{name}/{record.short_name}").encode("utf-8", "surrogateescape")
     return hashlib.blake2b(text, digest_size=DIGEST_BYTES).digest()

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from p3d.data.background import add_background, check_background
 from p3d.data.dataset import SPLITS, Listing, Part, Split, VideoDataset
 from p3d.data.folders import list_folders, would_search
 from p3d.data.manifest import find_videos, read_manifest
@@ -48,6 +49,10 @@ class DataOptions:
     """Frames per second of folders of frames for which a manifest states none; by default 25 are
     assumed."""
 
+    background: bool = False
+    """Add a class "background": pieces of the parts that no segment of a manifest covers, at most
+    as many as a file has segments, and as long."""
+
     def __post_init__(self) -> None:
         """Convert a string to a path, and check the rate."""
         check_rate("--frame-rate", self.frame_rate)
@@ -72,7 +77,8 @@ def list_dataset(options: DataOptions, splits: Sequence[Split] = SPLITS) -> List
     root = options.data
     if not root.exists():
         raise UserError(f"{root}: no such folder or manifest; fix the path")
-    return _with_rate(_list(options, splits), options.frame_rate)
+    listing = _with_rate(_list(options, splits), options.frame_rate)
+    return add_background(listing) if options.background else listing
 
 
 def _list(options: DataOptions, splits: Sequence[Split]) -> Listing:
@@ -81,6 +87,10 @@ def _list(options: DataOptions, splits: Sequence[Split]) -> Listing:
     if options.fold != 1 and not has_lists:
         raise UserError(f"--fold {options.fold}: only the UCF101 layout has folds, {root} has none")
     manifest = root if root.is_file() else root / "manifest.csv"
+    if options.background and (has_lists or not manifest.is_file()):
+        raise UserError(
+            f"{root}: --background needs a manifest with segments (columns start and end)"
+        )
     if not has_lists and not manifest.is_file():
         return apply_rule(list_folders(root, options.class_pattern), rule)
     if options.class_pattern is not None:
@@ -89,6 +99,8 @@ def _list(options: DataOptions, splits: Sequence[Split]) -> Listing:
     if has_lists:
         return apply_rule(list_ucf101(root, options.fold), rule)
     listing = read_manifest(manifest)
+    if options.background:
+        check_background(listing)
     is_whole = rule.divides or not listing.is_divided
     return apply_rule(find_videos(listing, tuple(listing.parts) if is_whole else splits), rule)
 

@@ -22,7 +22,7 @@ from p3d.data.dataset import VideoDataset
 from p3d.data.sampler import StepSampler
 from p3d.data.transforms import Augmentation
 from p3d.data.workers import Videos, explain_death, make_loader
-from p3d.errors import BadVideoError, UserError
+from p3d.errors import BadVideoError, OtherFlowError, UserError
 from p3d.preprocessing import Preprocessing
 from p3d.system.distributed import ALONE, Group
 from p3d.video.decode import open_video
@@ -65,8 +65,8 @@ class _Collate:
     def __call__(self, items: Sequence[Sample | Unread]) -> _Result:
         samples = [item for item in items if isinstance(item, Sample)]
         unread = [item for item in items if isinstance(item, Unread)]
-        errors = [item.error for item in unread]
-        if errors and self.on_bad_video == "error":
+        error = next((item.error for item in unread if self._stops_at(item.error)), None)
+        if error is not None:
             samples = []
         # In a worker process `default_collate` stacks directly into shared memory.
         clips = (
@@ -80,7 +80,10 @@ class _Collate:
             torch.tensor([sample.video for sample in samples], dtype=torch.int64),
             tuple(str(item.error) for item in unread if item.is_first),
         )
-        return _Result(batch, errors[0] if errors and self.on_bad_video == "error" else None)
+        return _Result(batch, error)
+
+    def _stops_at(self, error: BadVideoError) -> bool:
+        return self.on_bad_video == "error" or isinstance(error, OtherFlowError)
 
 
 class TrainLoader:
@@ -186,6 +189,7 @@ class TrainLoader:
 
         Raises:
             BadVideoError: A video cannot be read and the policy is "error".
+            OtherFlowError: The optical flow of a video was computed in another way.
         """
         self._sampler.epoch = epoch
         self._sampler.start_step = start_step
@@ -231,12 +235,19 @@ def check_dataset(dataset: VideoDataset, prep: Preprocessing) -> None:
 
 
 def with_scale_of(dataset: VideoDataset, prep: Preprocessing) -> Preprocessing:
-    """Return the preprocessing with the scale of a flow data set; unchanged for an RGB network."""
+    """Return the preprocessing with the scale and method of a flow data set.
+
+    It is unchanged for an RGB network. The first video decides; training stops at one of another
+    scale or method.
+    """
     for record in dataset.records if prep.channels == "flow" else ():
         try:
             with open_video(record.path, prefer_flow=True) as video:
                 flow = video.flow
         except BadVideoError:
             continue
-        return replace(prep, flow_short_side=flow.short_side) if flow else prep
+        if flow is None:
+            return prep
+        method = flow.method or prep.flow_method
+        return replace(prep, flow_short_side=flow.short_side, flow_method=method)
     return prep

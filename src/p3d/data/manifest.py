@@ -1,10 +1,14 @@
 """CSV manifests.
 
 A manifest has a header and a row for each video. The columns `path` (relative to the manifest) and
-`class` are required; `split` (train, validation or test), `label` (from 0), `group`, `num_frames`
-and `fps` are optional; other columns are ignored. Without splits, a rule divides the videos. Labels
-determine the order of the classes; without them, names are sorted. A row with a class but no path
-and no split declares a class without videos.
+`class` are required; `split` (train, validation or test), `label` (from 0), `group`, `num_frames`,
+`fps`, `start` and `end` are optional; other columns are ignored. Without splits, a rule divides the
+videos. Labels determine the order of the classes; without them, names are sorted. A row with a
+class but no path and no split declares a class without videos.
+
+`start` and `end` are seconds from the first frame: such a row is a segment of its file, which may
+have many. The segments of a file are in one split and one group, which is the file if none is
+given.
 
 Manifests are UTF-8. Other bytes in the names of files are kept as they are (PEP 383), so that a
 path reads back equal. Cells are data for programs: unlike in reports, none is changed for
@@ -21,11 +25,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from p3d.data.columns import COLUMNS, Columns, find_columns, find_delimiter
-from p3d.data.dataset import SPLIT_NAMES, SPLITS, UNLABELED, Listing, Part, VideoRecord
+from p3d.data.columns import COLUMNS, TIMES, Columns, find_columns, find_delimiter
+from p3d.data.dataset import (
+    SPLIT_NAMES,
+    SPLITS,
+    UNLABELED,
+    WHOLE,
+    Listing,
+    Part,
+    Segment,
+    VideoRecord,
+)
 from p3d.data.listing import NameFinder, absent, find_clash
 from p3d.errors import UserError
 from p3d.system.files import replacing
+from p3d.system.text import counted
 
 SUFFIXES = (".csv", ".tsv")
 """Suffixes of manifests, in lower case."""
@@ -50,19 +64,15 @@ def read_manifest(path: Path) -> Listing:
     columns, rows = _read_rows(path)
     class_names = _order_classes(path, rows, by_number=columns.header_of["class"] != "class")
     labels = {name: label for label, name in enumerate(class_names)}
-    seen: dict[str, str] = {}
+    files = _Files()
     parts: dict[Part, list[VideoRecord]] = {split: [] for split in SPLITS}
     if not any(row.split for row in rows):
         parts = {None: []}
-    for location, class_name, _, split, record in rows:
+    for row in rows:
+        location, class_name, _, split, record = row
         if record is None:
             continue
-        key = os.path.normpath(record.path)
-        if key in seen:
-            raise UserError(
-                f"{location}: {record.path} is already listed in {seen[key]}; list it once"
-            )
-        seen[key] = location
+        files.add(row, record)
         if split not in parts:
             raise UserError(f"{location}: has no split; give every row one, or none")
         parts[split].append(replace(record, label=labels[class_name]))
@@ -70,8 +80,56 @@ def read_manifest(path: Path) -> Listing:
         path,
         class_names,
         {part: tuple(records) for part, records in parts.items()},
-        notes=columns.notes,
+        notes=(*columns.notes, *files.notes(path)),
     )
+
+
+class _Files:
+    """The files of a manifest, each with its first row and its segments."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, _Row] = {}
+        self._seen: dict[tuple[str, Segment], str] = {}
+
+    def add(self, row: _Row, record: VideoRecord) -> None:
+        """Add a row.
+
+        Raises:
+            UserError: It is there already, or segments of its file are in another split or group,
+                or the file is also listed as a whole.
+        """
+        location, file = row.location, os.path.normpath(record.path)
+        where = self._seen.setdefault((file, record.segment), location)
+        if where is not location:
+            raise UserError(f"{location}: {record.name} is already listed in {where}; list it once")
+        first = self._first.setdefault(file, row)
+        if first is row or first.record is None:
+            return
+        if WHOLE in (record.segment, first.record.segment):
+            raise UserError(
+                f"{location}: {record.path} is listed as a whole and in segments, see "
+                f"{first.location}; give all of its rows a start or end"
+            )
+        for what, ours, theirs in (
+            ("split", row.split, first.split),
+            ("group", record.group, first.record.group),
+        ):
+            if ours != theirs:
+                raise UserError(
+                    f"{location}: {record.path} has {what} {ours or 'none'} here and "
+                    f"{theirs or 'none'} in {first.location}; give all segments of a file one"
+                )
+
+    def notes(self, path: Path) -> tuple[str, ...]:
+        """Return a line for the user about segments, if there are any."""
+        segments = sum(segment != WHOLE for _, segment in self._seen)
+        if not segments:
+            return ()
+        files = {file for file, segment in self._seen if segment != WHOLE}
+        return (
+            f"SEGMENTS of {path.name}: {segments:,} of {counted(len(files), 'file')}, by the "
+            "columns start and end (seconds)",
+        )
 
 
 def find_videos(listing: Listing, parts: Collection[Part]) -> Listing:
@@ -138,8 +196,24 @@ def _parse(path: Path, location: str, columns: Columns, cells: Sequence[str]) ->
     record = None
     if row["path"]:
         video = path.parent / row["path"]
-        record = VideoRecord(video, UNLABELED, row["group"], num_frames, fps)
+        segment = _read_segment(location, row)
+        group = row["group"] or ("" if segment == WHOLE else row["path"])
+        record = VideoRecord(video, UNLABELED, group, num_frames, fps, *segment)
     return _Row(location, row["class"], label, split, record)
+
+
+def _read_segment(location: str, row: Mapping[str, str]) -> Segment:
+    """Return the segment of a row, in seconds."""
+    try:
+        start, end = (float(row[name]) if row[name] else None for name in TIMES)
+    except ValueError as error:
+        raise UserError(f"{location}: start and end must be seconds ({error})") from error
+    if not 0 <= (start or 0.0) < (math.inf if end is None else end) or end == math.inf:
+        raise UserError(
+            f"{location}: start {row['start'] or 'none'} and end {row['end'] or 'none'} are no "
+            "segment; give seconds from 0, the end after the start"
+        )
+    return Segment(start, end)
 
 
 def _order_classes(path: Path, rows: Sequence[_Row], *, by_number: bool) -> tuple[str, ...]:
@@ -199,16 +273,19 @@ def write_manifest(
     _check_writable(class_names, splits)
     folder = _absolute(path.parent)
     shown = {record.label for records in splits.values() for record in records}
-    rows: list[Sequence[object]] = [COLUMNS]
+    everything = [record for records in splits.values() for record in records]
+    has_times = any(record.segment != WHOLE for record in everything)
+    rows: list[Sequence[object]] = [(*COLUMNS, *TIMES) if has_times else COLUMNS]
+    empty = ("",) * (len(rows[0]) - 3)
     rows += (
-        ("", name, label, "", "", "", "")
-        for label, name in enumerate(class_names)
-        if label not in shown
+        ("", name, label, *empty) for label, name in enumerate(class_names) if label not in shown
     )
     for split, records in splits.items():
         for r in records:
             name = _name_from(folder, r.path)
-            rows.append((name, class_names[r.label], r.label, split, r.group, r.num_frames, r.fps))
+            times = r.segment if has_times else ()
+            label = class_names[r.label]
+            rows.append((name, label, r.label, split, r.group, r.num_frames, r.fps, *times))
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
         replacing(path) as temporary,

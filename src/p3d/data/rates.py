@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from p3d.data.dataset import VideoDataset, VideoRecord
+from p3d.data.dataset import WHOLE, VideoDataset, VideoRecord
 from p3d.data.listing import stem_of
 from p3d.errors import BadVideoError, UserError
-from p3d.preprocessing import Preprocessing
 from p3d.system.text import counted
-from p3d.video.decode import open_video
-from p3d.video.sources import ASSUMED_FPS
+
+if TYPE_CHECKING:
+    from p3d.preprocessing import Preprocessing  # imports PyTorch
 
 _SOME = 16
 """Videos that are opened where a manifest states no rates."""
@@ -48,6 +49,8 @@ def _rate_of(record: VideoRecord) -> float | None:
     """Return the frame rate of a video, None if it is unknown or the video cannot be read."""
     if record.fps:
         return record.fps
+    from p3d.video.decode import open_video  # imports PyTorch
+
     try:
         with open_video(record.path) as video:
             return video.fps if video.knows_fps else None
@@ -56,11 +59,14 @@ def _rate_of(record: VideoRecord) -> float | None:
 
 
 def assumed_rates(dataset: VideoDataset, prep: Preprocessing) -> list[str]:
-    """Return a line about folders of frames whose rate is assumed, if the network asks for it."""
-    if prep.fps is None:
-        return []
+    """Return a line about folders of frames whose rate is assumed, if it matters."""
+    from p3d.video.sources import ASSUMED_FPS  # imports PyTorch
+
     folders = sum(
-        not record.fps and stem_of(record.path.name) == record.path.name and record.path.is_dir()
+        (prep.fps is not None or record.segment != WHOLE)
+        and not record.fps
+        and stem_of(record.path.name) == record.path.name
+        and record.path.is_dir()
         for record in dataset.records
     )
     if not folders:

@@ -37,20 +37,20 @@ def divide_by_lists(
         for number, line in read_lines(path) if path else ():
             location = f"{path}:{number}"
             name = line.replace("\\", "/").removeprefix("./")
-            video = find(name)
-            if video is None and find(split_label(name)[0]):
+            videos = find(name)
+            if not videos and find(split_label(name)[0]):
                 raise UserError(
                     f"{location}: {line!r} should be `CLASS/VIDEO` without a label; give "
                     "lists with labels to p3d prepare manifest"
                 )
-            key = str(video.path) if video else name
+            key = str(videos[0].path) if videos else name
             if key in seen:
                 raise UserError(f"{location}: {name} is already listed in {seen[key]}")
             seen[key] = location
-            if video is None:
-                video = VideoRecord(listing.folder / name, UNLABELED)
-                missing[video.path] = name
-            listed.append(video)
+            if not videos:
+                videos = (VideoRecord(listing.folder / name, UNLABELED),)
+                missing[videos[0].path] = name
+            listed += videos
         # Every other split needs a list.
         parts[split] = tuple(listed) if path is not None or split == "validation" else None
     return parts, missing
@@ -58,24 +58,27 @@ def divide_by_lists(
 
 def _make_finder(
     records: Sequence[VideoRecord], folder: Path
-) -> Callable[[str], VideoRecord | None]:
-    """Return a function that finds a record by the name of its video in a list.
+) -> Callable[[str], tuple[VideoRecord, ...]]:
+    """Return a function that finds the records of a video by its name in a list.
 
     Names may lack the suffix and the folders above the class, and be spelled differently, if only
     one video fits.
     """
-    names = {name_of(record.path, folder): record for record in records}
-    by_name = {stem_of(name): record for name, record in reversed([*names.items()])} | names
-    by_spelling: dict[str, set[VideoRecord]] = {}
-    for name, record in by_name.items():
+    names: dict[str, tuple[VideoRecord, ...]] = {}
+    for record in records:
+        name = name_of(record.path, folder)
+        names[name] = (*names.get(name, ()), record)
+    by_name = {stem_of(name): found for name, found in reversed([*names.items()])} | names
+    by_spelling: dict[str, set[tuple[VideoRecord, ...]]] = {}
+    for name, found in by_name.items():
         for key in {name, "/".join(name.split("/")[-2:])}:
-            by_spelling.setdefault(spelling_key(key), set()).add(record)
+            by_spelling.setdefault(spelling_key(key), set()).add(found)
 
-    def find(name: str) -> VideoRecord | None:
+    def find(name: str) -> tuple[VideoRecord, ...]:
         if exact := by_name.get(name) or by_name.get(stem_of(name)):
             return exact
         keys = (spelling_key(name), spelling_key(stem_of(name)))
         spelled = by_spelling.get(keys[0]) or by_spelling.get(keys[1]) or set()
-        return next(iter(spelled)) if len(spelled) == 1 else None
+        return next(iter(spelled)) if len(spelled) == 1 else ()
 
     return find

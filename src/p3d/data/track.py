@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from p3d.data.dataset import WHOLE, Segment, VideoRecord
 from p3d.data.sampling import TOLERANCE, Indices, frames_shown
+from p3d.errors import BadVideoError
+from p3d.video.decode import open_video
 from p3d.video.sources import FrameSource
 
 
@@ -55,16 +61,51 @@ class Track:
         return replace(self, start=start, length=max(1, self.length - skipped))
 
 
-def track_of(video: FrameSource, fps: float | None) -> Track:
-    """Return the track of a video.
+def track_of(video: FrameSource, fps: float | None, segment: Segment = WHOLE) -> Track:
+    """Return the track of a video, or of a segment of it, which shows at least one frame.
+
+    A segment shows the frame at its start, and the frames that start before its end.
 
     Args:
         video: The video.
         fps: Rate at which its frames are picked; None for its own frames.
+        segment: The part of it, see `check_segment`.
     """
+    times = video.times
+    if fps is None and segment == WHOLE:
+        return Track(times, video.num_frames)
+    start = segment.start or 0.0
+    end = video.duration if segment.end is None else min(segment.end, video.duration)
     if fps is None:
-        return Track(video.times, video.num_frames)
+        first = int(frames_shown(times, np.array(start)))
+        stop = int(np.searchsorted(times, end - TOLERANCE))
+        return Track(times, max(1, stop - first), first)
     # Less than a step, so that an instant at the very end, where nothing is shown, is left out.
     slack = min(TOLERANCE, 0.5 / fps)
-    length = max(1, math.ceil((video.duration - slack) * fps))
-    return Track(video.times, length, fps=fps)
+    return Track(times, max(1, math.ceil((end - start - slack) * fps)), start=start, fps=fps)
+
+
+def check_segment(path: Path | str, video: FrameSource, segment: Segment) -> None:
+    """Check that a segment starts inside its video.
+
+    Raises:
+        BadVideoError: It does not.
+    """
+    if segment.start is not None and segment.start > video.duration - TOLERANCE:
+        raise BadVideoError(
+            path,
+            f"its segment starts at {segment.start:g} s, but the video ends at "
+            f"{video.duration:.3f} s; fix the manifest's start and end",
+        )
+
+
+@contextmanager
+def open_record(record: VideoRecord, *, prefer_flow: bool = False) -> Iterator[FrameSource]:
+    """Open the file of a record for a `with` block, see `open_video`.
+
+    Raises:
+        BadVideoError: It cannot be read, or ends before the segment starts.
+    """
+    with open_video(record.path, prefer_flow=prefer_flow, fps=record.fps) as video:
+        check_segment(record.path, video, record.segment)
+        yield video

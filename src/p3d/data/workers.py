@@ -6,6 +6,7 @@ reading. So each worker writes the index of a video to shared memory before it o
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import signal
@@ -20,15 +21,15 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from p3d.data.dataset import VideoDataset
+from p3d.data.dataset import VideoDataset, VideoRecord
+from p3d.data.track import open_record
 from p3d.errors import UserError, printable
 from p3d.system.resources import NO_SHARED_MEMORY
-from p3d.video.decode import open_video
 from p3d.video.sources import FrameSource
 
 
 class Videos:
-    """Paths, labels and rates of videos in arrays, and the video that each worker is reading.
+    """The records of videos in arrays, and the video that each worker is reading.
 
     With a list of Python objects, reference counting would gradually copy all of them into every
     worker.
@@ -41,8 +42,8 @@ class Videos:
     def __init__(self, dataset: VideoDataset, workers: int = 0) -> None:
         self.paths = np.array([os.fsencode(record.path) for record in dataset.records], dtype="S")
         self.labels = np.array([record.label for record in dataset.records], dtype=np.int64)
-        # NaN where a rate is not listed.
-        self.rates = np.array([record.fps for record in dataset.records], dtype=np.float64)
+        # NaN where a value is not listed.
+        self.times = np.array([(r.fps, r.start, r.end) for r in dataset.records], np.float64)
         # For each worker: process id and index of its video.
         self.readers = torch.full((workers, 2), -1, dtype=torch.int64).share_memory_()
         _OPEN.add(self)
@@ -54,9 +55,16 @@ class Videos:
         """Return the path of a video."""
         return Path(os.fsdecode(bytes(self.paths[index])))
 
+    def record(self, index: int) -> VideoRecord:
+        """Return the record of a video, without its group and number of frames."""
+        fps, start, end = (
+            None if math.isnan(value) else value for value in self.times[index].tolist()
+        )
+        return VideoRecord(self.path(index), int(self.labels[index]), fps=fps, start=start, end=end)
+
     @contextmanager
     def open(self, index: int, *, prefer_flow: bool) -> Iterator[FrameSource]:
-        """Open a video for a `with` block, see `open_video`, and record that it is being read.
+        """Open a video for a `with` block, see `open_record`, and record that it is being read.
 
         Workers beyond the number given, as of a user's own loader, are not recorded.
         """
@@ -64,9 +72,7 @@ class Videos:
         if worker is not None and worker.id < len(self.readers):
             self.readers[worker.id, 0] = os.getpid()
             self.readers[worker.id, 1] = index
-        rate = float(self.rates[index])
-        fps = rate if rate > 0 else None
-        with open_video(self.path(index), prefer_flow=prefer_flow, fps=fps) as video:
+        with open_record(self.record(index), prefer_flow=prefer_flow) as video:
             yield video
 
     def read_by(self, processes: Iterable[int]) -> list[Path]:

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from p3d.data.dataset import parse_name
 from p3d.errors import UserError
 from p3d.prepare.same_content import find_same_content
 from p3d.scores.arrays import Booleans, Floats, Integers
@@ -60,6 +61,8 @@ class Duplicate(NamedTuple):
 def same_content(items: Sequence[Item], base: Path) -> tuple[list[Duplicate], int]:
     """Return pairs of videos whose files are equal, and the number of videos that are not there.
 
+    The segments of a file are one video.
+
     Args:
         items: The videos.
         base: Folder that a relative path starts from, if there is no such video in the current one.
@@ -68,7 +71,9 @@ def same_content(items: Sequence[Item], base: Path) -> tuple[list[Duplicate], in
         UserError: A file cannot be read.
     """
     located = [(item, _locate(item.path, base)) for item in items]
-    present = [(item, path) for item, path in located if path is not None]
+    absent = sum(path is None for _, path in located)
+    first = {path: item for item, path in reversed(located) if path is not None}
+    present = [(item, path) for path, item in reversed(first.items())]
     try:
         groups = find_same_content([path for _, path in present])
     except OSError as error:
@@ -78,11 +83,12 @@ def same_content(items: Sequence[Item], base: Path) -> tuple[list[Duplicate], in
         for group in groups
         for one, other in combinations(group, 2)
     ]
-    return pairs, len(items) - len(present)
+    return pairs, absent
 
 
 def _locate(path: str, base: Path) -> Path | None:
-    places = (Path(path), base / path)
+    file, _ = parse_name(path)
+    places = (Path(file), base / file)
     return next((place for place in places if place.is_file() or place.is_dir()), None)
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from p3d.errors import UserError, printable
 from p3d.evaluation.metrics import describe_scores, read_named
-from p3d.run_folder import LOGITS_FILE
+from p3d.inference.fusion import Fusion, Mean, write_fusion
+from p3d.run_folder import FUSION_FILE, LOGITS_FILE
 from p3d.scores.alignment import Named, align, check_same_classes
 from p3d.scores.figures import compute_figures, labeled_scores
-from p3d.scores.fusion import WEIGHTS, Choice, Mean, best_choice, fuse, weigh
+from p3d.scores.fusion import WEIGHTS, Choice, best_choice, fuse, weigh
 from p3d.scores.resampling import Bootstrap
 from p3d.scores.score_file import write_score_file
 from p3d.scores.tables import describe_intervals, format_interval
@@ -26,7 +27,8 @@ class FuseOptions:
     scores: Positional[tuple[Path, ...]]
     """Two folders that p3d eval wrote to, or their scores.npz."""
     out: First[Path | None] = None
-    """Folder for the fused scores.npz, which p3d metrics and p3d compare read."""
+    """Folder for the fused scores.npz, which p3d metrics and p3d compare read, and for fusion.json,
+    which p3d predict --fusion reads."""
     weight: First[float | None] = None
     """Weight of the second network, from 0 to 1; the first has the rest. By default 0.5."""
     validation: First[tuple[Path, Path] | None] = None
@@ -61,6 +63,8 @@ def run(options: FuseOptions) -> None:
     if options.out is not None:
         make_folder(options.out)
         write_score_file(options.out / LOGITS_FILE, fused.scores)
+        hashes = (first.scores.weights_sha256, second.scores.weights_sha256)
+        write_fusion(options.out / FUSION_FILE, Fusion(weight, options.mean), hashes)
         print(printable(f"written to {options.out / LOGITS_FILE}"))
 
 

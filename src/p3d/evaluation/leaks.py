@@ -51,5 +51,5 @@ def find_overlap(
         return None
     records = [dataset.records[index] for index in indices]
     seen = [r for r in records if video_digest(r, dataset.class_names) in model.trained_on]
-    names = tuple(f"{dataset.class_names[r.label]}/{r.path.name}" for r in seen)
+    names = tuple(f"{dataset.class_names[r.label]}/{r.short_name}" for r in seen)
     return Overlap(len(records), names)

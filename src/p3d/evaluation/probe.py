@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from p3d.errors import UserError, printable
+from p3d.errors import UserError
+from p3d.evaluation.held_out import describe_held_out, write_held_out
 from p3d.evaluation.linear import Kind, LinearClassifier, check_installed, normalize
 from p3d.evaluation.probe_folds import (
     Fold,
@@ -28,12 +27,8 @@ from p3d.evaluation.probe_folds import (
     folds_of_ucf101,
 )
 from p3d.inference.feature_file import FeatureIndex, FeatureSet, read_features
-from p3d.run_folder import LOGITS_FILE
-from p3d.scores.accuracy import measure
-from p3d.scores.figures import describe_top1
-from p3d.scores.output import write_accuracy
-from p3d.scores.score_file import ScoreFile, write_score_file
-from p3d.system.files import make_folder, write_csv
+from p3d.scores.score_file import ScoreFile
+from p3d.system.files import make_folder
 from p3d.system.markers import First, Positional
 from p3d.system.progress import ProgressBar
 from p3d.system.text import counted, format_percent, format_table
@@ -200,34 +195,10 @@ def _print(
     print(f"{kind} on {index.protocol['layer']} of {counted(len(index.paths), 'video')}")
     rows = [(r.name, r.videos, format_percent(r.top1), f"{r.c:g}") for r in results]
     print(format_table(("fold", "videos", "top-1", "C"), rows))
-    right = scores.logits[:, 0].argmax(1) == scores.labels
-    accuracy = measure(_probabilities(scores), torch.from_numpy(scores.labels))
-    print(f"top-1 {format_percent(accuracy.top1)} of {counted(len(right), 'held-out video')}")
-    print(describe_top1(right, scores.groups))
-    print(f"mean class {format_percent(accuracy.mean_class)}")
-    if len(results) > 1:
-        values = [result.top1 for result in results]
-        print(
-            f"over {len(results)} folds: mean {format_percent(fmean(values))}, standard deviation "
-            f"{100 * stdev(values):.1f} points, {format_percent(min(values))} to "
-            f"{format_percent(max(values))}"
-        )
     seen = sum(index.seen[row] for fold in folds for row in fold.test.tolist())
-    if seen:
-        print(
-            f"LEAK: the network was trained on {counted(seen, 'held-out video')}; the accuracy "
-            "does not show how well it does on new videos"
-        )
-
-
-def _probabilities(scores: ScoreFile) -> torch.Tensor:
-    return torch.from_numpy(scores.logits[:, 0]).softmax(1)
+    print(describe_held_out(scores, [result.top1 for result in results], seen))
 
 
 def _write(folder: Path, results: Sequence[FoldResult], scores: ScoreFile) -> None:
-    write_score_file(folder / LOGITS_FILE, scores)
-    accuracy = measure(_probabilities(scores), torch.from_numpy(scores.labels))
-    write_accuracy(folder, accuracy, scores.class_names)
     rows = [(r.name, r.videos, f"{r.top1:.5f}", f"{r.c:g}") for r in results]
-    write_csv(folder / "folds.csv", ("fold", "videos", "top1", "c"), rows)
-    print(f"written to {printable(folder)}: {LOGITS_FILE}, folds.csv, per_class.csv, confusion.csv")
+    write_held_out(folder, scores, ("fold", "videos", "top1", "c"), rows)

@@ -155,7 +155,7 @@ def check_classes(folds: Sequence[Fold], labels: Indices, class_names: Sequence[
     present = np.unique(labels)
     if len(present) < 2:
         raise UserError(
-            f"all videos are of the class {class_names[present[0]]}; give features of more classes"
+            f"all videos are of the class {class_names[present[0]]}; give videos of more classes"
         )
     for fold in folds:
         absent = np.setdiff1d(present, labels[fold.train])

@@ -28,6 +28,11 @@ Item: TypeAlias = "Path | BadVideoError"
 """A video, or why an argument or a line of a list stands for none."""
 
 
+def is_address(text: str) -> bool:
+    """Return whether a name is an address on a network rather than a path."""
+    return bool(_ADDRESS.match(text)) and not Path(text).exists()
+
+
 def local_path(name: Path | str | os.PathLike[str], what: str) -> Path:
     """Return the path of a file on this machine.
 
@@ -41,7 +46,7 @@ def local_path(name: Path | str | os.PathLike[str], what: str) -> Path:
     text = os.fspath(name)
     if not text.strip():
         raise UserError(f"the name of the {what} is empty; give a path, or check your variables")
-    if _ADDRESS.match(text) and not Path(text).exists():
+    if is_address(text):
         raise UserError(f"{text}: is an address; download the {what} and give the file")
     return Path(text)
 

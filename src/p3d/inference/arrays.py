@@ -45,7 +45,7 @@ class FramesInMemory(FrameSource):
         self.fps = fps or 0.0
         self.knows_fps = fps is not None
         if depth == 2:
-            self.flow = FlowInfo(prep.flow_short_side, (self.height, self.width))
+            self.flow = FlowInfo(prep.flow_short_side, (self.height, self.width), None)
 
     def pieces(self, frames: Sequence[int], box: Box | None = None) -> Iterator[Piece]:
         """See `FrameSource`."""

@@ -61,7 +61,8 @@ def _run(options: FeaturesOptions, device: torch.device, group: Group) -> None:
         return
     folder = FeatureFolder(_working_folder(options))
     root = options.data.data
-    files = names_below([r.path for r in dataset.records], root if root.is_dir() else root.parent)
+    names = [Path(record.name) for record in dataset.records]
+    files = names_below(names, root if root.is_dir() else root.parent)
     if group.is_main:
         make_folder(folder.path)
     with lock_folder(folder.path) if group.is_main else nullcontext():
@@ -82,11 +83,11 @@ def _read(options: FeaturesOptions) -> tuple[VideoDataset, tuple[str, ...]]:
         UserError: There is no data set, or it has no such split.
     """
     parts = read_parts(options.data)
-    found: dict[Path, tuple[VideoRecord, str]] = {}
+    found: dict[str, tuple[VideoRecord, str]] = {}
     for part, dataset in parts.items():
         if options.split in ("all", part):
             for record in dataset.records:
-                found.setdefault(record.path, (record, part or ""))
+                found.setdefault(record.name, (record, part or ""))
     if not found:
         raise UserError(
             f"--split {options.split}: {options.data.data} has no {options.split} videos; give "
@@ -113,7 +114,7 @@ def _index(
     index = FeatureIndex(
         labels=tuple(record.label for record in records),
         class_names=names,
-        paths=tuple(str(record.path) for record in records),
+        paths=tuple(record.name for record in records),
         groups=tuple(record.group for record in records),
         splits=splits,
         seen=tuple(video_digest(record, names) in model.trained_on for record in records),

@@ -11,9 +11,8 @@ from typing import NamedTuple, TypeAlias, overload
 
 import numpy as np
 from torch import Tensor
-from tqdm import tqdm
 
-from p3d.data.clips import check_source, read_eval_clips
+from p3d.data.clips import read_eval_clips
 from p3d.data.rates import check_rate
 from p3d.data.sampling import clips_to_see_all, seen_fraction, uniform_windows
 from p3d.data.track import track_of
@@ -23,6 +22,7 @@ from p3d.inference.arrays import Frames, FramesInMemory
 from p3d.inference.backends.names import BackendChoice
 from p3d.inference.clip_plan import NumClips, expected_clips, plan_clips, settled_threshold
 from p3d.inference.exported import ExportedNetwork
+from p3d.inference.network_input import network_input
 from p3d.inference.networks import chosen_backend, load_network, make_scorer
 from p3d.inference.pipe import Scored, num_threads, score_in_order
 from p3d.inference.prediction import Prediction
@@ -36,7 +36,6 @@ from p3d.model.network import P3D, Layer
 from p3d.preprocessing import Preprocessing
 from p3d.system.device import DeviceName, Precision, resolve_device
 from p3d.video.decode import open_video
-from p3d.video.flow import ComputedFlow
 from p3d.video.sources import FrameSource
 
 Video: TypeAlias = "Path | str | os.PathLike[str] | Frames"
@@ -70,6 +69,8 @@ class Predictor:
         videos: Number of videos to come, for backend "auto"; None does not compile.
         workers: Threads that decode while the network computes; 0 decodes in turn with it. By
             default what suits the machine.
+        mixed_batches: Whether a batch may hold clips of several videos. If not, the result of a
+            video does not depend on the others, not even by rounding.
 
     Attributes:
         clips: As given.
@@ -101,9 +102,11 @@ class Predictor:
         backend: BackendChoice = "auto",
         videos: int | None = None,
         workers: int | None = None,
+        mixed_batches: bool = True,
     ) -> None:
         if any(isinstance(number, int) and number < 1 for number in (clips, batch_size)):
             raise UserError(f"clips ({clips}) and batch_size ({batch_size}) must be 1 or more")
+        self._mixed = mixed_batches
         self._backend = chosen_backend(backend, compiled=compiled)
         self.clips: NumClips = clips
         self._source = model_or_path
@@ -121,9 +124,9 @@ class Predictor:
         self._scorers: dict[Layer | None, Scorer] = {None: self._make_scorer(model)}
         # Computing optical flow takes long, and only this thread can be interrupted in it.
         is_flow = self.preprocessing.channels == "flow"
-        self._threads = num_threads(0 if is_flow else workers, self._scorer.device)
+        self._threads = num_threads(0 if is_flow else workers, self.scorer.device)
         settled, origin = settled_threshold(model.calibration)
-        self._plan = plan_clips(clips, settled, self._scorer.batch_size)
+        self._plan = plan_clips(clips, settled, self.scorer.batch_size)
         self.settled = self._plan.settled
         self.describe_clips = (
             f"{clips} clips a video"
@@ -132,7 +135,7 @@ class Predictor:
         )
         self._summary = (
             f"{model.config.name}, {len(self.class_names)} classes, {self.describe_clips}, "
-            f"{self._scorer.device}, {precision}"
+            f"{self.scorer.device}, {precision}"
         )
 
     def __repr__(self) -> str:
@@ -141,10 +144,11 @@ class Predictor:
     @property
     def preprocessing(self) -> Preprocessing:
         """How clips are made from frames."""
-        return self._scorer.preprocessing
+        return self.scorer.preprocessing
 
     @property
-    def _scorer(self) -> Scorer:
+    def scorer(self) -> Scorer:
+        """The network as it was prepared."""
         return self._scorers[None]
 
     def _load(self) -> P3D | ExportedNetwork:
@@ -166,7 +170,8 @@ class Predictor:
         """Classify a video, or a list of videos.
 
         A flow network takes files of optical flow (`p3d prepare flow`). For other videos it first
-        computes the flow of the frames in the clips, which takes far longer than the network.
+        computes the flow of the frames in the clips, by the method of its training videos. That
+        takes far longer than the network.
 
         Args:
             video: A video file, a folder of frames, or frames as a NumPy array or tensor: uint8
@@ -182,7 +187,7 @@ class Predictor:
         Raises:
             BadVideoError: A video cannot be read. `stream` goes on after such videos.
             UserError: An array has another shape or type, or lacks a rate, the name is empty or an
-                address, or flow must be computed and OpenCV is not installed.
+                address, or flow must be computed by OpenCV, which is not installed.
         """
         if not isinstance(video, (list, tuple)):
             (prediction,) = self([video], fps=fps)
@@ -219,7 +224,7 @@ class Predictor:
     ) -> Generator[Prediction | BadVideoError]:
         check_rate("fps", fps)
         read = partial(self._read, fps=fps)
-        results = score_in_order(self._scorer, videos, read, self._plan, threads)
+        results = score_in_order(self.scorer, videos, read, self._plan, threads, mixed=self._mixed)
         with closing(results):
             for result in results:
                 if isinstance(result, BadVideoError):
@@ -235,7 +240,7 @@ class Predictor:
         windows = uniform_windows(*size, self._plan.num_clips)[numbers]
         return Prediction(
             path,
-            mean_probabilities(scored.logits / self._scorer.temperature),
+            mean_probabilities(scored.logits / self.scorer.temperature),
             self.class_names,
             num_frames,
             seen_fraction(windows, num_steps),
@@ -268,21 +273,19 @@ class Predictor:
             UserError: A number is out of range, the video is no video, or frames in memory come
                 without their rate.
         """
-        prep, threads = self.preprocessing, self._threads
+        prep, threads, device = self.preprocessing, self._threads, self.scorer.device
         plan = make_plan(prep, window, stride)
         check_fps(fps)
         with ExitStack() as stack:
             if isinstance(video, (np.ndarray, Tensor)):
-                path, frames = None, memory_frames(video, prep, fps)
+                path, frames = None, memory_frames(video, prep, fps, device)
             else:
                 path = _path_of(video)
-                frames = stack.enter_context(open_frames(path, prep, fps=fps))
-            batches = stack.enter_context(
-                closing(scan(self._scorer, plan.windows(frames), threads))
-            )
+                frames = stack.enter_context(open_frames(path, prep, fps=fps, device=device))
+            batches = stack.enter_context(closing(scan(self.scorer, plan.windows(frames), threads)))
             windows = [window for batch in batches for window in batch]
         timeline = make_timeline(
-            path, windows, frames.end, self.class_names, self._scorer.temperature
+            path, windows, frames.end, self.class_names, self.scorer.temperature
         )
         return timeline.cut(cut or CutOptions())
 
@@ -312,10 +315,10 @@ class Predictor:
                 )
             self._scorers[layer] = Scorer(
                 network,
-                self._scorer.device,
-                self._scorer.precision,
+                self.scorer.device,
+                self.scorer.precision,
                 layer=layer,
-                batch_size=self._scorer.batch_size,
+                batch_size=self.scorer.batch_size,
             )
         scorer = self._scorers[layer]
         plan = plan_clips(self._plan.num_clips, 1, scorer.batch_size)
@@ -332,7 +335,7 @@ class Predictor:
         """Read some of the clips of a video."""
         prep = self.preprocessing
         with self._open(video, fps) as (path, opened):
-            source = _network_input(opened, self._scorer, path)
+            source = network_input(opened, prep, path, self.scorer.device)
             clips = read_eval_clips(source, prep, self._plan.num_clips, numbers=numbers)
             steps = track_of(source, prep.fps).length
         return clips, _Info(path, opened.num_frames, steps, opened.fps if opened.knows_fps else 0.0)
@@ -355,14 +358,3 @@ def _path_of(video: Path | str | os.PathLike[str]) -> Path:
             "uint8 frames (T, H, W, 3) as an array or tensor, or a list of these"
         )
     return local_path(video, "video")
-
-
-def _network_input(source: FrameSource, scorer: Scorer, path: Path | None) -> FrameSource:
-    """Return the frames that the network takes: optical flow is computed from RGB if needed."""
-    prep = scorer.preprocessing
-    name = "frames in memory" if path is None else path.name
-    if prep.channels == "flow" and source.flow is None:
-        bar = partial(tqdm, desc=f"flow of {name}", unit="frame", disable=None, leave=False)
-        return ComputedFlow(source, prep.flow_short_side, each=bar)
-    check_source(path or name, source, prep)
-    return source

@@ -21,8 +21,8 @@ from torch import Tensor
 from p3d.data.clips import check_source, read_eval_clips
 from p3d.data.dataset import VideoDataset
 from p3d.data.layouts import DataOptions, read_splits
+from p3d.data.track import open_record
 from p3d.errors import BadVideoError, UserError
-from p3d.inference.backends.extras import load_extra
 from p3d.inference.export import export_network
 from p3d.inference.export_spec import ExportSpec, noise_clip
 from p3d.inference.exported import ExportedNetwork
@@ -30,7 +30,7 @@ from p3d.inference.scorer import Scorer
 from p3d.inference.scoring import VideoScores, score_videos
 from p3d.model.network import P3D
 from p3d.preprocessing import Preprocessing
-from p3d.video.decode import open_video
+from p3d.system.extras import load_extra
 
 _TOLERANCE = 0.05
 """Limit of the difference between processors, whose 8-bit kernels round differently."""
@@ -92,9 +92,9 @@ def _calibration_inputs(
         record = records[index * len(records) // min(count, len(records))]
         try:
             is_flow = preprocessing.channels == "flow"
-            with open_video(record.path, prefer_flow=is_flow, fps=record.fps) as video:
+            with open_record(record, prefer_flow=is_flow) as video:
                 check_source(Path(record.path), video, preprocessing)
-                clips = read_eval_clips(video, preprocessing, 1)
+                clips = read_eval_clips(video, preprocessing, 1, segment=record.segment)
         except BadVideoError as error:
             unread.append(str(error))
             continue

@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from p3d.archive.engine import describe, run_items
+from p3d.archive.parts import PartFormat, part_files, read_part
 from p3d.archive.processes import ProcessPool
-from p3d.archive.results import BAD_FILE, Results
+from p3d.archive.results import BAD_FILE, PARTS, Results
 from p3d.data.rates import check_rate
 from p3d.errors import BadVideoError, UserError, printable
 from p3d.inference.arguments import Item, VideoFinder, local_path
 from p3d.inference.backends.names import BackendChoice
 from p3d.inference.clip_plan import NumClips
+from p3d.inference.exported import file_backend
 from p3d.inference.networks import chosen_backend
 from p3d.inference.pipe import num_threads
 from p3d.inference.score_work import ScoreWork, What, class_names
-from p3d.system.device import num_devices, resolve_device, set_up_cpu
+from p3d.system.accelerators import count_devices
+from p3d.system.compiler import find_compiler
+from p3d.system.device import resolve_device, set_up_cpu
 from p3d.system.files import file_sha256, lock_folder, make_folder
 from p3d.system.markers import First, Heading, Positional
+from p3d.system.messages import print_note
 from p3d.system.options import DeviceOptions
 from p3d.system.signals import StopRequest
 from p3d.system.text import counted
 from p3d.weights.loading import find_weights
+
+_MANY_VIDEOS = 200
+"""Videos that pay for compiling on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,7 @@ class ScoreOptions:
     weights: Path
     """Weights in any format that p3d reads, a run's folder, or a file of `p3d export`."""
     out: Path
-    """Folder for the results: part-*.parquet, or part-*.jsonl where pyarrow is not installed."""
+    """Folder for parts/part-000001.parquet and so on, settings.json and bad.csv."""
     what: Annotated[First[What], Heading("results")] = "top"
     """top: the most likely classes; scores: the probabilities of all classes; features: 2048 values
     of pool5, averaged over the clips."""
@@ -51,6 +58,9 @@ class ScoreOptions:
     """Classes that --what top keeps of each video."""
     clips: First[NumClips] = 20
     """Clips of each video, uniformly spaced; auto takes as many of 20 as the answer needs."""
+    format: PartFormat | None = None
+    """Format of new parts; by default that of the others, or parquet if pyarrow is installed, else
+    jsonl."""
     retry_bad: First[bool] = False
     """Try the videos in bad.csv again."""
     part_videos: int = 1000
@@ -65,7 +75,8 @@ class ScoreOptions:
     batch_size: int | None = None
     """Clips on the device at once, all of one video; by default what suits the device."""
     backend: BackendChoice = "auto"
-    """What computes the network; auto takes an exported file's, or eager."""
+    """What computes the network; auto takes an exported file's, or compiles on a CPU for 200 videos
+    or more, or what the parts there were computed with."""
     compute: DeviceOptions = field(default_factory=DeviceOptions)
 
     def check(self) -> None:
@@ -101,9 +112,10 @@ def run(options: ScoreOptions) -> int:
     options.check()
     work = _work(options)
     items, unusable = _items(VideoFinder([str(video) for video in options.videos]))
-    make_folder(options.out)
+    make_folder(options.out / PARTS)
     with lock_folder(options.out):
-        results = Results(options.out, _settings(work), options.part_videos)
+        work = replace(work, backend=_backend(options, work, len(items)))
+        results = Results(options.out, _settings(work), options.part_videos, options.format)
         if options.retry_bad:
             results.forget_bad()
         return _run(options, work, items, unusable, results)
@@ -120,7 +132,8 @@ def _work(options: ScoreOptions) -> ScoreWork:
     if not weights.is_file():
         raise UserError(f"{weights}: no such file; give weights")
     set_up_cpu(compute.threads)
-    num_threads(options.workers, resolve_device(compute.device))
+    device = resolve_device(compute.device)
+    num_threads(options.workers, device)
     return ScoreWork(
         weights=weights,
         sha256=file_sha256(weights),
@@ -130,11 +143,26 @@ def _work(options: ScoreOptions) -> ScoreWork:
         batch_size=options.batch_size,
         backend=chosen_backend(options.backend, compiled=compute.compile),
         device=compute.device,
+        devices=count_devices(device),
         precision=compute.precision,
         threads=compute.threads,
         workers=options.workers,
         frame_rate=options.frame_rate,
     )
+
+
+def _backend(options: ScoreOptions, work: ScoreWork, videos: int) -> BackendChoice:
+    """Return what computes the network, the same for all parts."""
+    if work.backend != "auto" or file_backend(work.weights) is not None:
+        return work.backend
+    if files := part_files(options.out / PARTS):
+        earlier: BackendChoice = read_part(files[0], only_paths=True).settings.get(
+            "backend", "eager"
+        )
+        return earlier
+    on_cpu = resolve_device(work.device).type == "cpu"
+    pays = on_cpu and videos >= _MANY_VIDEOS and work.what != "features"
+    return "compiled" if pays and find_compiler() is not None else "eager"
 
 
 def _settings(work: ScoreWork) -> dict[str, Any]:
@@ -184,9 +212,8 @@ def _run(
     for name, reason in unusable.items():
         results.add_bad(name, reason)
     earlier = _count(items, results.done) + _count(items, results.bad)
-    device = resolve_device(work.device)
-    size = min(options.processes or num_devices(device), max(1, len(items) - earlier))
-    _note(f"videos found: {len(items):,}; done or known to be bad: {earlier:,}")
+    size = min(options.processes or work.devices, max(1, len(items) - earlier))
+    print_note(f"videos found: {len(items):,}; done or known to be bad: {earlier:,}")
     with StopRequest() as stop:
         if earlier == len(items):
             results.flush()
@@ -195,9 +222,9 @@ def _run(
             with ProcessPool(work, size) as pool:
                 summary = run_items(items, pool, results, stop, "scoring")
     if summary is not None:
-        _note(describe(summary, earlier))
+        print_note(describe(summary, earlier))
     if stop.is_set:
-        _note(f"stopped; the same command goes on with {options.out}")
+        print_note(f"stopped; the same command goes on with {options.out}")
         return stop.exit_code
     return _report(options.out, {*items, *unusable}, results)
 
@@ -217,7 +244,3 @@ def _report(out: Path, names: set[str], results: Results) -> int:
             "--retry-bad tries them again"
         )
     return 2 if bad else 0
-
-
-def _note(text: str) -> None:
-    print(f"p3d: {printable(text)}", file=sys.stderr)

@@ -20,7 +20,7 @@ from p3d.inference.networks import load_network, make_scorer
 from p3d.inference.pipe import num_threads
 from p3d.inference.scorer import Scorer, mean_probabilities
 from p3d.model.network import P3D
-from p3d.system.device import DeviceName, Precision, num_devices, resolve_device, set_up_cpu
+from p3d.system.device import DeviceName, Precision, resolve_device, set_up_cpu
 from p3d.system.files import file_sha256
 from p3d.video.decode import open_video
 
@@ -39,6 +39,7 @@ class ScoreWork:
     batch_size: int | None
     backend: BackendChoice
     device: DeviceName
+    devices: int
     precision: Precision
     threads: int | None
     workers: int | None
@@ -66,9 +67,7 @@ class ScoreWork:
     def start(self, number: int) -> ScoreStages:
         """See `p3d.archive.work.Work`."""
         set_up_cpu(self.threads)
-        device = resolve_device(self.device)
-        if device.type != "cpu":
-            device = resolve_device(self.device, number % num_devices(device))
+        device = resolve_device(self.device, number % self.devices)
         return ScoreStages(self, self.load(), device)
 
 
@@ -135,10 +134,10 @@ class ScoreStages:
             return {"features": outputs.mean(0).numpy()}
         probabilities = mean_probabilities(outputs / self._scorer.temperature)
         if self._work.what == "scores":
-            return {"probabilities": probabilities.numpy()}
+            return {"scores": probabilities.numpy()}
         best = probabilities.topk(min(self._work.top, len(self._names)))
         names = [self._names[index] for index in best.indices.tolist()]
-        return {"classes": names, "probabilities": best.values.numpy()}
+        return {"classes": names, "scores": best.values.numpy()}
 
 
 def class_names(network: P3D | ExportedNetwork) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from p3d.data.dataset import VideoDataset
 from p3d.data.loader import BadVideoPolicy, check_dataset
 from p3d.data.views import CENTER, Views
 from p3d.data.workers import Videos
-from p3d.errors import BadVideoError, UserError
+from p3d.errors import BadVideoError, OtherFlowError, UserError
 from p3d.inference.clip_plan import NumClips, plan_clips
 from p3d.inference.pipe import num_threads, score_in_order
 from p3d.inference.scorer import Scorer, mean_probabilities
@@ -98,6 +98,7 @@ def score_videos(
 
     Raises:
         BadVideoError: A video cannot be read and the policy is "error".
+        OtherFlowError: The optical flow of a video was computed in another way.
         UserError: No video could be read, a number is out of range, or the videos are RGB and the
             network takes optical flow, or vice versa.
         Stopped: A stop was requested.
@@ -115,7 +116,7 @@ def score_videos(
     ):
         for result in results:
             if isinstance(result, BadVideoError):
-                if on_bad_video == "error":
+                if on_bad_video == "error" or isinstance(result, OtherFlowError):
                     raise result
                 bad.append(str(result))
             else:
@@ -233,7 +234,7 @@ def write_scores(path: Path, dataset: VideoDataset, scored: VideoScores) -> None
         ("path", "class", *names, *VERDICT_COLUMNS),
         [
             (
-                dataset.records[index].path,
+                dataset.records[index].name,
                 names[label] if label >= 0 else "",
                 *(f"{probability:.5f}" for probability in values),
                 "" if answer is None else names[answer],

@@ -7,6 +7,8 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from p3d.data.dataset import (
     Listing,
     MissingVideosError,
@@ -16,6 +18,7 @@ from p3d.data.dataset import (
 )
 from p3d.data.layouts import list_dataset
 from p3d.data.manifest import write_manifest
+from p3d.data.track import Track, open_record, track_of
 from p3d.errors import BadVideoError, UserError, printable
 from p3d.prepare.check_report import CheckReport
 from p3d.prepare.findings import VideoFacts, write_findings
@@ -24,7 +27,6 @@ from p3d.prepare.options import CheckOptions
 from p3d.prepare.parallel import parallel_map
 from p3d.prepare.same_content import find_same_content
 from p3d.system.files import make_folder
-from p3d.video.decode import open_video
 from p3d.video.packets import open_stream
 from p3d.video.sources import FrameSource, chunks
 
@@ -98,12 +100,21 @@ def _read_parts(
 
 def _examine(split: Part, record: VideoRecord, *, all_frames: bool) -> VideoFacts:
     try:
-        with open_video(record.path) as video:
-            _decode(video, all_frames=all_frames)
-            known = replace(record, num_frames=video.num_frames, fps=video.fps)
+        with open_record(record) as video:
+            track = track_of(video, None, record.segment)
+            _decode(video, track, all_frames=all_frames)
+            known = replace(record, num_frames=track.length, fps=video.fps)
             size = (video.width, video.height)
-            promised = _promised_frames(record.path)
-            return VideoFacts(split, known, size, promised, num_missing=video.num_missing)
+            # What a file lacks is missing from each of its segments.
+            promised = max(0, _promised_frames(record.path) - video.num_frames + track.length)
+            return VideoFacts(
+                split,
+                known,
+                size,
+                promised,
+                num_missing=video.num_missing,
+                duration=video.duration,
+            )
     except BadVideoError as error:
         return VideoFacts(split, record, reason=error.reason)
 
@@ -116,16 +127,23 @@ def _promised_frames(path: Path) -> int:
         return stream.frames
 
 
-def _decode(video: FrameSource, *, all_frames: bool) -> None:
-    for indices in chunks(video) if all_frames else ([0, video.num_frames - 1],):
-        video.read(indices)
+def _decode(video: FrameSource, track: Track, *, all_frames: bool) -> None:
+    first, last = track.frames(np.array([0, track.length - 1])).tolist()
+    if not all_frames:
+        video.read([first, last])
+        return
+    for indices in chunks(video):
+        if part := [frame for frame in indices if first <= frame <= last]:
+            video.read(part)
 
 
 def _find_duplicates(
     videos: Sequence[VideoFacts], workers: int
 ) -> tuple[tuple[VideoFacts, ...], ...]:
-    """Return groups of videos with equal contents."""
-    sound = [facts for facts in videos if not facts.reason]  # a broken one may be an endless pipe
+    """Return groups of videos with equal contents; the segments of a file are one."""
+    files = {facts.record.path: facts for facts in reversed(videos)}
+    # A broken one may be an endless pipe.
+    sound = [facts for facts in reversed(files.values()) if not facts.reason]
     groups = find_same_content([facts.record.path for facts in sound], workers)
     return tuple(tuple(sound[position] for position in group) for group in groups)
 

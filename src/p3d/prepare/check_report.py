@@ -18,6 +18,7 @@ from p3d.prepare.findings import (
     duplicate_finding,
     video_finding,
 )
+from p3d.prepare.segments import segment_findings
 from p3d.system.text import counted
 
 SHOWN = 10
@@ -120,6 +121,7 @@ class CheckReport:
             if f.num_missing:
                 detail = f"{f.num_missing} missing, {f.record.num_frames} there"
                 yield video_finding("WARNING", "gaps in the frame numbers", f, detail)
+        yield from segment_findings(self.sound, self.class_names)
         yield from sorted(
             map(duplicate_finding, self.duplicates), key=lambda finding: bool(finding.split)
         )

@@ -163,6 +163,11 @@ def _plan(
         for record in dataset.records:
             if record.label not in range(len(dataset.class_names)):
                 raise UserError(f"{record.path}: has no class; give every video one")
+            if record.fragment:
+                raise UserError(
+                    f"{record.name}: is a segment, and {what} are made of whole videos; train on "
+                    "the videos themselves, or cut them into files first"
+                )
             name = stem_of(record.path.name) + suffix
             target = out / (split or "") / dataset.class_names[record.label] / name
             if target in work:

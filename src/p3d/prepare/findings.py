@@ -22,6 +22,7 @@ class VideoFacts:
         size: Width and height in pixels, zeros if it is broken.
         promised: Number of frames according to its header, 0 if unknown.
         num_missing: Number of frames missing according to the names in its folder.
+        duration: Length of the file in seconds, 0 if it is broken.
         reason: Why it is broken, "" if it is sound.
     """
 
@@ -31,6 +32,7 @@ class VideoFacts:
     promised: int = 0
     reason: str = ""
     num_missing: int = 0
+    duration: float = 0.0
 
     @property
     def incomplete(self) -> bool:
@@ -70,7 +72,7 @@ class Finding(NamedTuple):
 
 def video_finding(level: Level, kind: str, facts: VideoFacts, detail: str) -> Finding:
     """Return a problem of one video."""
-    return Finding(level, kind, facts.split or "", str(facts.record.path), detail)
+    return Finding(level, kind, facts.split or "", facts.record.name, detail)
 
 
 def duplicate_finding(group: Sequence[VideoFacts]) -> Finding:

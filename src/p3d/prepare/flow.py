@@ -1,13 +1,13 @@
 """Videos as files of optical flow, on which flow networks are trained.
 
-A file is complete or absent. A later run keeps it if it has all frames at the requested scale, and
-writes it again otherwise.
+A file is complete or absent. A later run keeps it if it has all frames by the requested method and
+scale, and writes it again otherwise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from threading import Event
@@ -17,19 +17,51 @@ import numpy as np
 from numpy.typing import NDArray
 
 from p3d.data.dataset import VideoRecord
+from p3d.data.layouts import DataOptions
 from p3d.errors import BadVideoError, UserError
 from p3d.prepare.derive import Derived, Summary, derive
-from p3d.prepare.options import FlowOptions
+from p3d.prepare.options import check_workers
+from p3d.preprocessing import FlowMethod
+from p3d.system.device import DeviceName, resolve_device, set_up_cpu
 from p3d.system.files import replacing
+from p3d.system.markers import First
 from p3d.video.decode import open_video
-from p3d.video.flow import ComputedFlow, load_opencv
+from p3d.video.flow import ComputedFlow
 from p3d.video.flow_file import PIXEL_FORMAT
+from p3d.video.flow_methods import load_opencv
 from p3d.video.sources import FrameSource, chunks
 
 # Files are one sixth larger with coder 0 than with coder 1, and decode twice as fast.
 _FFV1 = {"level": "3", "coder": "0", "slicecrc": "1", "threads": "1"}
 # No dates or random numbers: the same video always gives the same bytes.
 _MATROSKA = {"fflags": "+bitexact"}
+
+
+@dataclass(frozen=True)
+class FlowOptions:
+    """Compute the optical flow of videos, for flow networks."""
+
+    data: DataOptions
+    out: Path
+    """Output folder, a data set of OUT/SPLIT/CLASS/VIDEO.mkv for `p3d train --modality flow`."""
+    short_side: First[int] = 256
+    """Shrink frames so that their shorter side has this many pixels before computing flow.
+    Flow is stored at this size, and trained weights record it.
+    Half the size takes about a third of the time."""
+    method: First[FlowMethod] = "tvl1-opencv"
+    """TV-L1 by PyTorch (tvl1) or by OpenCV (tvl1-opencv, slower), or OpenCV's dis, 100 times as
+    fast and another flow. OpenCV's need the extra `flow`. Trained weights record it."""
+    device: DeviceName = "cpu"
+    """Device of tvl1; auto takes CUDA, then MLU, then the CPU."""
+    workers: First[int] = 0
+    """Threads; 0: one per core."""
+
+    def __post_init__(self) -> None:
+        if self.short_side < 16:
+            raise UserError(f"--short-side {self.short_side}: must be at least 16")
+        if self.device != "cpu" and self.method != "tvl1":
+            raise UserError(f"--method {self.method}: computes on the CPU only; leave out --device")
+        check_workers(self.workers)
 
 
 class _StoppedError(Exception):
@@ -46,7 +78,10 @@ def compute_flow(options: FlowOptions) -> Summary:
             or a path is occupied by something other than flow.
     """
     # Each thread computes a whole video.
-    load_opencv().setNumThreads(1)
+    set_up_cpu(1)
+    if options.method != "tvl1":
+        load_opencv().setNumThreads(1)
+    device = resolve_device(options.device)
     stopping = Event()
 
     def stoppable(indices: Sequence[int]) -> Iterator[int]:
@@ -59,7 +94,10 @@ def compute_flow(options: FlowOptions) -> Summary:
         with open_video(record.path) as video:
             if video.flow is not None:
                 raise BadVideoError(record.path, "holds optical flow already")
-            return _compute(target, record, ComputedFlow(video, options.short_side, each=stoppable))
+            flow = ComputedFlow(
+                video, options.short_side, options.method, device=device, each=stoppable
+            )
+            return _compute(target, record, flow)
 
     return derive(
         options.data,
@@ -107,6 +145,7 @@ def _is_finished(target: Path, flow: ComputedFlow) -> bool:
         size == (flow.num_frames, flow.height, flow.width)
         and found.source == flow.flow.source
         and found.fits(flow.flow.short_side)
+        and found.method == flow.flow.method
     )
 
 

@@ -5,43 +5,54 @@ Videos stay where they are; only archives are unpacked. `tables` reads the diffe
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from p3d.data.dataset import SPLITS, Part, Split, VideoRecord, check_missing, examples
+from p3d.data.dataset import (
+    SPLITS,
+    WHOLE,
+    Part,
+    Segment,
+    Split,
+    VideoRecord,
+    check_missing,
+    examples,
+)
 from p3d.data.listing import NameFinder, find_clash, list_names, read_lines, spelling_key, stem_of
 from p3d.data.manifest import write_manifest
 from p3d.errors import UserError, printable
-from p3d.prepare import tables
+from p3d.prepare import segment_files, tables
 from p3d.prepare.archive import open_archive, text_folder
 from p3d.prepare.tables import Row, is_number
 from p3d.system.files import TEMPORARY
 from p3d.system.markers import First
+from p3d.system.text import counted
 
 
 @dataclass(frozen=True)
 class ManifestOptions:
     """Write a manifest for a data set that has its own lists."""
 
-    kind: Literal["hmdb51", "kinetics", "ucf101", "lists", "csv"]
+    kind: Literal["hmdb51", "kinetics", "ucf101", "lists", "csv", "activitynet", "elan", "boris"]
     """Format of the lists.
     hmdb51: CLASS_test_split1.txt and so on.
-    kinetics: CSV with the columns label, youtube_id, time_start, time_end and split.
-    ucf101: classInd.txt, trainlist01.txt and so on, with lines `Class/video`.
-    lists: text files with lines `path label` or `path frames label`.
-    csv: any CSV with a header; --columns names its columns."""
+    kinetics: CSV with youtube_id, time_start and so on.
+    ucf101: classInd.txt, trainlist01.txt and so on.
+    lists: lines `path label` or `path frames label`.
+    csv: any CSV with a header, see --columns.
+    activitynet: JSON, as of ActivityNet and THUMOS14.
+    elan: .eaf, or tab-delimited text with headers.
+    boris: events as CSV or TSV, aggregated or not."""
     videos: Path
     """Folder of the videos. For hmdb51 also hmdb51_org.rar, or the folder of its RARs."""
     out: Path
     """Manifest to write. Archives are unpacked into the folder `videos` next to it."""
     tables: First[tuple[Path, ...]] = ()
-    """The lists.
-    kinetics, csv: the CSV files.
-    ucf101: the folder of the lists.
-    hmdb51: the folder or the RAR of the lists."""
+    """The lists: files; the folder of the lists for ucf101, folder or RAR for hmdb51."""
     train_list: First[Path | None] = None
     """lists: text file of the training videos."""
     validation_list: First[Path | None] = None
@@ -56,8 +67,10 @@ class ManifestOptions:
     By default 0 if a list has that label, and 1 if the largest label is the number of classes."""
     columns: First[tuple[str, str, str, str]] = ("path", "class", "split", "group")
     """csv: names of the columns for path, class, split and group. The last two may be absent."""
+    tier: str | None = None
+    """elan: tier of the classes, if there are several."""
     split: Split | None = None
-    """kinetics, csv: split of rows without one."""
+    """kinetics, csv, activitynet: split of rows without one. elan, boris: split of all."""
     fold: First[Literal[1, 2, 3]] = 1
     """hmdb51, ucf101: official split to use."""
     allow_missing: First[bool] = False
@@ -71,22 +84,28 @@ class ManifestSummary:
     Attributes:
         out: The manifest.
         class_names: Its classes.
-        counts: Number of videos by split.
+        counts: Number of videos, or of segments, by split.
         missing: Listed videos that do not exist.
+        left_out: A line for each segment that cannot be used.
     """
 
     out: Path
     class_names: tuple[str, ...]
-    counts: dict[Split, int]
+    counts: dict[Part, int]
     missing: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """Return the summary as lines of text."""
-        counts = ", ".join(f"{self.counts[split]:,} {split}" for split in SPLITS)
+        parts = [part for part in (*SPLITS, None) if part in self.counts]
+        counts = ", ".join(f"{self.counts[part]:,} {part or 'undivided'}" for part in parts)
         lines = [f"{self.out} lists {counts} videos of {len(self.class_names):,} classes"]
         if self.missing:
             shown = examples(self.missing)
             lines.append(f"WARNING: {len(self.missing):,} videos are missing: {shown}")
+        if self.left_out:
+            shown = f"{counted(len(self.left_out), 'segment')}, first: {self.left_out[0]}"
+            lines.append(f"LEFT OUT: {shown}")
         return lines
 
 
@@ -106,24 +125,43 @@ def prepare_manifest(options: ManifestOptions) -> ManifestSummary:
     labels |= {name: label for label, name in enumerate(class_names)}
     index = _VideoIndex(_unpack_videos(options))
     splits: dict[Part, list[VideoRecord]] = {split: [] for split in SPLITS}
-    seen: dict[Path, str] = {}
+    if any(row.split is None for row in rows):
+        splits = {None: []}
+    seen: dict[tuple[Path, Segment], str] = {}
     missing: list[str] = []
+    left_out: list[str] = []
     for row in rows:
         path = index.find(row.names)
+        if why := _unusable(row):
+            left_out.append(f"{row.line}, {why}")
+            continue
         label = labels.get(row.class_name, labels.get(spelling_key(row.class_name)))
         if label is None:
             raise UserError(f"{row.line}: class {row.class_name} is not in {options.classes}")
         if path is None:
             missing.append(row.names[0])
-        elif path in seen:
-            raise UserError(f"{row.line}: {path} is listed in {seen[path]} already; remove one")
+        elif (where := seen.get((path, row.segment))) and row.segment == WHOLE:
+            raise UserError(f"{row.line}: {path} is listed in {where} already; remove one")
+        elif where:
+            left_out.append(f"{row.line}, the same times as {where}")
         else:
-            seen[path] = row.line
-            splits[row.split].append(VideoRecord(path, label, row.group))
-    check_missing(missing, len(rows), index.root, options.allow_missing)
+            seen[path, row.segment] = row.line
+            record = VideoRecord(path, label, row.group)
+            splits[row.split].append(replace(record, start=row.segment[0], end=row.segment[1]))
+    check_missing(missing, len(rows) - len(left_out), index.root, options.allow_missing)
     write_manifest(options.out, class_names, splits)
-    counts = {split: len(splits[split]) for split in SPLITS}
-    return ManifestSummary(options.out, tuple(class_names), counts, tuple(missing))
+    counts = {split: len(records) for split, records in splits.items()}
+    return ManifestSummary(options.out, tuple(class_names), counts, tuple(missing), tuple(left_out))
+
+
+def _unusable(row: Row) -> str:
+    """Return why a segment cannot be used, "" if it can."""
+    start, end = row.segment
+    if not row.class_name:
+        return "it has no class"
+    if not 0 <= (start or 0.0) < (math.inf if end is None else end) or end == math.inf:
+        return f"from {start} to {end} s it has no length, or is outside"
+    return ""
 
 
 def run(options: ManifestOptions) -> None:
@@ -162,6 +200,12 @@ def _read_rows(options: ManifestOptions, class_names: tuple[str, ...]) -> Iterat
             yield from tables.ucf101(path, options.fold, class_names)
         elif options.kind == "kinetics":
             yield from tables.kinetics(path, options.split)
+        elif options.kind == "activitynet":
+            yield from segment_files.activitynet(path, options.split)
+        elif options.kind == "elan":
+            yield from segment_files.elan(path, options.tier, options.split)
+        elif options.kind == "boris":
+            yield from segment_files.boris(path, options.split)
         else:
             yield from tables.table(path, options.columns, options.split)
 
@@ -188,7 +232,7 @@ def _read_classes(path: Path) -> tuple[str, ...]:
 
 def _order_classes(rows: Sequence[Row], options: ManifestOptions) -> tuple[str, ...]:
     """Return sorted names; numbers of `lists` keep their value, even if some have no video."""
-    lines = {row.class_name: row.line for row in rows}
+    lines = {row.class_name: row.line for row in rows if not _unusable(row)}
     if options.kind == "lists" and all(map(is_number, lines)):
         return tuple(map(str, range(options.first_label or 0, max(map(int, lines)) + 1)))
     if clash := find_clash(sorted(lines)):

@@ -1,4 +1,4 @@
-"""Options of `p3d prepare ucf101`, `check`, `frames` and `flow`."""
+"""Options of `p3d prepare ucf101`, `check` and `frames`."""
 
 from __future__ import annotations
 
@@ -127,24 +127,4 @@ class FramesOptions:
             raise UserError(f"--quality {self.quality}: must be 1 to 100")
         if self.short_side is not None and self.short_side < 1:
             raise UserError(f"--short-side {self.short_side}: must be at least 1")
-        check_workers(self.workers)
-
-
-@dataclass(frozen=True)
-class FlowOptions:
-    """Compute the optical flow of videos, for flow networks (needs the extra `flow`)."""
-
-    data: DataOptions
-    out: Path
-    """Output folder, a data set of OUT/SPLIT/CLASS/VIDEO.mkv for `p3d train --modality flow`."""
-    short_side: First[int] = 256
-    """Shrink frames so that their shorter side has this many pixels before computing flow.
-    Flow is stored at this size, and trained weights record it.
-    Half the size takes about a third of the time."""
-    workers: First[int] = 0
-    """Threads; 0: one per core."""
-
-    def __post_init__(self) -> None:
-        if self.short_side < 16:
-            raise UserError(f"--short-side {self.short_side}: must be at least 16")
         check_workers(self.workers)

@@ -13,14 +13,11 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import signal
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from itertools import product
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 
 import av
@@ -35,6 +32,7 @@ from p3d.prepare.motions import CLASSES, render_video
 from p3d.system.files import replacing, write_json, write_text
 from p3d.system.machine import num_cores
 from p3d.system.progress import ProgressBar
+from p3d.system.signals import follow_parent
 
 FPS = 12
 MARKER = "sample.json"
@@ -226,26 +224,13 @@ def _run_batches(
         yield from (_write_batch(out, batch, seed) for batch in batches)
         return
     # Spawned: a fork of a process with threads (PyTorch's, a progress bar's) may hang.
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start_worker)
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=follow_parent)
     try:
         futures = [pool.submit(_write_batch, out, batch, seed) for batch in batches]
         for future in as_completed(futures):
             yield future.result()
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _start_worker() -> None:
-    """Ignore Ctrl-C, which the parent handles, and end when the parent is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _write_batch(out: Path, videos: Sequence[SampleVideo], seed: int) -> int:

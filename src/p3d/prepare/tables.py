@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from p3d.data.dataset import SPLIT_NAMES, SPLITS, Split
+from p3d.data.dataset import SPLIT_NAMES, SPLITS, WHOLE, Part, Segment, Split
 from p3d.data.listing import read_lines, read_text, spelling_key, split_label, stem_of
 from p3d.data.ucf101 import parse_classes, parse_list
 from p3d.errors import UserError
@@ -30,16 +30,18 @@ class Row(NamedTuple):
         names: Possible paths below the folder of videos, the most likely first; without a suffix
             if the table has none.
         class_name: Its class.
-        split: Its split.
+        split: Its split; None if nothing divides the videos.
         group: What it shares with other videos, "" if unknown.
         line: Table and line number, for errors.
+        segment: The part of the video that it is, in seconds.
     """
 
     names: tuple[str, ...]
     class_name: str
-    split: Split
+    split: Part
     group: str
     line: str
+    segment: Segment = WHOLE
 
 
 def hmdb51(folder: Path, fold: int) -> Iterator[Row]:
@@ -238,14 +240,26 @@ def _is_frames(text: str) -> bool:
 
 
 def table(path: Path, columns: Sequence[str], default: Split | None) -> Iterator[Row]:
-    """Read any CSV with a header; `columns` names those of path, class, split and group."""
+    """Read any CSV with a header; `columns` names those of path, class, split and group.
+
+    Columns `start` and `end` are the seconds of a segment.
+    """
     path_column, class_column, split_column, group_column = columns
     for line, row in _csv_rows(path, (path_column, class_column)):
         name, label = row[path_column], row[class_column]
         if not name or label in ("", "-1"):
             raise UserError(f"{line}: a video needs a path and a class, not {label!r}")
         split = _parse_split(row.get(split_column) or "", default, line)
-        yield Row((name,), label, split, row.get(group_column) or "", line)
+        segment = _parse_times(row, line)
+        yield Row((name,), label, split, row.get(group_column) or "", line, segment)
+
+
+def _parse_times(row: Mapping[str, str], line: str) -> Segment:
+    texts = (row.get("start"), row.get("end"))
+    try:
+        return Segment(*(float(text) if text else None for text in texts))
+    except ValueError as error:
+        raise UserError(f"{line}: start and end must be seconds ({error})") from error
 
 
 def _parse_split(name: str, default: Split | None, line: str) -> Split:

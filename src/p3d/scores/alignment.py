@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from p3d.data.dataset import parse_name
 from p3d.errors import UserError
 from p3d.scores.score_file import ScoreFile
 from p3d.system.text import counted
@@ -108,9 +109,11 @@ def path_keys(first: Sequence[str], second: Sequence[str]) -> tuple[list[str], l
 
 
 def _parts(path: str) -> tuple[str, ...]:
-    pure = PurePath(path)
+    file, _ = parse_name(path)
+    pure = PurePath(file)
     is_video = pure.suffix[1:].lower() in VIDEO_SUFFIXES
-    return (pure.with_suffix("") if is_video else pure).parts
+    *folders, name = (pure.with_suffix("") if is_video else pure).parts or ("",)
+    return (*folders, name + path.removeprefix(file))
 
 
 def pool(files: Sequence[Named]) -> ScoreFile:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
+from p3d.inference.fusion import Fusion, Mean
 from p3d.scores.arrays import Floats
-from p3d.scores.score_file import ScoreFile
-
-Mean = Literal["probabilities", "logits"]
+from p3d.scores.score_file import PART, ScoreFile
 
 WEIGHTS = tuple(step / 20 for step in range(21))
 """Weights of the second network that are tried."""
@@ -34,10 +33,7 @@ class Choice:
 
 
 def fused_log_probabilities(first: ScoreFile, second: ScoreFile, weight: float, of: Mean) -> Floats:
-    """Return the logarithms of the fused class probabilities.
-
-    "probabilities": `(1 - weight) * p1 + weight * p2`, of the means over each video's clips.
-    "logits": the softmax of `(1 - weight) * z1 + weight * z2`, of the means over its clips.
+    """Return the logarithms of the fused class probabilities, see `Fusion`.
 
     Args:
         first: Scores.
@@ -48,12 +44,9 @@ def fused_log_probabilities(first: ScoreFile, second: ScoreFile, weight: float, 
     Returns:
         float64 `(V, num_classes)`, finite.
     """
-    if of == "probabilities":
-        mean = (1 - weight) * first.probabilities() + weight * second.probabilities()
-        return np.log(np.maximum(mean, np.finfo(np.float64).tiny))
-    logits = [scores.logits.astype(np.float64).mean(1) for scores in (first, second)]
-    mean = (1 - weight) * logits[0] + weight * logits[1]
-    return torch.from_numpy(mean).log_softmax(1).numpy()
+    fuse_logits = Fusion(weight, of).log_probabilities
+    parts = (torch.from_numpy(scores.logits).split(PART) for scores in (first, second))
+    return torch.cat([fuse_logits(*pair) for pair in zip(*parts, strict=True)]).numpy()
 
 
 def weigh(first: ScoreFile, second: ScoreFile, of: Mean) -> list[Choice]:

@@ -36,7 +36,7 @@ class ScoreFile:
         logits: float32 `(V, num_clips, num_classes)`, finite.
         labels: int64 `(V,)`; `UNLABELED` for a video without a label.
         class_names: Class names by index.
-        paths: Paths of the videos, each once.
+        paths: Names of the videos, each once: their paths, see `VideoRecord.name` for segments.
         groups: What each video shares with others, see `VideoRecord.group`; "" if unknown.
         protocol: How the videos were scored: split, clips and preprocessing.
         weights_sha256: SHA-256 of the weight file; "" for scores of several networks.
@@ -158,7 +158,7 @@ def collect_scores(
         scored.logits.numpy(),
         scored.labels.numpy(),
         dataset.class_names,
-        tuple(str(record.path) for record in records),
+        tuple(record.name for record in records),
         tuple(record.group for record in records),
         protocol,
         weights_sha256,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import platform
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -66,9 +67,28 @@ def resolve_device(name: DeviceName, local_rank: int = 0) -> torch.device:
     return torch.device(name, local_rank)
 
 
-def num_devices(device: torch.device) -> int:
-    """Return the number of devices of this type on this machine; 1 for the CPU."""
-    return 1 if device.type == "cpu" else int(getattr(torch, device.type).device_count())
+def find_device(text: str) -> tuple[DeviceName, int]:
+    """Return type and index of a device of this machine.
+
+    Args:
+        text: `cpu`, or such as `cuda:1`; `cuda` is the first one.
+
+    Raises:
+        UserError: It is not the name of a device, or there is no such device.
+    """
+    kind, colon, index = text.partition(":")
+    if kind == "cpu" and not colon:
+        return "cpu", 0
+    if kind not in ("cuda", "mlu") or (colon and not re.fullmatch("[0-9]{1,4}", index)):
+        raise UserError(f"--devices {text}: is not a device; give cpu, or such as cuda:0 or mlu:1")
+    name: DeviceName = "cuda" if kind == "cuda" else "mlu"
+    resolve_device(name)
+    count: int = getattr(torch, name).device_count()
+    if int(index or 0) >= count:
+        raise UserError(
+            f"--devices {text}: there is {name}:0 to {name}:{count - 1} on this machine"
+        )
+    return name, int(index or 0)
 
 
 def set_up_cpu(threads: int | None) -> None:

@@ -133,3 +133,13 @@ def read_launch() -> Launch:
         return Launch()
     rank, world_size, local_rank = (int(os.environ[name]) for name in names)
     return Launch(rank, world_size, local_rank, launched=True)
+
+
+def launch_alone(local_rank: int) -> None:
+    """Set the variables of `read_launch` for a single process on the device of this index.
+
+    For a process that another one started, which sends it signals: as under torchrun, only the
+    first one counts.
+    """
+    os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": str(local_rank)}
+    os.environ.setdefault("MASTER_ADDR", "localhost")

@@ -6,7 +6,9 @@ import ctypes
 import errno
 import os
 import re
+import sys
 from contextlib import suppress
+from pathlib import Path
 
 from p3d.errors import UserError
 
@@ -90,6 +92,27 @@ def keep_freed_memory() -> None:
         return
     mallopt(_M_MMAP_MAX, 0)
     mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def can_limit_memory() -> bool:
+    """Return whether the system enforces `limit_memory`: Linux does, macOS and Windows do not."""
+    return sys.platform == "linux"
+
+
+def limit_memory(size: int) -> None:
+    """Let allocations fail that take this process further than `size` bytes above its memory now.
+
+    Files that are mapped and memory that is shared with other processes do not count.
+    """
+    if sys.platform == "linux":
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5])
+        limit = pages * resource.getpagesize() + size
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        if hard != resource.RLIM_INFINITY:
+            limit = min(limit, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
 def wait_briefly() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import parent_process
 from types import FrameType, TracebackType
 
 
@@ -87,3 +89,16 @@ def postponed_child_signal() -> Iterator[None]:
         signal.signal(number, handler)
     if received and callable(handler):
         handler(number, None)
+
+
+def follow_parent() -> None:
+    """Let this worker process ignore Ctrl-C, which the parent handles, and end with the parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

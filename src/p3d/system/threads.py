@@ -20,7 +20,7 @@ def readers(threads: int) -> Iterator[Submit]:
     if not threads:
         yield partial
         return
-    executor = ThreadPoolExecutor(threads, "p3d-read", initializer=_use_one_core)
+    executor = ThreadPoolExecutor(threads, "p3d-read", initializer=use_one_core)
     try:
         yield lambda call, *arguments: executor.submit(call, *arguments).result
     finally:
@@ -29,6 +29,7 @@ def readers(threads: int) -> Iterator[Submit]:
         torch.set_num_threads(torch.get_num_threads())
 
 
-def _use_one_core() -> None:
+def use_one_core() -> None:
+    """Let torch compute with one thread in this thread."""
     torch.get_num_threads()  # Sets the default of this thread, which otherwise would come later.
     torch.set_num_threads(1)

@@ -218,7 +218,8 @@ def _loading_seconds(
             continue
         seconds.append(time.perf_counter() - begin)
         with videos.open(index, prefer_flow=prep.channels == "flow") as video:
-            frames.append(track_of(video, prep.fps).length)
+            segment = training.records[index].segment
+            frames.append(track_of(video, prep.fps, segment).length)
     if not seconds:
         raise UserError(f"{error}; none of the videos that were tried can be read")
     return statistics.mean(seconds), round(statistics.median_low(frames))

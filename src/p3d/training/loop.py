@@ -196,7 +196,7 @@ class Trainer:
         """Write a few of the epoch's first clips, as the network gets them, for TensorBoard."""
         dataset = self.state.dataset
         records = [dataset.records[index] for index in batch.indices[:NUM_SHOWN_CLIPS].tolist()]
-        captions = [printable(f"{dataset.class_names[r.label]}: {r.path.name}") for r in records]
+        captions = [printable(f"{dataset.class_names[r.label]}: {r.short_name}") for r in records]
         if self.log is not None and records:
             clips = batch.clips[:NUM_SHOWN_CLIPS]
             self.log.write_clips("train/clips", clips, self.state.progress.step, captions)

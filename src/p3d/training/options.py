@@ -140,6 +140,8 @@ def fingerprint(options: TrainOptions, training: VideoDataset) -> dict[str, str]
     values |= {name: getattr(options, name) for name in names}
     values |= {"precision": options.compute.precision}
     values |= {"data": options.data.data.resolve(), "fold": options.data.fold}
+    if options.data.background:
+        values |= {"background": True}
     if options.data.frame_rate is not None:
         values |= {"frame_rate": options.data.frame_rate}
     if options.data.class_pattern is not None:  # unknown to earlier checkpoints
@@ -150,7 +152,7 @@ def fingerprint(options: TrainOptions, training: VideoDataset) -> dict[str, str]
 
 def _digest(dataset: VideoDataset) -> str:
     """Return the number of videos and a hash of their names and labels."""
-    names = "\n".join(f"{record.path.name} {record.label}" for record in dataset.records)
+    names = "\n".join(f"{record.short_name} {record.label}" for record in dataset.records)
     digest = hashlib.blake2b(names.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
     return f"{len(dataset.records)} videos ({digest})"
 

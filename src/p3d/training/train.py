@@ -11,6 +11,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import torch
 
@@ -21,6 +22,7 @@ from p3d.data.loader import TrainLoader, with_scale_of
 from p3d.data.rates import rate_range
 from p3d.errors import UserError, printable
 from p3d.model.network import P3D
+from p3d.preprocessing import FlowMethod
 from p3d.report.page import write_run_report
 from p3d.run_folder import CONFIG_FILE, ENVIRONMENT_FILE
 from p3d.system.device import needs_pinned_memory, resolve_device, set_up_cpu
@@ -169,11 +171,29 @@ def start_network(options: TrainOptions, training: VideoDataset) -> tuple[P3D, t
     messages: tuple[str, ...] = ("weights: from scratch",)
     if weights is not None:
         messages = (f"weights: {weights.path}", *weights.load_into(model))
-    model.preprocessing = with_scale_of(training, model.preprocessing)
+    prep = with_scale_of(training, model.preprocessing)
+    if weights is not None and weights.learned_videos:
+        _check_flow(weights.path, model.preprocessing.flow_method, prep.flow_method)
+    model.preprocessing = prep
     names = training.class_names
     model.trained_on |= {video_digest(record, names) for record in training.records}
     model.rates = rate_range(training.records)
     return model, messages
+
+
+def _check_flow(weights: Path, learned: FlowMethod, given: FlowMethod) -> None:
+    """Check that a flow network goes on with such flow as it has learned.
+
+    Both kinds of TV-L1 are the same, up to what rounding does to either.
+
+    Raises:
+        UserError: It is of another method.
+    """
+    if (learned == "dis") != (given == "dis"):
+        raise UserError(
+            f"--weights {weights}: learned from flow by {learned}, but the data has flow by "
+            f"{given}; prepare it with --method {learned}, or train without --weights"
+        )
 
 
 def build_loader(

@@ -1,42 +1,40 @@
 """Optical flow computed from frames.
 
-Flow is TV-L1 (Zach, Pock and Bischof 2007) by OpenCV with its default parameters, on gray frames.
+Flow is computed on gray frames by one of the methods of `p3d.video.flow_methods`.
 `p3d.video.flow_file` describes how it is stored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from p3d.errors import UserError
+from p3d.preprocessing import FlowMethod
 from p3d.video.flow_file import FlowInfo, quantize
+from p3d.video.flow_methods import make_estimator, pairs_at_once, to_gray
 from p3d.video.geometry import Box, limited_size, resize
 from p3d.video.sources import FrameSource, Piece, frames_per_chunk
 
+NO_GRAYS: Mapping[int, Tensor] = MappingProxyType({})
 
-def load_opencv() -> Any:
-    """Import OpenCV with its optical flow module.
 
-    Raises:
-        UserError: It is not installed.
+def scaled_gray(frames: Tensor, height: int, width: int) -> Tensor:
+    """Return frames as flow is computed from.
+
+    Args:
+        frames: RGB, uint8 `(T, H, W, 3)`.
+        height: Height in pixels to scale to.
+        width: Width.
+
+    Returns:
+        uint8 `(T, height, width)`.
     """
-    try:
-        import cv2
-    except ImportError as error:
-        raise UserError(
-            f"optical flow needs OpenCV ({error}); install it: pip install 'p3d[flow]'"
-        ) from error
-    if not hasattr(cv2, "optflow"):
-        raise UserError(
-            "optical flow needs OpenCV's contrib modules, and the installed OpenCV lacks them; "
-            "uninstall it, then: pip install opencv-contrib-python-headless"
-        )
-    return cv2
+    return resize(to_gray(frames).unsqueeze(-1), height, width).squeeze(-1)
 
 
 class ComputedFlow(FrameSource):
@@ -49,27 +47,36 @@ class ComputedFlow(FrameSource):
     Args:
         video: The RGB video; must stay open while flow is read.
         short_side: Limit of the frames' shorter side, in pixels.
+        method: How motion is estimated.
+        device: Where "tvl1" computes.
+        grays: Frames that were decoded before, see `scaled_gray`, by number.
         each: Iterates over the frame numbers to compute, as `tqdm` does.
 
     Raises:
-        UserError: OpenCV is not installed.
+        UserError: The method needs OpenCV, which is not installed.
     """
 
     def __init__(
         self,
         video: FrameSource,
         short_side: int,
+        method: FlowMethod = "tvl1-opencv",
         *,
+        device: torch.device | None = None,
+        grays: Mapping[int, Tensor] = NO_GRAYS,
         each: Callable[[Sequence[int]], Iterable[int]] = iter,
     ) -> None:
-        self._cv2 = load_opencv()
+        self._device = device or torch.device("cpu")
+        make_estimator(method, self._device)  # raises if it cannot work
+        self._method = method
         self._video = video
+        self._known = grays
         self._each = each
         self.num_frames = max(1, video.num_frames - 1)
         self.height, self.width = limited_size(video.height, video.width, short_side)
         self.fps = video.fps
         self.knows_fps = video.knows_fps
-        self.flow: FlowInfo = FlowInfo(short_side, (video.height, video.width))
+        self.flow: FlowInfo = FlowInfo(short_side, (video.height, video.width), method)
 
     @property
     def times(self) -> NDArray[np.float64]:
@@ -83,20 +90,34 @@ class ComputedFlow(FrameSource):
 
     def _compute(self, frames: list[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         # One for each call: it keeps buffers, which two threads must not share.
-        method = self._cv2.optflow.DualTVL1OpticalFlow_create()
-        step = frames_per_chunk(self._video.height, self._video.width)
-        grays: dict[int, NDArray[np.uint8]] = {}
+        estimate = make_estimator(self._method, self._device)
+        pairs = pairs_at_once(self._method, self._device, self.height * self.width)
+        step = -(-frames_per_chunk(self._video.height, self._video.width) // pairs) * pairs
+        grays: dict[int, Tensor] = {}
+        flows = np.empty(0, np.uint8)
         for index, frame in enumerate(self._each(frames)):
             if index % step == 0:
                 grays = self._read_grays(frames[index : index + step])
-            yield frame, quantize(method.calc(grays[frame], grays[self._next(frame)], None))
+            if index % pairs == 0:
+                group = frames[index : index + pairs]
+                first = torch.stack([grays[number] for number in group])
+                second = torch.stack([grays[self._next(number)] for number in group])
+                flows = quantize(estimate(first, second).numpy())
+            yield frame, flows[index % pairs]
+
+    def video_frames(self, flow_frames: Iterable[int]) -> list[int]:
+        """Return the video frames from which frames of flow are computed, in order."""
+        frames = set(flow_frames)
+        return sorted(frames | {self._next(frame) for frame in frames})
 
     def _next(self, frame: int) -> int:
         return min(frame + 1, self._video.num_frames - 1)
 
-    def _read_grays(self, flow_frames: list[int]) -> dict[int, NDArray[np.uint8]]:
-        needed = sorted({*flow_frames, *map(self._next, flow_frames)})
-        to_gray, code = self._cv2.cvtColor, self._cv2.COLOR_RGB2GRAY
-        grays = np.stack([to_gray(rgb, code) for rgb in self._video.read(needed).numpy()])
-        scaled = resize(torch.from_numpy(grays).unsqueeze(-1), self.height, self.width)
-        return dict(zip(needed, scaled.squeeze(-1).numpy(), strict=True))
+    def _read_grays(self, flow_frames: list[int]) -> dict[int, Tensor]:
+        needed = self.video_frames(flow_frames)
+        missing = [number for number in needed if number not in self._known]
+        grays = {number: self._known[number] for number in needed if number in self._known}
+        if missing:
+            scaled = scaled_gray(self._video.read(missing), self.height, self.width)
+            grays |= zip(missing, scaled, strict=True)
+        return grays

@@ -17,9 +17,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+
+from p3d.preprocessing import FlowMethod
 
 BOUND = 20.0
 """Limit of stored motion, in pixels per frame."""
@@ -29,6 +32,27 @@ STEP = BOUND / 127
 
 PIXEL_FORMAT = "ya8"
 _TAG = "P3D_FLOW"
+_VERSION = 2
+"""Version 1 had no number, and only flow by OpenCV's TV-L1, which it called "tvl1"."""
+
+_TVL1 = {
+    "tau": 0.25,
+    "lambda": 0.15,
+    "theta": 0.3,
+    "scales": 5,
+    "scale_step": 0.8,
+    "warps": 5,
+    "epsilon": 0.01,
+    "outer_iterations": 10,
+    "inner_iterations": 30,
+    "median": 5,
+}
+PARAMETERS: dict[FlowMethod, dict[str, Any]] = {
+    "tvl1": _TVL1,
+    "tvl1-opencv": _TVL1,
+    "dis": {"preset": "medium"},
+}
+"""The parameters of each method, as flow files state them."""
 
 
 @dataclass(frozen=True)
@@ -38,19 +62,28 @@ class FlowInfo:
     Attributes:
         short_side: Limit of the frames' shorter side, in pixels.
         source: Height and width of the video, in pixels.
+        method: How it was computed; None if another tool did, in a way that its files do not tell.
     """
 
     short_side: int
     source: tuple[int, int]
+    method: FlowMethod | None = "tvl1-opencv"
 
     def fits(self, short_side: int) -> bool:
         """Return whether the limit `short_side` would have given the same flow."""
         own = min(self.source)
         return min(self.short_side, own) == min(short_side, own)
 
+    def made_by(self, method: FlowMethod) -> bool:
+        """Return whether `method` computed the flow, or an unknown tool did."""
+        return self.method in (None, method)
+
     def tags(self) -> dict[str, str]:
         """Return this as container metadata."""
-        values = {"method": "tvl1", "short_side": self.short_side, "source": self.source}
+        values: dict[str, Any] = {"version": _VERSION, "method": self.method}
+        if self.method is not None:
+            values["parameters"] = PARAMETERS[self.method]
+        values |= {"short_side": self.short_side, "source": self.source}
         return {_TAG: json.dumps(values)}
 
 
@@ -65,9 +98,20 @@ def read_flow_info(tags: Mapping[str, str]) -> FlowInfo | None:
     try:
         values = json.loads(tags[_TAG])
         height, width = map(int, values["source"])
-        return FlowInfo(int(values["short_side"]), (height, width))
+        return FlowInfo(int(values["short_side"]), (height, width), _method(values))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"its optical flow metadata is damaged ({error!r})") from error
+
+
+def _method(values: Mapping[str, Any]) -> FlowMethod | None:
+    if "version" not in values:
+        return "tvl1-opencv"
+    method: FlowMethod | None = values["method"]
+    if method is None:
+        return None
+    if method not in get_args(FlowMethod) or values["parameters"] != PARAMETERS[method]:
+        raise ValueError(f"flow by {method!r} with parameters of another version of p3d")
+    return method
 
 
 def quantize(motion: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -224,7 +224,7 @@ class FlowFolder(_Pictures):
                 raise BadVideoError(path, f"{own[number]} has no partner for the other direction")
         super().__init__(path, x, fps)
         self._y_names = [frame.name for frame in y]
-        self.flow = FlowInfo(min(self.height, self.width), (self.height, self.width))
+        self.flow = FlowInfo(min(self.height, self.width), (self.height, self.width), None)
 
     def _read(self, frame: int) -> NDArray[np.uint8]:
         return np.stack(

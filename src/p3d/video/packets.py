@@ -24,7 +24,7 @@ MAX_PIXELS = 2**25
 """Limit of a frame's size in pixels; 8K video just fits. A file of a few kilobytes can declare
 frames of gigabytes, and a process that runs out of memory cannot report which file it was."""
 
-_FORMATS = (
+FORMATS = (
     "4xm,amv,apng,asf,asf_o,av1,avi,avs2,avs3,bink,cavsvideo,dhav,dirac,dnxhd,dv,film_cpk,flic,flv,"
     "gif,gxf,h261,h263,h264,hevc,idcin,ipu,ivf,kux,live_flv,lxf,m4v,matroska,mjpeg,mov,mpeg,mpegts,"
     "mpegvideo,mxf,nsv,nut,nuv,obu,ogg,pva,rm,roq,smk,swf,ty,vc1,vc1test,vivo,vvc,wtv,yuv4mpegpipe"
@@ -34,12 +34,12 @@ may wait for a pipe, are not among them, nor are single pictures."""
 
 _OPEN_OPTIONS = {
     "protocol_whitelist": "file",
-    "format_whitelist": _FORMATS,
+    "format_whitelist": FORMATS,
     # Also for the frames that FFmpeg decodes to find out about the streams.
     "max_pixels": str(MAX_PIXELS),
 }
 # PyAV 19 ignores malformed metadata by itself.
-_IGNORE_METADATA_ERRORS: dict[str, Any] = (
+IGNORE_METADATA_ERRORS: dict[str, Any] = (
     {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
 )
 _THUMBNAILS = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
@@ -72,13 +72,22 @@ def open_stream(
             f"file:{path}",
             format=container_format,
             options=_OPEN_OPTIONS,
-            **_IGNORE_METADATA_ERRORS,
+            **IGNORE_METADATA_ERRORS,
         )
     except (av.FFmpegError, ValueError) as error:
         raise_file_limit_error(error)
         # Without the path and error number that PyAV adds.
         message = getattr(error, "strerror", None) or error
         raise BadVideoError(path, f"not a video that FFmpeg can read ({message})") from error
+    return container, choose_stream(path, container)
+
+
+def choose_stream(path: Path | str, container: InputContainer) -> VideoStream:
+    """Return the video stream to decode, with one thread; close the container if there is none.
+
+    Raises:
+        BadVideoError: There is no video stream that FFmpeg can decode, or its frames are too large.
+    """
     try:
         stream = _find_stream(path, container)
     except BadVideoError:
@@ -91,10 +100,10 @@ def open_stream(
         for other in container.streams:
             if other is not stream:
                 other.discard = _DISCARD.all
-    return container, stream
+    return stream
 
 
-def _find_stream(path: Path, container: InputContainer) -> VideoStream:
+def _find_stream(path: Path | str, container: InputContainer) -> VideoStream:
     streams = [s for s in container.streams.video if not s.disposition & _THUMBNAILS]
     if not streams:
         raise BadVideoError(path, "has no video stream")
@@ -111,7 +120,7 @@ def _frame_area(stream: VideoStream) -> tuple[bool, int]:
     return stream.frames != 1, context.width * context.height if context is not None else 0
 
 
-def check_size(path: Path, width: int, height: int) -> None:
+def check_size(path: Path | str, width: int, height: int) -> None:
     """Check the size of a video's frames.
 
     Raises:

@@ -27,6 +27,9 @@ from p3d.video.sources import ASSUMED_FPS
 from p3d.video.video_file import check_file
 from p3d.video.video_index import display_matrix
 
+MAX_GAP = 600.0
+"""Longest time in seconds that a frame is shown."""
+
 _MICROSECONDS = 1_000_000
 
 
@@ -36,6 +39,7 @@ class Clock:
     * A frame without a timestamp follows the one before at the average rate.
     * Where timestamps go back, the clock goes on: that frame comes as long after the one before as
       that one did, and later timestamps count from there.
+    * It goes on likewise where they jump ahead by more than ten minutes.
     * Frames of the same timestamp are shown at the same time, the last of them for longer.
 
     Args:
@@ -48,27 +52,34 @@ class Clock:
         gap: Seconds between the last two frames of different times.
         missing: Number of frames without a timestamp.
         backward: How often timestamps went back.
+        jumps: How often they jumped ahead.
         repeated: Number of frames that have the timestamp of the one before.
     """
 
     def __init__(self, time_base: Fraction, rate: float) -> None:
         self._tick, self.rate = time_base, rate
         self.time, self.gap = 0.0, 1 / rate
-        self.missing = self.backward = self.repeated = 0
+        self.missing = self.backward = self.jumps = self.repeated = 0
         self._is_new = True
         self._origin: int | None = None  # the timestamp of second 0
         self._known, self._run = 0.0, 0  # the last known time, and frames since then
 
     def tell(self, stamp: int | None) -> float:
         """Return the time of the next frame, by its timestamp in ticks."""
-        time = self._untimed() if stamp is None else self._timed(stamp)
+        self.missing += stamp is None
+        return self._advance(self._untimed() if stamp is None else self._timed(stamp))
+
+    def _advance(self, time: float) -> float:
         if time > self.time:
             self.gap = time - self.time
         self.time, self._is_new = time, False
         return time
 
+    def count(self) -> float:
+        """Return the time of the next frame, which has no timestamp by design."""
+        return self._advance(self._untimed())
+
     def _untimed(self) -> float:
-        self.missing += 1
         self._run += not self._is_new
         return self._known + self._run / self.rate
 
@@ -77,8 +88,10 @@ class Clock:
             # Frames without a timestamp may have come first.
             self._continue(stamp, 0.0 if self._is_new else self.time + self.gap)
         time = self._seconds(stamp)
-        if time < self.time:
-            self.backward += 1
+        is_jump = time > self.time + MAX_GAP
+        if time < self.time or is_jump:
+            self.jumps += is_jump
+            self.backward += not is_jump
             self._continue(stamp, self.time + self.gap)
             time = self._seconds(stamp)
         self.repeated += time == self.time and not self._is_new
@@ -98,8 +111,10 @@ class Clock:
         rule = f"counted at {self.rate:.5g} frames per second"
         faults = [
             f"{counted(self.missing, 'frame')} without a timestamp, {rule}" * (self.missing > 0),
-            f"timestamps went back {counted(self.backward, 'time')}; time goes on"
+            f"timestamps went back {counted(self.backward, 'time')}, time goes on"
             * (self.backward > 0),
+            f"timestamps jumped ahead {counted(self.jumps, 'time')}, time goes on"
+            * (self.jumps > 0),
             f"{counted(self.repeated, 'frame')} with the timestamp of the one before"
             * (self.repeated > 0),
         ]
@@ -137,7 +152,7 @@ class FrameStream:
         first = next(frames, None)
         if first is None:
             raise BadVideoError(path, "holds no frame that can be decoded")
-        check_size(Path(path), first.width, first.height)
+        check_size(path, first.width, first.height)
         self._frames = chain([first], frames)
         shape = _Shape(first.height, first.width, display_matrix(first))
         is_upright = shape.matrix[0] != 0
@@ -145,13 +160,14 @@ class FrameStream:
             (shape.height, shape.width) if is_upright else (shape.width, shape.height)
         )
         rate = float(stream.average_rate or stream.guessed_rate or ASSUMED_FPS)
+        self._has_stamps = not _only_counts(stream)
         self.clock = Clock(stream.time_base or Fraction(1, round(ASSUMED_FPS)), rate)
         self._converter = RgbConverter(path, shape, Box(0, 0, self.height, self.width))
 
     def __iter__(self) -> Iterator[tuple[float, VideoFrame]]:
         """Yield the frames with their times in seconds from the first one."""
         for frame in self._frames:
-            yield self.clock.tell(frame.pts), frame
+            yield self.clock.tell(frame.pts) if self._has_stamps else self.clock.count(), frame
 
     def rgb(self, frame: VideoFrame) -> Tensor:
         """Convert a frame to uint8 `(1, height, width, 3)`.
@@ -161,6 +177,14 @@ class FrameStream:
         """
         ((_, pixels),) = self._converter.pieces([(0, frame)], 1)
         return pixels
+
+
+def _only_counts(stream: VideoStream) -> bool:
+    """Return whether a stream stores when a frame is decoded, not when it is shown.
+
+    In AVI, these differ for codecs that change the order of frames. Its rate is constant.
+    """
+    return stream.container.format.name == "avi" and stream.codec.reorder
 
 
 @contextmanager

@@ -82,11 +82,18 @@ def with_caption(image: Image.Image, caption: str) -> Image.Image:
     return framed
 
 
-def video_strip(path: Path, *, frames: int = 4, box: tuple[int, int] = (148, 111)) -> Image.Image:
+def video_strip(
+    path: Path,
+    seconds: tuple[float | None, float | None] = (None, None),
+    *,
+    frames: int = 4,
+    box: tuple[int, int] = (148, 111),
+) -> Image.Image:
     """Return evenly spaced frames of a video, side by side.
 
     Args:
         path: A video file, a frame folder or a flow file.
+        seconds: Start and end of the part to show; None where the video starts or ends.
         frames: Number of frames.
         box: Width and height in pixels that each frame is scaled to fit in.
 
@@ -94,7 +101,11 @@ def video_strip(path: Path, *, frames: int = 4, box: tuple[int, int] = (148, 111
         BadVideoError: The video cannot be read.
     """
     with open_video(path) as video:
-        middles = (np.arange(frames) + 0.5) * video.num_frames / frames
+        start, end = seconds
+        first = 0 if start is None else int(np.searchsorted(video.times, start, "right")) - 1
+        stop = video.num_frames if end is None else int(np.searchsorted(video.times, end))
+        first = min(max(first, 0), video.num_frames - 1)
+        middles = first + (np.arange(frames) + 0.5) * max(stop - first, 1) / frames
         rgb = as_rgb(video.read(middles.astype(int).tolist()))
     scale = min(box[0] / rgb.shape[2], box[1] / rgb.shape[1])
     width, height = (max(1, round(side * scale)) for side in (rgb.shape[2], rgb.shape[1]))

@@ -58,7 +58,7 @@ def _summary(file: WeightFile) -> str:
         f"  {config.name}, {config.modality}, {config.num_classes} classes, "
         f"{config.wiring} wiring, {config.variant}",
         f"  input: {prep.channels}, mean {prep.mean}, std {prep.std}, {prep.num_frames} frames "
-        f"of {prep.crop}x{prep.crop} px",
+        f"of {prep.crop}x{prep.crop} px{prep.describe_flow()}",
         *(f"  note: {note}" for note in file.notes),
     ]
     return "\n".join(map(printable, lines))

@@ -204,7 +204,7 @@ def _facts(info: Info) -> list[tuple[str, str]]:
             "input",
             f"{prep.channels}, mean {prep.mean}, std {prep.std}; {prep.num_frames} frames "
             f"{prep.describe_rate()}, stride {prep.frame_stride}, "
-            f"resized to {prep.describe_resize()}, crop {prep.crop}",
+            f"resized to {prep.describe_resize()}, crop {prep.crop}{prep.describe_flow()}",
         ),
     ]
     if info.path and info.format:

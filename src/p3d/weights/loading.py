@@ -204,6 +204,7 @@ class PretrainedWeights:
 
     Attributes:
         path: The file.
+        learned_videos: Whether the file's network was trained on videos, not on pictures alone.
 
     Raises:
         UserError: The file cannot be read or is of an unknown format.
@@ -212,6 +213,7 @@ class PretrainedWeights:
     def __init__(self, path: Path | str) -> None:
         self.path = find_weights(path)
         self._contents = read_contents(self.path)
+        self.learned_videos = self._contents.format != "resnet"
 
     @property
     def wiring(self) -> Wiring:
@@ -228,8 +230,8 @@ class PretrainedWeights:
 
         A 2-D ResNet is inflated to the model's wiring and variant. The model keeps its classifier
         if the file's is for other classes, and its clip and frame sizes. It takes over the file's
-        channel order, mean and deviation, which the weights depend on, and the
-        digests of the videos that they were trained on.
+        channel order, mean, deviation and method of optical flow, which the weights depend on, and
+        the digests of the videos that they were trained on.
 
         Args:
             model: The network; its configuration must be the file's, except for the classes.
@@ -261,6 +263,10 @@ class PretrainedWeights:
         model.trained_on = file.trained_on
         theirs = file.preprocessing
         model.preprocessing = replace(
-            model.preprocessing, channels=theirs.channels, mean=theirs.mean, std=theirs.std
+            model.preprocessing,
+            channels=theirs.channels,
+            mean=theirs.mean,
+            std=theirs.std,
+            flow_method=theirs.flow_method,
         )
         return tuple(notes)

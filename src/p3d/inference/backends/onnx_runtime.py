@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from p3d.errors import UserError
-from p3d.inference.backends.extras import load_extra
+from p3d.system.extras import load_extra
 
 _METADATA_FIELD = 14
 """Field of a ModelProto: repeated pairs of strings."""

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from p3d.errors import UserError
-from p3d.inference.backends.extras import load_extra
 from p3d.system.device import Precision
+from p3d.system.extras import load_extra
 
 _KEY = "p3d"
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}

@@ -40,7 +40,7 @@ def write_annotated(path: Path, timeline: Timeline) -> None:
         BadVideoError: The video cannot be read.
         UserError: The file cannot be written.
     """
-    assert timeline.path is not None, "the command checks it"
+    assert isinstance(timeline.path, Path), "the command checks it"
     codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
     try:
         with (

@@ -34,7 +34,7 @@ def to_eaf(timeline: Timeline) -> str:
         },
     )
     header = ET.SubElement(root, "HEADER", MEDIA_FILE="", TIME_UNITS="milliseconds")
-    if timeline.path is not None:
+    if isinstance(timeline.path, Path):
         header.append(_media(timeline.path))
     last = ET.SubElement(header, "PROPERTY", NAME="lastUsedAnnotationId")
     last.text = str(len(timeline.segments))
@@ -55,9 +55,9 @@ def to_eaf(timeline: Timeline) -> str:
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{ET.tostring(root, encoding="unicode")}\n'
 
 
-def _date(path: Path | None) -> str:
+def _date(path: Path | str | None) -> str:
     try:
-        seconds = 0 if path is None else int(path.stat().st_mtime)
+        seconds = int(path.stat().st_mtime) if isinstance(path, Path) else 0
     except OSError:
         seconds = 0
     return datetime.fromtimestamp(seconds, timezone.utc).isoformat()

@@ -7,18 +7,17 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import torch
 from av.video.frame import VideoFrame
 from torch import Tensor
-from tqdm import tqdm
 
-from p3d.data.clips import check_source
 from p3d.data.transforms import EvalTransform, eval_transform
 from p3d.errors import UserError
 from p3d.inference.arrays import Frames, FramesInMemory
+from p3d.inference.network_input import network_input
 from p3d.inference.timeline.windows import Frame
 from p3d.preprocessing import MAX_FPS, Preprocessing
 from p3d.video.decode import open_video
-from p3d.video.flow import ComputedFlow
 from p3d.video.sources import ASSUMED_FPS, FrameSource
 from p3d.video.stream import FrameStream, stream_file
 from p3d.video.suffixes import STILL_SUFFIXES
@@ -86,7 +85,12 @@ def _apply(transform: EvalTransform, pixels: Tensor) -> Tensor:
 
 @contextmanager
 def open_frames(
-    path: Path, prep: Preprocessing, threads: int = 1, fps: float | None = None
+    path: Path,
+    prep: Preprocessing,
+    threads: int = 1,
+    fps: float | None = None,
+    *,
+    device: torch.device,
 ) -> Iterator[TimedFrames]:
     """Open a video file or a folder of frames for a `with` block.
 
@@ -98,6 +102,7 @@ def open_frames(
         prep: The network's preprocessing.
         threads: Threads that decode a file.
         fps: Rate of a folder, in frames per second; None for 25. A file has its own times.
+        device: Where flow is computed, see `network_input`.
 
     Raises:
         BadVideoError: It cannot be read.
@@ -105,24 +110,21 @@ def open_frames(
     is_still = path.name.lower().endswith(STILL_SUFFIXES)
     if prep.channels == "flow" or is_still or path.is_dir():
         with open_video(path, prefer_flow=prep.channels == "flow", fps=fps) as source:
-            yield source_frames(source, prep, path)
+            yield source_frames(source, prep, path, device)
         return
     with stream_file(path, threads) as stream:
         yield StreamedFrames(stream, prep)
 
 
-def source_frames(source: FrameSource, prep: Preprocessing, path: Path | None) -> TimedFrames:
+def source_frames(
+    source: FrameSource, prep: Preprocessing, path: Path | None, device: torch.device
+) -> TimedFrames:
     """Return the frames of a source of which any frame can be read.
 
     Raises:
         BadVideoError: It does not hold what the network takes.
     """
-    name = "frames in memory" if path is None else path.name
-    if prep.channels == "flow" and source.flow is None:
-        bar = partial(tqdm, desc=f"flow of {name}", unit="frame", disable=None, leave=False)
-        source = ComputedFlow(source, prep.flow_short_side, each=bar)
-    else:
-        check_source(path or name, source, prep)
+    source = network_input(source, prep, path, device)
     times = source.times.tolist()
     gap = 1 / (source.fps or ASSUMED_FPS)
     return TimedFrames(_read_source(source, times, prep), gap)
@@ -135,13 +137,16 @@ def _read_source(source: FrameSource, times: list[float], prep: Preprocessing) -
             yield Frame(times[number], partial(_apply, transform, pixels[row : row + 1]))
 
 
-def memory_frames(frames: Frames, prep: Preprocessing, fps: float | None) -> TimedFrames:
+def memory_frames(
+    frames: Frames, prep: Preprocessing, fps: float | None, device: torch.device
+) -> TimedFrames:
     """Return frames in memory as a video.
 
     Args:
         frames: uint8 `(T, H, W, C)`, see `FramesInMemory`.
         prep: The network's preprocessing.
         fps: Their rate in frames per second.
+        device: Where flow is computed, see `network_input`.
 
     Raises:
         UserError: They are no frames, or the rate is missing or out of range.
@@ -149,7 +154,7 @@ def memory_frames(frames: Frames, prep: Preprocessing, fps: float | None) -> Tim
     if fps is None:
         raise UserError("frames in memory have no times; give their rate as fps=")
     check_fps(fps)
-    return source_frames(FramesInMemory(frames, prep, fps), prep, None)
+    return source_frames(FramesInMemory(frames, prep, fps), prep, None, device)
 
 
 def check_fps(fps: float | None) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from p3d.errors import UserError
 from p3d.inference.timeline.scan import WindowScores
+from p3d.system.files import replacing
 
 _FORMAT = {"format": "p3d window scores", "version": 1}
 
@@ -29,7 +30,7 @@ class ScoreLog:
         settings: What the scores depend on, as JSON values.
         num_classes: Logits of a window.
         batch_size: An unfinished batch is dropped, so that later ones hold the same windows.
-        replace: Start again, rather than raise, if the file holds other scores.
+        restart: Start again, rather than raise, if the file holds other scores.
 
     Raises:
         UserError: The file cannot be read or written, or holds something else.
@@ -42,7 +43,7 @@ class ScoreLog:
         num_classes: int,
         batch_size: int,
         *,
-        replace: bool,
+        restart: bool,
     ) -> None:
         self._path = path
         self._dtype = np.dtype(
@@ -53,13 +54,13 @@ class ScoreLog:
             return
         header = json.dumps({**_FORMAT, **settings}, ensure_ascii=True).encode() + b"\n"
         try:
-            self._read(path, header, batch_size, replace=replace)
+            self._read(path, header, batch_size, restart=restart)
         except OSError as error:
             raise UserError(f"{path}: cannot be read or written ({error.strerror})") from error
 
-    def _read(self, path: Path, header: bytes, batch_size: int, *, replace: bool) -> None:
+    def _read(self, path: Path, header: bytes, batch_size: int, *, restart: bool) -> None:
         content = path.read_bytes() if path.exists() else b""
-        if content and not content.startswith(header) and not replace:
+        if content and not content.startswith(header) and not restart:
             raise UserError(
                 f"{path}: holds something else than the scores of these videos, weights and "
                 "options; choose another file, or delete this one"
@@ -71,8 +72,10 @@ class ScoreLog:
             unfinished = int((rows["video"] == rows["video"][-1]).sum()) % batch_size
             rows = rows[: len(rows) - unfinished]
         self._rows = rows
-        with path.open("wb") as file:
-            file.write(header + rows.tobytes())
+        whole = header + rows.tobytes()
+        if whole != content:
+            with replacing(path) as temporary:
+                temporary.write_bytes(whole)
 
     def of(self, video: int) -> tuple[list[WindowScores], float | None]:
         """Return the windows of a video, and its length in seconds if all are there."""

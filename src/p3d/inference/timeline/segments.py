@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from p3d.errors import UserError
+from p3d.system.markers import Heading
 
 Row = NDArray[np.float64]
 """A score of each class: float64 `(num_classes,)`."""
@@ -45,7 +46,7 @@ class Segment(NamedTuple):
 class CutOptions:
     """How scores become segments."""
 
-    smooth: float = 1.0
+    smooth: Annotated[float, Heading("segments")] = 1.0
     """Seconds over which scores are averaged; 0 does not smooth."""
     high: float = 0.5
     """Probability that a class must reach for a segment."""

@@ -28,7 +28,7 @@ class Timeline:
     """When a network sees its classes in a video.
 
     Attributes:
-        path: The video; None for frames in memory.
+        path: The video; None for frames in memory; the address of a live stream as text.
         times: float64 `(n,)`, the middle of each window in seconds from the first frame.
         scores: float64 `(n, num_classes)`, probabilities.
         class_names: Name of each class; its number if no names are known.
@@ -36,7 +36,7 @@ class Timeline:
         segments: The segments, sorted by their starts.
     """
 
-    path: Path | None
+    path: Path | str | None
     times: NDArray[np.float64]
     scores: NDArray[np.float64]
     class_names: tuple[str, ...]

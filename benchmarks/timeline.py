@@ -1,0 +1,267 @@
+"""Measure `p3d timeline`: long videos whose segments are known, memory, and rate.
+
+    python benchmarks/timeline.py join --sample demo/sample --out joined
+    python benchmarks/timeline.py memory --weights demo/ABC --hours 0.5 1 3
+    python benchmarks/timeline.py rate --weights demo/ABC --video film.mp4
+
+`join` joins clips of a sample set, with noise and still pictures between them, to videos of several
+frame rates, and writes the true segments; score them with `p3d timeline` and `p3d detection`.
+`memory` runs `p3d timeline` on files of small frames and prints its peak memory. `rate` compares it
+with the network alone on the same windows; the two take turns, the median round counts. Processor
+time is that of a machine with one core, where nothing overlaps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from p3d.data.sampling import frames_at
+from p3d.inference.networks import load_network, make_scorer
+from p3d.inference.pipe import num_threads
+from p3d.inference.timeline.frames import open_frames
+from p3d.inference.timeline.scan import scan
+from p3d.inference.timeline.windows import make_plan
+from p3d.system.device import set_up_cpu
+from p3d.system.files import write_csv
+from p3d.system.text import format_table
+from p3d.weights.loading import find_weights
+
+Pictures = NDArray[np.uint8]
+RATES = (25.0, 30.0, 50.0, 60.0, 0.0)
+SOURCE_RATE = 25
+TICKS = 60_000
+
+
+def decode(path: Path) -> Pictures:
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def actions(sample: Path, rng: np.random.Generator) -> list[tuple[str, list[Path]]]:
+    """Return pairs of clips of one class each, in random order."""
+    found = []
+    for folder in sorted((sample / "test").iterdir()):
+        clips = sorted(folder.glob("*.avi"))
+        found += [(folder.name, clips[n : n + 2]) for n in range(0, len(clips) - 1, 2)]
+    return [found[n] for n in rng.permutation(len(found))]
+
+
+def between(last: Pictures, number: int, rng: np.random.Generator) -> Pictures:
+    """Return 1 to 3 seconds of noise, or of the last picture."""
+    count = int(rng.integers(1 * SOURCE_RATE, 3 * SOURCE_RATE))
+    if number % 2:
+        return np.repeat(last[None], count, 0)
+    return rng.integers(0, 256, (count, *last.shape), np.uint8)
+
+
+def join_source(
+    sample: Path, count: int, seed: int
+) -> tuple[Pictures, list[tuple[float, float, str]]]:
+    """Return frames at 25 per second, and the true segments."""
+    rng = np.random.default_rng(seed)
+    parts, truth, length = list[Pictures](), list[tuple[float, float, str]](), 0
+    for number, (name, clips) in enumerate(actions(sample, rng)[:count]):
+        action = np.concatenate([decode(clip) for clip in clips])
+        truth.append((length / SOURCE_RATE, (length + len(action)) / SOURCE_RATE, name))
+        parts += [action, between(action[-1], number, rng)]
+        length += len(action) + len(parts[-1])
+    return np.concatenate(parts), truth
+
+
+def shown_at(rate: float, seconds: float, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return presentation times; a rate of 0 means gaps of 1/60 to 1/15 second."""
+    if rate:
+        return np.arange(int(seconds * rate)) / rate
+    gaps = rng.uniform(1 / 60, 1 / 15, int(60 * seconds))
+    times = np.cumsum(gaps) - gaps[0]
+    return times[times < seconds]
+
+
+def write(path: Path, frames: Iterator[tuple[float, Pictures]], rate: float) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(rate or 30).limit_denominator())
+        assert isinstance(stream, av.VideoStream)
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"threads": "1", "preset": "veryfast"}
+        stream.codec_context.time_base = Fraction(1, TICKS)
+        for number, (instant, pixels) in enumerate(frames):
+            if number == 0:
+                stream.height, stream.width = pixels.shape[:2]
+            frame = av.VideoFrame.from_ndarray(pixels)
+            frame.pts, frame.time_base = round(instant * TICKS), Fraction(1, TICKS)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def join(options: argparse.Namespace) -> None:
+    options.out.mkdir(parents=True, exist_ok=True)
+    for rate in RATES:
+        name = f"{rate:g}fps" if rate else "variable"
+        rows = []
+        for number in range(options.videos):
+            source, truth = join_source(options.sample, options.actions, number)
+            times = shown_at(rate, len(source) / SOURCE_RATE, np.random.default_rng(number))
+            source_times = np.arange(len(source)) / SOURCE_RATE
+            shown = [int(frames_at(source_times, t, 1, 1)[0]) for t in times.tolist()]
+            path = options.out / f"{name}-{number}.mp4"
+            write(path, zip(times.tolist(), (source[n] for n in shown), strict=True), rate)
+            rows += [
+                (path.name, f"{start:.3f}", f"{end:.3f}", label) for start, end, label in truth
+            ]
+        write_csv(options.out / f"{name}.csv", ("path", "start", "end", "class"), rows)
+        print(f"{name}: {len(rows)} segments in {options.videos} videos")
+
+
+def small_frames() -> Iterator[tuple[float, Pictures]]:
+    """Yield a minute of 48x48 frames at 25 per second: a block that moves over a texture."""
+    rows, columns = np.mgrid[:48, :48]
+    ground = np.stack([((rows * 7 + columns * 13) % 256).astype(np.uint8)] * 3, -1)
+    for number in range(60 * 25):
+        frame = ground.copy()
+        left = number % 40
+        frame[20:28, left : left + 8] = 255
+        yield number / 25, frame
+
+
+def write_long(path: Path, hours: float) -> None:
+    """Write a minute of video, and its packets again and again."""
+    minute = path.with_name("minute.mp4")
+    write(minute, small_frames(), 25.0)
+    with av.open(str(minute)) as source, av.open(str(path), "w") as target:
+        template = source.streams.video[0]
+        packets = [packet for packet in source.demux(template) if packet.size]
+        stream = target.add_stream_from_template(template)
+        base = packets[0].time_base
+        stamps = [(packet.pts or 0, packet.dts or 0) for packet in packets]
+        for number in range(round(60 * hours)):
+            shift = round(60 * number / base)
+            for packet, (pts, dts) in zip(packets, stamps, strict=True):
+                copy = av.Packet(bytes(packet))
+                copy.stream, copy.time_base = stream, base
+                copy.pts, copy.dts = pts + shift, dts + shift
+                copy.is_keyframe = packet.is_keyframe
+                target.mux(copy)
+
+
+def memory(options: argparse.Namespace) -> None:
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for hours in options.hours:
+            path = Path(folder) / f"{hours:g}.mp4"
+            write_long(path, hours)
+            words = (
+                "timeline",
+                str(path),
+                "--weights",
+                str(options.weights),
+                "--stride",
+                "2",
+                "--json",
+            )
+            command = [sys.executable, "-c", PEAK, *words]
+            started = time.perf_counter()
+            result = subprocess.run(command, check=True, capture_output=True, text=True)
+            wall = time.perf_counter() - started
+            peak = float(result.stderr.split()[-1])
+            speed = f"{3600 * hours / wall:.0f}"
+            rows.append((f"{hours:g} h", f"{peak:.0f}", f"{wall:.0f}", speed))
+            path.unlink()
+            print(rows[-1], flush=True)
+    print(format_table(("length", "peak MiB", "seconds", "times real time"), rows))
+
+
+PEAK = """
+import resource, sys
+from p3d.cli import main
+code = main()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def rate(options: argparse.Namespace) -> None:
+    set_up_cpu(options.threads)
+    network = load_network(find_weights(options.weights))
+    scorer = make_scorer(network, torch.device("cpu"))
+    plan, prep = make_plan(scorer.preprocessing, None, options.stride), scorer.preprocessing
+    threads = num_threads(None, scorer.device)
+    with open_frames(options.video, prep) as frames:
+        clips = [window.clip for window in islice(plan.windows(frames), options.windows)]
+    count = len(clips) // scorer.batch_size * scorer.batch_size
+    batches = torch.stack(clips[:count]).split(scorer.batch_size)
+
+    def alone() -> None:
+        for batch in batches:
+            scorer(batch)
+
+    def whole() -> None:
+        with open_frames(options.video, prep) as frames:
+            windows = islice(plan.windows(frames), count)
+            with closing(scan(scorer, windows, threads)) as scored:
+                assert sum(map(len, scored)) == count
+
+    rows = []
+    times: dict[str, list[tuple[float, float]]] = {"network alone": [], "timeline": []}
+    alone()
+    for _ in range(options.rounds):
+        times["network alone"].append(timed(alone))
+        times["timeline"].append(timed(whole))
+    for index, name in enumerate(("wall clock", "processor time")):
+        first, second = ([each[index] for each in rounds] for rounds in times.values())
+        ratio = statistics.median(a / b for a, b in zip(first, second, strict=True))
+        speeds = (f"{count / statistics.median(each):.1f}" for each in (first, second))
+        rows.append((name, *speeds, f"{ratio:.2f}"))
+    print(f"{count} windows, batches of {scorer.batch_size}")
+    print(format_table(("windows/s by", *times, "ratio"), rows))
+
+
+def timed(call: Callable[[], None]) -> tuple[float, float]:
+    """Return the seconds of a call: by the clock, and of all processors."""
+    wall, used = time.perf_counter(), time.process_time()
+    call()
+    return time.perf_counter() - wall, time.process_time() - used
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    commands = parser.add_subparsers(required=True)
+    one = commands.add_parser("join")
+    one.add_argument("--sample", type=Path, required=True)
+    one.add_argument("--out", type=Path, required=True)
+    one.add_argument("--videos", type=int, default=3)
+    one.add_argument("--actions", type=int, default=30)
+    one.set_defaults(run=join)
+    two = commands.add_parser("memory")
+    two.add_argument("--weights", type=Path, required=True)
+    two.add_argument("--hours", type=float, nargs="+", default=[0.5, 1.0, 3.0])
+    two.add_argument("--stride", type=float)
+    two.set_defaults(run=memory)
+    three = commands.add_parser("rate")
+    three.add_argument("--weights", type=Path, required=True)
+    three.add_argument("--video", type=Path, required=True)
+    three.add_argument("--windows", type=int, default=64)
+    three.add_argument("--stride", type=float)
+    three.add_argument("--rounds", type=int, default=5)
+    three.add_argument("--threads", type=int)
+    three.set_defaults(run=rate)
+    options = parser.parse_args()
+    options.run(options)
+
+
+if __name__ == "__main__":
+    main()

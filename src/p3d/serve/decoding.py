@@ -1,0 +1,367 @@
+"""Decoder processes, as the service sees them: started, asked, killed and replaced."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import queue
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from multiprocessing.context import BaseContext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from p3d.errors import UserError
+from p3d.serve.decoder import DecoderSettings, Reply, decode_videos
+from p3d.serve.problems import Problem
+from p3d.system.files import print_warning
+
+_START_SECONDS = 120.0
+_MOST_BYTES = 2**31 - 1
+_UNREADABLE = 422
+"""Status of a video that a decoder refuses; the decoder itself is sound."""
+_LAST = frozenset(("end", "error", "limit", "failed"))
+"""Keys of the last reply to a request."""
+
+
+class Decoded(NamedTuple):
+    """The clips of a video.
+
+    Attributes:
+        clips: uint8 `(num_clips, T, H, W, C)`, in the order of time.
+        windows: int64 `(num_clips, T)`, their steps, see `p3d.data.track.Track`.
+        length: Steps of the video.
+        times: Start and end of each clip in seconds.
+        num_frames: Frames of the video.
+        fps: Its frames per second; 0 if unknown.
+        seconds: Its length.
+    """
+
+    clips: Tensor
+    windows: NDArray[np.int64]
+    length: int
+    times: list[tuple[float, float]]
+    num_frames: int
+    fps: float
+    seconds: float
+
+
+def _context() -> BaseContext:
+    """Return how processes are started: forked from one that has imported what they need.
+
+    So a new one takes milliseconds, and shares most of its memory with the others.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")  # Windows
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["p3d.serve.decoder"])
+    return context
+
+
+class _Decoder:
+    """A process that decodes one video at a time."""
+
+    def __init__(self, context: BaseContext, settings: DecoderSettings) -> None:
+        self._connection, theirs = context.Pipe()
+        # Not in BaseContext's stub, though each context has it.
+        process: Any = getattr(context, "Process")  # noqa: B009
+        self._process = process(target=decode_videos, args=(theirs, settings), daemon=True)
+        self._process.start()
+        theirs.close()
+        self._is_ready = False
+
+    def wait_until_ready(self, deadline: float) -> None:
+        """Wait for the process to start.
+
+        Raises:
+            EOFError: It died.
+            TimeoutError: It takes too long.
+        """
+        if not self._is_ready:
+            self._receive(deadline)
+            self._is_ready = True
+
+    def ask(self, request: Mapping[str, Any], deadline: float) -> Iterator[Reply]:
+        """Yield the replies to a request, see `decode_videos`.
+
+        Raises:
+            EOFError, OSError: The process died.
+            TimeoutError: The time is over; the process is to be killed.
+        """
+        self.wait_until_ready(deadline)
+        self._connection.send_bytes(json.dumps(request).encode())
+        is_last = False
+        while not is_last:
+            reply = json.loads(self._receive(deadline))
+            clips = None
+            if "shape" in reply:
+                data = np.frombuffer(bytearray(self._receive(deadline)), np.uint8)
+                clips = torch.from_numpy(data).reshape(reply["shape"])
+            is_last = not _LAST.isdisjoint(reply)
+            yield reply, clips
+
+    def _receive(self, deadline: float) -> bytes:
+        """Return what the process sends next; it may be anything."""
+        if not self._connection.poll(max(0.0, deadline - time.monotonic())):
+            raise TimeoutError
+        return self._connection.recv_bytes(_MOST_BYTES)
+
+    def interrupt(self) -> None:
+        """Kill the process; whoever waits for a reply gets an error. For other threads."""
+        with suppress(ValueError):  # it is closed already
+            self._process.kill()
+
+    def kill(self) -> int | None:
+        """Kill the process and return its exit code."""
+        self._process.kill()
+        return self.close()
+
+    def close(self) -> int | None:
+        """End the process, which may finish what it does, and return its exit code."""
+        self._connection.close()
+        self._process.join(2)
+        if self._process.exitcode is None:
+            self._process.kill()
+            self._process.join()
+        code: int | None = self._process.exitcode
+        self._process.close()
+        return code
+
+
+class DecoderPool:
+    """Processes that decode videos, each replaced when it dies.
+
+    Args:
+        settings: What they read.
+        count: Number of processes.
+
+    Attributes:
+        failures: Number of processes that died or were killed.
+    """
+
+    def __init__(self, settings: DecoderSettings, count: int) -> None:
+        self._context, self._settings, self._count = _context(), settings, count
+        self._threads = ThreadPoolExecutor(count, "p3d-decode")
+        self._idle: queue.SimpleQueue[_Decoder] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self.failures = 0
+        for _ in range(count):
+            self._idle.put(self._start_first())
+
+    def _start_first(self) -> _Decoder:
+        """Start a process before there are requests.
+
+        Raises:
+            UserError: The path of the folder for temporary files is too long for a socket.
+        """
+        try:
+            return self._start()
+        except OSError as error:
+            if "AF_UNIX" not in str(error):
+                raise
+            raise UserError(
+                f"{tempfile.gettempdir()}: this path is too long for the sockets between "
+                "processes; set TMPDIR to a shorter one"
+            ) from error
+
+    def _start(self) -> _Decoder:
+        with self._lock:  # the start of processes from several threads is not safe everywhere
+            return _Decoder(self._context, self._settings)
+
+    def wait_until_ready(self) -> None:
+        """Wait for all processes to start.
+
+        Raises:
+            UserError: One did not.
+        """
+        deadline = time.monotonic() + _START_SECONDS
+        for _ in range(self._count):
+            decoder = self._idle.get()
+            self._idle.put(decoder)
+            try:
+                decoder.wait_until_ready(deadline)
+            except (EOFError, OSError) as error:  # TimeoutError is an OSError
+                raise UserError(
+                    "a process that decodes did not start; use fewer --decoders, or give the "
+                    "machine more memory"
+                ) from error
+
+    def submit(self, path: Path, name: str, deadline: float) -> Future[Decoded]:
+        """Read the uniformly spaced clips of a video.
+
+        Args:
+            path: The file or folder.
+            name: What to call it in messages.
+            deadline: Value of `time.monotonic` at which to give up.
+
+        Returns:
+            The future clips. Raises Problem: the video cannot be read (422), exceeds a limit (422),
+            killed its decoder (502), or takes too long (504).
+        """
+        return self._threads.submit(self._read_clips, path, name, deadline)
+
+    def submit_clip(
+        self, path: Path, name: str, seconds: float | None, deadline: float
+    ) -> Future[tuple[dict[str, Any], Tensor]]:
+        """Read the clip around a time of a video (None: its middle), see `submit`.
+
+        Returns:
+            `span`, start and end in seconds, `box`, the part of the frame as fractions (left, top,
+            width, height), and the clip, uint8 `(1, T, H, W, C)`.
+        """
+        request = {"read": "clip", "time": seconds}
+        return self._threads.submit(self._read_one, request, path, name, deadline)
+
+    def _read_clips(self, path: Path, name: str, deadline: float) -> Decoded:
+        reply, clips = self._read_one({"read": "clips"}, path, name, deadline)
+        return Decoded(
+            clips,
+            np.asarray(reply["windows"], np.int64),
+            reply["length"],
+            [(start, end) for start, end in reply["times"]],
+            reply["frames"],
+            reply["fps"],
+            reply["seconds"],
+        )
+
+    def _read_one(
+        self, request: dict[str, Any], path: Path, name: str, deadline: float
+    ) -> tuple[dict[str, Any], Tensor]:
+        if time.monotonic() >= deadline:
+            raise Problem(504, f"{name}: the time was over before it could be decoded")
+        decoder = self._idle.get()
+        try:
+            with self._reporting(name):
+                ((reply, clips),) = decoder.ask(
+                    {**request, "path": str(path), "name": name}, deadline
+                )
+                _check_reply(reply)
+        except BaseException as error:
+            is_sound = isinstance(error, Problem) and error.status == _UNREADABLE
+            if not is_sound:
+                decoder.kill()
+                decoder = self._start()
+            raise
+        finally:
+            self._idle.put(decoder)
+        assert clips is not None, "the only reply to such a request has clips"
+        return reply, clips
+
+    def windows(
+        self, request: dict[str, Any], path: Path, name: str, deadline: float
+    ) -> DecoderStream:
+        """Start to read the sliding windows of a video, in a process of its own.
+
+        Args:
+            request: `window` and `stride` in seconds, or None, and `batch`, windows in a reply.
+            path: The file or folder.
+            name: What to call it in messages.
+            deadline: Value of `time.monotonic` at which to give up.
+        """
+        request = {**request, "read": "windows", "path": str(path), "name": name}
+        return DecoderStream(self, self._start(), request, deadline)
+
+    @contextmanager
+    def _reporting(self, name: str) -> Iterator[None]:
+        """Raise errors of a decoder as problems."""
+        try:
+            yield
+        except TimeoutError:
+            self.failures += 1
+            raise Problem(504, f"{name}: decoding takes too long; send a shorter video") from None
+        except _FailedError as error:
+            raise self._died(name, str(error)) from None
+        except (EOFError, OSError, ValueError):
+            raise self._died(name, "killed") from None
+
+    def _died(self, name: str, reason: str) -> Problem:
+        self.failures += 1
+        if reason == "out of memory":
+            limit = self._settings.limits.decoder_memory
+            reason += f" at {limit:,} MiB, the limit"
+        problem = Problem(
+            502, f"{name}: the process that decoded it died ({reason}); convert the video first"
+        )
+        print_warning(str(problem))
+        return problem
+
+    def close(self) -> None:
+        """End all processes."""
+        self._threads.shutdown(cancel_futures=True)
+        with suppress(queue.Empty):
+            while True:
+                self._idle.get_nowait().close()
+
+
+class _FailedError(Exception):
+    """A decoder says that it fails, and why."""
+
+
+def _check_reply(reply: Mapping[str, Any]) -> None:
+    """Raise what a reply says is wrong."""
+    if "failed" in reply:
+        raise _FailedError(reply["failed"])
+    if text := reply.get("error") or reply.get("limit"):
+        raise Problem(_UNREADABLE, text)
+
+
+class DecoderStream:
+    """The replies of a process that decodes one long video; use it in a `with` block.
+
+    Args:
+        pool: Where failures are counted.
+        decoder: The process, which ends with the block.
+        request: What to read.
+        deadline: Value of `time.monotonic` at which to give up.
+    """
+
+    def __init__(
+        self, pool: DecoderPool, decoder: _Decoder, request: dict[str, Any], deadline: float
+    ) -> None:
+        self._pool, self._decoder, self._request = pool, decoder, request
+        self._deadline, self._is_interrupted = deadline, False
+
+    def __enter__(self) -> DecoderStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._decoder.kill()
+
+    def interrupt(self) -> None:
+        """Let the thread that reads get a problem; called by another one."""
+        self._is_interrupted = True
+        self._decoder.interrupt()
+
+    def __iter__(self) -> Iterator[Reply]:
+        """Yield the replies.
+
+        Raises:
+            Problem: As `DecoderPool.submit`.
+        """
+        name = self._request["name"]
+        replies = self._decoder.ask(self._request, self._deadline)
+        while True:
+            with self._pool._reporting(name):
+                found = self._next(replies)
+                if found is not None:
+                    _check_reply(found[0])
+            if found is None:
+                return
+            yield found
+
+    def _next(self, replies: Iterator[Reply]) -> Reply | None:
+        try:
+            return next(replies, None)
+        except (EOFError, OSError, ValueError):
+            if self._is_interrupted:
+                raise Problem(409, f"{self._request['name']}: canceled") from None
+            raise
