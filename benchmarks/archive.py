@@ -26,7 +26,8 @@ import av
 import numpy as np
 import torch
 
-from p3d.archive.parts import Parts
+from p3d.archive.parts import part_files, read_part
+from p3d.archive.results import PARTS
 from p3d.model.network import create_model
 from p3d.preprocessing import IMAGENET
 from p3d.system.machine import describe_processor
@@ -115,8 +116,8 @@ def disturbed(root: Path, out: Path, kills: int, longest: float) -> int:
 
 
 def records(out: Path) -> dict[str, Any]:
-    """Return the records by video."""
-    found = list(Parts(out / "parts", "jsonl", {}).records())
+    """Return the rows by video."""
+    found = [row for file in part_files(out / PARTS) for row in read_part(file).rows]
     by_path = {record["path"]: record for record in found}
     assert len(by_path) == len(found), "a video is there twice"
     return by_path

@@ -1,1 +1,1 @@
-"""Work through many videos, each once, with results in parts that survive any interruption."""
+"""Work over many videos that survives kills: every video exactly once, results in parts."""

@@ -1,150 +1,182 @@
-"""Work through an archive: what is left of it, in parts, until it is done or stopped."""
+"""Many items, a pool of workers, and a folder of results: every item exactly once.
+
+An item whose worker dies is tried again later, alone in its worker, so that those beside it are not
+blamed for its death.
+"""
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections import deque
+from collections.abc import Mapping
+from typing import NamedTuple
 
-from p3d.archive.parts import Parts, Record
-from p3d.errors import UserError
-from p3d.system.files import write_csv, write_json
+from p3d.archive.results import Results
+from p3d.archive.work import Died, Event, Pool, Unreadable
 from p3d.system.progress import ProgressBar
 from p3d.system.signals import StopRequest
 from p3d.system.text import counted, format_duration
 
-SETTINGS_FILE, BAD_FILE = "settings.json", "bad.csv"
-_VERSION = 1
-_PART_RECORDS, _PART_SECONDS = 512, 60.0
-"""A part is written after so many records or seconds: what a kill costs at most."""
-
-Results = Callable[[Iterable[str], Callable[[], bool]], Generator[Record]]
-"""Yields a record for each video, in any order, until the function says that it is to stop."""
+_WAIT_SECONDS = 0.5
 
 
-def keep_settings(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Write what the results depend on, or compare it with that of an earlier command.
-
-    Args:
-        folder: Folder of the results.
-        settings: JSON values by name; None takes an earlier command's.
-
-    Returns:
-        The settings, those that are None filled in.
-
-    Raises:
-        UserError: An earlier command had others, or the file is damaged.
-    """
-    path = folder / SETTINGS_FILE
-    if not path.is_file():
-        write_json(path, {"version": _VERSION, **settings})
-        return dict(settings)
-    try:
-        earlier = json.loads(path.read_text(encoding="utf-8"))
-        version = earlier.pop("version")
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise UserError(f"{path}: cannot be read or is damaged; choose another --out") from error
-    if version != _VERSION:
-        raise UserError(f"{path}: is of version {version}, this p3d reads {_VERSION}; upgrade p3d")
-    for name, value in json.loads(json.dumps(settings)).items():
-        if value is not None and earlier.get(name) != value:
-            raise UserError(
-                f"{folder}: its results are by {name} {_short(earlier.get(name))}, those of this "
-                f"command by {_short(value)}; use the same, or choose another --out"
-            )
-    return {**settings, **earlier}
-
-
-def _short(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 40 else f"{text[:12]}..."
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a command did.
+class Summary(NamedTuple):
+    """What a run did.
 
     Attributes:
-        done: Videos that were done by this command.
-        earlier: Videos that were done before.
-        bad: Paths and reasons of all listed videos that could not be read.
-        seconds: Time that it took.
-        stopped: Whether it was stopped before the end.
+        done: Videos that got a result.
+        bad: Videos that were found to be bad.
+        seconds: Its time, from the first video that started.
     """
 
     done: int
-    earlier: int
-    bad: tuple[tuple[str, str], ...]
+    bad: int
     seconds: float
-    stopped: bool
-
-    def describe(self) -> str:
-        """Return a summary in one line."""
-        rate = self.done / self.seconds if self.seconds else 0.0
-        parts = [
-            f"{counted(self.done, 'video')} done in {format_duration(self.seconds)}"
-            + (f" ({rate:.3g} a second)" if self.done else ""),
-            *([f"{self.earlier:,} done before"] if self.earlier else []),
-            *([f"{len(self.bad):,} could not be read, see {BAD_FILE}"] if self.bad else []),
-        ]
-        return ", ".join(parts)
 
 
-def work_through(
-    paths: Sequence[str], parts: Parts, results: Results, title: str, stop: StopRequest
-) -> Outcome:
-    """Do the videos that have no record yet, and write their records in parts.
+def run_items(
+    items: Mapping[str, str], pool: Pool, results: Results, stop: StopRequest, title: str
+) -> Summary:
+    """Work on the items that have no result yet, and write the results.
 
     Args:
-        paths: The videos, each once.
-        parts: The results.
-        results: Does videos.
-        title: Text of the progress bar.
-        stop: Ends the work; what was done so far is written.
+        items: Where to read each item from, by its name.
+        pool: The workers.
+        results: Where the results go.
+        stop: Checked all the time; what is finished then is kept.
+        title: What is being done, for the progress.
 
     Raises:
-        UserError: A part cannot be read or written, or the work cannot start.
+        UserError: The run cannot go on, for instance since the disk is full. What is in the parts
+            remains.
     """
-    known = {record["path"]: record["error"] for record in parts.records()}
-    left = [path for path in paths if path not in known]
-    earlier, done, started = len(paths) - len(left), 0, time.monotonic()
-    batch = _Batch(parts)
+    todo = [name for name in items if name not in results.done and name not in results.bad]
+    run = _Run(items, todo, pool, results)
     try:
-        with (
-            closing(results(left, lambda: stop.is_set)) as records,
-            ProgressBar(len(paths), title, done=earlier, leave=False) as bar,
-        ):
-            for record in records:
-                known[record["path"]] = record["error"]
-                batch.add(record)
-                bar.advance()
-                done += 1
+        with ProgressBar(len(items), title, done=len(items) - len(todo), has_text=True) as bar:
+            while run.is_unfinished and not stop.is_set:
+                run.send_all()
+                for event in pool.wait(_WAIT_SECONDS):
+                    if finished := run.take(event):
+                        bar.advance(finished, run.describe())
     finally:
-        batch.write()
-    bad = tuple((path, known[path]) for path in paths if known.get(path) is not None)
-    write_csv(parts.folder.parent / BAD_FILE, ("path", "error"), bad)
-    return Outcome(done, earlier, bad, time.monotonic() - started, done < len(left))
+        run.release()
+        results.flush()
+        results.attempts.close()
+    return run.summary
 
 
-class _Batch:
-    """Records that are not yet in a part."""
+class _Run:
+    """Items on their way: waiting, at a worker, or finished."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
-        self._records: list[Record] = []
-        self._since = time.monotonic()
+    def __init__(
+        self, items: Mapping[str, str], todo: list[str], pool: Pool, results: Results
+    ) -> None:
+        self._items, self._pool, self._results = items, pool, results
+        suspects = [name for name in todo if results.attempts.is_suspect(name)]
+        self._suspects = deque(suspects)
+        known = set(suspects)
+        self._fresh = deque(name for name in todo if name not in known)
+        self._at: list[set[str]] = [set() for _ in range(pool.size)]
+        self._alone = [False] * pool.size
+        self._total, self._done, self._bad = len(todo), 0, 0
+        self._started_at: float | None = None
 
-    def add(self, record: Record) -> None:
-        self._records.append(record)
-        is_late = time.monotonic() - self._since > _PART_SECONDS
-        if len(self._records) >= _PART_RECORDS or is_late:
-            self.write()
+    @property
+    def is_unfinished(self) -> bool:
+        return bool(self._fresh or self._suspects or any(self._at))
 
-    def write(self) -> None:
-        if self._records:
-            self._parts.write(self._records)
-        self._records, self._since = [], time.monotonic()
+    @property
+    def summary(self) -> Summary:
+        since = time.monotonic() if self._started_at is None else self._started_at
+        return Summary(self._done, self._bad, time.monotonic() - since)
+
+    def describe(self) -> str:
+        """Return rate, remaining time and bad videos, in words."""
+        done, bad, seconds = self.summary
+        left = (self._total - done - bad) * seconds / (done + bad)
+        text = f"{(done + bad) / max(seconds, 1e-9):.3g}/s, {format_duration(left)} left"
+        return f"{text}, {bad:,} bad" if bad else text
+
+    def send_all(self) -> None:
+        """Give the workers as many items as they are to have."""
+        for worker in range(self._pool.size):
+            if not self._pool.is_ready(worker):
+                continue
+            while self._fresh and not self._alone[worker] and self._has_room(worker):
+                self._send(worker, self._fresh.popleft())
+            while self._suspects and not self._fresh and not self._at[worker]:
+                self._send_alone(worker, self._suspects.popleft())
+
+    def _has_room(self, worker: int) -> bool:
+        return len(self._at[worker]) < self._pool.depth
+
+    def _send_alone(self, worker: int, name: str) -> None:
+        if reason := self._results.attempts.describe_last(name):
+            self._bad += 1
+            self._results.add_bad(name, reason)
+            return
+        self._alone[worker] = True
+        self._send(worker, name)
+
+    def _send(self, worker: int, name: str) -> None:
+        self._started_at = self._started_at or time.monotonic()
+        self._results.attempts.start(name)
+        self._at[worker].add(name)
+        self._pool.send(worker, name, self._items[name])
+
+    def take(self, event: Event) -> int:
+        """Keep the news of a worker; return how many items are finished by it."""
+        at = self._at[event.worker]
+        names = at & ({event.video} if event.video is not None else set(at))
+        finished = 0
+        for name in sorted(names):
+            at.discard(name)
+            finished += self._finish(name, event)
+        if not at:
+            self._alone[event.worker] = False
+        return finished
+
+    def _finish(self, name: str, event: Event) -> bool:
+        outcome = event.outcome
+        if isinstance(outcome, Died):
+            return self._blame(name, outcome)
+        if isinstance(outcome, Unreadable):
+            self._bad += 1
+            self._results.add_bad(name, outcome.reason)
+        else:
+            self._done += 1
+            self._results.add(name, outcome)
+        return True
+
+    def _blame(self, name: str, died: Died) -> bool:
+        """Count a death for an item; return whether it was the last one."""
+        self._results.attempts.died(name)
+        reason = self._results.attempts.describe_last(name)
+        if reason is None:
+            self._suspects.append(name)
+            return False
+        self._bad += 1
+        self._results.add_bad(name, f"{reason} ({died.reason})")
+        return True
+
+    def release(self) -> None:
+        """Give up the items that are at workers, without blaming them."""
+        for names in self._at:
+            for name in sorted(names):
+                self._results.attempts.release(name)
+            names.clear()
+
+
+def describe(summary: Summary, earlier: int) -> str:
+    """Return what a run did, in words.
+
+    Args:
+        summary: What it did.
+        earlier: Items that had a result, or were known to be bad, before.
+    """
+    text = f"{counted(summary.done, 'video')} done"
+    if summary.done:
+        text += f" in {format_duration(summary.seconds)}"
+        text += f" ({summary.done / max(summary.seconds, 1e-9):.3g} a second)"
+    return f"{text}, {earlier:,} earlier" if earlier else text

@@ -1,173 +1,126 @@
-"""The parts of an archive's results: files of records, each written whole or not at all.
+"""Parts of results: Parquet files, or JSON lines where pyarrow is not installed.
 
-The parts are the only state: a video is done if one of them has its record.
+Each part states the settings that its rows were computed with: in the metadata `p3d` of a Parquet
+file, in the first line of JSON lines.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
 
 from p3d.errors import UserError
 from p3d.system.extras import load_extra
-from p3d.system.files import replacing
+from p3d.system.files import reason_of, replacing
 
-Record = dict[str, Any]
-"""What is known of a video: `path`, `error` (None if it was read), and values of the columns."""
+FORMAT, VERSION = "p3d parts", 1
 
-Column = Literal["text", "integer", "number", "texts", "numbers"]
-Format = Literal["parquet", "jsonl"]
+PartFormat = Literal["parquet", "jsonl"]
 
-_NAME = re.compile(r"part-(\d{6,})\.(parquet|jsonl)")
+Row: TypeAlias = dict[str, Any]
+"""Values of a video by column: text, numbers, lists of text, and float32 arrays of one axis."""
 
 
-def usual_format() -> Format:
+class Part(NamedTuple):
+    """A part that was read.
+
+    Attributes:
+        settings: What the rows depend on.
+        rows: A row for each video; only the paths if no more was asked for.
+    """
+
+    settings: dict[str, Any]
+    rows: list[Row]
+
+
+def default_format() -> PartFormat:
     """Return "parquet" if pyarrow is installed, else "jsonl"."""
     return "parquet" if importlib.util.find_spec("pyarrow") else "jsonl"
 
 
-class Parts:
-    """The parts in a folder.
+def part_files(folder: Path) -> list[Path]:
+    """Return the parts in a folder, in the order they were written."""
+    found = [*folder.glob("part-*.parquet"), *folder.glob("part-*.jsonl")]
+    return sorted(found, key=lambda path: path.stem)
 
-    Args:
-        folder: The folder; it must exist.
-        kind: Format of new parts.
-        columns: Columns besides `path` and `error`, with the types of their values.
+
+def write_part(path: Path, settings: Mapping[str, Any], rows: Sequence[Row]) -> None:
+    """Write a part completely or not at all; the suffix decides on the format.
 
     Raises:
-        UserError: Parquet is asked for and pyarrow is not installed.
+        UserError: It cannot be written.
     """
-
-    def __init__(self, folder: Path, kind: Format, columns: Mapping[str, Column]) -> None:
-        self.folder, self._kind = folder, kind
-        self._columns: dict[str, Column] = {"path": "text", **columns, "error": "text"}
-        if kind == "parquet":
-            load_extra("pyarrow", "archive")
-
-    @property
-    def files(self) -> list[Path]:
-        """The parts, in the order of their numbers."""
-        return sorted(
-            (path for path in self.folder.iterdir() if _NAME.fullmatch(path.name)), key=_number
-        )
-
-    def read(self, path: Path) -> list[Record]:
-        """Return the records of a part.
-
-        Raises:
-            UserError: It is damaged.
-        """
-        try:
-            return _read_parquet(path) if path.suffix == ".parquet" else _read_lines(path)
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{path}: is damaged; delete it, and the same command does its videos again"
-            ) from error
-
-    def records(self) -> Iterator[Record]:
-        """Yield the records of all parts."""
-        for path in self.files:
-            yield from self.read(path)
-
-    def write(self, records: Sequence[Record]) -> Path:
-        """Write a new part.
-
-        Raises:
-            UserError: It cannot be written.
-        """
-        number = 1 + max(map(_number, self.files), default=0)
-        path = self.folder / f"part-{number:06d}.{self._kind}"
-        self._write(path, records)
-        return path
-
-    def forget_bad(self) -> int:
-        """Remove the records of videos that could not be read; return how many there were.
-
-        Raises:
-            UserError: A part cannot be read or written.
-        """
-        count = 0
-        for path in self.files:
-            records = self.read(path)
-            kept = [record for record in records if record["error"] is None]
-            count += len(records) - len(kept)
-            if not kept:
-                path.unlink()
-            elif len(kept) < len(records):
-                self._write(path, kept)
-        return count
-
-    def _write(self, path: Path, records: Sequence[Record]) -> None:
-        write = self._write_parquet if path.suffix == ".parquet" else _write_lines
-        try:
-            with replacing(path) as temporary:
-                write(temporary, records)
-        except OSError as error:
-            raise UserError(
-                f"{path}: cannot be written ({error.strerror or error}); mend that, then the same "
-                "command goes on"
-            ) from error
-
-    def _write_parquet(self, path: Path, records: Sequence[Record]) -> None:
-        arrow = load_extra("pyarrow", "archive")
-        parquet = load_extra("pyarrow.parquet", "archive")
-        types = {
-            "text": arrow.string(),
-            "integer": arrow.int64(),
-            "number": arrow.float64(),
-            "texts": arrow.list_(arrow.string()),
-            "numbers": arrow.list_(arrow.float32()),
-        }
-        schema = arrow.schema([(name, types[kind]) for name, kind in self._columns.items()])
-        rows = [
-            {name: _encodable(record.get(name)) for name in self._columns} for record in records
-        ]
-        parquet.write_table(arrow.Table.from_pylist(rows, schema=schema), path)
-
-
-def _number(path: Path) -> int:
-    found = _NAME.fullmatch(path.name)
-    assert found is not None, "the names of parts match"
-    return int(found[1])
-
-
-def _encodable(value: Any) -> Any:
-    """Return a value that Parquet holds: bytes of names that are not UTF-8 become `\\udcff`."""
-    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
-
-
-def _read_parquet(path: Path) -> list[Record]:
-    parquet = load_extra("pyarrow.parquet", "archive")
+    header = {"format": FORMAT, "version": VERSION, "settings": settings}
     try:
-        rows: list[Record] = parquet.read_table(path).to_pylist()
-    except OSError as error:  # of Arrow, without an errno, if the file is damaged
-        if error.errno is None:
-            raise ValueError(str(error)) from error
-        raise
-    return [_checked(row) for row in rows]
+        with replacing(path) as temporary:
+            if path.suffix == ".parquet":
+                _write_parquet(temporary, header, rows)
+            else:
+                lines = [{"p3d": header}, *map(_plain, rows)]
+                text = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
+                temporary.write_text(text, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({reason_of(error)}); mend that, then the same command "
+            "goes on"
+        ) from error
 
 
-def _read_lines(path: Path) -> list[Record]:
-    text = path.read_text(encoding="utf-8")
-    if not text.endswith("\n"):
-        raise ValueError("incomplete")
-    return [_checked(json.loads(line)) for line in text.splitlines()]
+def read_part(path: Path, *, only_paths: bool = False) -> Part:
+    """Read a part.
+
+    Args:
+        path: The file.
+        only_paths: Leave out all other columns.
+
+    Raises:
+        UserError: It cannot be read, or is no part of this version.
+    """
+    try:
+        read = _read_parquet if path.suffix == ".parquet" else _read_lines
+        header, rows = read(path, only_paths)
+        if (header["format"], header["version"]) != (FORMAT, VERSION):
+            raise ValueError("of another version of p3d")
+        return Part(dict(header["settings"]), rows)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: is no part that p3d can read ({reason_of(error)}); move it away, then its "
+            "videos are done again"
+        ) from error
 
 
-def _write_lines(path: Path, records: Iterable[Record]) -> None:
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        for record in records:
-            file.write(json.dumps(record) + "\n")
+def _write_parquet(path: Path, header: Mapping[str, Any], rows: Sequence[Row]) -> None:
+    pyarrow, parquet = load_extra("pyarrow", "archive"), load_extra("pyarrow.parquet", "archive")
+    table = pyarrow.table({name: [row[name] for row in rows] for name in rows[0]})
+    table = table.replace_schema_metadata({"p3d": json.dumps(header)})
+    parquet.write_table(table, path)
 
 
-def _checked(record: Any) -> Record:
-    if not isinstance(record["path"], str) or not isinstance(record["error"], str | None):
-        raise TypeError("no record")
-    row: Record = record
-    return row
+def _read_parquet(path: Path, only_paths: bool) -> tuple[Any, list[Row]]:
+    parquet = load_extra("pyarrow.parquet", "archive")
+    # Not through a memory map or the dataset reader, which look at the names of the folders.
+    with parquet.ParquetFile(path) as file:
+        header = json.loads(file.schema_arrow.metadata[b"p3d"])
+        rows = file.read(columns=["path"] if only_paths else None).to_pylist()
+    return header, rows
+
+
+def _read_lines(path: Path, only_paths: bool) -> tuple[Any, list[Row]]:
+    first, *lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
+    rows: Iterable[Row] = map(json.loads, lines)
+    if only_paths:
+        rows = ({"path": row["path"]} for row in rows)
+    return json.loads(first)["p3d"], list(rows)
+
+
+def _plain(row: Row) -> Row:
+    """Return a row with lists in place of arrays; JSON has every float32 exactly."""
+    return {
+        name: value.tolist() if isinstance(value, np.ndarray) else value
+        for name, value in row.items()
+    }

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,6 +18,7 @@ from p3d.errors import BadVideoError, UserError
 from p3d.inference.clip_plan import ClipPlan
 from p3d.system.device import needs_pinned_memory
 from p3d.system.machine import num_cores
+from p3d.system.threads import Submit, readers
 
 V = TypeVar("V")
 I = TypeVar("I")  # noqa: E741 (information about a video)
@@ -233,28 +231,3 @@ def _join(parts: Sequence[Tensor], *, pinned: bool) -> Tensor:
         return parts[0] if len(parts) == 1 else torch.cat(list(parts))
     shape = (sum(map(len, parts)), *parts[0].shape[1:])
     return torch.cat(list(parts), out=torch.empty(shape, dtype=torch.uint8, pin_memory=True))
-
-
-Submit = Callable[..., Callable[[], Any]]
-"""Starts a call, and returns a function that waits for its result."""
-
-
-@contextmanager
-def readers(threads: int) -> Iterator[Submit]:
-    """Start threads that run calls; without any, a call runs when its result is asked for."""
-    if not threads:
-        yield partial
-        return
-    executor = ThreadPoolExecutor(threads, "p3d-read", initializer=use_one_core)
-    try:
-        yield lambda call, *arguments: executor.submit(call, *arguments).result
-    finally:
-        executor.shutdown(cancel_futures=True)
-        # The threads have changed the default for threads that start later, too.
-        torch.set_num_threads(torch.get_num_threads())
-
-
-def use_one_core() -> None:
-    """Let torch compute with one thread in this thread."""
-    torch.get_num_threads()  # Sets the default of this thread, which otherwise would come later.
-    torch.set_num_threads(1)

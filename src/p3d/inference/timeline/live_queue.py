@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from p3d.errors import BadVideoError, UserError
-from p3d.inference.pipe import use_one_core
 from p3d.inference.timeline.frames import StreamedFrames
 from p3d.inference.timeline.windows import Window, WindowPlan
 from p3d.preprocessing import Preprocessing
+from p3d.system.threads import use_one_core
 from p3d.video.live import LiveSource, StreamLost
 
 _LONGEST_WAIT = 30.0

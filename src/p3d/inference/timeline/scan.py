@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from p3d.inference.pipe import ClipScorer, readers
+from p3d.inference.pipe import ClipScorer
 from p3d.inference.timeline.windows import Window
 from p3d.system.device import needs_pinned_memory
+from p3d.system.threads import readers
 
 _BATCHES_AHEAD = 2
 

@@ -1,0 +1,89 @@
+"""What workers do: read items in threads, and compute the results one after another."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+from p3d.archive.parts import Row
+
+AHEAD = 2
+"""Items that a worker holds besides those in its threads."""
+
+
+class Stages(Protocol):
+    """The two stages of a worker's work on an item.
+
+    Attributes:
+        threads: Threads that read; 0 reads between the computations.
+    """
+
+    threads: int
+
+    def read(self, source: str) -> Any:
+        """Read an item; called in threads. Raises BadVideoError if it cannot be read."""
+
+    def compute(self, source: str, content: Any) -> Row:
+        """Return the result of an item; called by one thread at a time.
+
+        Raises BadVideoError if it has none, or another UserError that ends the whole run.
+        """
+
+
+class Work(Protocol):
+    """What a worker is started with. It is pickled and sent to the worker's process."""
+
+    def start(self, number: int) -> Stages:
+        """Prepare a worker, by its number from 0.
+
+        Raises UserError if the run cannot go on, such as for weights that were replaced.
+        """
+
+
+class Died(NamedTuple):
+    """A worker died while it had an item."""
+
+    reason: str
+
+
+class Unreadable(NamedTuple):
+    """An item has no result."""
+
+    reason: str
+
+
+class Event(NamedTuple):
+    """News of a worker.
+
+    Attributes:
+        worker: Its number.
+        video: Name of the item; None for all that the worker has.
+        outcome: The result of the item, or why there is none.
+    """
+
+    worker: int
+    video: str | None
+    outcome: Row | Unreadable | Died
+
+
+class Pool(Protocol):
+    """Workers, wherever they are.
+
+    Attributes:
+        size: Number of workers.
+        depth: Items that a worker is to have, so that it never waits.
+    """
+
+    size: int
+    depth: int
+
+    def is_ready(self, worker: int) -> bool:
+        """Return whether items can be sent to a worker."""
+
+    def send(self, worker: int, video: str, source: str) -> None:
+        """Give an item to a worker."""
+
+    def wait(self, seconds: float) -> list[Event]:
+        """Wait for news, at most for this time.
+
+        Raises UserError if the run cannot go on.
+        """

@@ -1,0 +1,105 @@
+"""Parts, attempts, and items that kill their workers."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers.archive_work import Doubling
+from p3d.archive.attempts import MAX_DEATHS, MAX_STARTS, Attempts
+from p3d.archive.engine import describe, run_items
+from p3d.archive.parts import PartFormat, part_files, read_part, write_part
+from p3d.archive.processes import ProcessPool
+from p3d.archive.results import PARTS, Results
+from p3d.errors import UserError
+from p3d.system.signals import StopRequest
+
+ITEMS = {name: name for name in ("poison", "bad", *map(str, range(8)))}
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
+def test_parts_keep_every_bit(suffix: PartFormat, tmp_path: Path) -> None:
+    if suffix == "parquet":
+        pytest.importorskip("pyarrow")
+    values = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
+    rows = [
+        {"path": f"/v/{name}.avi", "frames": n, "classes": ["a", name], "p": values[n]}
+        for n, name in enumerate(("a b", "ü", "line\nbreak\u2028"))
+    ]
+    file = tmp_path / f"part-000001.{suffix}"
+    write_part(file, {"clips": 2}, rows)
+    part = read_part(file)
+    assert part.settings == {"clips": 2}
+    assert [row | {"p": None} for row in part.rows] == [row | {"p": None} for row in rows]
+    assert np.array_equal(np.array([row["p"] for row in part.rows], np.float32), values)
+    assert read_part(file, only_paths=True).rows == [{"path": row["path"]} for row in rows]
+    assert [*tmp_path.iterdir()] == [file]
+    file.write_bytes(file.read_bytes()[:-9])
+    if suffix == "parquet":
+        with pytest.raises(UserError, match="is no part that p3d can read"):
+            read_part(file)
+
+
+def test_attempts_survive_a_kill_and_a_torn_line(tmp_path: Path) -> None:
+    file = tmp_path / "attempts.jsonl"
+    log = Attempts(file)
+    for video in ("done", "given up", "a\nb", "killer"):
+        log.start(video)
+    log.end("done")
+    log.release("given up")
+    log.died("killer")
+    log.close()
+    with file.open("ab") as opened:
+        opened.write(b'["start", "tor')
+    again = Attempts(file)
+    again.compact()
+    suspects = [v for v in ("done", "given up", "a\nb", "killer", "tor") if again.is_suspect(v)]
+    assert suspects == ["a\nb", "killer"]
+    for _ in range(MAX_DEATHS - 1):
+        assert again.describe_last("killer") is None
+        again.start("killer")
+        again.died("killer")
+    for _ in range(MAX_STARTS - 1):
+        assert again.describe_last("a\nb") is None
+        again.start("a\nb")
+    again.close()
+    last = Attempts(file)
+    assert last.describe_last("killer") == f"its worker died {MAX_DEATHS} times"
+    assert f"started {MAX_STARTS} times" in str(last.describe_last("a\nb"))
+
+
+def test_item_that_kills_its_worker_is_tried_three_times(tmp_path: Path) -> None:
+    (tmp_path / PARTS).mkdir()
+    results = Results(tmp_path, {"by": 2}, part_videos=3)
+    with StopRequest() as stop, ProcessPool(Doubling(), 1) as pool:
+        summary = run_items(ITEMS, pool, results, stop, "doubling")
+    assert (summary.done, summary.bad) == (8, 2)
+    assert describe(summary, 1).startswith("8 videos done in ")
+    assert results.bad["bad"] == "is no number"
+    assert results.bad["poison"] == (
+        "its worker died 3 times (killed by SIGKILL; was memory short?)"
+    )
+    rows = [row for file in part_files(tmp_path / PARTS) for row in read_part(file).rows]
+    assert sorted((row["path"], row["double"][0]) for row in rows) == [
+        (str(n), 2.0 * n) for n in range(8)
+    ]
+    again = Results(tmp_path, {"by": 2})
+    assert (again.done, again.bad) == (results.done, results.bad)
+    again.forget_bad()
+    assert not again.bad
+    with pytest.raises(UserError, match="was made with by 2, not 3"):
+        Results(tmp_path, {"by": 3})
+
+
+def test_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    (folder / PARTS).mkdir(parents=True)
+    results = Results(folder, {})
+    shutil.rmtree(folder)
+    with pytest.raises(UserError, match=r"cannot be written .*same command goes on"):
+        results.attempts.start("a")
+    with pytest.raises(UserError, match="cannot be written"):
+        write_part(folder / "part-000001.jsonl", {}, [{"path": "a"}])

@@ -1,0 +1,32 @@
+"""Work for the workers of an archive, which computes nothing and may kill its process."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass
+
+import numpy as np
+
+from p3d.archive.parts import Row
+from p3d.errors import BadVideoError
+
+
+@dataclass(frozen=True)
+class Doubling:
+    """Returns twice the number that an item is; some items kill the worker or cannot be read."""
+
+    threads: int = 2
+
+    def start(self, number: int) -> Doubling:  # noqa: ARG002
+        return self
+
+    def read(self, source: str) -> int:
+        if source == "poison":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if source == "bad":
+            raise BadVideoError(source, "is no number")
+        return int(source)
+
+    def compute(self, source: str, content: int) -> Row:  # noqa: ARG002
+        return {"double": np.array([2 * content], np.float32)}
