@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from helpers.archive_work import Doubling
+from helpers.archive_work import Doubling, Refusing
 from p3d.archive.attempts import MAX_DEATHS, MAX_STARTS, Attempts
 from p3d.archive.engine import describe, run_items
 from p3d.archive.parts import PartFormat, part_files, read_part, write_part
@@ -103,3 +109,87 @@ def test_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
         results.attempts.start("a")
     with pytest.raises(UserError, match="cannot be written"):
         write_part(folder / "part-000001.jsonl", {}, [{"path": "a"}])
+
+
+def test_several_workers_do_each_item_once(tmp_path: Path) -> None:
+    (tmp_path / PARTS).mkdir()
+    results = Results(tmp_path, {}, part_videos=40)
+    items = {str(number): str(number) for number in range(300)}
+    with StopRequest() as stop, ProcessPool(Doubling(), 3) as pool:
+        assert run_items(items, pool, results, stop, "doubling").done == 300
+    rows = [row for file in part_files(tmp_path / PARTS) for row in read_part(file).rows]
+    assert sorted(row["path"] for row in rows) == sorted(items)
+
+
+def test_a_stop_keeps_what_is_done_and_blames_nothing(tmp_path: Path) -> None:
+    (tmp_path / PARTS).mkdir()
+    results = Results(tmp_path, {})
+    items = {str(number): str(number) for number in range(100_000)}
+    with StopRequest() as stop, ProcessPool(Doubling(), 1) as pool:
+        threading.Timer(3, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
+        done = run_items(items, pool, results, stop, "doubling").done
+        assert stop.is_set
+    again = Results(tmp_path, {})
+    assert len(again.done) == done < len(items)
+    assert not again.bad
+    assert not any(map(again.attempts.is_suspect, items))
+
+
+@pytest.mark.parametrize(
+    ("work", "message"),
+    [
+        (Refusing(), "no such weights"),
+        (Refusing(crash=True), r"died at its start \(exit code 3\)"),
+    ],
+)
+def test_workers_that_cannot_start_end_the_run(
+    work: Refusing, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / PARTS).mkdir()
+    results = Results(tmp_path, {})
+    with (
+        StopRequest() as stop,
+        ProcessPool(work, 1) as pool,
+        pytest.raises(UserError, match=message),
+    ):
+        run_items(ITEMS, pool, results, stop, "doubling")
+    assert not results.bad
+
+
+def test_workers_end_with_their_parent() -> None:
+    script = (
+        "import time\n"
+        "from helpers.archive_work import Doubling\n"
+        "from p3d.archive.processes import ProcessPool\n"
+        "if __name__ == '__main__':\n"
+        "    with ProcessPool(Doubling(), 2) as pool:\n"
+        "        while not all(pool.is_ready(n) for n in range(2)):\n"
+        "            pool.wait(0.1)\n"
+        "        import multiprocessing\n"
+        "        print(*(p.pid for p in multiprocessing.active_children()), flush=True)\n"
+        "        time.sleep(600)\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    assert parent.stdout is not None
+    workers = [int(word) for word in parent.stdout.readline().split()]
+    parent.stdout.close()
+    assert len(workers) == 2
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 60
+    while any(map(_is_alive, workers)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from p3d.archive.parts import Row
-from p3d.errors import BadVideoError
+from p3d.errors import BadVideoError, UserError
 
 
 @dataclass(frozen=True)
@@ -30,3 +30,15 @@ class Doubling:
 
     def compute(self, source: str, content: int) -> Row:  # noqa: ARG002
         return {"double": np.array([2 * content], np.float32)}
+
+
+@dataclass(frozen=True)
+class Refusing:
+    """Cannot start; `crash` ends the process instead."""
+
+    crash: bool = False
+
+    def start(self, number: int) -> Doubling:  # noqa: ARG002
+        if self.crash:
+            os._exit(3)
+        raise UserError("no such weights")

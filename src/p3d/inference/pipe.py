@@ -86,8 +86,6 @@ def score_in_order(
     read: Read[V, I],
     plan: ClipPlan,
     threads: int,
-    *,
-    mixed: bool = True,
 ) -> Generator[Scored[I] | BadVideoError]:
     """Score videos and yield the results in their order.
 
@@ -100,22 +98,20 @@ def score_in_order(
         read: Reads clips; called in threads.
         plan: Which clips.
         threads: Threads that read; 0 reads in this one.
-        mixed: Whether a batch may hold clips of several videos. If not, the logits of a video do
-            not depend on the others, not even by rounding.
 
     Yields:
         For each video its scores, or why it cannot be read.
     """
     with readers(threads) as submit:
-        pipe = _Pipe(scorer, read, plan, submit, mixed=mixed)
-        room = _room(scorer, plan, threads, mixed=mixed)
+        pipe = _Pipe(scorer, read, plan, submit)
+        room = _room(scorer, plan, threads)
         source = iter(videos)
         while pipe.admit(source, room):
             pipe.advance()
             yield from pipe.finished()
 
 
-def _room(scorer: ClipScorer, plan: ClipPlan, threads: int, *, mixed: bool) -> int:
+def _room(scorer: ClipScorer, plan: ClipPlan, threads: int) -> int:
     """Return how many videos are open: those of a batch, and one for each thread.
 
     The default number of threads counts even if there are fewer: clips are rounded differently in
@@ -123,7 +119,7 @@ def _room(scorer: ClipScorer, plan: ClipPlan, threads: int, *, mixed: bool) -> i
     """
     size, smallest = scorer.batch_size, min(len(group) for group in plan.groups)
     # A batch leaves at most size - 1 clips behind, and the next one is to be full again.
-    in_batch = 1 if size == 1 or not mixed else 2 * -(-size // smallest)
+    in_batch = 1 if size == 1 else 2 * -(-size // smallest)
     return in_batch + max(threads, _usual_threads(scorer.device))
 
 
@@ -141,15 +137,8 @@ class _Pipe(Generic[V, I]):
     """Videos at different stages: being read, waiting for the network, or finished."""
 
     def __init__(
-        self,
-        scorer: ClipScorer,
-        read: Read[V, I],
-        plan: ClipPlan,
-        submit: Submit,
-        *,
-        mixed: bool,
+        self, scorer: ClipScorer, read: Read[V, I], plan: ClipPlan, submit: Submit
     ) -> None:
-        self._mixed = mixed
         self._scorer, self._read, self._plan, self._submit = scorer, read, plan, submit
         self._videos: deque[_Video[V, I]] = deque()  # in the order of the results
         self._reads: deque[tuple[_Video[V, I], Callable[[], tuple[Tensor, I]]]] = deque()
@@ -170,11 +159,11 @@ class _Pipe(Generic[V, I]):
 
     def advance(self) -> None:
         """Wait for clips until a batch is full, and score it."""
-        size = self._scorer.batch_size if self._mixed else 1
+        size = self._scorer.batch_size
         while self._reads and sum(len(clips) for _, clips in self._clips) < size:
             self._take(*self._reads.popleft())
         if self._clips:
-            self._score(self._scorer.batch_size)
+            self._score(size)
 
     def finished(self) -> Iterator[Scored[I] | BadVideoError]:
         """Yield the results of the first videos that have one."""
@@ -204,8 +193,6 @@ class _Pipe(Generic[V, I]):
             if len(clips) > size:
                 self._clips.appendleft((video, clips[size:]))
             size -= len(batch[-1][1])
-            if not self._mixed:
-                break
         parts = [clips for _, clips in batch]
         logits = self._scorer(_join(parts, pinned=needs_pinned_memory(self._scorer.device)))
         for (video, _), scores in zip(batch, logits.split([*map(len, parts)]), strict=True):

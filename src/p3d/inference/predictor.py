@@ -69,8 +69,6 @@ class Predictor:
         videos: Number of videos to come, for backend "auto"; None does not compile.
         workers: Threads that decode while the network computes; 0 decodes in turn with it. By
             default what suits the machine.
-        mixed_batches: Whether a batch may hold clips of several videos. If not, the result of a
-            video does not depend on the others, not even by rounding.
 
     Attributes:
         clips: As given.
@@ -102,11 +100,9 @@ class Predictor:
         backend: BackendChoice = "auto",
         videos: int | None = None,
         workers: int | None = None,
-        mixed_batches: bool = True,
     ) -> None:
         if any(isinstance(number, int) and number < 1 for number in (clips, batch_size)):
             raise UserError(f"clips ({clips}) and batch_size ({batch_size}) must be 1 or more")
-        self._mixed = mixed_batches
         self._backend = chosen_backend(backend, compiled=compiled)
         self.clips: NumClips = clips
         self._source = model_or_path
@@ -224,7 +220,7 @@ class Predictor:
     ) -> Generator[Prediction | BadVideoError]:
         check_rate("fps", fps)
         read = partial(self._read, fps=fps)
-        results = score_in_order(self.scorer, videos, read, self._plan, threads, mixed=self._mixed)
+        results = score_in_order(self.scorer, videos, read, self._plan, threads)
         with closing(results):
             for result in results:
                 if isinstance(result, BadVideoError):
