@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -67,10 +68,12 @@ class ProcessPool:
         trace: TracebackType | None,
     ) -> None:
         for worker in self._workers:
-            worker.process.kill()
-            worker.pipe.close()
+            worker.pipe.close()  # which ends it after its current video
+        deadline = time.monotonic() + _END_SECONDS
         for worker in self._workers:
-            worker.process.join(_END_SECONDS)
+            worker.process.join(max(0.0, deadline - time.monotonic()))
+            worker.process.kill()
+            worker.process.join()
 
     def is_ready(self, worker: int) -> bool:
         """See `Pool`."""
