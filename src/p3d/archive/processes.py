@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from types import TracebackType
 from typing import Any
 
 from p3d.archive.parts import Row
@@ -61,12 +60,7 @@ class ProcessPool:
         self._workers = [self._start(number) for number in range(self.size)]
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         for worker in self._workers:
             worker.pipe.close()  # which ends it after its current video
         deadline = time.monotonic() + _END_SECONDS

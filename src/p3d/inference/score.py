@@ -21,9 +21,8 @@ from p3d.inference.exported import file_backend
 from p3d.inference.networks import chosen_backend
 from p3d.inference.pipe import num_threads
 from p3d.inference.score_work import ScoreWork, What, class_names
-from p3d.system.accelerators import count_devices
 from p3d.system.compiler import find_compiler
-from p3d.system.device import resolve_device, set_up_cpu
+from p3d.system.device import count_devices, resolve_device, set_up_cpu
 from p3d.system.files import file_sha256, lock_folder, make_folder
 from p3d.system.markers import First, Heading, Positional
 from p3d.system.messages import print_note

@@ -91,6 +91,11 @@ def find_device(text: str) -> tuple[DeviceName, int]:
     return name, int(index or 0)
 
 
+def count_devices(device: torch.device) -> int:
+    """Return how many devices of a kind this process sees; 1 for a CPU."""
+    return 1 if device.type == "cpu" else int(getattr(torch, device.type).device_count())
+
+
 def set_up_cpu(threads: int | None) -> None:
     """Prepare this process for networks on the CPU; for commands, not for the Python API.
 
