@@ -93,8 +93,13 @@ def test_another_runtime_does_not_share_cores_with_waiting_threads(
 
     scorer = Scorer(ExportedNetwork(onnx_file), CPU)
     monkeypatch.setattr(ExportSpec, "prepare", record)
-    scorer(clips(1))
-    assert threads == [1]
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        scorer(clips(1))
+        assert (threads, torch.get_num_threads()) == ([1], 2)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_package_fills_up_its_fixed_batch(package: Path) -> None:
