@@ -63,7 +63,7 @@ def run(capsys: pytest.CaptureFixture[str], *command: object) -> list[str]:
     """Run p3d audit; return its output, which fits a terminal."""
     assert main(["audit", *map(str, command)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    folder_lines = ("written to", "renewed", str(command[0]))
+    folder_lines = ("written to", "page: ", str(command[0]))
     assert all(len(line) <= 80 for line in lines if not line.startswith(folder_lines))
     return lines
 
@@ -101,7 +101,7 @@ def test_findings_are_printed_and_written(
 
 def test_the_page_has_a_section(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
-    assert f"renewed {folder / 'report.html'}" in run(capsys, folder / "scores.npz")
+    assert f"page: {folder / 'report.html'}" in run(capsys, folder / "scores.npz")
     page = Page(folder / "report.html")
     check_self_contained(page)
     assert "What looks wrong with the data" in page.inside["h2"]

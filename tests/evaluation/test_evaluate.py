@@ -68,8 +68,8 @@ def test_results_of_a_run_go_to_its_folder_and_its_report(
     assert scores.logits.shape == (8, 1, 8)
     assert (scores.logits.mean(1).argmax(1) == scores.labels).mean() == metrics["top1"]
     assert scores.protocol["preprocessing"]["crop"] == 16
-    assert f"renewed {finished / 'report.html'}" in printed
-    assert f"renewed {finished / 'test' / 'report.html'}" in printed
+    assert f"page: {finished / 'report.html'}" in printed
+    assert f"page: {finished / 'test' / 'report.html'}" in printed
     assert metrics["seconds"] > 0
     assert metrics["clips_scored"] == 8
     assert metrics["device"].startswith("cpu")

@@ -114,11 +114,11 @@ def _describe_seen(result: Result) -> list[str]:
     if not partly:
         return []
     longest = max(result.lengths[index] for index in partly)
-    prep = result.protocol.prep
+    prep, clips = result.protocol.prep, result.protocol.clips
     least, mean = min(seen.values()), sum(seen.values()) / len(seen)
     return [
         f"seen: {format_percent(mean)} of the frames of a video on average, at least "
-        f"{format_percent(least)}, by {result.protocol.clips} clips; "
+        f"{format_percent(least)}, by {clips} clip{'s' * (clips != 1)}; "
         f"--clips {clips_to_see_all(longest, prep.num_frames, prep.frame_stride)} spans all frames"
     ]
 
@@ -187,4 +187,4 @@ def renew_report(folder: Path) -> None:
         print(f"no report: {printable(error)}")
     else:
         if page is not None:
-            print(f"renewed {printable(page)}")
+            print(f"page: {printable(page)}")

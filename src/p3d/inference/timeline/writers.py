@@ -109,7 +109,9 @@ def check_file(path: Path, flag: str, suffixes: Sequence[str]) -> None:
         UserError: It has another suffix, is a folder, or its folder does not exist.
     """
     if path.suffix.lower() not in suffixes:
-        raise UserError(f"{flag} {path}: give a name that ends in {' or '.join(suffixes)}")
+        *others, last = suffixes
+        listed = f"{', '.join(others)} or {last}" if others else last
+        raise UserError(f"{flag} {path}: give a name that ends in {listed}")
     if path.is_dir() or not path.parent.is_dir():
         fault = "is a folder" if path.is_dir() else "its folder does not exist"
         raise UserError(f"{flag} {path}: {fault}; give a file in an existing folder")
