@@ -41,6 +41,7 @@ from torch.nn import functional as F
 from p3d.errors import UserError
 from p3d.model.activation_checkpointing import run_checkpointed
 from p3d.model.pair_max import max_of_pairs
+from p3d.model.pointwise import convolve_small, is_small
 from p3d.preprocessing import Preprocessing, default_preprocessing
 
 Name = Literal["p3d63", "p3d131", "p3d199"]
@@ -166,14 +167,18 @@ class ConvBN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map `(N, C, H, W)` to `(N, C', H', W')`."""
         bn, conv = self.bn, self.conv
+        small = is_small(conv, x)
         if isinstance(bn, nn.BatchNorm2d) and not bn.training and bn.running_var is not None:
             # The normalization is constant, so it becomes part of the weight. The gradient follows.
             assert bn.running_mean is not None
             scale = bn.weight * (bn.running_var + bn.eps).rsqrt()
             weight = (conv.weight * scale.view(-1, 1, 1, 1)).to(x.dtype)
             shift = (bn.bias - bn.running_mean * scale).to(x.dtype)
+            if small:
+                return convolve_small(x, weight, shift, conv.stride[0])
             return F.conv2d(x, weight, shift, conv.stride, conv.padding)
-        out: Tensor = bn(conv(x))
+        y = convolve_small(x, conv.weight, conv.bias, conv.stride[0]) if small else conv(x)
+        out: Tensor = bn(y)
         return out
 
 
