@@ -10,15 +10,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from p3d.errors import UserError
-from p3d.model.network import (
-    P3D,
-    Bottleneck,
-    ConvBN,
-    P3DConfig,
-    create_model,
-    fold_norms,
-    zero_init_residuals,
-)
+from p3d.model.blocks import Bottleneck, ConvBN
+from p3d.model.config import P3DConfig
+from p3d.model.network import P3D, create_model, fold_norms, zero_init_residuals
 from p3d.model.plain import PlainP3D, plain_twin
 from p3d.weights.loading import convert_state_dict
 

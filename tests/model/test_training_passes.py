@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from p3d.model.network import ConvBN
+from p3d.model.blocks import ConvBN
 from p3d.model.pair_max import max_of_pairs
 from p3d.model.pointwise import MOST_ROWS, convolve_small, is_small
 
