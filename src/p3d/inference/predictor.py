@@ -32,7 +32,8 @@ from p3d.inference.timeline.scan import scan
 from p3d.inference.timeline.segments import CutOptions
 from p3d.inference.timeline.timeline import Timeline, make_timeline
 from p3d.inference.timeline.windows import make_plan
-from p3d.model.network import P3D, Layer
+from p3d.model.config import Layer
+from p3d.model.network import P3D
 from p3d.preprocessing import Preprocessing
 from p3d.system.device import DeviceName, Precision, resolve_device
 from p3d.video.decode import open_video

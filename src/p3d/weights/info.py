@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from p3d.errors import UserError, printable
-from p3d.model.network import BLOCKS, CHANNELS, Modality, Name, P3DConfig, Variant, Wiring
+from p3d.model.config import BLOCKS, CHANNELS, Modality, Name, P3DConfig, Variant, Wiring
 from p3d.preprocessing import Preprocessing, default_preprocessing
 from p3d.system.markers import Positional
 from p3d.system.text import describe_rates, json_line
