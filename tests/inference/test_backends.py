@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -64,7 +67,7 @@ def record_graphs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return graph
 
     def replacement(network: Any, **options: Any) -> Any:
-        return compile_graph(network, backend=record, dynamic=options["dynamic"])
+        return compile_graph(network, backend=record, **options)
 
     monkeypatch.setattr(torch, "compile", replacement)
     return inputs
@@ -123,13 +126,51 @@ def test_weights_are_constants_of_the_compiled_network(
 def test_clips_of_one_and_of_several_videos_share_the_compiled_network(
     clips: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second graph would be compiled without constant weights, and be slower."""
+    """A second graph would be compiled without constant weights, and be slower."""
     inputs = record_graphs(monkeypatch)
     scorer = Scorer(tiny_network(), CPU, compiled=True, batch_size=2)
     scorer(clips[:2])
     with torch.inference_mode():
         scorer(torch.cat([clips[:1], clips[1:2]]))
     assert len(inputs) == 1
+
+
+MANY_NETWORKS = """
+import pytest, torch
+from helpers.tiny_networks import FRAMES, SIZE, make_blocks_few, tiny_network
+from p3d.inference.backends.compiled_network import CompiledNetwork
+from p3d.inference.export_spec import noise_clip
+
+traced = []
+
+def record(graph, inputs):
+    traced.append(sum(node.op == "placeholder" for node in graph.graph.nodes))
+    return graph
+
+compile_graph = torch.compile
+torch.compile = lambda method, **options: compile_graph(method, backend=record, **options)
+CPU = torch.device("cpu")
+with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
+    make_blocks_few(patch)
+    for size in range(SIZE, SIZE + 10):
+        model = tiny_network()
+        clip = noise_clip(model.config, FRAMES, size)
+        network = CompiledNetwork(model, CPU, "fp32")
+        assert torch.equal(network(clip), network(clip))
+print(len(traced), set(traced))
+"""
+
+
+def test_any_number_of_networks_is_compiled() -> None:
+    """PyTorch keeps eight results of a function, and runs the ninth network without compiling."""
+    run = subprocess.run(
+        [sys.executable, "-c", MANY_NETWORKS],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.stdout == "10 {1}\n", run.stderr
 
 
 def test_compiling_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from p3d.errors import UserError, printable
+from p3d.inference.backends.compiled_network import compile_key
 from p3d.inference.backends.names import BackendChoice
-from p3d.inference.backends.torch_network import compile_key
 from p3d.inference.export_spec import noise_clip
 from p3d.inference.exported import ExportedNetwork, file_backend
 from p3d.inference.scorer import Scorer

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from p3d.errors import UserError
-from p3d.inference.backends.torch_network import CompiledNetwork, EagerNetwork
+from p3d.inference.backends.compiled_network import CompiledNetwork
+from p3d.inference.backends.torch_network import EagerNetwork
 from p3d.inference.exported import ExportedNetwork
 from p3d.model.network import P3D, Layer
 from p3d.preprocessing import Preprocessing

@@ -220,11 +220,13 @@ class Bottleneck(nn.Module):
         return F.relu(self.spatial(x), inplace=True)
 
     def convolve_time(self, x: Tensor, frames: int) -> Tensor:
-        """Apply T and its batch normalization, without a ReLU."""
-        return _spatial_view(self.temporal(_temporal_view(x, frames)), *x.shape[2:])
+        """Apply T and its batch normalization, without a ReLU; return `(N, C, T, H*W)`."""
+        out: Tensor = self.temporal(_temporal_view(x, frames))
+        return out
 
 
-# The combinations of S and T (Qiu et al. 2017, fig. 3).
+# The combinations of S and T (Qiu et al. 2017, fig. 3). What follows T is computed in T's view of
+# the memory: compilers fuse it into the convolution only if no change of shape is between them.
 
 
 def _add(x: Tensor, y: Tensor) -> Tensor:
@@ -241,25 +243,40 @@ def _mix_2d(block: Bottleneck, x: Tensor, frames: int) -> Tensor:  # noqa: ARG00
 
 
 def _mix_a(block: Bottleneck, x: Tensor, frames: int) -> Tensor:
-    return F.relu(block.convolve_time(block.convolve_space(x), frames), inplace=True)
+    time = F.relu(block.convolve_time(block.convolve_space(x), frames), inplace=True)
+    return _spatial_view(time, *x.shape[2:])
 
 
 def _mix_b_author(block: Bottleneck, x: Tensor, frames: int) -> Tensor:
-    return F.relu(_add(block.convolve_time(x, frames), block.convolve_space(x)), inplace=True)
+    space = _temporal_view(block.convolve_space(x), frames)
+    mixed = F.relu(_add(block.convolve_time(x, frames), space), inplace=True)
+    return _spatial_view(mixed, *x.shape[2:])
 
 
 def _mix_b_port(block: Bottleneck, x: Tensor, frames: int) -> Tensor:
-    return block.convolve_space(x) + F.relu(block.convolve_time(x, frames), inplace=True)
+    time = F.relu(block.convolve_time(x, frames), inplace=True)
+    return block.convolve_space(x) + _spatial_view(time, *x.shape[2:])
+
+
+def _sum_c(block: Bottleneck, x: Tensor, frames: int) -> Tensor:
+    space = block.convolve_space(x)
+    return _add(block.convolve_time(space, frames), _temporal_view(space, frames))
 
 
 def _mix_c_author(block: Bottleneck, x: Tensor, frames: int) -> Tensor:
-    space = block.convolve_space(x)
-    return F.relu(_add(block.convolve_time(space, frames), space).mul_(0.5), inplace=True)
+    mixed = F.relu(_sum_c(block, x, frames).mul_(0.5), inplace=True)
+    return _spatial_view(mixed, *x.shape[2:])
+
+
+def _mix_c_author_doubled(block: Bottleneck, x: Tensor, frames: int) -> Tensor:
+    """Return twice the block's mix, for an `expand` with half the weight."""
+    return _spatial_view(F.relu(_sum_c(block, x, frames), inplace=True), *x.shape[2:])
 
 
 def _mix_c_port(block: Bottleneck, x: Tensor, frames: int) -> Tensor:
     space = block.convolve_space(x)
-    return space + F.relu(block.convolve_time(space, frames), inplace=True)
+    time = F.relu(block.convolve_time(space, frames), inplace=True)
+    return space + _spatial_view(time, *x.shape[2:])
 
 
 Mix = Callable[[Bottleneck, Tensor, int], Tensor]
@@ -496,4 +513,8 @@ def fold_norms(model: P3D) -> P3D:
         if isinstance(module, ConvBN) and isinstance(module.bn, nn.BatchNorm2d):
             module.conv = nn.utils.fuse_conv_bn_eval(module.conv, module.bn)
             module.bn = nn.Identity()
+    for module in model.modules():
+        if isinstance(module, Bottleneck) and module.mix is _mix_c_author:
+            module.mix = _mix_c_author_doubled
+            module.expand.conv.weight.data.mul_(0.5)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
