@@ -19,6 +19,8 @@ from p3d.serve.service import Answer, Explanation, Service
 from p3d.serve.uploads import content_type, receive_path, receive_upload
 
 _WINDOW = "Seconds of a window; by default the length of a clip."
+_HIGH = "Score that a segment reaches."
+_LOW = "Score that ends a segment; not above the one that it reaches."
 _STRIDE = "Seconds from one window to the next; by default half a window."
 
 _STATUSES = {
@@ -224,11 +226,11 @@ def add_timeline_routes(app: FastAPI, service: Service) -> None:
         response: Response,
         window: Annotated[float | None, Query(ge=SHORTEST, le=3600, description=_WINDOW)] = None,
         stride: Annotated[float | None, Query(ge=SHORTEST, le=3600, description=_STRIDE)] = None,
-        smooth: Annotated[float | None, Query(description="Seconds to average over.")] = None,
-        high: Annotated[float | None, Query(description="Score that a segment reaches.")] = None,
-        low: Annotated[float | None, Query(description="Score that ends a segment.")] = None,
-        shortest: Annotated[float | None, Query(description="Seconds of a segment.")] = None,
-        merge: Annotated[float | None, Query(description="Longest gap to close.")] = None,
+        smooth: Annotated[float | None, Query(ge=0, description="Seconds to average over.")] = None,
+        high: Annotated[float | None, Query(gt=0, le=1, description=_HIGH)] = None,
+        low: Annotated[float | None, Query(gt=0, le=1, description=_LOW)] = None,
+        shortest: Annotated[float | None, Query(ge=0, description="Seconds of a segment.")] = None,
+        merge: Annotated[float | None, Query(ge=0, description="Longest gap to close.")] = None,
     ) -> JobAnswer:
         """Send a video, or name one, as for /v1/predict. The answer has the id of a job.
 
