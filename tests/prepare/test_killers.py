@@ -111,25 +111,25 @@ def test_check_finds_a_video_that_kills_the_decoder(
     ]
 
 
-def test_killed_flow_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_killed_command_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(5):
         (tmp_path / "data" / "run").mkdir(parents=True, exist_ok=True)
         write_video(tmp_path / "data" / "run" / f"{number}.avi", 12, size=(48, 64))
     (tmp_path / "data" / "run" / "bad.avi").write_bytes(b"no video")
     out = tmp_path / "out"
-    words = ["prepare", "flow", "--data", str(tmp_path / "data"), "--out", str(out)]
-    words += ["--method", "tvl1", "--workers", "1"]
+    words = ["prepare", "frames", "--data", str(tmp_path / "data"), "--out", str(out)]
+    words += ["--workers", "1"]
     process = subprocess.Popen([sys.executable, "-m", "p3d", *words])
-    while process.poll() is None and not [*out.glob("run/*.mkv")]:
+    while process.poll() is None and not [*out.glob("run/*/*-0012.jpg")]:
         time.sleep(0.01)
     process.kill()
     process.wait()
     assert main(words) == 1
     printed = capsys.readouterr().out
     assert f"ERROR: {tmp_path / 'data' / 'run' / 'bad.avi'}: " in printed
-    assert "55 flow frames of 5 videos (" in printed
+    assert "60 frames of 5 videos (" in printed
     assert "(0 kept" not in printed
     assert not [*out.rglob(".p3d-partial-*")]
-    assert len([*out.glob("run/*.mkv")]) == 5
+    assert len([*out.glob("run/*/*-0012.jpg")]) == 5
     assert main(words) == 1
     assert "(5 kept, 1 broken)" in capsys.readouterr().out

@@ -31,6 +31,7 @@ from p3d.prepare.options import CheckOptions
 from p3d.prepare.same_content import find_same_content
 from p3d.system.device import set_up_cpu
 from p3d.system.files import make_folder
+from p3d.system.machine import num_cores
 from p3d.video.packets import open_stream
 from p3d.video.sources import FrameSource, chunks
 
@@ -113,7 +114,8 @@ def _examine_all(
     """Return the facts about all videos; those that kill the decoder's process are broken."""
     items = {str(number): item for number, item in enumerate(listed)}
     notes = Notes(None)
-    run_work(items, _Work(options.frames == "all"), options.workers, notes, "Checking")
+    work = _Work(options.frames == "all")
+    run_work(items, work, options.workers or num_cores(), notes, "Checking")
     dead = {name: VideoFacts(*items[name], reason=reason) for name, reason in notes.bad.items()}
     facts = notes.done | dead
     return tuple(facts[name] for name in items)
