@@ -5,15 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from p3d.errors import BadVideoError, printable
+from p3d.errors import BadVideoError, UserError, printable
 from p3d.inference.arguments import Item, VideoFinder, is_address, local_path
+from p3d.inference.fusion import Fusion
 from p3d.inference.networks import chosen_backend, load_network, make_scorer
 from p3d.inference.pipe import num_threads
-from p3d.inference.scorer import Scorer
 from p3d.inference.timeline.annotate import write_annotated
 from p3d.inference.timeline.frames import open_frames
 from p3d.inference.timeline.live import LivePrinter
@@ -23,8 +23,16 @@ from p3d.inference.timeline.scan import WindowScores, scan
 from p3d.inference.timeline.score_log import ScoreLog
 from p3d.inference.timeline.strip import write_strip
 from p3d.inference.timeline.timeline import Timeline, make_timeline
+from p3d.inference.timeline.window_scorer import WindowScorer
 from p3d.inference.timeline.windows import WindowPlan, make_plan
 from p3d.inference.timeline.writers import segment_values, write_timelines
+from p3d.inference.two_streams import (
+    Stream,
+    check_networks,
+    check_streams,
+    chosen_fusion,
+    split_weights,
+)
 from p3d.system.device import resolve_device, set_up_cpu
 from p3d.system.files import file_sha256
 from p3d.system.messages import print_note
@@ -48,40 +56,56 @@ def run(options: TimelineOptions) -> int:
     Raises:
         UserError: An option is out of range, the weights cannot be read, or a live stream is lost.
     """
+    networks, words = split_weights(options.weights, options.videos)
+    check_networks(networks, options.fusion)
+    options = replace(options, videos=tuple(words))
     options.check()
-    words = [str(video) for video in options.videos]
     sources = [find_live_source(word, is_address=is_address(word)) for word in words]
     source = next(filter(None, sources), None)
     if source is not None:
         options.check_live()
     set_up_cpu(options.compute.threads)
     if source is not None:
-        return _watch(source, options)
+        return _watch(source, options, networks)
     found = VideoFinder(words)
     options.check_items(found.items)
-    return _Files(options, found.items).run()
+    return _Files(options, networks, found.items).run()
 
 
 class _Network:
-    """The network of the command."""
+    """The network of the command, or both."""
 
     def __init__(
-        self, options: TimelineOptions, seconds: float | None, batch_size: int | None
+        self,
+        options: TimelineOptions,
+        networks: Sequence[Path],
+        seconds: float | None,
+        batch_size: int | None,
     ) -> None:
-        weights = find_weights(local_path(options.weights, "weights"))
+        files = [find_weights(local_path(path, "weights")) for path in networks]
         backend = chosen_backend(options.backend, compiled=options.compute.compile)
-        network = load_network(weights, backend)
-        self.plan = make_plan(network.preprocessing, options.window, options.stride)
-        self.scorer = make_scorer(
-            network,
-            resolve_device(options.compute.device),
-            options.compute.precision,
-            backend=backend,
-            batch_size=batch_size,
-            clips=None if seconds is None else _num_windows(self.plan, seconds),
-        )
-        self.names = network.class_names or tuple(map(str, range(network.config.num_classes)))
-        self.settings = _settings(options, weights, self.plan, self.scorer)
+        loaded = [load_network(file, backend) for file in files]
+        plans = [make_plan(each.preprocessing, options.window, options.stride) for each in loaded]
+        self.plan = plans[0]
+        streams = [
+            Stream(
+                str(path),
+                make_scorer(
+                    network,
+                    resolve_device(options.compute.device),
+                    options.compute.precision,
+                    backend=backend,
+                    batch_size=batch_size,
+                    clips=None if seconds is None else _num_windows(self.plan, seconds),
+                ),
+                network.class_names or tuple(map(str, range(network.config.num_classes))),
+            )
+            for path, network in zip(networks, loaded, strict=True)
+        ]
+        fusion = _fusion(options, streams, plans) if len(streams) == 2 else None
+        self.scorer = WindowScorer(self.plan, [each.scorer for each in streams], fusion)
+        self.names = streams[0].class_names
+        self.settings = _settings(options, files, self.scorer, fusion)
         length, stride = self.plan.seconds, self.plan.stride
         if length is not None and stride is not None and stride > length + 1e-9:
             print_note(
@@ -90,32 +114,48 @@ class _Network:
             )
 
 
+def _fusion(
+    options: TimelineOptions, streams: Sequence[Stream], plans: Sequence[WindowPlan]
+) -> Fusion:
+    """Return how the scores of two networks are fused."""
+    first, second = streams
+    check_streams(first, second)
+    if plans[0] != plans[1]:
+        raise UserError(
+            f"{first.name} takes {plans[0].describe()}, and {second.name} "
+            f"{plans[1].describe()}; give --window and --stride, or networks of the same clips"
+        )
+    fusion = chosen_fusion(options.fusion, [Path(stream.name) for stream in streams])
+    print_note(f"mean of {fusion.of}, weight of {second.name} {fusion.weight:g}")
+    return fusion
+
+
 def _num_windows(plan: WindowPlan, seconds: float) -> int:
     stride = plan.stride or plan.num_frames * plan.frame_stride / _ASSUMED_RATE / 2
     return round(seconds / stride)
 
 
 def _settings(
-    options: TimelineOptions, weights: Path, plan: WindowPlan, scorer: Scorer
+    options: TimelineOptions, files: Sequence[Path], scorer: WindowScorer, fusion: Fusion | None
 ) -> dict[str, Any]:
     """Return what scores depend on, as JSON values."""
     return {
-        "weights": file_sha256(weights),
-        "windows": asdict(plan),
+        "weights": " ".join(map(file_sha256, files)),
+        "windows": asdict(scorer.plan),
         "precision": scorer.precision,
         "batch_size": scorer.batch_size,
         "fps": options.fps,
+        **({} if fusion is None else {"fusion": asdict(fusion)}),
     }
 
 
-def _watch(source: LiveSource, options: TimelineOptions) -> int:
+def _watch(source: LiveSource, options: TimelineOptions, networks: Sequence[Path]) -> int:
     """Print the segments of a live stream until it ends, and return the exit code."""
-    network = _Network(options, None, options.batch_size or 1)
+    network = _Network(options, networks, None, options.batch_size or 1)
     scorer, live = network.scorer, options.live
     drops = live.drop == "yes" or (live.drop == "auto" and not source.can_wait)
     queue = LiveQueue(max(_WAITING_WINDOWS, 2 * scorer.batch_size), drops=drops)
-    prep = scorer.preprocessing
-    reader = LiveReader(source, prep, network.plan, live.stall, live.retry, queue)
+    reader = LiveReader(source, scorer.windows, live.stall, live.retry, queue)
     printer = LivePrinter(
         source.name, scorer, network.names, network.plan, options.cut, options.windows
     )
@@ -134,11 +174,13 @@ def _watch(source: LiveSource, options: TimelineOptions) -> int:
 class _Files:
     """The timelines of files, from the scores so far and the rest of them."""
 
-    def __init__(self, options: TimelineOptions, items: Sequence[Item]) -> None:
+    def __init__(
+        self, options: TimelineOptions, networks: Sequence[Path], items: Sequence[Item]
+    ) -> None:
         self._options, self._items = options, items
         self._seconds = [_seconds(item) for item in items]
         self._network = network = _Network(
-            options, sum(filter(None, self._seconds)), options.batch_size
+            options, networks, sum(filter(None, self._seconds)), options.batch_size
         )
         self._threads = num_threads(options.workers, network.scorer.device)
         out = options.out
@@ -201,15 +243,13 @@ class _Files:
 
     def _scan(self, number: int, path: Path, windows: list[WindowScores]) -> float:
         """Append the windows of a video that are missing; return its length in seconds."""
-        scorer, plan = self._network.scorer, self._network.plan
+        scorer = self._network.scorer
         threads = 1 if scorer.device.type == "cpu" else self._threads
         total = self._seconds[number]
         reached = int(windows[-1].time) if windows else 0
         with (
-            open_frames(
-                path, scorer.preprocessing, threads, self._options.fps, device=scorer.device
-            ) as frames,
-            closing(scan(scorer, plan.windows(frames, len(windows)), self._threads)) as batches,
+            open_frames(path, scorer.preps, threads, self._options.fps) as frames,
+            closing(scan(scorer, scorer.windows(frames, len(windows)), self._threads)) as batches,
             ProgressBar(
                 None if total is None else round(total), path.name, "s", done=reached, leave=False
             ) as bar,
