@@ -34,7 +34,9 @@ from p3d.data.sampling import frames_at
 from p3d.inference.networks import load_network, make_scorer
 from p3d.inference.pipe import num_threads
 from p3d.inference.timeline.frames import open_frames
+from p3d.inference.timeline.motion import read_clips
 from p3d.inference.timeline.scan import scan
+from p3d.inference.timeline.window_scorer import WindowScorer
 from p3d.inference.timeline.windows import make_plan
 from p3d.system.device import set_up_cpu
 from p3d.system.files import write_csv
@@ -231,21 +233,23 @@ def rate(options: argparse.Namespace) -> None:
     set_up_cpu(options.threads)
     network = load_network(find_weights(options.weights))
     scorer = make_scorer(network, torch.device("cpu"))
-    plan, prep = make_plan(scorer.preprocessing, None, options.stride), scorer.preprocessing
+    plan, preps = make_plan(scorer.preprocessing, None, options.stride), [scorer.preprocessing]
+    whole_scorer = WindowScorer(plan, [scorer])
     threads = num_threads(None, scorer.device)
-    with open_frames(options.video, prep) as frames:
-        clips = [window.clip for window in islice(plan.windows(frames), options.windows)]
+    with open_frames(options.video, preps) as frames:
+        windows = islice(whole_scorer.windows(frames), options.windows)
+        clips = read_clips(window.clip() for window in windows)
     count = len(clips) // scorer.batch_size * scorer.batch_size
-    batches = torch.stack(clips[:count]).split(scorer.batch_size)
+    batches = clips[:count].split(scorer.batch_size)
 
     def alone() -> None:
         for batch in batches:
             scorer(batch)
 
     def whole() -> None:
-        with open_frames(options.video, prep) as frames:
-            windows = islice(plan.windows(frames), count)
-            with closing(scan(scorer, windows, threads)) as scored:
+        with open_frames(options.video, preps) as frames:
+            windows = islice(whole_scorer.windows(frames), count)
+            with closing(scan(whole_scorer, windows, threads)) as scored:
                 assert sum(map(len, scored)) == count
 
     rows = []

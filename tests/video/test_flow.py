@@ -34,7 +34,8 @@ from p3d.inference.arrays import FramesInMemory
 from p3d.inference.network_input import network_input
 from p3d.inference.scorer import Scorer
 from p3d.inference.scoring import score_videos
-from p3d.inference.timeline.frames import memory_frames
+from p3d.inference.timeline.frames import memory_frames, network_frames
+from p3d.inference.timeline.motion import read_clips
 from p3d.model.network import create_model
 from p3d.prepare.check import check_dataset
 from p3d.prepare.flow import FlowOptions, compute_flow, write_flow
@@ -507,8 +508,9 @@ def test_every_command_computes_the_flow_of_the_weights(method: FlowMethod) -> N
     source = network_input(FramesInMemory(frames, prep), prep, None, cpu)
     assert torch.equal(source.read(range(3)), expected)
     transform = eval_transform(40, 48, prep)
-    read = [frame.read() for frame in memory_frames(frames, prep, 25, cpu)]
-    assert torch.equal(torch.stack(read), transform(expected)[:, 0])
+    taken = network_frames(memory_frames(frames, prep, 25), [prep], cpu)
+    [clip] = read_clips([[frame.read()[0] for frame in taken]])
+    assert torch.equal(clip, transform(expected)[:, 0])
 
 
 def test_a_network_takes_the_scale_and_method_of_its_data(options: FlowOptions) -> None:

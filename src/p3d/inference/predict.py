@@ -14,12 +14,17 @@ from p3d.data.rates import check_rate
 from p3d.errors import BadVideoError, UserError
 from p3d.inference.answers import AnswerFile, check_answer_path
 from p3d.inference.arguments import Item, VideoFinder, local_path, path_of
-from p3d.inference.fusion import Fusion, read_fusion
 from p3d.inference.predict_options import PredictOptions
 from p3d.inference.predict_output import Printer, make_file_record, make_record
 from p3d.inference.prediction import Prediction
 from p3d.inference.predictor import Predictor
-from p3d.inference.two_streams import Stream, TwoStreams, split_weights
+from p3d.inference.two_streams import (
+    Stream,
+    TwoStreams,
+    check_networks,
+    chosen_fusion,
+    split_weights,
+)
 from p3d.system.device import set_up_cpu
 from p3d.system.files import file_sha256
 from p3d.system.messages import print_note
@@ -83,10 +88,7 @@ def run(options: PredictOptions) -> int:
 
 
 def _check_networks(options: PredictOptions, networks: Sequence[Path]) -> None:
-    if len(networks) > 2:
-        raise UserError(f"{len(networks)} files of weights were given; give one or two")
-    if len(networks) == 1 and options.fusion is not None:
-        raise UserError("--fusion is for two networks; give --weights RGB FLOW, or leave it out")
+    check_networks(networks, options.fusion)
     if len(networks) == 2 and options.clips == "auto":
         raise UserError("--clips auto is for one network; give a number of clips for two")
 
@@ -99,29 +101,17 @@ def _two_streams(
         Stream(str(path), predictor.scorer, predictor.class_names)
         for path, predictor in zip(networks, predictors, strict=True)
     )
-    fusion = _fusion(options.fusion, networks)
+    fusion = chosen_fusion(options.fusion, networks)
     assert options.clips != "auto"
     both = TwoStreams(first, second, fusion, options.clips)
     print_note(f"mean of {fusion.of}, weight of {networks[1]} {fusion.weight:g}")
     return both
 
 
-def _fusion(text: str | None, networks: Sequence[Path]) -> Fusion:
-    """Return what `--fusion` asks for."""
-    if text is None:
-        return Fusion()
-    try:
-        weight = float(text)
-    except ValueError:
-        first, second = (file_sha256(find_weights(path)) for path in networks)
-        return read_fusion(Path(text), (first, second))
-    return Fusion(weight)
-
-
 def _settings(options: PredictOptions, predictor: Predictor, networks: Sequence[Path]) -> str:
     """Return what the answers depend on, for the file of answers."""
     files = [find_weights(path) for path in networks]
-    fusion = [_fusion(options.fusion, networks)] if len(files) == 2 else []
+    fusion = [chosen_fusion(options.fusion, networks)] if len(files) == 2 else []
     parts = [
         *(f"{file.name} ({file_sha256(file)[:8]})" for file in files),
         *(f"mean of {each.of}, {each.weight:g}" for each in fusion),

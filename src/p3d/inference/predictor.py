@@ -32,6 +32,7 @@ from p3d.inference.timeline.frames import check_fps, memory_frames, open_frames
 from p3d.inference.timeline.scan import scan
 from p3d.inference.timeline.segments import CutOptions
 from p3d.inference.timeline.timeline import Timeline, make_timeline
+from p3d.inference.timeline.window_scorer import WindowScorer
 from p3d.inference.timeline.windows import make_plan
 from p3d.model.config import Layer
 from p3d.model.network import P3D
@@ -273,20 +274,19 @@ class Predictor:
             UserError: A number is out of range, the video is no video, or frames in memory come
                 without their rate.
         """
-        prep, threads, device = self.preprocessing, self._threads, self.scorer.device
-        plan = make_plan(prep, window, stride)
+        prep = self.preprocessing
+        scorer = WindowScorer(make_plan(prep, window, stride), [self.scorer])
         check_fps(fps)
         with ExitStack() as stack:
             if isinstance(video, (np.ndarray, Tensor)):
-                path, frames = None, memory_frames(video, prep, fps, device)
+                path, frames = None, memory_frames(video, prep, fps)
             else:
                 path = _path_of(video)
-                frames = stack.enter_context(open_frames(path, prep, fps=fps, device=device))
-            batches = stack.enter_context(closing(scan(self.scorer, plan.windows(frames), threads)))
+                frames = stack.enter_context(open_frames(path, [prep], fps=fps))
+            scores = scan(scorer, scorer.windows(frames), self._threads)
+            batches = stack.enter_context(closing(scores))
             windows = [window for batch in batches for window in batch]
-        timeline = make_timeline(
-            path, windows, frames.end, self.class_names, self.scorer.temperature
-        )
+        timeline = make_timeline(path, windows, frames.end, self.class_names, scorer.temperature)
         return timeline.cut(cut or self._cut)
 
     def features(self, video: Video, layer: Layer = "pool5", *, fps: float | None = None) -> Tensor:

@@ -21,15 +21,17 @@ from p3d.data.track import track_of
 from p3d.errors import BadVideoError, UserError
 from p3d.inference.arguments import local_path
 from p3d.inference.export_spec import SUFFIXES
-from p3d.inference.fusion import Fusion
+from p3d.inference.fusion import Fusion, read_fusion
 from p3d.inference.network_input import computed_flow
 from p3d.inference.prediction import Prediction
 from p3d.inference.scorer import Scorer
 from p3d.run_folder import BEST_FILE, LAST_FILE
+from p3d.system.files import file_sha256
 from p3d.video.decode import open_video
 from p3d.video.flow import ComputedFlow, scaled_gray
 from p3d.video.geometry import Box
 from p3d.video.sources import FrameSource, Piece
+from p3d.weights.loading import find_weights
 
 _WEIGHTS = (".safetensors", ".pt", ".pth", ".tar", ".ckpt", ".caffemodel")
 """Endings of weight files, in lower case; other words are videos."""
@@ -60,7 +62,7 @@ class TwoStreams:
     """
 
     def __init__(self, first: Stream, second: Stream, fusion: Fusion, clips: int) -> None:
-        _check(first, second)
+        check_streams(first, second)
         self._class_names = first.class_names
         self._clips = clips
         takes_flow = first.scorer.preprocessing.channels == "flow"
@@ -157,12 +159,53 @@ def split_weights(first: Path, words: Iterable[str | Path]) -> tuple[list[Path],
     return networks, videos
 
 
+def check_networks(networks: Sequence[Path], fusion: str | None) -> None:
+    """Check the number of networks of a command.
+
+    Args:
+        networks: Result of `split_weights`.
+        fusion: Its option `--fusion`.
+
+    Raises:
+        UserError: There are too many, or too few for the option.
+    """
+    if len(networks) > 2:
+        raise UserError(f"{len(networks)} files of weights were given; give one or two")
+    if len(networks) == 1 and fusion is not None:
+        raise UserError("--fusion is for two networks; give --weights RGB FLOW, or leave it out")
+
+
+def chosen_fusion(text: str | None, networks: Sequence[Path]) -> Fusion:
+    """Return what `--fusion` asks for.
+
+    Args:
+        text: Its value: a folder of `p3d fuse --out`, or the weight of the second network.
+        networks: The weights of both networks.
+
+    Raises:
+        UserError: There is no such folder, it is about other networks, or the weight is wrong.
+    """
+    if text is None:
+        return Fusion()
+    try:
+        weight = float(text)
+    except ValueError:
+        first, second = (file_sha256(find_weights(path)) for path in networks)
+        return read_fusion(Path(text), (first, second))
+    return Fusion(weight)
+
+
 def _is_weights(path: Path) -> bool:
     named = path.suffix.lower() in (*_WEIGHTS, *SUFFIXES)
     return named or any((path / name).is_file() for name in (BEST_FILE, LAST_FILE))
 
 
-def _check(first: Stream, second: Stream) -> None:
+def check_streams(first: Stream, second: Stream) -> None:
+    """Check that one of two networks takes pictures, the other flow, and both the same classes.
+
+    Raises:
+        UserError: They do not belong together.
+    """
     names = f"{first.name} and {second.name}"
     kinds = [stream.scorer.preprocessing.channels == "flow" for stream in (first, second)]
     if kinds[0] == kinds[1]:

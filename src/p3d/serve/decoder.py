@@ -26,7 +26,8 @@ from p3d.data.sampling import frames_at
 from p3d.data.track import track_of
 from p3d.data.transforms import eval_transform
 from p3d.errors import BadVideoError, UserError
-from p3d.inference.timeline.frames import open_frames
+from p3d.inference.timeline.frames import network_frames, open_frames
+from p3d.inference.timeline.motion import read_clips
 from p3d.inference.timeline.windows import Window, make_plan
 from p3d.preprocessing import Preprocessing
 from p3d.serve.options import Limits
@@ -150,8 +151,9 @@ def _read_windows(request: Mapping[str, Any], settings: DecoderSettings) -> Iter
         seconds = video.duration
     yield {"seconds": seconds}, None
     plan = make_plan(prep, request["window"], request["stride"])
-    with open_frames(path, prep, device=torch.device("cpu")) as frames:
+    with open_frames(path, [prep]) as video:
         batch: list[Window] = []
+        frames = network_frames(video, [prep], torch.device("cpu"))
         for number, window in enumerate(plan.windows(frames)):
             if number == settings.limits.max_frames:
                 raise OverLimitError(
@@ -164,11 +166,11 @@ def _read_windows(request: Mapping[str, Any], settings: DecoderSettings) -> Iter
                 batch = []
         if batch:
             yield _window_reply(batch)
-        yield {"end": frames.end}, None
+        yield {"end": video.end}, None
 
 
 def _window_reply(batch: list[Window]) -> Reply:
-    clips = torch.stack([window.clip for window in batch])
+    clips = read_clips(window.clip() for window in batch)
     return {"shape": list(clips.shape), "times": [window.time for window in batch]}, clips
 
 

@@ -37,6 +37,46 @@ def scaled_gray(frames: Tensor, height: int, width: int) -> Tensor:
     return resize(to_gray(frames).unsqueeze(-1), height, width).squeeze(-1)
 
 
+class PairFlow:
+    """Computes the flow of pairs of gray frames as bytes.
+
+    It keeps buffers, which two threads must not share.
+
+    Args:
+        method: How motion is estimated.
+        device: Where "tvl1" computes.
+        height: Height of the frames in pixels.
+        width: Their width.
+
+    Attributes:
+        at_once: Pairs that are computed together.
+
+    Raises:
+        UserError: The method needs OpenCV, which is not installed.
+    """
+
+    def __init__(self, method: FlowMethod, device: torch.device, height: int, width: int) -> None:
+        self._estimate = make_estimator(method, device)
+        self.at_once = pairs_at_once(method, device, height * width)
+
+    def __call__(self, first: Sequence[Tensor], second: Sequence[Tensor]) -> NDArray[np.uint8]:
+        """Return the flow of pairs.
+
+        Args:
+            first: Gray frames, each uint8 `(height, width)`; at least one.
+            second: The frames that follow.
+
+        Returns:
+            `(N, height, width, 2)`, see `quantize`.
+        """
+        found = []
+        for start in range(0, len(first), self.at_once):
+            part = slice(start, start + self.at_once)
+            motion = self._estimate(torch.stack([*first[part]]), torch.stack([*second[part]]))
+            found.append(quantize(motion.numpy()))
+        return np.concatenate(found)
+
+
 class ComputedFlow(FrameSource):
     """The flow of a video, computed when it is read.
 
@@ -89,9 +129,8 @@ class ComputedFlow(FrameSource):
             yield [frame], torch.from_numpy(box.crop(flow) if box else flow).unsqueeze(0)
 
     def _compute(self, frames: list[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        # One for each call: it keeps buffers, which two threads must not share.
-        estimate = make_estimator(self._method, self._device)
-        pairs = pairs_at_once(self._method, self._device, self.height * self.width)
+        compute = PairFlow(self._method, self._device, self.height, self.width)
+        pairs = compute.at_once
         step = -(-frames_per_chunk(self._video.height, self._video.width) // pairs) * pairs
         grays: dict[int, Tensor] = {}
         flows = np.empty(0, np.uint8)
@@ -100,9 +139,8 @@ class ComputedFlow(FrameSource):
                 grays = self._read_grays(frames[index : index + step])
             if index % pairs == 0:
                 group = frames[index : index + pairs]
-                first = torch.stack([grays[number] for number in group])
-                second = torch.stack([grays[self._next(number)] for number in group])
-                flows = quantize(estimate(first, second).numpy())
+                following = [grays[self._next(number)] for number in group]
+                flows = compute([grays[number] for number in group], following)
             yield frame, flows[index % pairs]
 
     def video_frames(self, flow_frames: Iterable[int]) -> list[int]:

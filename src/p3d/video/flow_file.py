@@ -87,13 +87,18 @@ class FlowInfo:
         return {_TAG: json.dumps(values)}
 
 
+def is_flow_file(tags: Mapping[str, str]) -> bool:
+    """Return whether container metadata is that of a flow file."""
+    return _TAG in tags
+
+
 def read_flow_info(tags: Mapping[str, str]) -> FlowInfo | None:
     """Read container metadata; None for RGB.
 
     Raises:
         ValueError: The metadata is malformed.
     """
-    if _TAG not in tags:
+    if not is_flow_file(tags):
         return None
     try:
         values = json.loads(tags[_TAG])

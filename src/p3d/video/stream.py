@@ -20,6 +20,7 @@ from torch import Tensor
 
 from p3d.errors import BadVideoError
 from p3d.system.text import counted
+from p3d.video.flow_file import is_flow_file
 from p3d.video.geometry import Box
 from p3d.video.packets import check_size, decode, demux, open_stream
 from p3d.video.rgb import RgbConverter
@@ -140,6 +141,7 @@ class FrameStream:
         height: Height in pixels, after rotation. Frames of other sizes than the first are scaled.
         width: Width in pixels, after rotation.
         clock: The times of the frames so far.
+        is_flow: Whether they are optical flow, of a file of `p3d prepare flow`.
 
     Raises:
         BadVideoError: There is no frame, or it is too large.
@@ -148,6 +150,7 @@ class FrameStream:
     def __init__(
         self, path: Path | str, stream: VideoStream, decoded: Iterable[VideoFrame]
     ) -> None:
+        self.is_flow = is_flow_file(stream.container.metadata)
         frames = iter(decoded)
         first = next(frames, None)
         if first is None:

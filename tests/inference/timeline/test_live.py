@@ -23,6 +23,7 @@ from helpers.tiny_networks import make_blocks_few, tiny_network
 from helpers.videos import write_video
 from p3d.cli import main
 from p3d.errors import UserError
+from p3d.inference.timeline.frames import network_frames
 from p3d.inference.timeline.live import latency
 from p3d.inference.timeline.live_queue import Connected, Ended, Event, Failed, LiveQueue, LiveReader
 from p3d.inference.timeline.segments import CutOptions
@@ -167,8 +168,9 @@ def events_of(source: LiveSource, waits: list[float], **options: float) -> list[
     queue, events = LiveQueue(1000, drops=False), list[Event]()
     reader = LiveReader(
         source,
-        PREP,
-        make_plan(PREP, None, None),
+        lambda video: make_plan(PREP, None, None).windows(
+            network_frames(video, [PREP], torch.device("cpu"))
+        ),
         stall=options.get("stall", 5),
         retry=options.get("retry", 100),
         queue=queue,
@@ -222,7 +224,7 @@ def test_a_camera_that_ends_is_lost() -> None:
 def test_the_oldest_windows_are_dropped_and_counted() -> None:
     queue = LiveQueue(2, drops=True)
     connected = Connected(0, 25)
-    windows = [Window(float(n), torch.zeros(1)) for n in range(5)]
+    windows = [Window(float(n), ()) for n in range(5)]
     queue.put(connected)
     for window in windows:
         queue.put(window)
@@ -235,7 +237,7 @@ def test_the_oldest_windows_are_dropped_and_counted() -> None:
 
 def test_a_queue_that_drops_nothing_waits() -> None:
     queue = LiveQueue(1, drops=False)
-    windows = [Window(float(n), torch.zeros(1)) for n in range(20)]
+    windows = [Window(float(n), ()) for n in range(20)]
     thread = threading.Thread(target=lambda: [queue.put(window) for window in windows])
     thread.start()
     found = [queue.get(5) for _ in windows]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from p3d.inference.timeline.score_log import ScoreLog
 from p3d.inference.timeline.strip import write_strip
 from p3d.inference.timeline.timeline import Timeline, make_timeline
 from p3d.inference.timeline.writers import segment_values, write_timelines
+from p3d.inference.two_streams import check_networks, split_weights
 from p3d.system.device import set_up_cpu
 from p3d.system.messages import print_note
 from p3d.system.progress import ProgressBar
@@ -41,30 +43,31 @@ def run(options: TimelineOptions) -> int:
     Raises:
         UserError: An option is out of range, the weights cannot be read, or a live stream is lost.
     """
+    networks, words = split_weights(options.weights, options.videos)
+    check_networks(networks, options.fusion)
+    options = replace(options, videos=tuple(words))
     options.check()
-    words = [str(video) for video in options.videos]
     sources = [find_live_source(word, is_address=is_address(word)) for word in words]
     source = next(filter(None, sources), None)
     if source is not None:
         options.check_live()
     set_up_cpu(options.compute.threads)
     if source is not None:
-        return _watch(source, options)
+        return _watch(source, options, networks)
     found = VideoFinder(words)
     options.check_items(found.items)
     if options.has_folder:
-        return run_folder(options, found.items)
-    return _Files(options, found.items).run()
+        return run_folder(options, networks, found.items)
+    return _Files(options, networks, found.items).run()
 
 
-def _watch(source: LiveSource, options: TimelineOptions) -> int:
+def _watch(source: LiveSource, options: TimelineOptions, networks: Sequence[Path]) -> int:
     """Print the segments of a live stream until it ends, and return the exit code."""
-    network = TimelineNetwork(options, None, options.batch_size or 1)
+    network = TimelineNetwork(options, networks, None, options.batch_size or 1)
     scorer, live = network.scorer, options.live
     drops = live.drop == "yes" or (live.drop == "auto" and not source.can_wait)
     queue = LiveQueue(max(_WAITING_WINDOWS, 2 * scorer.batch_size), drops=drops)
-    prep = scorer.preprocessing
-    reader = LiveReader(source, prep, network.plan, live.stall, live.retry, queue)
+    reader = LiveReader(source, scorer.windows, live.stall, live.retry, queue)
     printer = LivePrinter(
         source.name,
         scorer,
@@ -89,11 +92,13 @@ def _watch(source: LiveSource, options: TimelineOptions) -> int:
 class _Files:
     """The timelines of files, from the scores so far and the rest of them."""
 
-    def __init__(self, options: TimelineOptions, items: Sequence[Item]) -> None:
+    def __init__(
+        self, options: TimelineOptions, networks: Sequence[Path], items: Sequence[Item]
+    ) -> None:
         self._options, self._items = options, items
         self._seconds = [_seconds(item) for item in items]
         self._network = network = TimelineNetwork(
-            options, sum(filter(None, self._seconds)), options.batch_size
+            options, networks, sum(filter(None, self._seconds)), options.batch_size
         )
         self._threads = num_threads(options.workers, network.scorer.device)
         out = options.out
@@ -158,15 +163,13 @@ class _Files:
 
     def _scan(self, number: int, path: Path, windows: list[WindowScores]) -> float:
         """Append the windows of a video that are missing; return its length in seconds."""
-        scorer, plan = self._network.scorer, self._network.plan
+        scorer = self._network.scorer
         threads = 1 if scorer.device.type == "cpu" else self._threads
         total = self._seconds[number]
         reached = int(windows[-1].time) if windows else 0
         with (
-            open_frames(
-                path, scorer.preprocessing, threads, self._options.fps, device=scorer.device
-            ) as frames,
-            closing(scan(scorer, plan.windows(frames, len(windows)), self._threads)) as batches,
+            open_frames(path, scorer.preps, threads, self._options.fps) as frames,
+            closing(scan(scorer, scorer.windows(frames, len(windows)), self._threads)) as batches,
             ProgressBar(
                 None if total is None else round(total), path.name, "s", done=reached, leave=False
             ) as bar,

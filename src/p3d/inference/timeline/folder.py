@@ -17,52 +17,57 @@ from p3d.archive.results import BAD_FILE, SETTINGS_FILE
 from p3d.archive.run import run_work
 from p3d.archive.work import OneStage
 from p3d.errors import BadVideoError, UserError, printable
-from p3d.inference.arguments import Item, local_path
+from p3d.inference.arguments import Item
 from p3d.inference.feature_file import names_below
 from p3d.inference.pipe import num_threads
 from p3d.inference.timeline.frames import open_frames
-from p3d.inference.timeline.network import TimelineNetwork
+from p3d.inference.timeline.network import TimelineNetwork, find_networks, weights_sha256
 from p3d.inference.timeline.options import TimelineOptions
 from p3d.inference.timeline.scan import scan
 from p3d.inference.timeline.timeline import make_timeline
 from p3d.inference.timeline.writers import write_timelines
 from p3d.system.device import count_devices, resolve_device, set_up_cpu
-from p3d.system.files import file_sha256, lock_folder, make_folder, write_json
+from p3d.system.files import lock_folder, make_folder, write_json
 from p3d.system.messages import print_note
 from p3d.system.text import counted
-from p3d.weights.loading import find_weights
 
 
-def run_folder(options: TimelineOptions, items: Sequence[Item]) -> int:
+def run_folder(options: TimelineOptions, networks: Sequence[Path], items: Sequence[Item]) -> int:
     """Write a file for each video that has none, and return the exit code.
+
+    Args:
+        options: The options.
+        networks: The weights of the network, or of two.
+        items: The videos.
 
     Raises:
         UserError: The folder holds timelines of other options, or the run cannot go on.
         SystemExit: SIGINT or SIGTERM stopped it.
     """
     assert options.out is not None
-    weights = find_weights(local_path(options.weights, "weights"))
-    if not weights.is_file():
-        raise UserError(f"{weights}: no such file; give weights")
-    sha256 = file_sha256(weights)
+    files = find_networks(networks)
+    for weights in files:
+        if not weights.is_file():
+            raise UserError(f"{weights}: no such file; give weights")
+    devices = count_devices(resolve_device(options.compute.device))
+    work = _Work(options, networks, weights_sha256(files), devices)
     make_folder(options.out)
     with lock_folder(options.out):
-        return _run(options, sha256, options.out, items)
+        return _run(work, options.out, items)
 
 
-def _run(options: TimelineOptions, sha256: str, out: Path, items: Sequence[Item]) -> int:
+def _run(work: _Work, out: Path, items: Sequence[Item]) -> int:
+    options = work.options
     videos = [Path(os.path.abspath(item)) for item in items if isinstance(item, Path)]  # noqa: PTH100
-    root = _open(out, {"weights": sha256, **_settings(options)}, videos)
+    root = _open(out, {"weights": work.sha256, **_settings(options)}, videos)
     files = names_below(videos, root, f".{options.format}")
     notes = Notes(out)
     notes.add_earlier(file for file in files if (out / file).exists())
     earlier = len(notes.done)
     print_note(f"videos found: {len(videos):,}; done: {earlier:,}")
-    devices = count_devices(resolve_device(options.compute.device))
-    work = _Work(options, sha256, devices)
     sources = dict(zip(files, videos, strict=True))
     tasks = {file: (path, out / file) for file, path in sources.items()}
-    summary = run_work(tasks, work, devices, notes, "timelines")
+    summary = run_work(tasks, work, work.devices, notes, "timelines")
     if summary.done:
         print_note(describe(summary, earlier))
     bad = [(item.path, item.reason) for item in items if isinstance(item, BadVideoError)]
@@ -78,6 +83,7 @@ def _settings(options: TimelineOptions) -> dict[str, Any]:
         "stride": options.stride,
         "cut": asdict(options.cut),
         "fps": options.fps,
+        "fusion": options.fusion,
         "batch_size": options.batch_size,
         "backend": options.backend,
         "precision": options.compute.precision,
@@ -125,13 +131,16 @@ class _Work:
     """See `p3d.archive.work.Work`."""
 
     options: TimelineOptions
+    networks: Sequence[Path]
     sha256: str
     devices: int
 
     def start(self, number: int) -> OneStage:
         options = self.options
         set_up_cpu(options.compute.threads)
-        network = TimelineNetwork(options, None, options.batch_size, number % self.devices)
+        network = TimelineNetwork(
+            options, self.networks, None, options.batch_size, number % self.devices
+        )
         if network.settings["weights"] != self.sha256:
             raise UserError(
                 f"{options.weights}: was replaced during the run; put the old file back, or "
@@ -147,10 +156,8 @@ def _write(options: TimelineOptions, network: TimelineNetwork, source: tuple[Pat
     threads = num_threads(options.workers, scorer.device)
     decoders = 1 if scorer.device.type == "cpu" else threads
     with (
-        open_frames(
-            path, scorer.preprocessing, decoders, options.fps, device=scorer.device
-        ) as frames,
-        closing(scan(scorer, network.plan.windows(frames), threads)) as batches,
+        open_frames(path, scorer.preps, decoders, options.fps) as frames,
+        closing(scan(scorer, scorer.windows(frames), threads)) as batches,
     ):
         windows = [window for batch in batches for window in batch]
         if faults := frames.describe_faults():

@@ -8,13 +8,12 @@ from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
-import torch
 
-from p3d.inference.scorer import Scorer
 from p3d.inference.timeline.live_queue import Connected, Ended, Failed, LiveQueue
 from p3d.inference.timeline.scan import to_probabilities
 from p3d.inference.timeline.segments import CutOptions, Cutter, Segment
 from p3d.inference.timeline.timeline import Timeline
+from p3d.inference.timeline.window_scorer import WindowScorer
 from p3d.inference.timeline.windows import Window, WindowPlan
 from p3d.system.messages import print_note
 from p3d.system.signals import StopRequest
@@ -46,7 +45,7 @@ class LivePrinter:
 
     Attributes:
         name: The source.
-        scorer: The network; its batches are filled before they are scored.
+        scorer: The network or networks; batches are filled before they are scored.
         class_names: Names of the classes.
         plan: Where windows are.
         cut: How scores become segments.
@@ -58,7 +57,7 @@ class LivePrinter:
     """
 
     name: str
-    scorer: Scorer
+    scorer: WindowScorer
     class_names: tuple[str, ...]
     plan: WindowPlan
     cut: CutOptions
@@ -117,6 +116,7 @@ class LivePrinter:
 
     def _connect(self, event: Connected) -> None:
         seconds = latency(self.plan, self.cut, event.rate, self.scorer.batch_size)
+        seconds += self.scorer.frames_late / event.rate
         if self.note:
             print_note(self.note)
             self.note = ""
@@ -138,7 +138,7 @@ class LivePrinter:
     def _score(self) -> None:
         if not self._waiting:
             return
-        logits = self.scorer(torch.stack([window.clip for window in self._waiting])).numpy()
+        logits = self.scorer.score(self.scorer.stack(self._waiting)).numpy()
         rows = to_probabilities(logits, self.scorer.temperature)
         for window, row in zip(self._waiting, rows, strict=True):
             self._time = window.time

@@ -5,14 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from p3d.errors import BadVideoError, UserError
-from p3d.inference.timeline.frames import StreamedFrames
-from p3d.inference.timeline.windows import Window, WindowPlan
-from p3d.preprocessing import Preprocessing
+from p3d.inference.timeline.frames import StreamedFrames, TimedFrames
+from p3d.inference.timeline.windows import Window
 from p3d.system.threads import use_one_core
 from p3d.video.live import LiveSource, StreamLost
 
@@ -113,8 +112,7 @@ class LiveReader:
 
     Attributes:
         source: The source.
-        prep: The network's preprocessing.
-        plan: Where windows are.
+        windows: Returns the windows of a connection.
         stall: Seconds without data after which the source is lost.
         retry: Seconds for which a lost source is tried again.
         queue: Where the events go.
@@ -122,8 +120,7 @@ class LiveReader:
     """
 
     source: LiveSource
-    prep: Preprocessing
-    plan: WindowPlan
+    windows: Callable[[TimedFrames], Iterator[Window]]
     stall: float
     retry: float
     queue: LiveQueue
@@ -155,7 +152,7 @@ class LiveReader:
                     began = began or time.monotonic()
                     start = time.monotonic() - began
                     self.queue.put(Connected(start, stream.clock.rate))
-                    lost = self._read(StreamedFrames(stream, self.prep))
+                    lost = self._read(StreamedFrames(stream))
                 if not lost:
                     return
                 lost_at, wait = time.monotonic(), 1.0
@@ -175,7 +172,7 @@ class LiveReader:
         """Read a connection to its end; return why it was lost, or nothing."""
         lost = ""
         try:
-            for window in self.plan.windows(frames):
+            for window in self.windows(frames):
                 self.queue.put(window)
         except StreamLost as error:
             lost = str(error)

@@ -1,17 +1,21 @@
-"""The network of `p3d timeline`, with its windows."""
+"""The network of `p3d timeline`, or both, with the windows."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from p3d.errors import UserError
 from p3d.inference.arguments import local_path
+from p3d.inference.fusion import Fusion
 from p3d.inference.networks import chosen_backend, load_network, make_scorer
-from p3d.inference.scorer import Scorer
 from p3d.inference.timeline.calibrated import describe_cut
 from p3d.inference.timeline.options import TimelineOptions
+from p3d.inference.timeline.window_scorer import WindowScorer
 from p3d.inference.timeline.windows import WindowPlan, make_plan
+from p3d.inference.two_streams import Stream, check_streams, chosen_fusion
 from p3d.system.device import resolve_device
 from p3d.system.files import file_sha256
 from p3d.system.messages import print_note
@@ -21,11 +25,22 @@ _ASSUMED_RATE = 25.0
 """For the guess of how many windows a video has."""
 
 
+def find_networks(networks: Sequence[Path]) -> list[Path]:
+    """Return the weight files that the words on the command line name."""
+    return [find_weights(local_path(path, "weights")) for path in networks]
+
+
+def weights_sha256(files: Sequence[Path]) -> str:
+    """Return what identifies the weights of a timeline."""
+    return " ".join(map(file_sha256, files))
+
+
 class TimelineNetwork:
-    """The network of the command.
+    """The network of the command, or both.
 
     Args:
         options: The options.
+        networks: The weights of the network; or of two, for pictures and for flow.
         seconds: Length of all videos, if known, by which a backend is chosen.
         batch_size: Windows on the device at once; None for what suits it.
         device_index: Which device of its kind to use.
@@ -38,31 +53,45 @@ class TimelineNetwork:
         cut: How scores become segments.
 
     Raises:
-        UserError: The weights cannot be read, or there is no such device.
+        UserError: The weights cannot be read, two networks do not fit each other, or there is no
+            such device.
     """
 
     def __init__(
         self,
         options: TimelineOptions,
+        networks: Sequence[Path],
         seconds: float | None,
         batch_size: int | None,
         device_index: int = 0,
     ) -> None:
-        weights = find_weights(local_path(options.weights, "weights"))
+        files = find_networks(networks)
         backend = chosen_backend(options.backend, compiled=options.compute.compile)
-        network = load_network(weights, backend)
-        self.plan = make_plan(network.preprocessing, options.window, options.stride)
-        self.scorer = make_scorer(
-            network,
-            resolve_device(options.compute.device, device_index),
-            options.compute.precision,
-            backend=backend,
-            batch_size=batch_size,
-            clips=None if seconds is None else _num_windows(self.plan, seconds),
-        )
-        self.names = network.class_names or tuple(map(str, range(network.config.num_classes)))
-        self.settings = _settings(options, weights, self.plan, self.scorer)
-        self.cut, self._cut_origin = options.cut.resolve(network.calibration)
+        loaded = [load_network(file, backend) for file in files]
+        plans = [make_plan(each.preprocessing, options.window, options.stride) for each in loaded]
+        self.plan = plans[0]
+        streams = [
+            Stream(
+                str(path),
+                make_scorer(
+                    network,
+                    resolve_device(options.compute.device, device_index),
+                    options.compute.precision,
+                    backend=backend,
+                    batch_size=batch_size,
+                    clips=None if seconds is None else _num_windows(self.plan, seconds),
+                ),
+                network.class_names or tuple(map(str, range(network.config.num_classes))),
+            )
+            for path, network in zip(networks, loaded, strict=True)
+        ]
+        fusion = _fusion(options, streams, plans) if len(streams) == 2 else None
+        self.scorer = WindowScorer(self.plan, [each.scorer for each in streams], fusion)
+        self.names = streams[0].class_names
+        self.settings = _settings(options, files, self.scorer, fusion)
+        # What was calibrated for one network does not hold for a mean of two.
+        calibration = loaded[0].calibration if fusion is None else {}
+        self.cut, self._cut_origin = options.cut.resolve(calibration)
         length, stride = self.plan.seconds, self.plan.stride
         if length is not None and stride is not None and stride > length + 1e-9:
             print_note(
@@ -81,19 +110,36 @@ class TimelineNetwork:
         return {**self.settings, "segments": asdict(self.cut)}
 
 
+def _fusion(
+    options: TimelineOptions, streams: Sequence[Stream], plans: Sequence[WindowPlan]
+) -> Fusion:
+    """Return how the scores of two networks are fused."""
+    first, second = streams
+    check_streams(first, second)
+    if plans[0] != plans[1]:
+        raise UserError(
+            f"{first.name} takes {plans[0].describe()}, and {second.name} "
+            f"{plans[1].describe()}; give --window and --stride, or networks of the same clips"
+        )
+    fusion = chosen_fusion(options.fusion, [Path(stream.name) for stream in streams])
+    print_note(f"mean of {fusion.of}, weight of {second.name} {fusion.weight:g}")
+    return fusion
+
+
 def _num_windows(plan: WindowPlan, seconds: float) -> int:
     stride = plan.stride or plan.num_frames * plan.frame_stride / _ASSUMED_RATE / 2
     return round(seconds / stride)
 
 
 def _settings(
-    options: TimelineOptions, weights: Path, plan: WindowPlan, scorer: Scorer
+    options: TimelineOptions, files: Sequence[Path], scorer: WindowScorer, fusion: Fusion | None
 ) -> dict[str, Any]:
     """Return what scores depend on, as JSON values."""
     return {
-        "weights": file_sha256(weights),
-        "windows": asdict(plan),
+        "weights": weights_sha256(files),
+        "windows": asdict(scorer.plan),
         "precision": scorer.precision,
         "batch_size": scorer.batch_size,
         "fps": options.fps,
+        **({} if fusion is None else {"fusion": asdict(fusion)}),
     }

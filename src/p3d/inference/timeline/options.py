@@ -51,7 +51,11 @@ class TimelineOptions:
     (rtsp://..., http://...), a device (/dev/video0), a named pipe, or - for stdin."""
     weights: Path
     """Weights in any format that p3d reads, a run's folder, or a file of `p3d export`. A .pt2 is a
-    program; use only one that you trust."""
+    program; use only one that you trust. Two files, of networks for pictures and for optical
+    flow, answer together."""
+    fusion: First[str | None] = None
+    """For two networks: the folder of `p3d fuse --out`, whose mean and weight are taken, or the
+    weight of the second network, from 0 to 1. By default 0.5."""
     out: First[Path | None] = None
     """File for the segments: .csv, .tsv, .json (as ActivityNet has it), or for one video .vtt, .srt
     (subtitles) or .eaf (ELAN). Without a suffix, a folder that gets a file for each video, with

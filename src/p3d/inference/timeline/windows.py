@@ -12,14 +12,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from p3d.data.sampling import frames_at
 from p3d.errors import UserError
+from p3d.inference.timeline.motion import Motion
 from p3d.preprocessing import Preprocessing
 
 _TOLERANCE = 0.001
@@ -30,16 +30,20 @@ SHORTEST = 0.001
 """Shortest window and stride in seconds."""
 
 
+Pixels: TypeAlias = "tuple[Tensor | Motion, ...]"
+"""A frame as each of one or two networks takes it: uint8 `(side, side, C)`, or flow to compute."""
+
+
 class Frame(NamedTuple):
     """A frame that is read when it is needed.
 
     Attributes:
         time: Its time in seconds from the first frame.
-        read: Returns its pixels as the network takes them, uint8 `(side, side, C)`.
+        read: Returns what each network takes of it.
     """
 
     time: float
-    read: Callable[[], Tensor]
+    read: Callable[[], Pixels]
 
 
 class Window(NamedTuple):
@@ -47,11 +51,15 @@ class Window(NamedTuple):
 
     Attributes:
         time: The middle between the times of its first and its last frame, in seconds.
-        clip: uint8 `(T, side, side, C)`.
+        frames: What `Frame.read` has returned of each.
     """
 
     time: float
-    clip: Tensor
+    frames: tuple[Pixels, ...]
+
+    def clip(self, network: int = 0) -> tuple[Tensor | Motion, ...]:
+        """Return the frames as one of the networks takes them."""
+        return tuple(frame[network] for frame in self.frames)
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,12 @@ class WindowPlan:
     def seconds(self) -> float | None:
         """Length of a window in seconds; None if it depends on the video."""
         return None if self.rate is None else self.num_frames / self.rate
+
+    def describe(self) -> str:
+        """Return the frames of a window in words."""
+        if self.rate is None:
+            return f"windows of {self.num_frames} frames, {self.frame_stride} apart"
+        return f"windows of {self.num_frames} frames at {self.rate:g} a second"
 
     def windows(self, frames: Iterable[Frame], done: int = 0) -> Iterator[Window]:
         """Return the windows of a video.
@@ -131,7 +145,7 @@ class _Ring:
 
     def __init__(self) -> None:
         self.times: deque[float] = deque()
-        self._pixels: deque[Tensor] = deque()
+        self._pixels: deque[Pixels] = deque()
 
     def add(self, frame: Frame) -> None:
         self.times.append(frame.time)
@@ -143,8 +157,8 @@ class _Ring:
             self.times.popleft()
             self._pixels.popleft()
 
-    def clip(self, numbers: Iterable[int]) -> Tensor:
-        return torch.stack([self._pixels[number] for number in numbers])
+    def frames(self, numbers: Iterable[int]) -> tuple[Pixels, ...]:
+        return tuple(self._pixels[number] for number in numbers)
 
 
 def _timed_windows(
@@ -173,7 +187,7 @@ def _timed_windows(
             times = np.array(ring.times)
             yield Window(
                 number * stride + offsets[-1] / 2,
-                ring.clip(frames_at(times, number * stride, num_frames, rate).tolist()),
+                ring.frames(frames_at(times, number * stride, num_frames, rate).tolist()),
             )
             found, number = True, number + 1
             ring.drop(_num_before(ring.times, number * stride))
@@ -208,7 +222,7 @@ def _native_windows(pairs: _Pairs, plan: WindowPlan, done: int) -> Iterator[Wind
         while starts and (number - starts[0] >= offsets[-1] or (is_last and not found)):
             shown = np.minimum(starts.popleft() + offsets, number) - first
             yield Window(
-                (ring.times[shown[0]] + ring.times[shown[-1]]) / 2, ring.clip(shown.tolist())
+                (ring.times[shown[0]] + ring.times[shown[-1]]) / 2, ring.frames(shown.tolist())
             )
             found = True
             later = starts[0] if starts else number + 1
