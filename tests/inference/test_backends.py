@@ -20,6 +20,7 @@ from p3d.inference.networks import choose, chosen_backend, load_network, make_sc
 from p3d.inference.scorer import Scorer, best_batch
 from p3d.preprocessing import Preprocessing
 from p3d.system.compiler import known_seconds, record_seconds, use_cache
+from p3d.system.device import Precision
 from p3d.weights.metadata import save_model
 
 CPU = torch.device("cpu")
@@ -85,6 +86,8 @@ def test_batch_of_a_device() -> None:
     assert best_batch(CPU, Preprocessing()) == 1
     assert best_batch(CPU, Preprocessing(crop=80)) == 7
     assert best_batch(CPU, Preprocessing(num_frames=8, crop=40)) == 16
+    assert best_batch(CPU, Preprocessing(), many_in_bf16=True) == 4
+    assert best_batch(CPU, Preprocessing(crop=112), many_in_bf16=True) == 8
     assert best_batch(torch.device("cuda"), Preprocessing()) == 16
     assert best_batch(torch.device("cuda"), Preprocessing(crop=16)) == 256
     assert best_batch(torch.device("cuda"), Preprocessing(num_frames=10_000)) == 1
@@ -206,6 +209,20 @@ def test_auto_says_what_it_chose(capsys: pytest.CaptureFixture[str]) -> None:
     assert "p3d: backend eager: " in capsys.readouterr().err
     make_scorer(tiny_network(), CPU)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("precision", "clips", "expected"), [("bf16", 50, 4), ("bf16", 49, 1), ("fp32", 50, 1)]
+)
+def test_batches_of_many_clips_are_larger_in_bf16(
+    precision: Precision, clips: int, expected: int
+) -> None:
+    model = tiny_network()
+    model.preprocessing = Preprocessing()
+    scorer = make_scorer(model, CPU, precision, backend="compiled", clips=clips)
+    assert scorer.batch_size == expected
+    scorer = make_scorer(model, CPU, precision, backend="compiled", clips=clips, batch_size=3)
+    assert scorer.batch_size == 3
 
 
 def test_cache_of_compiled_networks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -7,12 +7,12 @@ blamed for its death.
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Container, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from p3d.archive.attempts import Attempts
-from p3d.archive.work import Died, Event, Pool, Unreadable
+from p3d.archive.work import Died, Event, Lost, Pool, Unreadable
 from p3d.system.progress import ProgressBar
 from p3d.system.signals import StopRequest
 from p3d.system.text import counted, format_duration
@@ -104,14 +104,14 @@ class _Run:
         self._suspects = deque(suspects)
         known = set(suspects)
         self._fresh = deque(name for name in todo if name not in known)
-        self._at: list[set[str]] = [set() for _ in range(pool.size)]
-        self._alone = [False] * pool.size
+        self._at: defaultdict[int, set[str]] = defaultdict(set)
+        self._alone: set[int] = set()
         self._total, self._done, self._bad = len(todo), 0, 0
         self._started_at: float | None = None
 
     @property
     def is_unfinished(self) -> bool:
-        return bool(self._fresh or self._suspects or any(self._at))
+        return bool(self._fresh or self._suspects or any(self._at.values()))
 
     @property
     def summary(self) -> Summary:
@@ -130,7 +130,7 @@ class _Run:
         for worker in range(self._pool.size):
             if not self._pool.is_ready(worker):
                 continue
-            while self._fresh and not self._alone[worker] and self._has_room(worker):
+            while self._fresh and worker not in self._alone and self._has_room(worker):
                 self._send(worker, self._fresh.popleft())
             while self._suspects and not self._fresh and not self._at[worker]:
                 self._send_alone(worker, self._suspects.popleft())
@@ -143,7 +143,7 @@ class _Run:
             self._bad += 1
             self._results.add_bad(name, reason)
             return
-        self._alone[worker] = True
+        self._alone.add(worker)
         self._send(worker, name)
 
     def _send(self, worker: int, name: str) -> None:
@@ -161,11 +161,14 @@ class _Run:
             at.discard(name)
             finished += self._finish(name, event)
         if not at:
-            self._alone[event.worker] = False
+            self._alone.discard(event.worker)
         return finished
 
     def _finish(self, name: str, event: Event) -> bool:
         outcome = event.outcome
+        if isinstance(outcome, Lost):
+            self._take_back(name, event.worker in self._alone)
+            return False
         if isinstance(outcome, Died):
             return self._blame(name, outcome)
         if isinstance(outcome, Unreadable):
@@ -175,6 +178,10 @@ class _Run:
             self._done += 1
             self._results.add(name, outcome)
         return True
+
+    def _take_back(self, name: str, is_suspect: bool) -> None:
+        self._results.attempts.release(name)
+        (self._suspects if is_suspect else self._fresh).append(name)
 
     def _blame(self, name: str, died: Died) -> bool:
         """Count a death for an item; return whether it was the last one."""
@@ -189,7 +196,7 @@ class _Run:
 
     def release(self) -> None:
         """Give up the items that are at workers, without blaming them."""
-        for names in self._at:
+        for names in self._at.values():
             for name in sorted(names):
                 self._results.attempts.release(name)
             names.clear()

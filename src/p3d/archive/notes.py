@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from p3d.archive.attempts import ATTEMPTS_FILE, Attempts
+from p3d.archive.results import BAD_COLUMNS, BAD_FILE
+from p3d.system.files import write_csv
+from p3d.system.messages import print_note
 
 
 class Notes:
@@ -38,6 +42,13 @@ class Notes:
         self.done[video] = note
         self.attempts.end(video)
 
+    def add_earlier(self, videos: Iterable[str]) -> None:
+        """Add items whose results are there from earlier runs."""
+        for video in videos:
+            self.done[video] = None
+            if self.attempts.is_suspect(video):  # a kill came between its result and the note
+                self.attempts.end(video)
+
     def add_bad(self, video: str, reason: str) -> None:
         """Add an item that has no result."""
         self.bad[video] = reason
@@ -47,3 +58,18 @@ class Notes:
     def flush(self) -> None:
         """Shorten the log of attempts."""
         self.attempts.compact()
+
+
+def write_bad(folder: Path, bad: Sequence[tuple[object, str]]) -> None:
+    """Write the list of the videos that have no result, and why; without any, there is none.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    file, log = folder / BAD_FILE, folder / ATTEMPTS_FILE
+    if bad:
+        write_csv(file, BAD_COLUMNS, bad)
+    else:
+        file.unlink(missing_ok=True)
+    if log.exists():
+        print_note(f"videos whose workers died are not tried again; delete {log}, then they are")

@@ -53,7 +53,10 @@ class Work(Protocol):
     """What a worker is started with. It is pickled and sent to the worker's process."""
 
     def start(self, number: int) -> Stages:
-        """Prepare a worker, by its number from 0.
+        """Prepare a worker.
+
+        Args:
+            number: Number of its device; beyond the devices of the machine, it counts on from 0.
 
         Raises UserError if the run cannot go on, such as for weights that were replaced.
         """
@@ -63,6 +66,10 @@ class Died(NamedTuple):
     """A worker died while it had an item."""
 
     reason: str
+
+
+class Lost(NamedTuple):
+    """A worker's machine went away while it had an item, which is not to blame."""
 
 
 class Unreadable(NamedTuple):
@@ -77,7 +84,7 @@ class Event(NamedTuple):
     Attributes:
         worker: Its number.
         video: Name of the item; None for all that the worker has.
-        outcome: The result of the item; `Unreadable` or `Died` if there is none.
+        outcome: The result of the item; `Unreadable`, `Died` or `Lost` if there is none.
     """
 
     worker: int
@@ -89,12 +96,14 @@ class Pool(Protocol):
     """Workers, wherever they are.
 
     Attributes:
-        size: Number of workers.
         depth: Items that a worker is to have, so that it never waits.
     """
 
-    size: int
     depth: int
+
+    @property
+    def size(self) -> int:
+        """Number of workers so far; it may grow."""
 
     def is_ready(self, worker: int) -> bool:
         """Return whether items can be sent to a worker."""

@@ -55,7 +55,8 @@ class P3D(nn.Module):
         trained_on: Digests of the videos that it was trained on; empty if unknown.
         rates: Lowest and highest frame rate of these videos; None if unknown.
         calibration: Values fitted on validation scores: "temperature" divides the logits, "settled"
-            is the threshold at which no more clips of a video are needed.
+            is the threshold at which no more clips of a video are needed, "timeline_high" and so
+            on are how a timeline's scores become segments.
         frozen_norms: Batch normalizations that stay in evaluation mode during training.
         checkpoint_activations: Whether training keeps only each block's input and recomputes the
             other activations in the backward pass.

@@ -49,5 +49,7 @@ def pair_columns(x: Tensor) -> Tensor:
     pixels = x.permute(0, 2, 3, 1)
     images, height, width, channels = pixels.shape
     pairs = (width + 1) // 2 + 3
-    padded = F.pad(pixels, (0, 0, 4, 2 * pairs - 4 - width))
+    # Padded as values of a row, which a compiler vectorizes better than triples.
+    margins = (4 * channels, (2 * pairs - 4 - width) * channels)
+    padded = F.pad(pixels.flatten(2), margins)
     return padded.reshape(images, height, pairs, 2 * channels).permute(0, 3, 1, 2)

@@ -6,9 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from p3d.archive.attempts import ATTEMPTS_FILE
-from p3d.archive.notes import Notes
-from p3d.archive.results import BAD_COLUMNS, BAD_FILE
+from p3d.archive.notes import Notes, write_bad
 from p3d.archive.run import run_work
 from p3d.archive.work import OneStage, Work
 from p3d.data.dataset import Part, VideoDataset, VideoRecord
@@ -19,8 +17,8 @@ from p3d.data.ucf101 import LISTS
 from p3d.errors import BadVideoError, UserError, printable
 from p3d.prepare.linking import remove_partial
 from p3d.prepare.lists import write_lines
-from p3d.system.files import lock_folder, make_folder, write_csv
-from p3d.system.messages import print_note
+from p3d.system.files import lock_folder, make_folder
+from p3d.system.machine import num_cores
 
 
 @dataclass(frozen=True)
@@ -134,14 +132,15 @@ def derive(
         _remove_partial(plan)
         notes = Notes(out)
         items = {str(target): (target, record) for target, (_, record) in plan.items()}
-        run_work(items, work, workers, notes, what.capitalize())
+        run_work(items, work, workers or num_cores(), notes, what.capitalize())
         _remove_partial(plan)
         outcomes = [
             (split, _outcome(notes, target, record)) for target, (split, record) in plan.items()
         ]
         class_names = next(iter(parts.values())).class_names
         _write_lists(data, out, class_names, outcomes)
-        _write_bad(out, [video for _, video in outcomes if isinstance(video, BadVideoError)])
+        errors = [video for _, video in outcomes if isinstance(video, BadVideoError)]
+        write_bad(out, [(error.path, error.reason) for error in errors])
     return _summarize(out, what, outcomes)
 
 
@@ -156,16 +155,6 @@ def _outcome(notes: Notes, target: Path, record: VideoRecord) -> Derived | BadVi
         return BadVideoError(record.path, reason)
     derived: Derived = notes.done[str(target)]
     return derived
-
-
-def _write_bad(out: Path, errors: Sequence[BadVideoError]) -> None:
-    """Write the list of broken videos; without any, there is none."""
-    if errors:
-        write_csv(out / BAD_FILE, BAD_COLUMNS, [(error.path, error.reason) for error in errors])
-    else:
-        (out / BAD_FILE).unlink(missing_ok=True)
-    if (log := out / ATTEMPTS_FILE).exists():
-        print_note(f"videos whose workers died are not tried again; delete {log}, then they are")
 
 
 def _check_out(data: Path, out: Path, videos: Iterable[Path]) -> None:
