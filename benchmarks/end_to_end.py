@@ -23,7 +23,8 @@ from torch import nn
 from p3d.bench.backends import matrix_rate
 from p3d.data.clips import read_eval_clips
 from p3d.inference.predictor import Predictor
-from p3d.model.network import P3D, P3DConfig
+from p3d.model.config import P3DConfig
+from p3d.model.network import P3D
 from p3d.model.plain import PlainP3D, plain_twin
 from p3d.prepare.folder import walk_videos
 from p3d.preprocessing import normalize

@@ -23,7 +23,8 @@ from p3d.bench.backends import BackendBench, matrix_rate
 from p3d.bench.turns import Candidate, time_in_turns
 from p3d.errors import UserError
 from p3d.inference.backends.names import Backend
-from p3d.model.network import P3D, Name, P3DConfig, fold_norms
+from p3d.model.config import Name, P3DConfig
+from p3d.model.network import P3D, fold_norms
 from p3d.model.plain import plain_twin
 from p3d.system.device import (
     DTYPES,

@@ -11,7 +11,8 @@ from p3d.errors import UserError
 from p3d.inference.backends.compiled_network import CompiledNetwork
 from p3d.inference.backends.torch_network import EagerNetwork
 from p3d.inference.exported import ExportedNetwork
-from p3d.model.network import P3D, Layer
+from p3d.model.config import Layer
+from p3d.model.network import P3D
 from p3d.preprocessing import Preprocessing
 from p3d.system.device import Precision, set_precision
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from p3d.model.network import Stem
+from p3d.model.blocks import Stem
 
 
 class PairedStem(Stem):

@@ -14,7 +14,8 @@ from torch import Tensor
 from p3d.errors import UserError
 from p3d.inference.backends.names import TOLERANCE, relative_error
 from p3d.inference.backends.torch_network import EagerNetwork
-from p3d.model.network import P3D, Layer
+from p3d.model.config import Layer
+from p3d.model.network import P3D
 from p3d.system.compiler import find_compiler, record_seconds, use_cache
 from p3d.system.device import Precision
 

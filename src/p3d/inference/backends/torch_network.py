@@ -9,7 +9,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from p3d.model.network import P3D, Layer, fold_norms
+from p3d.model.config import Layer
+from p3d.model.network import P3D, fold_norms
 from p3d.model.paired_stem import PairedStem
 from p3d.preprocessing import normalize
 from p3d.system.device import DTYPES, Precision

@@ -15,6 +15,7 @@ from p3d.inference.networks import chosen_backend, load_network, make_scorer
 from p3d.inference.pipe import num_threads
 from p3d.inference.scorer import Scorer
 from p3d.inference.timeline.annotate import write_annotated
+from p3d.inference.timeline.calibrated import describe_cut
 from p3d.inference.timeline.frames import open_frames
 from p3d.inference.timeline.live import LivePrinter
 from p3d.inference.timeline.live_queue import LiveQueue, LiveReader
@@ -82,12 +83,23 @@ class _Network:
         )
         self.names = network.class_names or tuple(map(str, range(network.config.num_classes)))
         self.settings = _settings(options, weights, self.plan, self.scorer)
+        self.cut, self.cut_origin = options.cut.resolve(network.calibration)
         length, stride = self.plan.seconds, self.plan.stride
         if length is not None and stride is not None and stride > length + 1e-9:
             print_note(
                 f"--stride {stride:g} is more than a window of {length:g} s; what lies between "
                 "windows is not seen"
             )
+
+    @property
+    def cut_note(self) -> str:
+        """How scores become segments, and who says so."""
+        return f"segments: {describe_cut(self.cut)} ({self.cut_origin})"
+
+    @property
+    def all_settings(self) -> dict[str, Any]:
+        """What segments depend on, as JSON values."""
+        return {**self.settings, "segments": asdict(self.cut)}
 
 
 def _num_windows(plan: WindowPlan, seconds: float) -> int:
@@ -117,7 +129,13 @@ def _watch(source: LiveSource, options: TimelineOptions) -> int:
     prep = scorer.preprocessing
     reader = LiveReader(source, prep, network.plan, live.stall, live.retry, queue)
     printer = LivePrinter(
-        source.name, scorer, network.names, network.plan, options.cut, options.windows
+        source.name,
+        scorer,
+        network.names,
+        network.plan,
+        network.cut,
+        options.windows,
+        network.cut_note,
     )
     with StopRequest() as stop:
         reader.start()
@@ -126,7 +144,7 @@ def _watch(source: LiveSource, options: TimelineOptions) -> int:
         finally:
             if options.out is not None:
                 timeline = printer.timeline()
-                write_timelines(options.out, [timeline], network.settings)
+                write_timelines(options.out, [timeline], network.all_settings)
                 print_note(f"the segments are in {options.out}")
     return stop.exit_code if stop.is_set else 0
 
@@ -164,6 +182,8 @@ class _Files:
             except BadVideoError as error:
                 print(f"p3d: error: {error}", file=sys.stderr)
                 continue
+            if len(timelines) == 1:
+                print_note(self._network.cut_note)
             _show(timelines[-1], self._options)
         if timelines:
             self._write(timelines)
@@ -178,7 +198,7 @@ class _Files:
     def _write(self, timelines: list[Timeline]) -> None:
         options = self._options
         if options.out is not None:
-            write_timelines(options.out, timelines, self._network.settings)
+            write_timelines(options.out, timelines, self._network.all_settings)
             print_note(f"the segments are in {options.out}")
         if options.strip is not None:
             write_strip(options.strip, timelines[0])
@@ -197,7 +217,7 @@ class _Files:
             duration = self._scan(number, item, windows)
         temperature = self._network.scorer.temperature
         timeline = make_timeline(item, windows, duration, self._network.names, temperature)
-        return timeline.cut(self._options.cut)
+        return timeline.cut(self._network.cut)
 
     def _scan(self, number: int, path: Path, windows: list[WindowScores]) -> float:
         """Append the windows of a video that are missing; return its length in seconds."""

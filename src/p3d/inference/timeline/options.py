@@ -11,8 +11,8 @@ from p3d.errors import UserError
 from p3d.inference.arguments import Item
 from p3d.inference.backends.names import BackendChoice
 from p3d.inference.timeline import strip
+from p3d.inference.timeline.calibrated import CutArguments
 from p3d.inference.timeline.frames import check_fps
-from p3d.inference.timeline.segments import CutOptions
 from p3d.inference.timeline.writers import check_file, check_out
 from p3d.system.markers import First, Heading, Positional
 from p3d.system.options import DeviceOptions
@@ -63,7 +63,7 @@ class TimelineOptions:
     stride: First[float | None] = None
     """Seconds from one window to the next; by default half a window. With more than a window, what
     lies between is not seen."""
-    cut: CutOptions = field(default_factory=CutOptions)
+    cut: CutArguments = field(default_factory=CutArguments)
     json: First[bool] = False
     """Print one JSON object a video instead of tables; a live stream always gives JSON lines."""
     windows: bool = False

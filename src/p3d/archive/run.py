@@ -1,0 +1,39 @@
+"""A run of work over many items by processes of this machine."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from p3d.archive.engine import Ledger, run_items
+from p3d.archive.processes import ProcessPool
+from p3d.archive.work import Work
+from p3d.system.machine import num_cores
+from p3d.system.messages import print_note
+from p3d.system.signals import StopRequest
+
+
+def run_work(
+    items: Mapping[str, Any], work: Work, workers: int, results: Ledger, title: str
+) -> None:
+    """Work on all items, or end the command.
+
+    Args:
+        items: What a worker gets of each item, by its name.
+        work: What the workers do.
+        workers: Number of processes; 0: one per core.
+        results: Where the results are noted.
+        title: What is being done, for the progress.
+
+    Raises:
+        UserError: The run cannot go on.
+        SystemExit: SIGINT or SIGTERM stopped it.
+    """
+    if not items:
+        return
+    with StopRequest() as stop, ProcessPool(work, min(workers or num_cores(), len(items))) as pool:
+        run_items(items, pool, results, stop, title)
+    if stop.is_set:
+        print_note("stopped; the same command goes on")
+        sys.exit(stop.exit_code)
