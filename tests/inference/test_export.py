@@ -311,6 +311,7 @@ def test_a_damaged_package_is_refused(package: Path, tmp_path: Path) -> None:
         (["net.onnx", "--precision", "bf16"], "an? onnx file cannot state bf16"),
         (["net.onnx", "--opset", "9"], "--opset is 9; give 18 to"),
         (["net.onnx", "--four-dims", "--frames", "free"], "--four-dims needs a fixed clip length"),
+        (["net.pt2", "--size", "free"], "a .pt2 of free size gives other logits at other sizes"),
         (["net.onnx", "--batch", "0"], "--batch is 0; give 1 to 10000, or free"),
         (["missing/net.onnx"], "no such folder; create it first"),
     ],

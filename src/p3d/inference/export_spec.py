@@ -82,6 +82,11 @@ class ExportSpec:
                 "openvino": "export in fp32 and predict with --precision bf16",
             }[self.backend]
             raise UserError(f"a {self.backend} file cannot state {self.precision}; {remedy}")
+        if self.backend == "aot" and self.size is None:
+            raise UserError(
+                "a .pt2 of free size gives other logits at other sizes, by an error of PyTorch's "
+                "compiler; give --size a number, or export .onnx"
+            )
         if self.int8 and self.backend != "onnx":
             raise UserError("--int8 is for .onnx files; give an output with this suffix")
 

@@ -7,6 +7,7 @@ quantization); weights get a scale for each output channel. Accuracy is measured
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -104,15 +105,19 @@ def _calibration_inputs(
 def _quantize(source: Path, target: Path, reader: _ClipReader) -> None:
     load_extra("onnxruntime", "onnx")
     quantization = load_extra("onnxruntime.quantization", "onnx")
-    quantization.quantize_static(
-        str(source),
-        str(target),
-        reader,
-        quant_format=quantization.QuantFormat.QDQ,
-        per_channel=True,
-        activation_type=quantization.QuantType.QUInt8,
-        weight_type=quantization.QuantType.QInt8,
-    )
+    logging.disable(logging.WARNING)  # it advises to fold normalizations first, which they are
+    try:
+        quantization.quantize_static(
+            str(source),
+            str(target),
+            reader,
+            quant_format=quantization.QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+        )
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _relabel(path: Path, source: Path, spec: ExportSpec, model: P3D) -> None:
