@@ -17,6 +17,8 @@ from p3d.evaluation.motion import compare_orders, motion_table, write_motion
 from p3d.inference.scoring import VideoScores
 from p3d.model.network import create_model
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 answers = st.lists(st.tuples(*[st.integers(0, 2)] * 3), min_size=1, max_size=40)
 
 
