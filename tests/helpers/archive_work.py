@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -17,6 +19,7 @@ class Doubling:
     """Returns twice the number that an item is; some items kill the worker or cannot be read."""
 
     threads: int = 2
+    seconds: float = 0.0
 
     def start(self, number: int) -> Doubling:  # noqa: ARG002
         return self
@@ -26,6 +29,7 @@ class Doubling:
             os.kill(os.getpid(), signal.SIGKILL)
         if source == "bad":
             raise BadVideoError(source, "is no number")
+        time.sleep(self.seconds)
         return int(source)
 
     def compute(self, source: str, content: int) -> Row:  # noqa: ARG002
@@ -42,3 +46,22 @@ class Refusing:
         if self.crash:
             os._exit(3)
         raise UserError("no such weights")
+
+
+@dataclass(frozen=True)
+class Opening:
+    """Opens files."""
+
+    threads: int = 0
+
+    def start(self, number: int) -> Opening:  # noqa: ARG002
+        return self
+
+    def read(self, source: str) -> int:
+        try:
+            return len(Path(source).read_bytes())
+        except OSError as error:
+            raise BadVideoError(source, "no such file") from error
+
+    def compute(self, source: str, content: int) -> Row:  # noqa: ARG002
+        return {"bytes": content}

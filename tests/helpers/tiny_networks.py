@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from p3d.model import network, plain
-from p3d.model.network import BLOCKS, P3D, create_model
+from p3d.model import blocks, config, network, plain
+from p3d.model.config import BLOCKS
+from p3d.model.network import P3D, create_model
 from p3d.preprocessing import AUTHORS, AUTHORS_FLOW
 from p3d.training import step
 from p3d.weights import describe
@@ -26,10 +27,10 @@ def make_networks_narrow(patch: pytest.MonkeyPatch) -> None:
     """Let P3D-63 also have an eighth of the channels: its files take 2% of the room and time."""
     make_blocks_few(patch)
     planes = (8, 16, 32, 64)
-    for module in (network, plain):
+    for module in (config, blocks, network, plain):
         patch.setattr(module, "PLANES", planes)
-    for module in (network, plain, step, describe):
-        patch.setattr(module, "FEATURES", planes[-1] * network.EXPANSION)
+    for module in (config, network, plain, step, describe):
+        patch.setattr(module, "FEATURES", planes[-1] * config.EXPANSION)
 
 
 def tiny_network(

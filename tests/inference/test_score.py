@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from helpers.videos import write_video
+from p3d.archive.machines import ThisMachine
 from p3d.archive.parts import part_files, read_part
 from p3d.archive.results import PARTS
 from p3d.cli import main
@@ -112,7 +113,8 @@ def test_other_options_and_weights_are_refused(
 
     weights = tmp_path / "net.safetensors"
     shutil.copy(root / "net.safetensors", weights)
-    work = _work(ScoreOptions((), weights, out, compute=DeviceOptions(device="cpu")))
+    options = ScoreOptions((), weights, out, compute=DeviceOptions(device="cpu"))
+    work = _work(options, ThisMachine(1, "cpu", None))
     work.load()
     weights.write_bytes(weights.read_bytes() + b" ")
     with pytest.raises(UserError, match="was replaced during the run"):

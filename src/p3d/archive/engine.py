@@ -7,17 +7,44 @@ blamed for its death.
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections import defaultdict, deque
+from collections.abc import Container, Mapping
+from typing import Any, NamedTuple, Protocol
 
-from p3d.archive.results import Results
-from p3d.archive.work import Died, Event, Pool, Unreadable
+from p3d.archive.attempts import Attempts
+from p3d.archive.work import Died, Event, Lost, Pool, Unreadable
 from p3d.system.progress import ProgressBar
 from p3d.system.signals import StopRequest
 from p3d.system.text import counted, format_duration
 
 _WAIT_SECONDS = 0.5
+
+
+class Ledger(Protocol):
+    """What is known about the items; the results themselves are kept in it or elsewhere.
+
+    Attributes:
+        done: Names of the items that have a result.
+        bad: Why items have none, by name.
+        attempts: The log of attempts.
+    """
+
+    attempts: Attempts
+
+    @property
+    def done(self) -> Container[str]: ...  # noqa: D102
+
+    @property
+    def bad(self) -> Mapping[str, str]: ...  # noqa: D102
+
+    def add(self, video: str, result: Any, /) -> None:
+        """Add the result of an item."""
+
+    def add_bad(self, video: str, reason: str) -> None:
+        """Add an item that has no result."""
+
+    def flush(self) -> None:
+        """Write what is not on the disk yet."""
 
 
 class Summary(NamedTuple):
@@ -35,12 +62,12 @@ class Summary(NamedTuple):
 
 
 def run_items(
-    items: Mapping[str, str], pool: Pool, results: Results, stop: StopRequest, title: str
+    items: Mapping[str, Any], pool: Pool, results: Ledger, stop: StopRequest, title: str
 ) -> Summary:
     """Work on the items that have no result yet, and write the results.
 
     Args:
-        items: Where to read each item from, by its name.
+        items: What a worker gets of each item, such as its path, by its name.
         pool: The workers.
         results: Where the results go.
         stop: Checked all the time; what is finished then is kept.
@@ -70,21 +97,21 @@ class _Run:
     """Items on their way: waiting, at a worker, or finished."""
 
     def __init__(
-        self, items: Mapping[str, str], todo: list[str], pool: Pool, results: Results
+        self, items: Mapping[str, Any], todo: list[str], pool: Pool, results: Ledger
     ) -> None:
         self._items, self._pool, self._results = items, pool, results
         suspects = [name for name in todo if results.attempts.is_suspect(name)]
         self._suspects = deque(suspects)
         known = set(suspects)
         self._fresh = deque(name for name in todo if name not in known)
-        self._at: list[set[str]] = [set() for _ in range(pool.size)]
-        self._alone = [False] * pool.size
+        self._at: defaultdict[int, set[str]] = defaultdict(set)
+        self._alone: set[int] = set()
         self._total, self._done, self._bad = len(todo), 0, 0
         self._started_at: float | None = None
 
     @property
     def is_unfinished(self) -> bool:
-        return bool(self._fresh or self._suspects or any(self._at))
+        return bool(self._fresh or self._suspects or any(self._at.values()))
 
     @property
     def summary(self) -> Summary:
@@ -103,7 +130,7 @@ class _Run:
         for worker in range(self._pool.size):
             if not self._pool.is_ready(worker):
                 continue
-            while self._fresh and not self._alone[worker] and self._has_room(worker):
+            while self._fresh and worker not in self._alone and self._has_room(worker):
                 self._send(worker, self._fresh.popleft())
             while self._suspects and not self._fresh and not self._at[worker]:
                 self._send_alone(worker, self._suspects.popleft())
@@ -116,7 +143,7 @@ class _Run:
             self._bad += 1
             self._results.add_bad(name, reason)
             return
-        self._alone[worker] = True
+        self._alone.add(worker)
         self._send(worker, name)
 
     def _send(self, worker: int, name: str) -> None:
@@ -134,11 +161,14 @@ class _Run:
             at.discard(name)
             finished += self._finish(name, event)
         if not at:
-            self._alone[event.worker] = False
+            self._alone.discard(event.worker)
         return finished
 
     def _finish(self, name: str, event: Event) -> bool:
         outcome = event.outcome
+        if isinstance(outcome, Lost):
+            self._take_back(name, event.worker in self._alone)
+            return False
         if isinstance(outcome, Died):
             return self._blame(name, outcome)
         if isinstance(outcome, Unreadable):
@@ -148,6 +178,10 @@ class _Run:
             self._done += 1
             self._results.add(name, outcome)
         return True
+
+    def _take_back(self, name: str, is_suspect: bool) -> None:
+        self._results.attempts.release(name)
+        (self._suspects if is_suspect else self._fresh).append(name)
 
     def _blame(self, name: str, died: Died) -> bool:
         """Count a death for an item; return whether it was the last one."""
@@ -162,7 +196,7 @@ class _Run:
 
     def release(self) -> None:
         """Give up the items that are at workers, without blaming them."""
-        for names in self._at:
+        for names in self._at.values():
             for name in sorted(names):
                 self._results.attempts.release(name)
             names.clear()

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
+
 from p3d.archive.engine import describe, run_items
+from p3d.archive.machines import ClusterOptions, Machine, PoolOptions, open_machine
 from p3d.archive.parts import PartFormat, part_files, read_part
-from p3d.archive.processes import ProcessPool
 from p3d.archive.results import BAD_FILE, PARTS, Results
 from p3d.data.rates import check_rate
 from p3d.errors import BadVideoError, UserError, printable
@@ -22,7 +24,7 @@ from p3d.inference.networks import chosen_backend
 from p3d.inference.pipe import num_threads
 from p3d.inference.score_work import ScoreWork, What, class_names
 from p3d.system.compiler import find_compiler
-from p3d.system.device import count_devices, resolve_device, set_up_cpu
+from p3d.system.device import set_up_cpu
 from p3d.system.files import file_sha256, lock_folder, make_folder
 from p3d.system.markers import First, Heading, Positional
 from p3d.system.messages import print_note
@@ -67,15 +69,15 @@ class ScoreOptions:
     frame_rate: float | None = None
     """Frames per second of folders of frames, for weights that take frames at a rate; 25 are
     assumed by default."""
-    processes: Annotated[First[int | None], Heading("machine")] = None
-    """Processes that score; by default one for each GPU or MLU, and a single one on a CPU."""
-    workers: int | None = None
+    workers: Annotated[int | None, Heading("machine")] = None
     """Threads of each process that decode while the network computes; 0 decodes in turn with it."""
     batch_size: int | None = None
     """Clips on the device at once, all of one video; by default what suits the device."""
     backend: BackendChoice = "auto"
     """What computes the network; auto takes an exported file's, or compiles on a CPU for 200 videos
     or more, or what the parts there were computed with."""
+    pool: PoolOptions = field(default_factory=PoolOptions)
+    cluster: ClusterOptions = field(default_factory=ClusterOptions)
     compute: DeviceOptions = field(default_factory=DeviceOptions)
 
     def check(self) -> None:
@@ -90,7 +92,6 @@ class ScoreOptions:
             "--top": self.top,
             "--clips": self.clips,
             "--part-videos": self.part_videos,
-            "--processes": self.processes,
             "--batch-size": self.batch_size,
         }
         for flag, count in counts.items():
@@ -109,18 +110,25 @@ def run(options: ScoreOptions) -> int:
             run cannot go on.
     """
     options.check()
-    work = _work(options)
+    compute = options.compute
+    pool, cluster = options.pool, options.cluster
+    with open_machine(cluster.ray, pool.processes, compute.device, compute.threads) as machine:
+        return _score(options, machine)
+
+
+def _score(options: ScoreOptions, machine: Machine) -> int:
+    work = _work(options, machine)
     items, unusable = _items(VideoFinder([str(video) for video in options.videos]))
     make_folder(options.out / PARTS)
     with lock_folder(options.out):
-        work = replace(work, backend=_backend(options, work, len(items)))
+        work = replace(work, backend=_backend(options, work, machine, len(items)))
         results = Results(options.out, _settings(work), options.part_videos, options.format)
         if options.retry_bad:
             results.forget_bad()
-        return _run(options, work, items, unusable, results)
+        return _run(options, machine, work, items, unusable, results)
 
 
-def _work(options: ScoreOptions) -> ScoreWork:
+def _work(options: ScoreOptions, machine: Machine) -> ScoreWork:
     """Return what the workers are to do.
 
     Raises:
@@ -131,8 +139,7 @@ def _work(options: ScoreOptions) -> ScoreWork:
     if not weights.is_file():
         raise UserError(f"{weights}: no such file; give weights")
     set_up_cpu(compute.threads)
-    device = resolve_device(compute.device)
-    num_threads(options.workers, device)
+    num_threads(options.workers, torch.device(machine.device))
     return ScoreWork(
         weights=weights,
         sha256=file_sha256(weights),
@@ -141,17 +148,21 @@ def _work(options: ScoreOptions) -> ScoreWork:
         clips=options.clips,
         batch_size=options.batch_size,
         backend=chosen_backend(options.backend, compiled=compute.compile),
-        device=compute.device,
-        devices=count_devices(device),
+        device=machine.device,
         precision=compute.precision,
-        threads=compute.threads,
+        threads=machine.threads,
         workers=options.workers,
         frame_rate=options.frame_rate,
     )
 
 
-def _backend(options: ScoreOptions, work: ScoreWork, videos: int) -> BackendChoice:
-    """Return what computes the network, the same for all parts."""
+def _backend(
+    options: ScoreOptions, work: ScoreWork, machine: Machine, videos: int
+) -> BackendChoice:
+    """Return what computes the network, the same for all parts.
+
+    Whether the nodes of a cluster have a compiler is not known.
+    """
     if work.backend != "auto" or file_backend(work.weights) is not None:
         return work.backend
     if files := part_files(options.out / PARTS):
@@ -159,7 +170,7 @@ def _backend(options: ScoreOptions, work: ScoreWork, videos: int) -> BackendChoi
             "backend", "eager"
         )
         return earlier
-    on_cpu = resolve_device(work.device).type == "cpu"
+    on_cpu = machine.device == "cpu" and not machine.is_cluster
     pays = on_cpu and videos >= _MANY_VIDEOS and work.what != "features"
     return "compiled" if pays and find_compiler() is not None else "eager"
 
@@ -203,6 +214,7 @@ def _source(item: Item) -> str:
 
 def _run(
     options: ScoreOptions,
+    machine: Machine,
     work: ScoreWork,
     items: dict[str, str],
     unusable: dict[str, str],
@@ -211,14 +223,13 @@ def _run(
     for name, reason in unusable.items():
         results.add_bad(name, reason)
     earlier = _count(items, results.done) + _count(items, results.bad)
-    size = min(options.processes or work.devices, max(1, len(items) - earlier))
     print_note(f"videos found: {len(items):,}; done or known to be bad: {earlier:,}")
     with StopRequest() as stop:
         if earlier == len(items):
             results.flush()
             summary = None
         else:
-            with ProcessPool(work, size) as pool:
+            with machine.pool(work, len(items) - earlier) as pool:
                 summary = run_items(items, pool, results, stop, "scoring")
     if summary is not None:
         print_note(describe(summary, earlier))

@@ -20,7 +20,7 @@ from p3d.inference.networks import load_network, make_scorer
 from p3d.inference.pipe import num_threads
 from p3d.inference.scorer import Scorer, mean_probabilities
 from p3d.model.network import P3D
-from p3d.system.device import DeviceName, Precision, resolve_device, set_up_cpu
+from p3d.system.device import DeviceName, Precision, count_devices, resolve_device, set_up_cpu
 from p3d.system.files import file_sha256
 from p3d.video.decode import open_video
 
@@ -39,7 +39,6 @@ class ScoreWork:
     batch_size: int | None
     backend: BackendChoice
     device: DeviceName
-    devices: int
     precision: Precision
     threads: int | None
     workers: int | None
@@ -57,7 +56,13 @@ class ScoreWork:
         return network
 
     def _check(self) -> None:
-        found = file_sha256(self.weights)
+        try:
+            found = file_sha256(self.weights)
+        except OSError as error:
+            raise UserError(
+                f"{self.weights}: cannot be read ({error.strerror}); put the weights where every "
+                "worker can read them"
+            ) from error
         if found != self.sha256:
             raise UserError(
                 f"{self.weights}: was replaced during the run (SHA-256 {found[:8]}, not "
@@ -67,7 +72,8 @@ class ScoreWork:
     def start(self, number: int) -> ScoreStages:
         """See `p3d.archive.work.Work`."""
         set_up_cpu(self.threads)
-        device = resolve_device(self.device, number % self.devices)
+        count = count_devices(resolve_device(self.device))
+        device = resolve_device(self.device, number % count)
         return ScoreStages(self, self.load(), device)
 
 

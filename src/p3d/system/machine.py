@@ -21,11 +21,21 @@ def environment(name: str, default: str) -> str:
     return os.environ.get(name) or default
 
 
+def set_environment(name: str, value: str) -> None:
+    """Set an environment variable of this process and those that it starts, unless it is set."""
+    os.environ.setdefault(name, value)
+
+
 def num_cores() -> int:
     """Return the number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def installed_version() -> str:
+    """Return the version of p3d."""
+    return str(sys.modules["p3d"].__version__)
 
 
 def describe_processor() -> str:

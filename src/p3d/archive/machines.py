@@ -1,0 +1,106 @@
+"""Where workers run: on this machine, or on a Ray cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Protocol
+
+from p3d.archive.processes import ProcessPool
+from p3d.archive.work import Pool, Work
+from p3d.errors import UserError
+from p3d.system.device import DeviceName, count_devices, resolve_device
+from p3d.system.markers import First, Heading
+
+
+@dataclass(frozen=True)
+class PoolOptions:
+    """The workers of an archive."""
+
+    processes: Annotated[First[int | None], Heading("processes")] = None
+    """Processes that work; by default one for each GPU or MLU, and a single one on a CPU. With
+    --ray, the most of them; by default as many as the cluster has room for."""
+
+
+@dataclass(frozen=True)
+class ClusterOptions:
+    """Where the workers are, if not on this machine."""
+
+    ray: Annotated[First[str | None], Heading("cluster")] = None
+    """Work on a Ray cluster: auto takes the one that this machine belongs to, an address such as
+    10.0.0.1:6379 another one, and local starts Ray here."""
+
+
+class Machine(Protocol):
+    """What workers run on.
+
+    Attributes:
+        device: Kind of device of every worker: cpu, cuda or mlu.
+        threads: CPU threads of each worker; None for PyTorch's choice.
+        is_cluster: Whether workers may run on other machines than this one.
+    """
+
+    device: DeviceName
+    threads: int | None
+    is_cluster: bool
+
+    def pool(self, work: Work, most: int) -> AbstractContextManager[Pool]:
+        """Return workers, to be started by a `with` block.
+
+        Args:
+            work: What they do.
+            most: Number of items; there are no more workers.
+        """
+
+
+@contextmanager
+def open_machine(
+    ray: str | None, processes: int | None, device: DeviceName, threads: int | None
+) -> Iterator[Machine]:
+    """Find devices, on the Ray cluster if one is asked for, for a `with` block.
+
+    Args:
+        ray: What `ClusterOptions` say; None for this machine.
+        processes: What `PoolOptions` say.
+        device: Kind of device; auto takes what is there.
+        threads: CPU threads of each worker; None for what suits.
+
+    Raises:
+        UserError: A number is out of range, or there is no such device, no Ray, or no such cluster.
+    """
+    if processes is not None and processes < 1:
+        raise UserError(f"--processes is {processes}; give 1 or more")
+    if ray is None:
+        yield ThisMachine(processes, device, threads)
+        return
+    from p3d.archive.ray_cluster import connect  # only where Ray is asked for
+
+    with connect(ray, processes, device, threads) as cluster:
+        yield cluster
+
+
+class ThisMachine:
+    """See `Machine`.
+
+    Args:
+        processes: Number of processes; None for one on each device.
+        device: Kind of device.
+        threads: CPU threads of each process.
+    """
+
+    is_cluster = False
+
+    def __init__(self, processes: int | None, device: DeviceName, threads: int | None) -> None:
+        found = resolve_device(device)
+        self.device: DeviceName = "cpu" if found.type == "cpu" else _name(found.type)
+        self.threads = threads
+        self._processes = processes or count_devices(found)
+
+    def pool(self, work: Work, most: int) -> AbstractContextManager[Pool]:
+        """See `Machine`."""
+        return ProcessPool(work, min(self._processes, most))
+
+
+def _name(kind: str) -> DeviceName:
+    return "cuda" if kind == "cuda" else "mlu"
