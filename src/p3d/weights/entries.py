@@ -10,7 +10,7 @@ from typing import Any
 
 from p3d.data.digests import DIGEST_BYTES
 from p3d.errors import UserError
-from p3d.model.network import P3DConfig
+from p3d.model.config import P3DConfig
 from p3d.preprocessing import Preprocessing
 from p3d.weights.keys import check_class_count
 
