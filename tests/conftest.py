@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+from helpers.tiny_networks import make_networks_narrow
 from p3d.prepare.sample import write_sample
 
 
@@ -24,3 +27,14 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder, train_groups=2, validation_groups=1, test_groups=1, clips_per_group=1, workers=0
     )
     return folder
+
+
+@pytest.fixture(scope="module")
+def narrow_networks() -> Iterator[None]:
+    """Let P3D-63 be narrow, here and in the Python processes that a module's tests start."""
+    tests = Path(__file__).parent
+    paths = (str(tests / "helpers" / "narrow"), str(tests), os.environ.get("PYTHONPATH", ""))
+    with pytest.MonkeyPatch.context() as patch:
+        make_networks_narrow(patch)
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+        yield

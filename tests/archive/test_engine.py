@@ -181,7 +181,7 @@ def test_workers_end_with_their_parent() -> None:
     assert len(workers) == 2
     parent.kill()
     parent.wait()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while any(map(_is_alive, workers)):
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -9,6 +9,8 @@ import pytest
 
 from p3d.cli import main
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 TINY = "--recipe scratch --batch-size 2 --num-frames 4 --crop 32 --steps 1 --device cpu"
 
 

@@ -19,6 +19,8 @@ from p3d.system.files import write_json
 from p3d.system.options import plain_options
 from p3d.training.train import run
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 
 def test_a_run_goes_on_without_its_options(sample: Path, tmp_path: Path) -> None:
     data, out = tmp_path / "set", tmp_path / "run"

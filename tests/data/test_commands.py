@@ -9,6 +9,8 @@ import pytest
 from helpers.videos import write_video
 from p3d.cli import main
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 PATTERN = ["--class-pattern", "_([a-z]+)$"]
 RULE = ["--group-pattern", "^([^_]+)_", "--test-groups", "ben"]
 SMALL = [

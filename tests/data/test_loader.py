@@ -343,7 +343,7 @@ def test_workers_ignore_signals_and_exit_with_their_parent(dataset, tmp_path, th
             assert process.stdout.readline() == "ready\n"
             os.killpg(process.pid, signal.SIGINT)
             os.killpg(process.pid, signal.SIGTERM)
-            assert process.communicate(timeout=120) == (output, "")
+            assert process.communicate(timeout=900) == (output, "")
             assert process.returncode == 0
         finally:
             process.kill()

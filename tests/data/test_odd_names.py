@@ -21,7 +21,8 @@ from p3d.prepare.check import check_dataset, run
 from p3d.prepare.frames import extract_frames
 from p3d.prepare.manifest import ManifestOptions, prepare_manifest
 from p3d.prepare.options import CheckOptions, FramesOptions
-from p3d.weights.metadata import metadata_of, read_metadata
+from p3d.weights.entries import read_metadata
+from p3d.weights.metadata import metadata_of
 
 LATIN1 = os.fsdecode(b"caf\xe9")
 ODD = (

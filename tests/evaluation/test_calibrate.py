@@ -17,6 +17,8 @@ from p3d.scores.score_file import read_score_file
 from p3d.system.files import file_sha256
 from p3d.weights.metadata import save_model
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:

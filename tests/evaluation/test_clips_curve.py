@@ -16,6 +16,8 @@ from p3d.evaluation.clips_curve import clips_curve
 from p3d.inference.settled import clips_used, halving_order
 from p3d.scores.score_file import read_score_file
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 
 def top1_of(logits: Tensor, labels: Tensor, numbers: list[list[int]]) -> float:
     """Return the accuracy with some clips of each video, one video at a time."""

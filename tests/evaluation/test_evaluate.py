@@ -29,6 +29,8 @@ from p3d.system.files import file_sha256, write_csv, write_json
 from p3d.system.options import DeviceOptions, plain_options
 from p3d.video.decode import open_video
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 QUICK = ("--workers", "0", "--clips", "1", "--device", "cpu")
 
 

@@ -15,6 +15,8 @@ from helpers.videos import number_of, write_video
 from p3d.cli import main
 from p3d.evaluation.overlays import heat_colors, overlay
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers import ended_run
 from helpers.processes import finish, train_flags
 from helpers.runs import copy_set, start, wait_for_step
 from p3d.cli import main
@@ -20,6 +21,8 @@ from p3d.evaluation.fold_plan import plan_folds
 from p3d.run_folder import find_checkpoints
 from p3d.scores.score_file import ScoreFile, read_score_file, write_score_file
 from p3d.training.options import TrainOptions
+
+pytestmark = pytest.mark.usefixtures("narrow_networks")
 
 PATTERN = "_g([0-9]+)_"
 """Captures the group without the class, unlike the groups that UCF101's layout has."""
@@ -103,10 +106,8 @@ def test_killed_folds_resume_to_the_same_scores(
 ) -> None:
     """The process that is killed leaves no child that would still train."""
     words = flags(sample, tmp_path, save_steps=1)
-    process = start(*words, "--devices", "cpu")
-    wait_for_step(process, tmp_path / "fold-02", 1)
-    process.kill()  # alone
-    process.communicate()
+    process = ended_run.start("fold-02", 1, *words, "--devices", "cpu")
+    finish(process, code=-signal.SIGKILL)
     first = (tmp_path / "fold-01" / "best.safetensors").stat().st_mtime_ns
     assert main([*words, "--devices", "cpu", "cpu"]) == 0
     printed = capsys.readouterr().out
@@ -128,7 +129,7 @@ def test_killed_folds_resume_to_the_same_scores(
 
 
 def test_stopped_folds_are_saved(sample: Path, tmp_path: Path) -> None:
-    process = start(*flags(sample, tmp_path, epochs=50), "--devices", "cpu")
+    process = start(*flags(sample, tmp_path, epochs=2000), "--devices", "cpu")
     wait_for_step(process, tmp_path / "fold-01", 1)
     process.send_signal(signal.SIGTERM)
     output = finish(process, code=128 + signal.SIGTERM)

@@ -12,6 +12,8 @@ from p3d.data.digests import video_digest
 from p3d.evaluation.leaks import Overlap, find_overlap
 from p3d.model.network import P3D
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 
 @pytest.fixture(scope="module")
 def model() -> P3D:

@@ -20,6 +20,8 @@ from p3d.scores.comparison import compare
 from p3d.scores.resampling import Bootstrap
 from p3d.scores.score_file import ScoreFile
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 answers = st.lists(st.tuples(*[st.integers(0, 2)] * 3), min_size=1, max_size=40)
 
 

@@ -17,6 +17,8 @@ from p3d.evaluation.run_options import data_of_runs, run_arguments
 from p3d.system.files import write_json
 from p3d.system.options import plain_options
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 
 def write_run(folder: Path, data: DataOptions, *, started: Path | None = None) -> Path:
     """Write the config.json of a run and, if given, the folder where it was started."""

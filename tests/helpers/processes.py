@@ -26,7 +26,7 @@ def launch(
     )
 
 
-def finish(process: subprocess.Popen[str], code: int = 0, timeout: float = 240) -> str:
+def finish(process: subprocess.Popen[str], code: int = 0, timeout: float = 900) -> str:
     """Wait for a command, check its exit code, and return its output."""
     output = process.communicate(timeout=timeout)[0]
     assert process.returncode == code, output

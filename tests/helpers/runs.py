@@ -106,7 +106,7 @@ def start(*command: str, **settings: Any) -> subprocess.Popen[str]:
 
 def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int) -> None:
     """Wait until a run that is still going has logged an optimizer step."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 900
     while not has_step(folder, step):
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline

@@ -53,14 +53,14 @@ def running(
         try:
             wait_for(lambda: server.started)
             port = server.servers[0].sockets[0].getsockname()[1]
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=600) as client:
                 yield client, service
         finally:
             server.should_exit = True
             thread.join()
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 600.0) -> None:
     """Wait until a condition is true."""
     end = time.monotonic() + seconds
     while not condition():

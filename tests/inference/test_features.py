@@ -26,6 +26,8 @@ from p3d.inference.scorer import Scorer
 from p3d.model.network import P3D
 from p3d.video.decode import open_video
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 CLIPS = 2
 
 
@@ -80,7 +82,7 @@ def whole(sample: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory)
 
 def test_a_set_has_the_mean_features_of_each_video(whole: Path, model: P3D) -> None:
     found = read_features(whole)
-    assert found.values.shape == (32, 2048)
+    assert found.values.shape == (32, 256)
     score = Scorer(model, torch.device("cpu"), layer="pool5")
     for row in (0, 31):
         expected = score(clips_of(found.index.paths[row], model)).mean(0)
@@ -104,7 +106,7 @@ def test_a_file_is_read_with_numpy_alone(whole: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("layer", "shape"), [("prob", (8,)), ("res4", (1024, 1, 1, 1)), ("res5c", (2048, 1, 1, 1))]
+    ("layer", "shape"), [("prob", (8,)), ("res4", (128, 1, 1, 1)), ("res5c", (256, 1, 1, 1))]
 )
 def test_layers(
     extract: Callable[..., int], tmp_path: Path, model: P3D, layer: str, shape: tuple[int, ...]
@@ -139,7 +141,7 @@ def test_pooled_res5_is_pool5(whole: Path, extract: Callable[..., int], tmp_path
     out = tmp_path / "set.npz"
     assert extract(out, "--layer", "res5", "--pool", "--split", "train") == 0
     found, pool5 = read_features(out), read_features(whole)
-    assert found.values.shape == (16, 2048)
+    assert found.values.shape == (16, 256)
     np.testing.assert_allclose(found.values, pool5.values[:16], rtol=1e-5, atol=1e-6)
 
 
@@ -151,7 +153,7 @@ def test_a_folder_holds_a_file_for_each_video(
     whole: Path, extract: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert extract(tmp_path / "set", "--per-video", "--workers=2") == 0
-    assert "pool5 of 32 videos: 2048 values each" in capsys.readouterr().out
+    assert "pool5 of 32 videos: 256 values each" in capsys.readouterr().out
     assert same(read_features(tmp_path / "set"), read_features(whole))
     files = sorted((tmp_path / "set").rglob("*.npy"))
     assert len(files) == 32

@@ -20,7 +20,10 @@ from p3d.weights.metadata import save_model
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(
+    narrow_networks: None,  # noqa: ARG001
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
     """Return a folder of three videos, one of them as frames, a broken one, and weights."""
     root = tmp_path_factory.mktemp("predict")
     model = create_model("p3d63", num_classes=3)

@@ -29,6 +29,8 @@ from p3d.preprocessing import IMAGENET
 from p3d.system.options import DeviceOptions
 from p3d.weights.metadata import save_model
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 FLAGS = ("--device", "cpu", "--threads", "1", "--clips", "2")
 
 

@@ -29,7 +29,10 @@ SMALL = {"num_frames": 4, "resize": (18, 24), "crop": 16}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(
+    narrow_networks: None,  # noqa: ARG001
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
     """Return a folder of videos and of networks for pictures and for flow."""
     root = tmp_path_factory.mktemp("streams")
     for seed, prep in enumerate((IMAGENET, AUTHORS_FLOW)):

@@ -17,6 +17,8 @@ from p3d.scores.alignment import Named, align
 from p3d.scores.score_file import read_score_file
 from p3d.weights.metadata import save_model
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> Path:

@@ -369,7 +369,7 @@ def submit(
         stderr=subprocess.STDOUT,
         text=True,
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while not (folder / until).exists() and job.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -378,7 +378,7 @@ def submit(
 
 def finish(job: subprocess.Popen[str]) -> tuple[int, str]:
     """Wait for the job; return its exit code and its output."""
-    output = job.communicate(timeout=180)[0]
+    output = job.communicate(timeout=900)[0]
     return job.returncode, output
 
 
@@ -468,7 +468,7 @@ def worker_of(torchrun: int) -> int:
 
 def wait_for(machines: list[subprocess.Popen[str]], run: Path, event: str, count: int) -> None:
     """Wait until the run has logged `count` lines with this event."""
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 900
     while len(log_of(run, event)) < count:
         assert all(machine.poll() is None for machine in machines), list(map(finish, machines))
         assert time.monotonic() < deadline

@@ -306,7 +306,7 @@ def test_requests_at_once_share_batches(folder: Path) -> None:
     data = (folder / "videos" / "a.avi").read_bytes()
 
     async def ask(url: httpx.URL) -> list[float]:
-        async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+        async with httpx.AsyncClient(base_url=url, timeout=600) as client:
             requests = [
                 client.post("/v1/predict?scores=1", files={"video": ("a.avi", data)})
                 for _ in range(4)

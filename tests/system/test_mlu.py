@@ -22,6 +22,8 @@ from p3d.cli import main
 from p3d.run_folder import BEST_FILE, find_checkpoints, read_log
 from p3d.training.checkpoint import read_checkpoint
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 ROOT = Path(__file__).parents[2]
 HELPERS = ROOT / "tests" / "helpers"
 
@@ -91,13 +93,13 @@ def stopped(env: dict[str, str], sample: Path, tmp_path_factory: pytest.TempPath
         text=True,
         env=env,
     )
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 900
     while not any(line["event"] == "step" for line in read_log(out)):
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
-    output = process.communicate(timeout=120)[0]
+    output = process.communicate(timeout=900)[0]
     assert process.returncode == 128 + signal.SIGTERM, output
     assert "Traceback" not in output
     return out

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 
+from helpers import ended_run
 from helpers.processes import finish, launch, train_flags
 from helpers.runs import (
     TINY,
@@ -21,9 +21,7 @@ from helpers.runs import (
     log_lines,
     newest,
     options,
-    start,
     tiny_run,
-    wait_for_step,
 )
 from p3d.run_folder import BEST_FILE, LAST_FILE, find_checkpoints
 from p3d.training.average import WeightAverage
@@ -32,6 +30,8 @@ from p3d.training.resume import restorable_network
 from p3d.training.step import train_step
 from p3d.training.train import run
 from p3d.weights.loading import load_model
+
+pytestmark = pytest.mark.usefixtures("narrow_networks")
 
 AVERAGED = replace(TINY, average_epochs=1.5)
 
@@ -131,11 +131,8 @@ def test_killed_run_resumes_to_identical_averages(
     finished: Path, sample: Path, tmp_path: Path
 ) -> None:
     flags = train_flags(sample, tmp_path, average_epochs=1.5, save_steps=1)
-    process = start(*flags)
-    wait_for_step(process, tmp_path, 2)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert 1 <= newest(tmp_path).progress.step < 4
+    finish(ended_run.start("SIGKILL", 2, *flags), code=-signal.SIGKILL)
+    assert newest(tmp_path).progress.step == 2
     assert run(options(sample, tmp_path, AVERAGED, resume=True)) == 0
     ours, theirs = newest(tmp_path), newest(finished)
     assert are_identical(ours.average, theirs.average)

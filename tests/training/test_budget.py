@@ -22,6 +22,8 @@ from p3d.training.costs import Costs
 from p3d.training.recipes import FITTED, QUICK, QuickRecipe, Recipe
 from p3d.training.train import run
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 
 @st.composite
 def machines(draw: st.DrawFn) -> Costs:

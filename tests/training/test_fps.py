@@ -20,6 +20,8 @@ from p3d.training.recipes import RECIPES
 from p3d.training.train import run
 from p3d.weights.loading import load_model
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 # The videos of the sample set have 12 frames a second.
 SAMPLE_RATE = 12.0
 

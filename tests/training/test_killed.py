@@ -11,9 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,12 +18,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from helpers import ended_run
 from helpers.processes import finish, launch, train_flags
 from helpers.runs import (
     TINY,
     are_identical,
     copy_set,
-    has_step,
     log_lines,
     logged_steps,
     newest,
@@ -47,6 +44,8 @@ from p3d.training.progress import Progress
 from p3d.training.saver import Saver, check_room
 from p3d.training.train import run
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 
 def flags(sample: Path, out: Path, **changes: object) -> list[str]:
     """Return the arguments of a run of four steps of eight clips, saved after each step."""
@@ -58,24 +57,13 @@ def whole(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of an uninterrupted run."""
     out = tmp_path_factory.mktemp("killed") / "whole"
     output = finish(start(*flags(sample, out)))
-    assert "a checkpoint takes 200 MB, 2 are kept" in output
+    size = find_checkpoints(out)[0].stat().st_size / 1e6
+    assert f"a checkpoint takes {size:.0f} MB, 2 are kept" in output
     assert [path.name for path in find_checkpoints(out)] == [
         "checkpoint-0000004.pt",
         "checkpoint-0000003.pt",
     ]
     return out
-
-
-def kill_when(process: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
-    """Kill a command and its descendants once a condition holds, unless it ends first."""
-    deadline = time.monotonic() + 120
-    while process.poll() is None and not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-    for number in [process.pid, *descendants(process.pid)]:
-        with suppress(ProcessLookupError):
-            os.kill(number, signal.SIGKILL)
-    process.communicate()
 
 
 def descendants(process: int) -> list[int]:
@@ -85,23 +73,21 @@ def descendants(process: int) -> list[int]:
     return children + [number for child in children for number in descendants(child)]
 
 
-def is_writing(out: Path, step: int) -> bool:
-    """Return whether a part of this step's checkpoint is on the disk."""
-    try:
-        return (out / f".checkpoint-{step:07d}.pt.tmp").stat().st_size > 1_000_000
-    except FileNotFoundError:
-        return False
+def check_killed_while_saving(out: Path) -> None:
+    """Check that the checkpoint of step 2 was not finished."""
+    assert (out / ".checkpoint-0000002.pt.tmp").stat().st_size > 0
+    assert [path.name for path in find_checkpoints(out)] == ["checkpoint-0000001.pt"]
 
 
 def test_run_killed_in_an_epoch_and_while_saving_resumes_to_identical_weights(
     whole: Path, sample: Path, tmp_path: Path
 ) -> None:
-    kill_when(start(*flags(sample, tmp_path)), lambda: has_step(tmp_path, 1))
-    kill_when(start(*flags(sample, tmp_path)), lambda: is_writing(tmp_path, 2))
-    assert (tmp_path / ".checkpoint-0000002.pt.tmp").exists(), "not killed while saving"
-    assert all(path.name != "checkpoint-0000002.pt" for path in find_checkpoints(tmp_path))
-    kill_when(start(*flags(sample, tmp_path)), lambda: has_step(tmp_path, 3))
-    finish(start(*flags(sample, tmp_path)))
+    words = flags(sample, tmp_path)
+    finish(ended_run.start("SIGKILL", 1, *words), code=-signal.SIGKILL)
+    finish(ended_run.start("saving", 2, *words), code=-signal.SIGKILL)
+    check_killed_while_saving(tmp_path)
+    finish(ended_run.start("SIGKILL", 3, *words), code=-signal.SIGKILL)
+    finish(start(*words))
     assert are_identical(weights(tmp_path), weights(whole))
     assert logged_steps(tmp_path) == [1, 2, 3, 4]
     assert not list(tmp_path.glob(".*.tmp"))
@@ -110,8 +96,10 @@ def test_run_killed_in_an_epoch_and_while_saving_resumes_to_identical_weights(
 def test_killed_ranks_resume_to_identical_weights(sample: Path, tmp_path: Path) -> None:
     pair, killed = tmp_path / "pair", tmp_path / "killed"
     finish(launch(2, *flags(sample, pair, batch_size=4)))
-    kill_when(launch(2, *flags(sample, killed, batch_size=4)), lambda: is_writing(killed, 2))
-    output = finish(launch(2, *flags(sample, killed, batch_size=4)))
+    words = flags(sample, killed, batch_size=4)
+    finish(launch(2, ended_run.__file__, "saving", 2, *words, module=False), code=1)
+    check_killed_while_saving(killed)
+    output = finish(launch(2, *words))
     assert "resuming in epoch 1 after step 1" in output
     assert are_identical(weights(killed), weights(pair))
 
@@ -120,7 +108,6 @@ def test_rank_that_loses_the_other_saves_and_ends_in_one_line(
     sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Without torchrun's agent, which would send SIGTERM to the rank that is left."""
-    script = Path(__file__).parents[1] / "helpers" / "lost_rank.py"
     flags = train_flags(sample, tmp_path, batch_size=2, epochs=1)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -128,7 +115,7 @@ def test_rank_that_loses_the_other_saves_and_ends_in_one_line(
     common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     ranks = [
         subprocess.Popen(
-            [sys.executable, str(script), *flags],
+            [*ended_run.SCRIPT, "SIGKILL", "2", *flags],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -154,8 +141,8 @@ def test_rank_that_loses_the_other_saves_and_ends_in_one_line(
 
 
 def test_full_disk_does_not_end_a_run(whole: Path, sample: Path, tmp_path: Path) -> None:
-    """Files may have up to 150 MB: enough for the best network, not for a checkpoint."""
-    limit = 150_000_000
+    """Files may have enough bytes for the best network, not for a checkpoint."""
+    limit = (whole / BEST_FILE).stat().st_size * 3 // 2
     process = start(
         *flags(sample, tmp_path),
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
@@ -220,7 +207,7 @@ def test_summary_names_the_network_that_was_kept(
 
 
 def test_lost_worker_process_saves_and_ends_the_run(sample: Path, tmp_path: Path) -> None:
-    process = start(*train_flags(sample, tmp_path, workers=1, epochs=40))
+    process = start(*train_flags(sample, tmp_path, workers=1, epochs=2000))
     wait_for_step(process, tmp_path, 2)
     for worker in descendants(process.pid):
         os.kill(worker, signal.SIGKILL)

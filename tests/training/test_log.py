@@ -22,6 +22,8 @@ from p3d.training.log import RunLog
 from p3d.video.flow_file import quantize
 from p3d.video.thumbnails import flow_colors
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 
 def test_resumed_run_replaces_later_lines(tmp_path: Path) -> None:
     with RunLog(tmp_path, 0) as log:

@@ -17,6 +17,8 @@ from p3d.training.options import NEW_SETTINGS, check_same, fingerprint
 from p3d.training.recipes import RECIPES
 from p3d.training.step import losses, train_step
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("weighted", [False, True])

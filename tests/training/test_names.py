@@ -18,6 +18,8 @@ from p3d.report.record import read_run
 from p3d.run_folder import BEST_FILE, VALIDATION_FILE
 from p3d.weights.loading import load_model
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 CLASS = os.fsdecode("böse ".encode() + b"\xe9\xff")
 
 

@@ -20,6 +20,8 @@ from p3d.training.log import RunLog
 from p3d.training.trackers import IDS_FILE, TrackerName
 from p3d.training.train import run
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 NAMES: tuple[TrackerName, ...] = ("wandb", "mlflow", "trackio")
 
 

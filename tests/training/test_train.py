@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import torch
 
-from helpers.processes import train_flags
+from helpers import ended_run
+from helpers.processes import finish, train_flags
 from helpers.runs import (
     TINY,
     are_identical,
@@ -24,9 +25,7 @@ from helpers.runs import (
     logged_steps,
     newest,
     options,
-    start,
     tiny_run,
-    wait_for_step,
     weights,
 )
 from p3d.cli import main
@@ -45,6 +44,8 @@ from p3d.training.state import TrainState
 from p3d.training.step import train_step
 from p3d.training.train import run
 from p3d.weights.loading import load_model
+
+pytestmark = pytest.mark.usefixtures("narrow_networks")
 
 
 @pytest.fixture(scope="module")
@@ -101,15 +102,11 @@ def test_best_weights_are_those_of_the_best_epoch(finished: Path) -> None:
 def test_stopped_run_resumes_to_identical_weights(
     number: signal.Signals, finished: Path, sample: Path, tmp_path: Path
 ) -> None:
-    process = start(*train_flags(sample, tmp_path, workers=1))
-    wait_for_step(process, tmp_path, 1)
-    process.send_signal(number)
-    output = process.communicate(timeout=120)[0]
-    assert process.returncode == 128 + number, output
+    process = ended_run.start(number.name, 1, *train_flags(sample, tmp_path, workers=1))
+    output = finish(process, code=128 + number)
     assert "the same command with --resume continues" in output
     assert "Traceback" not in output
-    stopped = newest(tmp_path).progress.step
-    assert 1 <= stopped < 4
+    assert newest(tmp_path).progress.step == 2  # the one during which the signal came
     assert run(options(sample, tmp_path, resume=True)) == 0
     assert are_identical(weights(tmp_path), weights(finished))
     assert logged_steps(tmp_path) == [1, 2, 3, 4]

@@ -89,7 +89,7 @@ def _timeout() -> Iterator[None]:
         raise TooLongError
 
     signal.signal(signal.SIGALRM, stop)
-    signal.alarm(60)
+    signal.alarm(600)
     yield
     signal.alarm(0)
 

@@ -21,6 +21,8 @@ from p3d.weights.loading import load_model
 from p3d.weights.metadata import save_model
 from p3d.weights.port import to_port
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 CONFIG = P3DConfig("p3d199", 400)
 
 

@@ -19,19 +19,16 @@ from p3d.model.config import P3DConfig
 from p3d.model.network import create_model
 from p3d.preprocessing import AUTHORS, AUTHORS_FLOW, Preprocessing
 from p3d.weights.calibration import read_calibration
-from p3d.weights.loading import load_model
-from p3d.weights.metadata import (
+from p3d.weights.entries import (
     MAX_TRAINED_ON,
     check_class_names,
-    metadata_of,
-    model_from,
     read_metadata,
     read_rates,
     read_recipe,
     read_trained_on,
-    save_model,
-    skeleton,
 )
+from p3d.weights.loading import load_model
+from p3d.weights.metadata import metadata_of, model_from, save_model, skeleton
 
 
 @pytest.fixture(scope="module")

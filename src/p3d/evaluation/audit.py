@@ -40,7 +40,7 @@ class AuditOptions:
 
     scores: Positional[Path]
     """Folder with the scores.npz of p3d eval or p3d probe. audit.csv and audit.json are written to
-    it, and its report.html again."""
+    it, and its report.html is renewed."""
     features: First[Path | None] = None
     """Features of the same data set, of p3d features: look for near-duplicates too, across splits
     and groups."""

@@ -33,7 +33,7 @@ class EvalOptions:
     """Print the accuracy with 1, 2, 5, 10, 20 and auto clips, from the same scores."""
     run: First[tuple[Path, ...]] = ()
     """Folder of a training run: take data, split rule and weights from it, write the results to its
-    folder RUN/SPLIT, and renew its report. Of several, such as UCF101's three splits, print mean
+    folder RUN/SPLIT, and renew its report. With several, such as UCF101's three splits, print mean
     and spread too."""
     out: First[Path | None] = None
     """Folder for metrics.json, scores.csv, scores.npz, per_class.csv, confusion.csv, confusion.png

@@ -21,7 +21,8 @@ from p3d.model.network import P3D
 from p3d.preprocessing import Preprocessing, normalize
 from p3d.system.device import Precision
 from p3d.system.machine import instruction_sets
-from p3d.weights.metadata import metadata_of, read_metadata
+from p3d.weights.entries import read_metadata
+from p3d.weights.metadata import metadata_of
 from p3d.weights.safetensors_files import checksum
 
 VERSION_KEY = "p3d_export"

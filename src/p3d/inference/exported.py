@@ -21,7 +21,7 @@ from p3d.inference.export_spec import (
 )
 from p3d.system.device import DTYPES, Precision, one_cpu_thread
 from p3d.weights.calibration import read_calibration
-from p3d.weights.metadata import read_rates, read_trained_on
+from p3d.weights.entries import read_rates, read_trained_on
 from p3d.weights.reading import prefix_errors
 
 

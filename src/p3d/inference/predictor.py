@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeAlias, overload
+from typing import overload
 
 import numpy as np
 from torch import Tensor
 
-from p3d.data.clips import read_eval_clips
 from p3d.data.rates import check_rate
 from p3d.data.sampling import clips_to_see_all, seen_fraction, uniform_windows
-from p3d.data.track import track_of
-from p3d.errors import BadVideoError, UserError, printable
+from p3d.errors import BadVideoError, UserError
 from p3d.inference.arguments import local_path
-from p3d.inference.arrays import Frames, FramesInMemory
 from p3d.inference.backends.names import BackendChoice
 from p3d.inference.clip_plan import NumClips, expected_clips, plan_clips, settled_threshold
 from p3d.inference.exported import ExportedNetwork
-from p3d.inference.network_input import network_input
 from p3d.inference.networks import chosen_backend, load_network, make_scorer
 from p3d.inference.pipe import Scored, num_threads, score_in_order
 from p3d.inference.prediction import Prediction
@@ -34,24 +29,11 @@ from p3d.inference.timeline.segments import CutOptions
 from p3d.inference.timeline.timeline import Timeline, make_timeline
 from p3d.inference.timeline.window_scorer import WindowScorer
 from p3d.inference.timeline.windows import make_plan
+from p3d.inference.videos import Video, VideoInfo, path_of, read_clips
 from p3d.model.config import Layer
 from p3d.model.network import P3D
 from p3d.preprocessing import Preprocessing
 from p3d.system.device import DeviceName, Precision, resolve_device
-from p3d.video.decode import open_video
-from p3d.video.sources import FrameSource
-
-Video: TypeAlias = "Path | str | os.PathLike[str] | Frames"
-"""A video file, a folder of its frames, or its frames: uint8 `(T, H, W, C)`."""
-
-
-class _Info(NamedTuple):
-    """What is known about a video: frames, steps that clips are chosen from, and rate if known."""
-
-    path: Path | None
-    num_frames: int
-    num_steps: int
-    fps: float
 
 
 class Predictor:
@@ -222,9 +204,7 @@ class Predictor:
     def _stream(
         self, videos: Iterable[Video], threads: int, fps: float | None
     ) -> Generator[Prediction | BadVideoError]:
-        check_rate("fps", fps)
-        read = partial(self._read, fps=fps)
-        results = score_in_order(self.scorer, videos, read, self._plan, threads)
+        results = score_in_order(self.scorer, videos, self._reader(fps), self._plan, threads)
         with closing(results):
             for result in results:
                 if isinstance(result, BadVideoError):
@@ -232,7 +212,20 @@ class Predictor:
                 else:
                     yield self._prediction(result)
 
-    def _prediction(self, scored: Scored[_Info]) -> Prediction:
+    def _reader(
+        self, fps: float | None
+    ) -> Callable[[Video, Sequence[int]], tuple[Tensor, VideoInfo]]:
+        """Return a function that reads some of the clips of a video."""
+        check_rate("fps", fps)
+        return partial(
+            read_clips,
+            num_clips=self._plan.num_clips,
+            prep=self.preprocessing,
+            device=self.scorer.device,
+            fps=fps,
+        )
+
+    def _prediction(self, scored: Scored[VideoInfo]) -> Prediction:
         path, num_frames, num_steps, fps = scored.info
         numbers = sorted(self._plan.order[: len(scored.logits)])
         prep = self.preprocessing
@@ -281,7 +274,7 @@ class Predictor:
             if isinstance(video, (np.ndarray, Tensor)):
                 path, frames = None, memory_frames(video, prep, fps)
             else:
-                path = _path_of(video)
+                path = path_of(video)
                 frames = stack.enter_context(open_frames(path, [prep], fps=fps))
             scores = scan(scorer, scorer.windows(frames), self._threads)
             batches = stack.enter_context(closing(scores))
@@ -322,39 +315,8 @@ class Predictor:
             )
         scorer = self._scorers[layer]
         plan = plan_clips(self._plan.num_clips, 1, scorer.batch_size)
-        check_rate("fps", fps)
-        (result,) = score_in_order(scorer, [video], partial(self._read, fps=fps), plan, 0)
+        (result,) = score_in_order(scorer, [video], self._reader(fps), plan, 0)
         if isinstance(result, BadVideoError):
             raise result
         # A copy can be used under gradients, unlike a tensor of inference mode.
         return result.logits.clone()
-
-    def _read(
-        self, video: Video, numbers: Sequence[int], fps: float | None
-    ) -> tuple[Tensor, _Info]:
-        """Read some of the clips of a video."""
-        prep = self.preprocessing
-        with self._open(video, fps) as (path, opened):
-            source = network_input(opened, prep, path, self.scorer.device)
-            clips = read_eval_clips(source, prep, self._plan.num_clips, numbers=numbers)
-            steps = track_of(source, prep.fps).length
-        return clips, _Info(path, opened.num_frames, steps, opened.fps if opened.knows_fps else 0.0)
-
-    @contextmanager
-    def _open(self, video: Video, fps: float | None) -> Iterator[tuple[Path | None, FrameSource]]:
-        prep = self.preprocessing
-        if isinstance(video, (np.ndarray, Tensor)):
-            yield None, FramesInMemory(video, prep, fps)
-        else:
-            path = _path_of(video)
-            with open_video(path, prefer_flow=prep.channels == "flow", fps=fps) as opened:
-                yield path, opened
-
-
-def _path_of(video: Path | str | os.PathLike[str]) -> Path:
-    if not isinstance(video, (str, os.PathLike)):
-        raise UserError(
-            f"a video cannot be of type {printable(type(video).__name__)}; give a path, or "
-            "uint8 frames (T, H, W, 3) as an array or tensor, or a list of these"
-        )
-    return local_path(video, "video")

@@ -70,7 +70,7 @@ class ManifestOptions:
     tier: str | None = None
     """elan: tier of the classes, if there are several."""
     split: Split | None = None
-    """kinetics, csv, activitynet: split of rows without one. elan, boris: split of all."""
+    """kinetics, csv, activitynet: split of rows without one. elan, boris: split of all rows."""
     fold: First[Literal[1, 2, 3]] = 1
     """hmdb51, ucf101: official split to use."""
     allow_missing: First[bool] = False

@@ -85,7 +85,7 @@ class Ucf101Options:
 @dataclass(frozen=True)
 class CheckOptions:
     """Check a data set before training: decode all videos, look for missing and duplicate ones.
-    Nothing has to divide the videos yet."""
+    The set needs no splits yet."""
 
     data: Positional[DataOptions]
     frames: First[Literal["ends", "all"]] = "ends"

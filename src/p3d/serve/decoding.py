@@ -1,9 +1,7 @@
-"""Decoder processes, as the service sees them: started, asked, killed and replaced."""
+"""Decoder processes, as the service sees them: asked, killed and replaced."""
 
 from __future__ import annotations
 
-import json
-import multiprocessing
 import queue
 import tempfile
 import threading
@@ -11,26 +9,22 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from p3d.errors import UserError
-from p3d.serve.decoder import DecoderSettings, Reply, decode_videos
+from p3d.serve.decoder import DecoderSettings, Reply
+from p3d.serve.decoder_process import Decoder, process_context
 from p3d.serve.problems import Problem
 from p3d.system.files import print_warning
 
 _START_SECONDS = 120.0
-_MOST_BYTES = 2**31 - 1
 _UNREADABLE = 422
 """Status of a video that a decoder refuses; the decoder itself is sound."""
-_LAST = frozenset(("end", "error", "limit", "failed"))
-"""Keys of the last reply to a request."""
 
 
 class Decoded(NamedTuple):
@@ -55,88 +49,6 @@ class Decoded(NamedTuple):
     seconds: float
 
 
-def _context() -> BaseContext:
-    """Return how processes are started: forked from one that has imported what they need.
-
-    So a new one takes milliseconds, and shares most of its memory with the others.
-    """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")  # Windows
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["p3d.serve.decoder"])
-    return context
-
-
-class _Decoder:
-    """A process that decodes one video at a time."""
-
-    def __init__(self, context: BaseContext, settings: DecoderSettings) -> None:
-        self._connection, theirs = context.Pipe()
-        # Not in BaseContext's stub, though each context has it.
-        process: Any = getattr(context, "Process")  # noqa: B009
-        self._process = process(target=decode_videos, args=(theirs, settings), daemon=True)
-        self._process.start()
-        theirs.close()
-        self._is_ready = False
-
-    def wait_until_ready(self, deadline: float) -> None:
-        """Wait for the process to start.
-
-        Raises:
-            EOFError: It died.
-            TimeoutError: It takes too long.
-        """
-        if not self._is_ready:
-            self._receive(deadline)
-            self._is_ready = True
-
-    def ask(self, request: Mapping[str, Any], deadline: float) -> Iterator[Reply]:
-        """Yield the replies to a request, see `decode_videos`.
-
-        Raises:
-            EOFError, OSError: The process died.
-            TimeoutError: The time is over; the process is to be killed.
-        """
-        self.wait_until_ready(deadline)
-        self._connection.send_bytes(json.dumps(request).encode())
-        is_last = False
-        while not is_last:
-            reply = json.loads(self._receive(deadline))
-            clips = None
-            if "shape" in reply:
-                data = np.frombuffer(bytearray(self._receive(deadline)), np.uint8)
-                clips = torch.from_numpy(data).reshape(reply["shape"])
-            is_last = not _LAST.isdisjoint(reply)
-            yield reply, clips
-
-    def _receive(self, deadline: float) -> bytes:
-        """Return what the process sends next; it may be anything."""
-        if not self._connection.poll(max(0.0, deadline - time.monotonic())):
-            raise TimeoutError
-        return self._connection.recv_bytes(_MOST_BYTES)
-
-    def interrupt(self) -> None:
-        """Kill the process; whoever waits for a reply gets an error. For other threads."""
-        with suppress(ValueError):  # it is closed already
-            self._process.kill()
-
-    def kill(self) -> int | None:
-        """Kill the process and return its exit code."""
-        self._process.kill()
-        return self.close()
-
-    def close(self) -> int | None:
-        """End the process, which may finish what it does, and return its exit code."""
-        self._connection.close()
-        self._process.join(2)
-        if self._process.exitcode is None:
-            self._process.kill()
-            self._process.join()
-        code: int | None = self._process.exitcode
-        self._process.close()
-        return code
-
-
 class DecoderPool:
     """Processes that decode videos, each replaced when it dies.
 
@@ -149,15 +61,15 @@ class DecoderPool:
     """
 
     def __init__(self, settings: DecoderSettings, count: int) -> None:
-        self._context, self._settings, self._count = _context(), settings, count
+        self._context, self._settings, self._count = process_context(), settings, count
         self._threads = ThreadPoolExecutor(count, "p3d-decode")
-        self._idle: queue.SimpleQueue[_Decoder] = queue.SimpleQueue()
+        self._idle: queue.SimpleQueue[Decoder] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self.failures = 0
         for _ in range(count):
             self._idle.put(self._start_first())
 
-    def _start_first(self) -> _Decoder:
+    def _start_first(self) -> Decoder:
         """Start a process before there are requests.
 
         Raises:
@@ -173,9 +85,9 @@ class DecoderPool:
                 "processes; set TMPDIR to a shorter one"
             ) from error
 
-    def _start(self) -> _Decoder:
+    def _start(self) -> Decoder:
         with self._lock:  # the start of processes from several threads is not safe everywhere
-            return _Decoder(self._context, self._settings)
+            return Decoder(self._context, self._settings)
 
     def wait_until_ready(self) -> None:
         """Wait for all processes to start.
@@ -325,7 +237,7 @@ class DecoderStream:
     """
 
     def __init__(
-        self, pool: DecoderPool, decoder: _Decoder, request: dict[str, Any], deadline: float
+        self, pool: DecoderPool, decoder: Decoder, request: dict[str, Any], deadline: float
     ) -> None:
         self._pool, self._decoder, self._request = pool, decoder, request
         self._deadline, self._is_interrupted = deadline, False

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from typing import Any
 
 from p3d.errors import UserError
+from p3d.weights.entries import MAX_ENTRY_LENGTH, parse_entry
 
-MAX_ENTRY_LENGTH = 100
-"""Upper limit of the characters of an entry with one word or number."""
 _MAX_VALUES = 100
 TIMELINE_PREFIX = "timeline_"
 """Begins the names of values that say how a timeline's scores become segments."""
 _MAY_BE_ZERO = tuple(f"{TIMELINE_PREFIX}{name}" for name in ("smooth", "shortest", "merge"))
-
-
-def parse_entry(metadata: Mapping[str, str], key: str) -> Any:
-    """Return the value of an entry in JSON, or None if the entry is missing.
-
-    Raises:
-        ValueError: It is not JSON.
-    """
-    try:
-        return json.loads(metadata[key]) if key in metadata else None
-    except RecursionError as error:
-        raise ValueError(f"{key} is nested too deep") from error
 
 
 def check_calibration(values: Mapping[str, Any]) -> dict[str, float]:
@@ -55,10 +41,7 @@ def read_calibration(metadata: Mapping[str, str]) -> dict[str, float]:
     Raises:
         UserError: They are invalid.
     """
-    try:
-        values = parse_entry(metadata, "calibration")
-    except ValueError as error:
-        raise UserError(f"its calibration is damaged ({error}); save the model again") from error
+    values = parse_entry(metadata, "calibration", "its calibration is")
     if values is not None and not isinstance(values, dict):
         raise UserError("its calibration is damaged (no dictionary); calibrate the network again")
     return check_calibration(values or {})

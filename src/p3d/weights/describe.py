@@ -14,16 +14,16 @@ from p3d.model.config import CHANNELS, FEATURES, P3DConfig
 from p3d.preprocessing import AUTHORS, AUTHORS_FLOW, IMAGENET, Preprocessing
 from p3d.weights.calibration import read_calibration
 from p3d.weights.class_names import KINETICS_NOTE, is_authors_kinetics, kinetics400
-from p3d.weights.evidence import UNIT_FLOW, infer_origin
-from p3d.weights.keys import add_counters, check_fit, config_from
-from p3d.weights.metadata import (
+from p3d.weights.entries import (
     check_class_names,
     read_metadata,
     read_rates,
     read_recipe,
     read_trained_on,
-    skeleton,
 )
+from p3d.weights.evidence import UNIT_FLOW, infer_origin
+from p3d.weights.keys import add_counters, check_fit, config_from
+from p3d.weights.metadata import skeleton
 from p3d.weights.reading import Contents, Format, prefix_errors, read_contents
 from p3d.weights.resnet import inflate
 

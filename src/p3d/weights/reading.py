@@ -14,8 +14,8 @@ from torch import Tensor
 
 from p3d.errors import UserError, printable
 from p3d.weights.caffe import read_caffemodel
+from p3d.weights.entries import VERSION_KEY
 from p3d.weights.keys import add_counters, shorten
-from p3d.weights.metadata import VERSION_KEY
 from p3d.weights.pickles import StoredTensor
 from p3d.weights.port import from_port, is_port
 from p3d.weights.resnet import is_resnet

@@ -273,7 +273,7 @@ def test_a_signal_ends_a_stream_with_what_is_there() -> None:
     process.stdin.flush()
     read = [process.stdout.readline() for _ in range(5)]
     process.send_signal(signal.SIGINT)
-    printed, errors = process.communicate(timeout=20)
+    printed, errors = process.communicate(timeout=600)
     assert process.returncode == 130, errors
     lines = lines_of((b"".join(read) + printed).decode())
     windows = [line["time"] for line in lines if "time" in line]
