@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from p3d.errors import BadVideoError, printable
-from p3d.inference.arguments import Item, VideoFinder, is_address, local_path
+from p3d.inference.arguments import Item, VideoFinder, local_path
 from p3d.inference.networks import chosen_backend, load_network, make_scorer
 from p3d.inference.pipe import num_threads
 from p3d.inference.scorer import Scorer
@@ -32,6 +32,7 @@ from p3d.system.progress import ProgressBar
 from p3d.system.signals import StopRequest
 from p3d.system.text import json_line
 from p3d.video.live import LiveSource, find_live_source
+from p3d.video.remote import is_address
 from p3d.video.stream import file_seconds
 from p3d.weights.loading import find_weights
 
