@@ -97,10 +97,7 @@ class Answers:
 
     def interval(self, values: Floats) -> str:
         """Return the 95% interval of the mean of values `(V,)`, over groups of videos."""
-        columns = np.stack([np.ones(len(values)), values], 1)
-        [interval] = Bootstrap(10_000).intervals(
-            self.groups, columns, lambda sums: sums[..., 1:] / sums[..., :1]
-        )
+        interval = Bootstrap(10_000).interval_of_mean(self.groups, values)
         return "" if interval is None else f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
 
 

@@ -23,7 +23,8 @@ from torch import nn
 from p3d.bench.backends import matrix_rate
 from p3d.data.clips import read_eval_clips
 from p3d.inference.predictor import Predictor
-from p3d.model.network import P3D, P3DConfig
+from p3d.model.config import P3DConfig
+from p3d.model.network import P3D
 from p3d.model.plain import PlainP3D, plain_twin
 from p3d.prepare.folder import walk_videos
 from p3d.preprocessing import normalize
@@ -78,9 +79,9 @@ def ours(predictor: Predictor) -> Method:
 
 
 def methods(
-    model: P3D, plain: nn.Module, precision: Precision, num_clips: int
+    model: P3D, plain: nn.Module, precision: Precision, num_clips: int, videos: int
 ) -> dict[str, Method]:
-    """Return all methods by name, the naive loop first."""
+    """Return all methods for a list of `videos` by name, the naive loop first."""
     found = {f"naive loop, fp32, {num_clips} clips": naive(model, plain, num_clips)}
     for clips in (num_clips, "auto"):
         for backend in ("eager", "compiled"):
@@ -90,6 +91,7 @@ def methods(
                 precision=precision,
                 clips=clips,  # type: ignore[arg-type]
                 backend=backend,  # type: ignore[arg-type]
+                videos=videos,
             )
             found[f"p3d, {precision}, {clips} clips, {backend}"] = ours(predictor)
     return found
@@ -127,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     set_up_cpu(None)
     paths = sorted(walk_videos(options.data))[: options.videos]
     model, plain = networks(options.weights, options.network)
-    todo = methods(model, plain, options.precision, options.clips)
+    todo = methods(model, plain, options.precision, options.clips, len(paths))
     for method in todo.values():  # the first call is slower
         method(paths[:1])
     found = measure(todo, paths, options.rounds)

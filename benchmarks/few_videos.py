@@ -1,4 +1,4 @@
-"""What averaged weights and mixup do with few videos: paired runs, the same seeds and videos.
+"""What averaged weights, mixup and CutMix do with few videos: paired runs, same seeds and videos.
 
     python benchmarks/few_videos.py --out few.jsonl --per-class 4 --seeds 3 -- \
         --recipe sample --data demo/sample --clips-per-video 8 --epochs 10
@@ -9,8 +9,9 @@ scored three times at its end: with its weights, with those averaged (`--average
 1), and with averaged weights whose batch statistics are computed anew over an epoch's clips.
 A line of JSON a run; runs that have one are not repeated.
 
-Arms: the options as they are, `mixup` of each clip with another one of its batch, and `constant`,
-the options with a constant learning rate of a third.
+Arms: the options as they are, `mixup` of each clip with another one of its batch, `cutmix` of each
+clip with a box of another one in all its frames, and `constant`, the options with a constant
+learning rate of a third.
 """
 
 from __future__ import annotations
@@ -22,13 +23,15 @@ import math
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from p3d.cli.parse import parse_options
@@ -48,7 +51,9 @@ from p3d.training.state import TrainState, build_state
 from p3d.training.train import build_loader, start_network
 
 CPU = torch.device("cpu")
-ARMS = ("plain", "mixup", "constant")
+ARMS = ("plain", "mixup", "cutmix", "constant")
+CUTMIX_ALPHA = 1.0
+"""As in Yun et al., "CutMix" (2019)."""
 
 
 def few_of(dataset: VideoDataset, per_class: int, seed: int) -> VideoDataset:
@@ -85,15 +90,48 @@ def prepare(
     return state, loader
 
 
-def step(state: TrainState, batch: Batch, alpha: float, rng: np.random.Generator) -> None:
-    """Make a step; with `alpha` above 0, mix each clip with one of the reversed batch."""
+Mix = Callable[[Tensor, np.random.Generator], tuple[Tensor, Tensor]]
+"""Mixes clips with those of the reversed batch; returns them and each one's own share `(N,)`."""
+
+
+def mixup(pixels: Tensor, rng: np.random.Generator, alpha: float) -> tuple[Tensor, Tensor]:
+    drawn = rng.beta(alpha, alpha, len(pixels))
+    share = torch.from_numpy(np.maximum(drawn, 1 - drawn)).float()
+    wide = share.view(-1, 1, 1, 1, 1)
+    return pixels * wide + pixels.flip(0) * (1 - wide), share
+
+
+def cutmix(pixels: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Paste a box of another clip into all frames of each clip; shares are parts of the area."""
+    mixed, share = pixels.clone(), torch.ones(len(pixels))
+    height, width = pixels.shape[-2:]
+    for place, other in enumerate(pixels.flip(0)):
+        side = math.sqrt(1 - rng.beta(CUTMIX_ALPHA, CUTMIX_ALPHA))
+        middle = rng.random(2)
+        top, bottom = cut(middle[0], side, height)
+        left, right = cut(middle[1], side, width)
+        mixed[place, ..., top:bottom, left:right] = other[..., top:bottom, left:right]
+        share[place] = 1 - (bottom - top) * (right - left) / (height * width)
+    return mixed, share
+
+
+def cut(middle: float, side: float, length: int) -> tuple[int, int]:
+    """Return where a box begins and ends in a frame; the middle and the side are fractions."""
+    ends = (round(length * (middle - side / 2)), round(length * (middle + side / 2)))
+    return max(0, ends[0]), min(length, ends[1])
+
+
+def mixing(arm: str, alpha: float) -> Mix | None:
+    """Return how an arm mixes clips."""
+    return {"mixup": partial(mixup, alpha=alpha), "cutmix": cutmix}.get(arm)
+
+
+def step(state: TrainState, batch: Batch, mix: Mix | None, rng: np.random.Generator) -> None:
+    """Make a step with clips as they are, or mixed."""
     pixels = normalize(batch.clips, state.model.preprocessing)
     targets = F.one_hot(batch.labels, state.model.config.num_classes).float()
-    if alpha:
-        drawn = rng.beta(alpha, alpha, len(targets))
-        share = torch.from_numpy(np.maximum(drawn, 1 - drawn)).float()
-        wide = share.view(-1, 1, 1, 1, 1)
-        pixels = pixels * wide + pixels.flip(0) * (1 - wide)
+    if mix is not None:
+        pixels, share = mix(pixels, rng)
         targets = targets * share[:, None] + targets.flip(0) * (1 - share)[:, None]
     with autocast(CPU, state.precision):
         logits = state.model(pixels)
@@ -143,7 +181,7 @@ def train(
     state.model.train()
     for epoch in range(recipe.epochs):
         for (batch,) in loader.steps(epoch):
-            step(state, batch, alpha if arm == "mixup" else 0.0, rng)
+            step(state, batch, mixing(arm, alpha), rng)
     assert state.average is not None
     average = state.average.network
     test = splits["test"]

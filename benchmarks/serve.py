@@ -252,19 +252,20 @@ def main() -> int:
     ]
     print(f"{date.today()}, {describe_processor()}")
     print(format_table(("request", "number", "status", "right"), rows))
-    for what, own, others in (
+    for what, own, of_pipe in (
         ("second", rate, [elapsed for elapsed, _ in pipe]),
         ("second of processor time", processor_rate, [processor for _, processor in pipe]),
     ):
-        before, after = others
-        ratio = own / statistics.mean(others)
+        before, after = of_pipe
+        ratio = own / statistics.mean(of_pipe)
         print(f"good requests alone: {own:.1f} a {what}; the pipe {before:.1f} and {after:.1f}")
         print(f"ratio: {ratio:.2f}")
     print(f"all kinds: {mixed:.1f} a second")
     print(f"good ones among the others: {percentiles(seconds['good'] + seconds['path'])}")
     print(f"memory every 100 requests in MB: {', '.join(f'{value:.0f}' for value in memory)}")
     print(f"alive: {is_alive}; exit code {code}; left: {left or 'nothing'}")
-    print(f"lines on stderr: {len(text.splitlines())}, of which died decoders {text.count('died')}")
+    others = [line for line in text.splitlines() if "died" not in line]
+    print(f"lines on stderr about decoders that died: {text.count('died')}; others: {others}")
     return int(not is_alive or bool(left) or any(row[3] == "NO" for row in rows))
 
 

@@ -43,44 +43,66 @@ from p3d.weights.loading import find_weights
 
 Pictures = NDArray[np.uint8]
 RATES = (25.0, 30.0, 50.0, 60.0, 0.0)
+SPLITS = {"train": (12, 40), "validation": (2, 24), "test": (4, 40)}
+"""Videos of each split, and actions in a video."""
+COLUMNS = ("path", "start", "end", "class")
 SOURCE_RATE = 25
 TICKS = 60_000
 
 
-def decode(path: Path) -> Pictures:
+def decode(path: Path, size: tuple[int, int] | None = None) -> Pictures:
+    """Return the frames of a video, of another width and height if they are given."""
+    width, height = size or (None, None)
     with av.open(str(path)) as container:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+        return np.stack(
+            [
+                frame.to_ndarray(format="rgb24", width=width, height=height)
+                for frame in container.decode(video=0)
+            ]
+        )
 
 
-def actions(sample: Path, rng: np.random.Generator) -> list[tuple[str, list[Path]]]:
+def actions(sample: Path, split: str) -> list[tuple[str, list[Path]]]:
     """Return pairs of clips of one class each, in random order."""
     found = []
-    for folder in sorted((sample / "test").iterdir()):
+    for folder in sorted((sample / split).iterdir()):
         clips = sorted(folder.glob("*.avi"))
         found += [(folder.name, clips[n : n + 2]) for n in range(0, len(clips) - 1, 2)]
-    return [found[n] for n in rng.permutation(len(found))]
+    return [found[n] for n in np.random.default_rng(0).permutation(len(found))]
 
 
-def between(last: Pictures, number: int, rng: np.random.Generator) -> Pictures:
-    """Return 1 to 3 seconds of noise, or of the last picture."""
+def real_videos(folder: Path | None, split: str) -> list[Path]:
+    """Return a third of the real videos, another one for each split."""
+    found = [] if folder is None else sorted(folder.rglob("*.avi"))
+    return found[list(SPLITS).index(split) :: len(SPLITS)]
+
+
+def between(last: Pictures, number: int, real: list[Path], rng: np.random.Generator) -> Pictures:
+    """Return 1 to 3 seconds of noise, of the last picture, or of a real video."""
     count = int(rng.integers(1 * SOURCE_RATE, 3 * SOURCE_RATE))
-    if number % 2:
+    kind = number % (3 if real else 2)
+    if kind == 0:
+        return rng.integers(0, 256, (count, *last.shape), np.uint8)
+    if kind == 1:
         return np.repeat(last[None], count, 0)
-    return rng.integers(0, 256, (count, *last.shape), np.uint8)
+    height, width = last.shape[:2]
+    pictures = decode(real[int(rng.integers(len(real)))], (width, height))
+    start = int(rng.integers(max(1, len(pictures) - count)))
+    return pictures[start : start + count]
 
 
 def join_source(
-    sample: Path, count: int, seed: int
+    parts: list[tuple[str, list[Path]]], real: list[Path], seed: int
 ) -> tuple[Pictures, list[tuple[float, float, str]]]:
     """Return frames at 25 per second, and the true segments."""
     rng = np.random.default_rng(seed)
-    parts, truth, length = list[Pictures](), list[tuple[float, float, str]](), 0
-    for number, (name, clips) in enumerate(actions(sample, rng)[:count]):
+    pictures, truth, length = list[Pictures](), list[tuple[float, float, str]](), 0
+    for number, (name, clips) in enumerate(parts):
         action = np.concatenate([decode(clip) for clip in clips])
         truth.append((length / SOURCE_RATE, (length + len(action)) / SOURCE_RATE, name))
-        parts += [action, between(action[-1], number, rng)]
-        length += len(action) + len(parts[-1])
-    return np.concatenate(parts), truth
+        pictures += [action, between(action[-1], number, real, rng)]
+        length += len(action) + len(pictures[-1])
+    return np.concatenate(pictures), truth
 
 
 def shown_at(rate: float, seconds: float, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -109,22 +131,33 @@ def write(path: Path, frames: Iterator[tuple[float, Pictures]], rate: float) -> 
 
 
 def join(options: argparse.Namespace) -> None:
-    options.out.mkdir(parents=True, exist_ok=True)
-    for rate in RATES:
-        name = f"{rate:g}fps" if rate else "variable"
-        rows = []
-        for number in range(options.videos):
-            source, truth = join_source(options.sample, options.actions, number)
-            times = shown_at(rate, len(source) / SOURCE_RATE, np.random.default_rng(number))
-            source_times = np.arange(len(source)) / SOURCE_RATE
-            shown = [int(frames_at(source_times, t, 1, 1)[0]) for t in times.tolist()]
-            path = options.out / f"{name}-{number}.mp4"
-            write(path, zip(times.tolist(), (source[n] for n in shown), strict=True), rate)
-            rows += [
-                (path.name, f"{start:.3f}", f"{end:.3f}", label) for start, end, label in truth
-            ]
-        write_csv(options.out / f"{name}.csv", ("path", "start", "end", "class"), rows)
-        print(f"{name}: {len(rows)} segments in {options.videos} videos")
+    for rate in options.rates:
+        name, everything = f"{rate:g}fps" if rate else "variable", []
+        for split, (videos, count) in SPLITS.items():
+            if split in options.splits:
+                rows = join_split(options, split, rate, name, videos, count)
+                everything += [(f"{split}/{path}", *rest, split) for path, *rest in rows]
+                write_csv(options.out / split / f"{name}.csv", COLUMNS, rows)
+        write_csv(options.out / f"{name}.csv", (*COLUMNS, "split"), everything)
+        print(f"{name}: {len(everything)} segments")
+
+
+def join_split(
+    options: argparse.Namespace, split: str, rate: float, name: str, videos: int, count: int
+) -> list[tuple[str, str, str, str]]:
+    """Write the videos of a split, and return the rows of their segments."""
+    (options.out / split).mkdir(parents=True, exist_ok=True)
+    real, parts, rows = real_videos(options.real, split), actions(options.sample, split), []
+    for number in range(videos):
+        part = parts[number * count : (number + 1) * count]
+        source, truth = join_source(part, real, number)
+        times = shown_at(rate, len(source) / SOURCE_RATE, np.random.default_rng(number))
+        source_times = np.arange(len(source)) / SOURCE_RATE
+        shown = [int(frames_at(source_times, t, 1, 1)[0]) for t in times.tolist()]
+        path = options.out / split / f"{name}-{number}.mp4"
+        write(path, zip(times.tolist(), (source[n] for n in shown), strict=True), rate)
+        rows += [(path.name, f"{start:.3f}", f"{end:.3f}", label) for start, end, label in truth]
+    return rows
 
 
 def small_frames() -> Iterator[tuple[float, Pictures]]:
@@ -243,8 +276,9 @@ def main() -> None:
     one = commands.add_parser("join")
     one.add_argument("--sample", type=Path, required=True)
     one.add_argument("--out", type=Path, required=True)
-    one.add_argument("--videos", type=int, default=3)
-    one.add_argument("--actions", type=int, default=30)
+    one.add_argument("--splits", nargs="+", choices=SPLITS, default=["test"])
+    one.add_argument("--real", type=Path, help="folder of real videos, parts of which come between")
+    one.add_argument("--rates", type=float, nargs="+", default=RATES, help="0: variable")
     one.set_defaults(run=join)
     two = commands.add_parser("memory")
     two.add_argument("--weights", type=Path, required=True)

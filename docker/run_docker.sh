@@ -79,7 +79,8 @@ kind=$1 command=$2
 shift 2
 ENGINE=${ENGINE:-docker}
 command -v -- "$ENGINE" >/dev/null || die "there is no command '$ENGINE'; install Docker, or set ENGINE=podman"
-RUNS=${RUNS:-$(dirname -- "${BASH_SOURCE[0]}")/../runs}
+PROJECT=$(dirname -- "${BASH_SOURCE[0]}")/..
+RUNS=${RUNS:-$PROJECT/runs}
 
 # Run as the caller, so that the caller owns the runs. P3D selects the image's p3d even if the mounted
 # project has its own .venv.
@@ -94,6 +95,7 @@ add_devices "$kind"
 add_folders
 add_settings
 if [[ $command == *.sh ]]; then
+    [[ -e $PROJECT/run_scripts/${command##*/} ]] || die "there is no script '$command' in run_scripts/"
     flags+=(--entrypoint "/opt/p3d/run_scripts/${command##*/}")
     exec "$ENGINE" run "${flags[@]}" "${IMAGE:-p3d:$kind}" "$@"
 fi

@@ -217,5 +217,9 @@ def normalize(clips: Tensor, preprocessing: Preprocessing) -> Tensor:
         clips = clips.flip(-1)
     std = torch.tensor(preprocessing.std, device=clips.device)
     mean = torch.tensor(preprocessing.mean, device=clips.device)
-    # One multiply-add per value: (x - mean) / std = x * (1/std) + (-mean/std).
-    return torch.addcmul(-mean / std, clips.to(torch.float32), 1 / std).permute(0, 4, 1, 2, 3)
+    # One multiply-add per value: (x - mean) / std = x * (1/std) + (-mean/std). Whole rows of pixels
+    # are faster than three values at a time.
+    width = clips.shape[3]
+    rows = clips.flatten(3).to(torch.float32)
+    rows = torch.addcmul((-mean / std).repeat(width), rows, (1 / std).repeat(width))
+    return rows.view(clips.shape).permute(0, 4, 1, 2, 3)

@@ -11,14 +11,8 @@ import torch
 from helpers.tiny_networks import make_blocks_few
 from p3d.bench import model
 from p3d.bench.backends import matrix_rate
-from p3d.bench.model import (
-    Candidate,
-    ModelBenchOptions,
-    _inference,
-    bench_model,
-    run,
-    time_in_turns,
-)
+from p3d.bench.model import ModelBenchOptions, _inference, bench_model, run
+from p3d.bench.turns import Candidate, time_in_turns
 from p3d.errors import UserError
 
 TINY = ModelBenchOptions(
@@ -79,6 +73,8 @@ def test_writes_its_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 def test_refuses_no_rounds() -> None:
     with pytest.raises(UserError, match="--rounds"):
         bench_model(ModelBenchOptions(rounds=0))
+    with pytest.raises(UserError, match="--several-clips is -1"):
+        bench_model(ModelBenchOptions(several_clips=-1))
 
 
 def test_backends_are_timed_beside_the_matrix_rate(
@@ -100,6 +96,8 @@ def test_backends_are_timed_beside_the_matrix_rate(
     printed = capsys.readouterr().out
     assert "of the matrix rate" in printed
     assert "fp32 eager scorer: compiled or exported in 0.0 s" in printed
+    assert "fp32 eager scorer, 20 clips" in printed
+    assert "fp32 onnx scorer, batches of 16: " in printed
     assert "bf16 onnx scorer: not timed: " in printed
 
 

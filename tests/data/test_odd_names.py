@@ -15,7 +15,8 @@ from p3d.data.layouts import DataOptions, read_dataset, read_splits
 from p3d.data.manifest import write_manifest
 from p3d.data.splits import SplitRule
 from p3d.errors import BadVideoError, UserError, printable, report_cell
-from p3d.model.network import P3D, P3DConfig
+from p3d.model.config import P3DConfig
+from p3d.model.network import P3D
 from p3d.prepare.check import check_dataset, run
 from p3d.prepare.frames import extract_frames
 from p3d.prepare.manifest import ManifestOptions, prepare_manifest

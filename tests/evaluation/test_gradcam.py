@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from p3d.evaluation.gradcam import CamLayer, grad_cam, stretch
-from p3d.model.network import P3D, P3DConfig, Wiring
+from p3d.model.config import P3DConfig, Wiring
+from p3d.model.network import P3D
 from p3d.model.plain import PlainP3D, plain_twin
 from p3d.weights.loading import convert_state_dict
 

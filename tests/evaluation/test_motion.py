@@ -16,6 +16,9 @@ from p3d.data.views import FrameOrder
 from p3d.evaluation.motion import compare_orders, motion_table, write_motion
 from p3d.inference.scoring import VideoScores
 from p3d.model.network import create_model
+from p3d.scores.comparison import compare
+from p3d.scores.resampling import Bootstrap
+from p3d.scores.score_file import ScoreFile
 
 answers = st.lists(st.tuples(*[st.integers(0, 2)] * 3), min_size=1, max_size=40)
 
@@ -34,7 +37,8 @@ def test_counts_are_those_of_the_videos(triples: list[tuple[int, int, int]]) -> 
         {
             "ordered": scores_of(before, labels, indices),
             "still": scores_of(now, labels, indices),
-        }
+        },
+        [""] * len(labels),
     )
     assert (ordered.lost, ordered.gained, ordered.changed, ordered.difference) == (0, 0, 0, 0)
     pairs = [(a == label, b == label) for label, a, b in triples]
@@ -43,8 +47,11 @@ def test_counts_are_those_of_the_videos(triples: list[tuple[int, int, int]]) -> 
     assert still.changed == sum(a != b for _, a, b in triples)
     difference = still.accuracy.top1 - ordered.accuracy.top1
     assert still.difference == pytest.approx(difference)
-    low, high = still.interval
-    assert low <= still.difference <= high
+    if len(labels) < 2:
+        assert still.interval is None
+    else:
+        low, high = still.interval
+        assert -1 <= low <= high <= 1
 
 
 def test_videos_that_one_order_cannot_read_are_left_out() -> None:
@@ -52,10 +59,35 @@ def test_videos_that_one_order_cannot_read_are_left_out() -> None:
         {
             "ordered": scores_of([0, 1, 2], [0, 1, 1], [0, 2, 5]),
             "still": scores_of([2, 0, 1, 1], [0, 2, 1, 1], [0, 1, 2, 5]),
-        }
+        },
+        ["a", "x", "b", "x", "x", "b"],
     )
+    assert still.groups.describe() == "2 groups"
     assert still.accuracy.videos == 3
     assert (still.lost, still.gained, still.changed) == (1, 1, 2)
+
+
+def test_intervals_are_those_of_a_comparison_over_groups() -> None:
+    rng = np.random.default_rng(0)
+    labels, before, now = rng.integers(3, size=(3, 60)).tolist()
+    groups = [str(index // 5) for index in range(60)]
+    found = [scores_of(answers, labels, list(range(60))) for answers in (before, now)]
+    _, still = compare_orders({"ordered": found[0], "still": found[1]}, groups)
+    files = [
+        ScoreFile(
+            each.logits.numpy(),
+            each.labels.numpy(),
+            ("a", "b", "c"),
+            tuple(map(str, range(60))),
+            tuple(groups),
+            {},
+            "",
+        )
+        for each in found
+    ]
+    top1 = compare(files[0], files[1], Bootstrap()).differences["top1"]
+    assert still.interval == pytest.approx(top1.interval)
+    assert still.difference == pytest.approx(top1.difference)
 
 
 def test_table_and_file_have_a_line_for_each_order(tmp_path: Path) -> None:
@@ -65,7 +97,7 @@ def test_table_and_file_have_a_line_for_each_order(tmp_path: Path) -> None:
         order: scores_of(((labels + shift) % 3).tolist(), labels.tolist(), list(range(300)))
         for shift, order in enumerate(orders)
     }
-    results = compare_orders(scored)
+    results = compare_orders(scored, [f"group {index // 3}" for index in range(300)])
     lines = motion_table(results).splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[2].split() == ["ordered", "100.0%", "100.0%"]
@@ -78,6 +110,7 @@ def test_table_and_file_have_a_line_for_each_order(tmp_path: Path) -> None:
     assert [row["frames"] for row in rows] == list(orders)
     assert [row["lost"] for row in rows] == ["0", "300", "300", "0"]
     assert rows[1]["difference"] == "-1.0"
+    assert {row["groups"] for row in rows} == {"100"}
 
 
 def test_a_network_without_temporal_convolutions_cannot_notice_reversed_frames() -> None:

@@ -36,7 +36,7 @@ from helpers.weight_files import caffemodel, randomize
 from p3d.data.dataset import VideoDataset, VideoRecord
 from p3d.data.layouts import DataOptions
 from p3d.errors import UserError
-from p3d.model import network
+from p3d.model import blocks, network
 from p3d.run_folder import checkpoint_path
 from p3d.system.distributed import Group
 from p3d.training.checkpoint import read_newest, write_checkpoint
@@ -72,7 +72,8 @@ class TimeLimit(BaseException):
 
 def shrink_network() -> None:
     """Make every network small, so that whole files have 100 kB."""
-    network.PLANES, network.FEATURES, describe.FEATURES = (2, 3, 4, 5), 20, 20
+    blocks.PLANES = network.PLANES = (2, 3, 4, 5)
+    network.FEATURES = describe.FEATURES = 20
 
 
 def image_state(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

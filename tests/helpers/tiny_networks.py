@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from p3d.model.network import BLOCKS, P3D, create_model
+from p3d.model.config import BLOCKS
+from p3d.model.network import P3D, create_model
 from p3d.preprocessing import AUTHORS, AUTHORS_FLOW
 
 CLASSES = ("clap", "walk", "wave")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from p3d.inference.networks import choose, chosen_backend, load_network, make_sc
 from p3d.inference.scorer import Scorer, best_batch
 from p3d.preprocessing import Preprocessing
 from p3d.system.compiler import known_seconds, record_seconds, use_cache
+from p3d.system.device import Precision
 from p3d.weights.metadata import save_model
 
 CPU = torch.device("cpu")
@@ -64,7 +68,7 @@ def record_graphs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return graph
 
     def replacement(network: Any, **options: Any) -> Any:
-        return compile_graph(network, backend=record, dynamic=options["dynamic"])
+        return compile_graph(network, backend=record, **options)
 
     monkeypatch.setattr(torch, "compile", replacement)
     return inputs
@@ -82,6 +86,8 @@ def test_batch_of_a_device() -> None:
     assert best_batch(CPU, Preprocessing()) == 1
     assert best_batch(CPU, Preprocessing(crop=80)) == 7
     assert best_batch(CPU, Preprocessing(num_frames=8, crop=40)) == 16
+    assert best_batch(CPU, Preprocessing(), many_in_bf16=True) == 4
+    assert best_batch(CPU, Preprocessing(crop=112), many_in_bf16=True) == 8
     assert best_batch(torch.device("cuda"), Preprocessing()) == 16
     assert best_batch(torch.device("cuda"), Preprocessing(crop=16)) == 256
     assert best_batch(torch.device("cuda"), Preprocessing(num_frames=10_000)) == 1
@@ -123,13 +129,51 @@ def test_weights_are_constants_of_the_compiled_network(
 def test_clips_of_one_and_of_several_videos_share_the_compiled_network(
     clips: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second graph would be compiled without constant weights, and be slower."""
+    """A second graph would be compiled without constant weights, and be slower."""
     inputs = record_graphs(monkeypatch)
     scorer = Scorer(tiny_network(), CPU, compiled=True, batch_size=2)
     scorer(clips[:2])
     with torch.inference_mode():
         scorer(torch.cat([clips[:1], clips[1:2]]))
     assert len(inputs) == 1
+
+
+MANY_NETWORKS = """
+import pytest, torch
+from helpers.tiny_networks import FRAMES, SIZE, make_blocks_few, tiny_network
+from p3d.inference.backends.compiled_network import CompiledNetwork
+from p3d.inference.export_spec import noise_clip
+
+traced = []
+
+def record(graph, inputs):
+    traced.append(sum(node.op == "placeholder" for node in graph.graph.nodes))
+    return graph
+
+compile_graph = torch.compile
+torch.compile = lambda method, **options: compile_graph(method, backend=record, **options)
+CPU = torch.device("cpu")
+with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
+    make_blocks_few(patch)
+    for size in range(SIZE, SIZE + 10):
+        model = tiny_network()
+        clip = noise_clip(model.config, FRAMES, size)
+        network = CompiledNetwork(model, CPU, "fp32")
+        assert torch.equal(network(clip), network(clip))
+print(len(traced), set(traced))
+"""
+
+
+def test_any_number_of_networks_is_compiled() -> None:
+    """PyTorch keeps eight results of a function, and runs the ninth network without compiling."""
+    run = subprocess.run(
+        [sys.executable, "-c", MANY_NETWORKS],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.stdout == "10 {1}\n", run.stderr
 
 
 def test_compiling_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,6 +209,20 @@ def test_auto_says_what_it_chose(capsys: pytest.CaptureFixture[str]) -> None:
     assert "p3d: backend eager: " in capsys.readouterr().err
     make_scorer(tiny_network(), CPU)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("precision", "clips", "expected"), [("bf16", 50, 4), ("bf16", 49, 1), ("fp32", 50, 1)]
+)
+def test_batches_of_many_clips_are_larger_in_bf16(
+    precision: Precision, clips: int, expected: int
+) -> None:
+    model = tiny_network()
+    model.preprocessing = Preprocessing()
+    scorer = make_scorer(model, CPU, precision, backend="compiled", clips=clips)
+    assert scorer.batch_size == expected
+    scorer = make_scorer(model, CPU, precision, backend="compiled", clips=clips, batch_size=3)
+    assert scorer.batch_size == 3
 
 
 def test_cache_of_compiled_networks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -15,10 +15,11 @@ from helpers.videos import write_video
 from p3d.data.clips import read_eval_clips
 from p3d.data.dataset import VideoDataset, VideoRecord
 from p3d.errors import BadVideoError, UserError
+from p3d.inference.clip_plan import NumClips
 from p3d.inference.scorer import Scorer, mean_probabilities
 from p3d.inference.scoring import VideoScores, score_videos, write_scores
 from p3d.inference.settled import clips_used, halving_order
-from p3d.model.network import create_model
+from p3d.model.network import P3D, create_model
 from p3d.preprocessing import IMAGENET
 from p3d.report.record import read_predictions
 from p3d.system.distributed import Group
@@ -31,11 +32,17 @@ NUM_CLIPS = 2
 
 
 @pytest.fixture(scope="module")
-def scorer() -> Scorer:
-    """Return an untrained network that scores one video of two clips at a time."""
+def model() -> P3D:
+    """Return an untrained network."""
     torch.manual_seed(0)
     model = create_model("p3d63", num_classes=NUM_CLASSES)
     model.preprocessing = PREP
+    return model
+
+
+@pytest.fixture(scope="module")
+def scorer(model: P3D) -> Scorer:
+    """Return a scorer of one video of two clips at a time."""
     return Scorer(model, torch.device("cpu"), batch_size=NUM_CLIPS)
 
 
@@ -104,6 +111,29 @@ def test_each_rank_scores_its_shard(
         shard = score_videos(scorer, unlabeled, num_clips=NUM_CLIPS, group=Group(rank, 2))
         assert shard.indices.tolist() == list(range(5))[rank::2]
         assert torch.equal(shard.logits, scored.logits[rank::2])
+
+
+@pytest.mark.parametrize("clips", [1, 2, "auto"])
+@pytest.mark.parametrize("count", [2, 3])
+def test_scores_are_the_same_for_any_number_of_ranks(
+    model: P3D, unlabeled: VideoDataset, tmp_path: Path, clips: NumClips, count: int
+) -> None:
+    """Ranks fill their batches with other videos, and the last one with fewer."""
+    large = Scorer(model, torch.device("cpu"), batch_size=4)
+    dataset = with_bad_video(unlabeled, tmp_path)
+
+    def score(group: Group) -> VideoScores:
+        return score_videos(
+            large, dataset, num_clips=clips, settled=0.9, on_bad_video="skip", group=group
+        )
+
+    alone = score(Group())
+    for rank in range(count):
+        shard = score(Group(rank, count))
+        mine = alone.indices % count == rank
+        assert torch.equal(shard.indices, alone.indices[mine])
+        assert torch.equal(shard.logits, alone.logits[mine])
+        assert torch.equal(shard.clips_used, alone.clips_used[mine])
 
 
 def test_bad_video_is_skipped_or_an_error(
@@ -211,7 +241,7 @@ import torch
 from p3d.data.dataset import VideoDataset, VideoRecord
 from p3d.inference.scorer import Scorer
 from p3d.inference.scoring import score_videos
-from p3d.model.network import create_model
+from p3d.model.network import P3D, create_model
 from p3d.preprocessing import Preprocessing
 
 torch.set_num_threads(1)

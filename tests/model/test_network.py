@@ -10,15 +10,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from p3d.errors import UserError
-from p3d.model.network import (
-    P3D,
-    Bottleneck,
-    ConvBN,
-    P3DConfig,
-    create_model,
-    fold_norms,
-    zero_init_residuals,
-)
+from p3d.model.blocks import Bottleneck, ConvBN
+from p3d.model.config import P3DConfig
+from p3d.model.network import P3D, create_model, fold_norms, zero_init_residuals
 from p3d.model.plain import PlainP3D, plain_twin
 from p3d.weights.loading import convert_state_dict
 
@@ -125,7 +119,8 @@ def test_makes_no_copies(wiring: str, frames: int, training: bool) -> None:
     with torch.set_grad_enabled(training), CopyCounter() as counter:
         model(clips)
     assert not not_channels_last
-    assert not counter.calls
+    # A stage's first block trains on every second pixel, which `convolve_small` collects.
+    assert counter.calls == ({"aten.clone.default": 6} if training else {})
 
 
 def test_takes_any_memory_format() -> None:
@@ -212,8 +207,9 @@ def test_exports_without_a_graph_break() -> None:
 def test_compiles_without_a_graph_break(training: bool) -> None:
     # One graph for the whole forward pass; the backend compilers have their own tests.
     torch._dynamo.reset()
-    model = create_model("p3d63", num_classes=4, dropout=0.0).train(training)
-    clips = torch.randn(2, 3, 4, 32, 32)
+    # In float64, since normalizing two values, as in res5 here, magnifies rounding errors.
+    model = create_model("p3d63", num_classes=4, dropout=0.0).double().train(training)
+    clips = torch.randn(2, 3, 4, 32, 32, dtype=torch.float64)
     explanation = torch._dynamo.explain(model)(clips)
     assert explanation.graph_break_count == 0, explanation.break_reasons
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)

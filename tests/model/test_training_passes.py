@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from p3d.model.network import ConvBN
+from p3d.model.blocks import ConvBN
 from p3d.model.pair_max import max_of_pairs
+from p3d.model.pointwise import MOST_ROWS, convolve_small, is_small
 
 
 @settings(max_examples=30, deadline=None)
@@ -35,6 +36,17 @@ def test_max_of_pairs_equals_max_pool2d_with_ties(
     assert torch.equal(gradient, expected)
 
 
+def test_max_of_pairs_of_low_precision_keeps_the_gradients_bits() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(6, 2, 50, 8, generator=generator).to(torch.bfloat16).requires_grad_()
+    seed = torch.randn(6, 50, 8, generator=generator).to(torch.bfloat16)
+    [gradient] = torch.autograd.grad(max_of_pairs(x), x, seed)
+    is_first = x[:, 0] >= x[:, 1]
+    zero = torch.zeros_like(seed)
+    assert torch.equal(gradient[:, 0], torch.where(is_first, seed, zero))
+    assert torch.equal(gradient[:, 1], torch.where(is_first, zero, seed))
+
+
 @pytest.mark.parametrize(
     ("kernel", "stride", "padding"), [(1, 2, 0), (3, 1, 1), ((3, 1), 1, (1, 0))]
 )
@@ -57,3 +69,58 @@ def test_frozen_norm_has_the_gradients_of_conv_and_norm(kernel, stride, padding)
         strict=True,
     ):
         torch.testing.assert_close(gradient, wanted, rtol=1e-12, atol=1e-12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    shape=st.tuples(*[st.integers(1, 4)] * 4),
+    channels=st.integers(1, 4),
+    stride=st.sampled_from([1, 2]),
+    has_bias=st.booleans(),
+    layout=st.sampled_from([torch.contiguous_format, torch.channels_last]),
+)
+def test_a_small_convolution_has_the_gradients_of_conv2d(
+    shape: tuple[int, ...],
+    channels: int,
+    stride: int,
+    has_bias: bool,
+    layout: torch.memory_format,
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*sizes: int) -> torch.Tensor:
+        return torch.randn(sizes, dtype=torch.float64, generator=generator, requires_grad=True)
+
+    x = draw(*shape).detach().contiguous(memory_format=layout).requires_grad_()
+    inputs = [x, draw(channels, shape[1], 1, 1), *([draw(channels)] if has_bias else [])]
+    weight, bias = inputs[1], inputs[2] if has_bias else None
+    expected = F.conv2d(x, weight, bias, stride)
+    out = convolve_small(x, weight, bias, stride)
+    torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)
+    seed = draw(*out.shape).detach()
+    for gradient, wanted in zip(
+        torch.autograd.grad(F.relu(out, inplace=True), inputs, seed),
+        torch.autograd.grad(F.relu(expected), inputs, seed),
+        strict=True,
+    ):
+        torch.testing.assert_close(gradient, wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_only_small_pointwise_convolutions_in_training_are_products() -> None:
+    conv = nn.Conv2d(4, 4, 1, stride=2)
+    most = torch.empty(1, 4, 2, 2 * MOST_ROWS)
+    assert is_small(conv, most)
+    assert not is_small(conv, torch.empty(2, 4, 2, 2 * MOST_ROWS))
+    assert not is_small(nn.Conv2d(4, 4, 3), most)
+    assert not is_small(conv, most.to("meta"))
+    with torch.no_grad():
+        assert not is_small(conv, most)
+
+
+def test_frozen_weights_of_a_small_convolution_get_no_gradient() -> None:
+    layer = ConvBN(3, 5, 1).double()
+    layer.conv.weight.requires_grad_(False)
+    x = torch.randn(2, 3, 4, 4, dtype=torch.float64, requires_grad=True)
+    [gradient] = torch.autograd.grad(layer(x).square().sum(), x)
+    [expected] = torch.autograd.grad(layer.bn(layer.conv(x)).square().sum(), x)
+    torch.testing.assert_close(gradient, expected)

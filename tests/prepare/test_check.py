@@ -144,7 +144,7 @@ def test_long_videos_are_reported(data: Path) -> None:
 def test_files_that_cannot_be_written_are_found_before_the_work(
     data: Path, option: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("p3d.prepare.check.open_record", lambda *_: pytest.fail("has begun"))
+    monkeypatch.setattr("p3d.prepare.check.run_work", lambda *_: pytest.fail("has begun"))
     (data / "file").touch()
     for place, message in (
         (data / "file" / "x.csv", f"cannot be written .*; choose another --{option}"),

@@ -14,7 +14,7 @@ from helpers.videos import number_of, write_video
 from p3d.data.layouts import DataOptions, read_dataset, read_videos
 from p3d.data.splits import SplitRule
 from p3d.errors import UserError
-from p3d.prepare.frames import extract_frames, run
+from p3d.prepare.frames import extract_frames, run, write_frames
 from p3d.prepare.options import FramesOptions
 from p3d.system.files import TEMPORARY
 from p3d.video import sources as chunks_module
@@ -55,11 +55,12 @@ def test_writes_every_frame_in_order(options: FramesOptions) -> None:
 
 
 def test_long_videos_are_read_in_chunks(
-    options: FramesOptions, monkeypatch: pytest.MonkeyPatch
+    originals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chunks_module, "CHUNK_BYTES", 5 * 64 * 80 * 3)
-    extract_frames(options)
-    files = sorted(folder(options, 3).iterdir())
+    with open_video(originals / "run" / "run_g3.avi") as video:
+        write_frames(video, tmp_path, "run_g3", (64, 80), 95)
+    files = sorted(tmp_path.iterdir())
     assert [number_of(Image.open(file)) for file in files] == list(range(19))
 
 

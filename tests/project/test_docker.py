@@ -192,6 +192,7 @@ def test_each_mlu_is_passed_to_the_container(workspace: Path) -> None:
             "the device or the command is missing; use run_docker.sh cpu|cuda|mlu COMMAND..., "
             "where COMMAND is a p3d command or a script in run_scripts/",
         ),
+        (("cpu", "P3D_Tarin.sh"), {}, "there is no script 'P3D_Tarin.sh' in run_scripts/"),
     ],
 )
 def test_user_errors_are_one_line(

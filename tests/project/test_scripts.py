@@ -331,12 +331,20 @@ def test_folder_with_several_weight_files_is_an_error(workspace: Path, stubs: Pa
 def slurm(stubs: Path) -> Path:
     """Return a folder with stubs of Slurm's commands and a torchrun that runs until SIGTERM."""
     commands = {
-        "scontrol": '[ "$1" = show ] && printf "first\\nsecond\\n" || echo "$@" >>requests',
-        "srun": 'shift; "$@" & echo $! >task; wait $!',
-        "scancel": 'echo "$@" >>requests; kill -TERM "$(cat task)"',
+        "scontrol": (
+            'if [ "$1" = requeue ]; then echo "$@" >>requests; exit; fi\n'
+            "touch asked; while [ -e wait ]; do sleep 0.01; done\n"
+            'printf "first\\nsecond\\n"'
+        ),
+        "srun": 'echo $$ >srun; shift; "$@" & wait $!',
+        # Return only after the job has lost srun, as if the job were slow.
+        "scancel": (
+            'echo "$@" >>requests; [ -e finish ] || kill -TERM "$(cat task)"\n'
+            'while kill -0 "$(cat srun)" 2>/dev/null; do sleep 0.01; done'
+        ),
         "torchrun": (
-            'printf "%s\\n" "$@" >arguments; trap "exit 1" TERM\n'
-            "for i in $(seq 600); do [ ! -e finish ] || exit 0; sleep 0.05; done; exit 3"
+            'trap "exit 1" TERM; echo $$ >task; printf "%s\\n" "$@" >arguments\n'
+            "for i in $(seq 6000); do [ ! -e finish ] || exit 0; sleep 0.05; done; exit 3"
         ),
     }
     for name, text in commands.items():
@@ -345,8 +353,10 @@ def slurm(stubs: Path) -> Path:
     return stubs
 
 
-def submit(workspace: Path, slurm: Path, folder: Path, *words: str) -> subprocess.Popen[str]:
-    """Start the job as Slurm would, and wait until it trains."""
+def submit(
+    workspace: Path, slurm: Path, folder: Path, *words: str, until: str = "arguments"
+) -> subprocess.Popen[str]:
+    """Start the job as Slurm would, and wait until it trains, or for another file of the stubs."""
     settings = stub_settings(
         workspace, slurm, PATH=f"{slurm}:{os.environ['PATH']}", SLURM_SUBMIT_DIR=ROOT
     )
@@ -360,7 +370,7 @@ def submit(workspace: Path, slurm: Path, folder: Path, *words: str) -> subproces
         text=True,
     )
     deadline = time.monotonic() + 60
-    while not (folder / "arguments").exists() and job.poll() is None:
+    while not (folder / until).exists() and job.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     return job
@@ -376,13 +386,36 @@ def test_slurm_job_out_of_time_is_stopped_and_requeued(
     workspace: Path, slurm: Path, tmp_path: Path
 ) -> None:
     job = submit(workspace, slurm, tmp_path, "P3D_AMP_60E_8GPUs_Train.sh", "--seed", "7")
-    time.sleep(0.2)  # until the job waits for srun
     job.send_signal(signal.SIGUSR1)
     assert finish(job) == (1, "")
     assert (tmp_path / "requests").read_text() == "--signal=TERM 4321\nrequeue 4321\n"
     arguments = (tmp_path / "arguments").read_text().splitlines()
     flags = {"--nnodes": "2", "--rdzv-endpoint": "first:29721", "--rdzv-id": "4321", "--seed": "7"}
     assert {flag: option_value(flag, arguments) for flag in flags} == flags
+
+
+def test_slurm_job_out_of_time_before_it_trains_is_requeued(
+    workspace: Path, slurm: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "wait").touch()
+    job = submit(workspace, slurm, tmp_path, until="asked")
+    job.send_signal(signal.SIGUSR1)
+    (tmp_path / "wait").unlink()
+    assert finish(job) == (1, "")
+    assert (tmp_path / "requests").read_text() == "requeue 4321\n"
+    assert not (tmp_path / "arguments").exists()
+
+
+def test_slurm_job_that_finishes_when_time_runs_out_is_not_requeued(
+    workspace: Path, slurm: Path, tmp_path: Path
+) -> None:
+    job = submit(workspace, slurm, tmp_path)
+    (tmp_path / "finish").touch()
+    job.send_signal(signal.SIGUSR1)
+    assert finish(job) == (0, "")
+    assert (
+        not (tmp_path / "requests").exists() or "requeue" not in (tmp_path / "requests").read_text()
+    )
 
 
 def test_finished_or_cancelled_slurm_job_is_not_requeued(
@@ -394,7 +427,6 @@ def test_finished_or_cancelled_slurm_job_is_not_requeued(
     (tmp_path / "finish").unlink()
     (tmp_path / "arguments").unlink()
     job = submit(workspace, slurm, tmp_path)
-    time.sleep(0.2)
     os.kill(int((tmp_path / "task").read_text()), signal.SIGTERM)  # like `scancel`
     job.send_signal(signal.SIGTERM)
     assert finish(job) == (1, "")

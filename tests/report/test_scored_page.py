@@ -257,10 +257,15 @@ def test_motion_of_the_command_is_read_back(tmp_path: Path) -> None:
             torch.from_numpy(logits), torch.from_numpy(scores.labels), torch.arange(40), ()
         )
 
-    compared = compare_orders({"ordered": scored(scores.logits), "still": scored(-scores.logits)})
+    compared = compare_orders(
+        {"ordered": scored(scores.logits), "still": scored(-scores.logits)}, scores.groups
+    )
     write_motion(folder / "motion.csv", compared)
     rows = read_scored(folder).motion
     assert [row["frames"] for row in rows] == ["ordered", "still"]
     assert rows[1]["difference"] == pytest.approx(compared[1].difference, abs=1e-4)
+    write_metrics(folder)
+    bootstrap = f"is from a bootstrap over {compared[1].groups.count} groups"
+    assert bootstrap in report(folder).text
     with (folder / "motion.csv").open(newline="") as file:
         assert set(next(csv.reader(file))) == set(rows[0])

@@ -15,12 +15,14 @@ from helpers.videos import write_video
 from p3d.data.transforms import eval_transform
 from p3d.evaluation.gradcam import grad_cam
 from p3d.inference.predictor import Predictor
+from p3d.inference.timeline.calibrated import kept_values
 from p3d.inference.timeline.segments import CutOptions
 from p3d.preprocessing import normalize
 from p3d.serve.service import Service
 from p3d.video.decode import open_video
 from p3d.video.sources import gather
 from p3d.weights.loading import load_model
+from p3d.weights.metadata import save_model
 
 Running = tuple[httpx.Client, Service]
 
@@ -74,6 +76,21 @@ def test_a_timeline_is_that_of_a_predictor(service: Running, folder: Path) -> No
         (s.label, round(s.start, 3), round(s.end, 3)) for s in expected.segments
     ]
     assert not list(behind.folder.path.iterdir())
+
+
+def test_segments_are_cut_as_the_weights_say(folder: Path, tmp_path: Path) -> None:
+    model = load_model(folder / "net.safetensors")
+    kept = CutOptions(smooth=0, high=0.34, low=0.3, shortest=0, merge=0)
+    model.calibration = kept_values(kept)
+    save_model(model, tmp_path / "kept.safetensors")
+    expected = Predictor(tmp_path / "kept.safetensors", device="cpu").timeline(folder / "a.avi")
+    assert expected.segments == expected.cut(kept).segments != expected.cut(CutOptions()).segments
+    with running(tmp_path / "kept.safetensors") as (client, _):
+        found = finish(client, start(client, folder / "a.avi"))["timeline"]
+        assert len(found["segments"]) == len(expected.segments)
+        loose = finish(client, start(client, folder / "a.avi", high=1))["timeline"]
+        assert not loose["segments"]
+        assert problem(start(client, folder / "a.avi", high=0.2))[0] == 422
 
 
 def test_a_job_can_be_canceled_and_jobs_are_limited(

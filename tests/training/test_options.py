@@ -19,7 +19,7 @@ from p3d.data.loader import BadVideoPolicy
 from p3d.data.splits import SplitRule
 from p3d.data.transforms import Augmentation
 from p3d.errors import UserError
-from p3d.model.network import Modality, Name, Variant, Wiring
+from p3d.model.config import Modality, Name, Variant, Wiring
 from p3d.run_folder import BEST_FILE, LAST_FILE
 from p3d.system.device import DeviceName, Precision
 from p3d.system.files import write_json

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from helpers.runs import TINY, options, tiny_run
 from p3d.errors import UserError
-from p3d.model.network import P3D, P3DConfig, create_model
+from p3d.model.config import P3DConfig
+from p3d.model.network import P3D, create_model
 from p3d.preprocessing import Preprocessing, normalize
 from p3d.run_folder import checkpoint_path
 from p3d.system.device import Precision, autocast

@@ -6,11 +6,9 @@ import json
 import pickle
 import shutil
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from threading import Event
 from types import SimpleNamespace
 from typing import Any, get_args
 
@@ -41,7 +39,6 @@ from p3d.model.network import create_model
 from p3d.prepare.check import check_dataset
 from p3d.prepare.flow import FlowOptions, compute_flow, write_flow
 from p3d.prepare.options import CheckOptions, FramesOptions
-from p3d.prepare.parallel import parallel_map
 from p3d.preprocessing import AUTHORS_FLOW, IMAGENET, FlowMethod
 from p3d.system.files import TEMPORARY
 from p3d.video import sources
@@ -430,22 +427,6 @@ def test_files_without_a_version_are_by_opencv(tmp_path: Path) -> None:
 def test_flow_metadata_is_read_as_written(method: FlowMethod | None) -> None:
     info = FlowInfo(24, (48, 64), method)
     assert read_flow_info(info.tags()) == info
-
-
-def test_work_stops_when_its_results_are_not_needed() -> None:
-    stopping = Event()
-    started = time.monotonic()
-    results = parallel_map(
-        lambda item: item and stopping.wait(30),
-        [0, 1],
-        total=2,
-        title="Test",
-        workers=2,
-        stopping=stopping,
-    )
-    assert next(results) == 0
-    results.close()  # type: ignore[attr-defined]
-    assert time.monotonic() - started < 20
 
 
 # --- networks

@@ -12,7 +12,8 @@ from helpers.weight_files import caffemodel, randomize
 from p3d.cli import main
 from p3d.errors import UserError
 from p3d.evaluation.jobs import check_classes
-from p3d.model.network import P3DConfig, create_model
+from p3d.model.config import P3DConfig
+from p3d.model.network import create_model
 from p3d.preprocessing import AUTHORS, AUTHORS_FLOW, IMAGENET
 from p3d.weights.class_names import KINETICS_NOTE, is_authors_kinetics, kinetics400, same_class
 from p3d.weights.describe import describe_file

@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 
 from p3d.data.digests import DIGEST_BYTES
 from p3d.errors import UserError
-from p3d.model.network import P3DConfig, create_model
+from p3d.model.config import P3DConfig
+from p3d.model.network import create_model
 from p3d.preprocessing import AUTHORS, AUTHORS_FLOW, Preprocessing
 from p3d.weights.calibration import read_calibration
 from p3d.weights.loading import load_model

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from helpers.weight_files import randomize
 from p3d.errors import UserError
-from p3d.model.network import P3DConfig, create_model
+from p3d.model.config import P3DConfig
+from p3d.model.network import create_model
 from p3d.model.plain import plain_twin
 from p3d.preprocessing import AUTHORS, AUTHORS_FLOW, IMAGENET
 from p3d.weights.describe import describe_file

@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 
 from helpers.weight_files import image_resnet
 from p3d.errors import UserError
-from p3d.model.network import P3DConfig, create_model
+from p3d.model.config import P3DConfig
+from p3d.model.network import create_model
 from p3d.preprocessing import IMAGENET
 from p3d.weights.evidence import UNIT_FLOW
 from p3d.weights.loading import PretrainedWeights, convert_state_dict, load_model

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from helpers.weight_files import blob, field, image_resnet, layer
 from p3d.errors import UserError
-from p3d.model.network import P3DConfig, create_model
+from p3d.model.config import P3DConfig
+from p3d.model.network import create_model
 from p3d.weights import pickles
 from p3d.weights.evidence import infer_origin
 from p3d.weights.loading import convert_state_dict, load_model

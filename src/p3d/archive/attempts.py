@@ -14,29 +14,37 @@ from pathlib import Path
 from p3d.errors import UserError
 from p3d.system.files import reason_of, write_text
 
+ATTEMPTS_FILE = "attempts.jsonl"
+"""Name of the log in a folder of results."""
+
 MAX_DEATHS = 3
 """A video whose workers died this often is listed as bad."""
 
 MAX_STARTS = 10
 """So is one that was started this often without an end, since all processes were killed."""
 
+_LINES = 10_000
+"""Lines after which those of videos that have ended are dropped."""
+
 
 class Attempts:
     """The log of attempts in a file; see the module.
 
     Args:
-        path: The file; it need not exist.
+        path: The file; it need not exist, and does not while there is nothing to note. None for
+            work that is repeated completely after an interruption.
 
     Raises:
         UserError: The file cannot be read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None) -> None:
         self._path = path
+        self._lines = 0
         self._file: FileIO | None = None
         self._starts: Counter[str] = Counter()
         self._deaths: Counter[str] = Counter()
-        for mark, video in _read(path):
+        for mark, video in [] if path is None else _read(path):
             self._count(mark, video)
 
     def is_suspect(self, video: str) -> bool:
@@ -73,10 +81,16 @@ class Attempts:
         Raises:
             UserError: The file cannot be written.
         """
+        if self._path is None:
+            return
         self.close()
+        self._lines = 0
         lines = [["start", video] for video in self._starts.elements()]
         lines += [["died", video] for video in self._deaths.elements()]
-        write_text(self._path, "".join(f"{json.dumps(line)}\n" for line in lines))
+        if lines:
+            write_text(self._path, "".join(f"{json.dumps(line)}\n" for line in lines))
+        else:
+            self._path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Close the file; the next line reopens it."""
@@ -85,18 +99,25 @@ class Attempts:
             self._file = None
 
     def _append(self, mark: str, video: str) -> None:
+        if self._path is not None:
+            self._write(self._path, mark, video)
+        self._count(mark, video)
+        self._lines += 1
+        if self._lines > _LINES:
+            self.compact()
+
+    def _write(self, path: Path, mark: str, video: str) -> None:
         try:
             if self._file is None:
-                self._file = self._path.open("ab", buffering=0)
+                self._file = path.open("ab", buffering=0)
             line = f"{json.dumps([mark, video])}\n".encode()
             if self._file.write(line) < len(line):
                 raise OSError(28, "No space left on device")
         except OSError as error:
             raise UserError(
-                f"{self._path}: cannot be written ({reason_of(error)}); mend that, then the same "
+                f"{path}: cannot be written ({reason_of(error)}); mend that, then the same "
                 "command goes on"
             ) from error
-        self._count(mark, video)
 
     def _count(self, mark: str, video: str) -> None:
         if mark == "start":

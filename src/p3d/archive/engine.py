@@ -8,16 +8,43 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict, deque
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Container, Mapping
+from typing import Any, NamedTuple, Protocol
 
-from p3d.archive.results import Results
+from p3d.archive.attempts import Attempts
 from p3d.archive.work import Died, Event, Lost, Pool, Unreadable
 from p3d.system.progress import ProgressBar
 from p3d.system.signals import StopRequest
 from p3d.system.text import counted, format_duration
 
 _WAIT_SECONDS = 0.5
+
+
+class Ledger(Protocol):
+    """What is known about the items; the results themselves are kept in it or elsewhere.
+
+    Attributes:
+        done: Names of the items that have a result.
+        bad: Why items have none, by name.
+        attempts: The log of attempts.
+    """
+
+    attempts: Attempts
+
+    @property
+    def done(self) -> Container[str]: ...  # noqa: D102
+
+    @property
+    def bad(self) -> Mapping[str, str]: ...  # noqa: D102
+
+    def add(self, video: str, result: Any, /) -> None:
+        """Add the result of an item."""
+
+    def add_bad(self, video: str, reason: str) -> None:
+        """Add an item that has no result."""
+
+    def flush(self) -> None:
+        """Write what is not on the disk yet."""
 
 
 class Summary(NamedTuple):
@@ -35,12 +62,12 @@ class Summary(NamedTuple):
 
 
 def run_items(
-    items: Mapping[str, str], pool: Pool, results: Results, stop: StopRequest, title: str
+    items: Mapping[str, Any], pool: Pool, results: Ledger, stop: StopRequest, title: str
 ) -> Summary:
     """Work on the items that have no result yet, and write the results.
 
     Args:
-        items: Where to read each item from, by its name.
+        items: What a worker gets of each item, such as its path, by its name.
         pool: The workers.
         results: Where the results go.
         stop: Checked all the time; what is finished then is kept.
@@ -70,7 +97,7 @@ class _Run:
     """Items on their way: waiting, at a worker, or finished."""
 
     def __init__(
-        self, items: Mapping[str, str], todo: list[str], pool: Pool, results: Results
+        self, items: Mapping[str, Any], todo: list[str], pool: Pool, results: Ledger
     ) -> None:
         self._items, self._pool, self._results = items, pool, results
         suspects = [name for name in todo if results.attempts.is_suspect(name)]

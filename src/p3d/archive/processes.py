@@ -13,12 +13,15 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from p3d.archive.parts import Row
 from p3d.archive.work import AHEAD, Died, Event, Stages, Unreadable, Work
 from p3d.errors import BadVideoError, UserError
+from p3d.system.signals import follow_parent
 from p3d.system.threads import readers
 
-_CONTEXT = multiprocessing.get_context("spawn")  # a forked process cannot use a device
+# Workers are forked from a process that has imported the modules and done nothing else: a fork of
+# this process could use no device. Windows has no fork; fresh processes start in seconds.
+_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+_CONTEXT = multiprocessing.get_context(_METHOD)
 _END_SECONDS = 10.0
 
 
@@ -57,6 +60,7 @@ class ProcessPool:
         self._workers: list[_Worker] = []
 
     def __enter__(self) -> ProcessPool:
+        _CONTEXT.set_forkserver_preload([__name__, type(self._work).__module__])
         self._workers = [self._start(number) for number in range(self.size)]
         return self
 
@@ -73,7 +77,7 @@ class ProcessPool:
         """See `Pool`."""
         return self._workers[worker].is_ready
 
-    def send(self, worker: int, video: str, source: str) -> None:
+    def send(self, worker: int, video: str, source: Any) -> None:
         """See `Pool`."""
         with suppress(OSError):  # it has died, which `wait` reports
             self._workers[worker].pipe.send((video, source))
@@ -111,7 +115,9 @@ class ProcessPool:
 
     def _start(self, number: int) -> _Worker:
         ours, theirs = _CONTEXT.Pipe()
-        process = _CONTEXT.Process(target=_serve, args=(theirs, self._work, number), daemon=True)
+        process: BaseProcess = _CONTEXT.Process(  # type: ignore[attr-defined]
+            target=_serve, args=(theirs, self._work, number), daemon=True
+        )
         process.start()
         theirs.close()
         return _Worker(process, ours)
@@ -127,9 +133,8 @@ def _describe_end(code: int | None) -> str:
 
 def _serve(pipe: Connection, work: Work, number: int) -> None:
     """Work on the items that come through a pipe, until the other side closes it."""
-    # The terminal sends these to all processes; the first process decides.
-    for stop in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(stop, signal.SIG_IGN)
+    follow_parent()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # some launchers send it to all processes
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
             stages = work.start(number)
@@ -140,7 +145,7 @@ def _serve(pipe: Connection, work: Work, number: int) -> None:
 
 
 def _work_on(pipe: Connection, stages: Stages) -> None:
-    started: deque[tuple[str, str, Callable[[], Any]]] = deque()
+    started: deque[tuple[str, Any, Callable[[], Any]]] = deque()
     with readers(stages.threads) as submit:
         while True:
             while not started or pipe.poll():
@@ -150,7 +155,7 @@ def _work_on(pipe: Connection, stages: Stages) -> None:
             pipe.send((video, _outcome(stages, source, get)))
 
 
-def _outcome(stages: Stages, source: str, get: Callable[[], Any]) -> Row | Unreadable:
+def _outcome(stages: Stages, source: Any, get: Callable[[], Any]) -> Any:
     try:
         return stages.compute(source, get())
     except BadVideoError as error:

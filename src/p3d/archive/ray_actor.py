@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from p3d.archive.parts import Row
 from p3d.archive.work import AHEAD, Stages, Unreadable, Work
 from p3d.errors import BadVideoError, UserError
 from p3d.system.device import DeviceName, count_devices, resolve_device
@@ -43,12 +42,10 @@ class Refused(NamedTuple):
 
 
 class Missing(NamedTuple):
-    """An item that is no file on the actor's node."""
+    """A video that is no file on the actor's node."""
 
+    path: Path
     reason: str
-
-
-Outcome: TypeAlias = "Row | Unreadable | Missing | Refused"
 
 
 class Actor:
@@ -70,11 +67,13 @@ class Actor:
         started: int | Refused = await self._compute(self._start, work, device)
         return started
 
-    async def do(self, source: str) -> Outcome:
-        """Work on an item: reading starts at once, computing when those before it are done."""
+    async def do(self, source: Any) -> Any:
+        """Return the result of an item, or why there is none.
+
+        Reading starts at once, computing when the items before it are done.
+        """
         get = self._submit(self._stages.read, source)
-        outcome: Outcome = await self._compute(self._finish, source, get)
-        return outcome
+        return await self._compute(self._finish, source, get)
 
     def _compute(self, call: Callable[..., Any], *arguments: object) -> asyncio.Future[Any]:
         return asyncio.get_running_loop().run_in_executor(self._computer, call, *arguments)
@@ -88,12 +87,12 @@ class Actor:
         self._submit = self._stack.enter_context(readers(self._stages.threads))
         return self._stages.threads + AHEAD
 
-    def _finish(self, source: str, get: Callable[[], Any]) -> Outcome:
+    def _finish(self, source: Any, get: Callable[[], Any]) -> Any:
         try:
             return self._stages.compute(source, get())
         except BadVideoError as error:
-            is_there = os.path.lexists(source)
-            return Unreadable(error.reason) if is_there else Missing(error.reason)
+            is_there = os.path.lexists(error.path)
+            return Unreadable(error.reason) if is_there else Missing(error.path, error.reason)
         except UserError as error:
             return Refused(str(error))
 

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from p3d.archive.ray_actor import Actor, Missing, Place, Refused
@@ -35,7 +34,6 @@ class _Call(NamedTuple):
     worker: int
     step: _Step
     video: str = ""
-    source: str = ""
 
 
 @dataclass
@@ -100,10 +98,10 @@ class RayPool:
         """See `Pool`."""
         return self._workers[worker].step is _Step.DO
 
-    def send(self, worker: int, video: str, source: str) -> None:
+    def send(self, worker: int, video: str, source: Any) -> None:
         """See `Pool`."""
         reference = self._workers[worker].actor.do.remote(source)
-        self._calls[reference] = _Call(worker, _Step.DO, video, source)
+        self._calls[reference] = _Call(worker, _Step.DO, video)
 
     def wait(self, seconds: float) -> list[Event]:
         """See `Pool`."""
@@ -170,7 +168,7 @@ class RayPool:
                 )
             worker.verdict = Died(worker.reason)
         else:
-            yield Event(call.worker, call.video, _outcome(call, worker, answer))
+            yield Event(call.worker, call.video, _outcome(worker, answer))
 
     def _failed(self, call: _Call, worker: _Worker, error: Exception) -> Iterator[Event]:
         errors = self._ray.exceptions
@@ -218,12 +216,12 @@ def _checked(place: Place) -> Place:
     return place
 
 
-def _outcome(call: _Call, worker: _Worker, answer: Any) -> Any:
+def _outcome(worker: _Worker, answer: Any) -> Any:
     if not isinstance(answer, Missing):
         return answer
-    if Path(call.source).exists():
+    if answer.path.exists():
         raise UserError(
-            f"{_node(worker)}: {call.source} is not there ({answer.reason}), but it is on this "
+            f"{_node(worker)}: {answer.path} is not there ({answer.reason}), but it is on this "
             "machine; let every node have the videos at the same path"
         )
     return Unreadable(answer.reason)

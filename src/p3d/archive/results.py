@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from p3d.archive.attempts import Attempts
+from p3d.archive.attempts import ATTEMPTS_FILE, Attempts
 from p3d.archive.parts import PartFormat, Row, default_format, part_files, read_part, write_part
 from p3d.errors import UserError
 from p3d.system.extras import load_extra
@@ -18,11 +18,11 @@ from p3d.system.files import plain_cell, reason_of, write_csv, write_json
 PARTS = "parts"
 """Name of the folder in the results that holds the parts."""
 
-SETTINGS_FILE, BAD_FILE, ATTEMPTS_FILE = "settings.json", "bad.csv", "attempts.jsonl"
+SETTINGS_FILE, BAD_FILE = "settings.json", "bad.csv"
 PART_SECONDS = 60.0
 """A part is written at least this often, so that a kill costs little."""
 
-_COLUMNS = ("path", "error")
+BAD_COLUMNS = ("path", "error")
 
 
 class Results:
@@ -102,7 +102,7 @@ class Results:
             write_part(self.folder / PARTS / name, self._settings, self._rows)
             self._number, self._rows = self._number + 1, []
         if self._bad_changed:
-            write_csv(self.folder / BAD_FILE, _COLUMNS, list(self.bad.items()))
+            write_csv(self.folder / BAD_FILE, BAD_COLUMNS, list(self.bad.items()))
             self._bad_changed = False
         self.attempts.compact()
         self._flushed_at = time.monotonic()
@@ -135,7 +135,7 @@ def _read_bad(path: Path) -> dict[str, str]:
     try:
         text = path.read_bytes().decode("utf-8")
         header, *rows = csv.reader(io.StringIO(text, newline=""))
-        if tuple(header) != _COLUMNS:
+        if tuple(header) != BAD_COLUMNS:
             raise ValueError("another header")
         return {plain_cell(video): plain_cell(reason) for video, reason in rows}
     except (OSError, ValueError, csv.Error) as error:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
-
-from p3d.archive.parts import Row
 
 AHEAD = 2
 """Items that a worker holds besides those in its threads."""
@@ -19,14 +18,35 @@ class Stages(Protocol):
 
     threads: int
 
-    def read(self, source: str) -> Any:
+    def read(self, source: Any) -> Any:
         """Read an item; called in threads. Raises BadVideoError if it cannot be read."""
 
-    def compute(self, source: str, content: Any) -> Row:
-        """Return the result of an item; called by one thread at a time.
+    def compute(self, source: Any, content: Any) -> Any:
+        """Return the result of an item, such as a row; called by one thread at a time.
 
         Raises BadVideoError if it has none, or another UserError that ends the whole run.
         """
+
+
+class OneStage:
+    """Stages of work that is not divided: an item is done by one thread from beginning to end.
+
+    Args:
+        make: Returns the result of an item; raises as the methods of `Stages`.
+        threads: Threads that call it; 0 does one item after another.
+    """
+
+    def __init__(self, make: Callable[[Any], Any], threads: int = 0) -> None:
+        self.threads = threads
+        self._make = make
+
+    def read(self, source: Any) -> Any:
+        """Do all of the work."""
+        return self._make(source)
+
+    def compute(self, source: Any, content: Any) -> Any:  # noqa: ARG002
+        """Return the result of `read`."""
+        return content
 
 
 class Work(Protocol):
@@ -64,12 +84,12 @@ class Event(NamedTuple):
     Attributes:
         worker: Its number.
         video: Name of the item; None for all that the worker has.
-        outcome: The result of the item, or why there is none.
+        outcome: The result of the item; `Unreadable`, `Died` or `Lost` if there is none.
     """
 
     worker: int
     video: str | None
-    outcome: Row | Unreadable | Died | Lost
+    outcome: Any
 
 
 class Pool(Protocol):
@@ -88,7 +108,7 @@ class Pool(Protocol):
     def is_ready(self, worker: int) -> bool:
         """Return whether items can be sent to a worker."""
 
-    def send(self, worker: int, video: str, source: str) -> None:
+    def send(self, worker: int, video: str, source: Any) -> None:
         """Give an item to a worker."""
 
     def wait(self, seconds: float) -> list[Event]:

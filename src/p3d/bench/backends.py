@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from p3d.bench.turns import Candidate
 from p3d.errors import UserError
 from p3d.inference.backends.names import Backend
 from p3d.inference.export import export_network
-from p3d.inference.export_spec import ExportSpec, FileBackend
+from p3d.inference.export_spec import ExportSpec, FileBackend, noise_clip
 from p3d.inference.exported import ExportedNetwork
-from p3d.inference.scorer import Scorer
+from p3d.inference.scorer import Scorer, best_batch
 from p3d.model.network import P3D
 from p3d.system.device import DTYPES, Precision, set_precision, synchronize
 
@@ -25,21 +25,6 @@ _FILES: dict[str, tuple[FileBackend, str]] = {
     "openvino": ("openvino", "network.xml"),
 }
 _PRODUCTS = 5
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A network that is ready to be timed.
-
-    Attributes:
-        call: Scores the clips.
-        compile_seconds: Time to compile or export it, the comparison with PyTorch included.
-        load_seconds: Time to load what was compiled; 0 where nothing is stored.
-    """
-
-    call: Callable[[], Tensor]
-    compile_seconds: float
-    load_seconds: float
 
 
 def matrix_rate(device: torch.device, precision: Precision, side: int = 2048) -> float:
@@ -56,44 +41,86 @@ def matrix_rate(device: torch.device, precision: Precision, side: int = 2048) ->
     return 2 * side**3 / best
 
 
-def prepare(
-    backend: Backend,
-    model: P3D,
-    clips: Tensor,
-    precision: Precision,
-    device: torch.device,
-    folder: Path,
-) -> Prepared:
-    """Compile or export a network for a batch of clips, and load it.
+@dataclass(frozen=True)
+class BackendBench:
+    """Prepares one network for all backends.
 
-    Args:
-        backend: What computes the network.
-        model: The network.
-        clips: uint8 `(N, T, H, W, C)`.
-        precision: Arithmetic.
+    Attributes:
+        model: The network, whose preprocessing has the length and size of the clips.
         device: Where to compute.
         folder: Folder for exported files.
-
-    Raises:
-        UserError: The backend is not available, or not in this precision or on this device.
     """
-    started = time.perf_counter()
-    if backend in ("eager", "compiled"):
-        compiled = backend == "compiled"
-        scorer = Scorer(model, device, precision, compiled=compiled, batch_size=len(clips))
-        scorer(clips)
-        seconds = time.perf_counter() - started if compiled else 0.0
-        return Prepared(lambda: scorer(clips), seconds, 0.0)
-    kind, name = _FILES[backend]
-    batch, frames, height, width, _ = clips.shape
-    assert height == width
-    stored: Precision = precision if kind == "aot" else "fp32"
-    if kind == "onnx" and precision != "fp32":
-        raise UserError(f"ONNX Runtime has no {precision} here")
-    path = folder / f"{precision}-{name}"
-    spec = ExportSpec(kind, stored, batch, frames, height, device=device.type)
-    export_network(model, path, spec)
-    exported = time.perf_counter()
-    network = Scorer(ExportedNetwork(path), device, precision)
-    loaded = time.perf_counter()
-    return Prepared(lambda: network(clips), exported - started, loaded - exported)
+
+    model: P3D
+    device: torch.device
+    folder: Path
+
+    def prepare(
+        self, backend: Backend, precision: Precision, batch: int, several: int
+    ) -> tuple[list[Candidate], list[str]]:
+        """Prepare a backend for a batch, and for several clips in batches of its own choice.
+
+        Args:
+            backend: What computes the network.
+            precision: Arithmetic.
+            batch: Clips of the first candidate, which are one batch.
+            several: Clips of the second candidate; 0 for none.
+
+        Returns:
+            The candidates, and a line about the preparation of each.
+
+        Raises:
+            UserError: The backend is not available, or not in this precision or on this device.
+        """
+        prep, name = self.model.preprocessing, f"{backend} scorer"
+        many_in_bf16 = precision == "bf16" and backend in ("compiled", "aot")
+        best = best_batch(self.device, prep, many_in_bf16=many_in_bf16)
+        scorer, line = self._load(backend, precision, batch)
+        lines = [f"{precision} {name}: {line}"]
+        candidates = [self._candidate(name, precision, scorer, batch)]
+        if several:
+            if best != batch:
+                scorer, line = self._load(backend, precision, best)
+                lines.append(f"{precision} {name}, batches of {best}: {line}")
+            candidates.append(
+                self._candidate(f"{name}, {several} clips", precision, scorer, several)
+            )
+        return candidates, lines
+
+    def _candidate(self, name: str, precision: Precision, scorer: Scorer, clips: int) -> Candidate:
+        noise = self._noise(clips)
+        return Candidate(name, precision, lambda: scorer(noise), clips)
+
+    def _noise(self, clips: int) -> Tensor:
+        prep = self.model.preprocessing
+        clip = noise_clip(self.model.config, prep.num_frames, prep.crop)
+        return clip.repeat(clips, 1, 1, 1, 1)
+
+    def _load(self, backend: Backend, precision: Precision, batch: int) -> tuple[Scorer, str]:
+        """Compile or export the network for batches, and load it; return how long that took."""
+        started = time.perf_counter()
+        if backend in ("eager", "compiled"):
+            compiled = backend == "compiled"
+            scorer = Scorer(self.model, self.device, precision, compiled=compiled, batch_size=batch)
+            scorer(self._noise(batch))
+            exported = time.perf_counter() if compiled else started
+            loaded = exported
+        else:
+            path = self._export(backend, precision, batch)
+            exported = time.perf_counter()
+            scorer = Scorer(ExportedNetwork(path), self.device, precision)
+            loaded = time.perf_counter()
+        return scorer, (
+            f"compiled or exported in {exported - started:.1f} s, "
+            f"loaded in {loaded - exported:.2f} s"
+        )
+
+    def _export(self, backend: Backend, precision: Precision, batch: int) -> Path:
+        kind, name = _FILES[backend]
+        if kind == "onnx" and precision != "fp32":
+            raise UserError(f"ONNX Runtime has no {precision} here")
+        stored: Precision = precision if kind == "aot" else "fp32"
+        prep, path = self.model.preprocessing, self.folder / f"{precision}-{batch}-{name}"
+        spec = ExportSpec(kind, stored, batch, prep.num_frames, prep.crop, device=self.device.type)
+        export_network(self.model, path, spec)
+        return path

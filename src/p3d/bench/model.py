@@ -7,9 +7,7 @@ that slows down slows all of them; the median round counts.
 
 from __future__ import annotations
 
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import date
@@ -21,11 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from p3d.bench.backends import matrix_rate, prepare
+from p3d.bench.backends import BackendBench, matrix_rate
+from p3d.bench.turns import Candidate, time_in_turns
 from p3d.errors import UserError
 from p3d.inference.backends.names import Backend
-from p3d.inference.export_spec import noise_clip
-from p3d.model.network import P3D, Name, P3DConfig, fold_norms
+from p3d.model.config import Name, P3DConfig
+from p3d.model.network import P3D, fold_norms
 from p3d.model.plain import plain_twin
 from p3d.system.device import (
     DTYPES,
@@ -34,9 +33,7 @@ from p3d.system.device import (
     autocast,
     describe_device,
     resolve_device,
-    set_precision,
     set_up_cpu,
-    synchronize,
 )
 from p3d.system.files import write_json
 from p3d.system.machine import describe_processor
@@ -68,6 +65,8 @@ class ModelBenchOptions:
     """Height and width of a clip, in pixels."""
     batch_size: int = 1
     """Clips in an inference batch."""
+    several_clips: int = 20
+    """Clips of a video, which each backend also scores in batches of its own choice; 0 for none."""
     training_batch_size: int = 2
     """Clips in a training batch."""
     rounds: int = 5
@@ -80,19 +79,6 @@ class ModelBenchOptions:
     """JSON file for the figures."""
 
 
-_PAUSE = 0.2
-"""Seconds before each timed call."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A network to time; `call` processes one batch."""
-
-    name: str
-    precision: Precision
-    call: Callable[[], object]
-
-
 @dataclass(frozen=True)
 class Timing:
     """Median time of a candidate for one clip, in seconds."""
@@ -101,31 +87,6 @@ class Timing:
     name: str
     precision: Precision
     seconds_per_clip: float
-
-
-def time_in_turns(
-    candidates: list[Candidate], rounds: int, device: torch.device
-) -> dict[tuple[str, Precision], float]:
-    """Return the median seconds of a call by name and precision, after one warm-up call each.
-
-    A pause before each call lets the threads of another runtime fall asleep: after their work they
-    wait busily for a while, which doubled the time of the candidate that came next.
-    """
-    for candidate in candidates:
-        set_precision(device, candidate.precision)
-        candidate.call()
-    times: dict[tuple[str, Precision], list[float]] = {}
-    for _ in range(rounds):
-        for candidate in candidates:
-            set_precision(device, candidate.precision)
-            synchronize(device)
-            time.sleep(_PAUSE)
-            started = time.perf_counter()
-            candidate.call()
-            synchronize(device)
-            seconds = time.perf_counter() - started
-            times.setdefault((candidate.name, candidate.precision), []).append(seconds)
-    return {key: statistics.median(values) for key, values in times.items()}
 
 
 def _inference(options: ModelBenchOptions, device: torch.device) -> list[Candidate]:
@@ -141,18 +102,20 @@ def _inference(options: ModelBenchOptions, device: torch.device) -> list[Candida
         ours.load_state_dict(weights)
         folded = fold_norms(ours.requires_grad_(False)).to(device, DTYPES[precision])
         frames = _channels_last(clips).to(DTYPES[precision])
-        candidates.append(Candidate("plain", precision, _forward(plain, clips, precision)))
-        candidates.append(Candidate("p3d", precision, _forward(folded, frames, "fp32")))
+        calls = {
+            "plain": _forward(plain, clips, precision),
+            "p3d": _forward(folded, frames, "fp32"),
+        }
         if options.compile:
-            call = _forward(torch.compile(folded), frames, "fp32")
-            candidates.append(Candidate("p3d compiled", precision, call))
+            calls["p3d compiled"] = _forward(torch.compile(folded), frames, "fp32")
+        candidates += [
+            Candidate(name, precision, call, options.batch_size) for name, call in calls.items()
+        ]
     return candidates
 
 
-def _backends(
-    options: ModelBenchOptions, device: torch.device, folder: Path
-) -> tuple[list[Candidate], list[str]]:
-    """Return the candidates by backend, and a line about each."""
+def _bench_network(options: ModelBenchOptions) -> P3D:
+    """Return an untrained network for the clips of the options."""
     config = P3DConfig(options.network, 101, dropout=0.0)
     model = P3D(config)
     model.load_state_dict(convert_state_dict(plain_twin(config).state_dict()))
@@ -162,20 +125,25 @@ def _backends(
         crop=options.size,
         resize=(options.size, options.size),
     )
-    clips = noise_clip(config, options.frames, options.size).repeat(options.batch_size, 1, 1, 1, 1)
-    candidates, lines = [], []
+    return model
+
+
+def _backends(
+    options: ModelBenchOptions, device: torch.device, folder: Path
+) -> tuple[list[Candidate], list[str]]:
+    """Return the candidates by backend, and a line about each."""
+    candidates, lines = list[Candidate](), list[str]()
+    bench = BackendBench(_bench_network(options), device, folder)
     for precision, backend in product(options.precisions, options.backends):
-        name = f"{backend} scorer"
         try:
-            ready = prepare(backend, model, clips, precision, device, folder)
+            found, line = bench.prepare(
+                backend, precision, options.batch_size, options.several_clips
+            )
         except UserError as error:
-            lines.append(f"{precision} {name}: not timed: {error}")
+            lines.append(f"{precision} {backend} scorer: not timed: {error}")
             continue
-        candidates.append(Candidate(name, precision, ready.call))
-        lines.append(
-            f"{precision} {name}: compiled or exported in {ready.compile_seconds:.1f} s, loaded in "
-            f"{ready.load_seconds:.2f} s"
-        )
+        candidates += found
+        lines += line
     return candidates, lines
 
 
@@ -208,7 +176,8 @@ def _training(options: ModelBenchOptions, device: torch.device) -> list[Candidat
         if options.compile:
             nets["p3d compiled"] = (cast(nn.Module, torch.compile(ours)), frames)
         for name, (net, batch) in nets.items():
-            candidates.append(Candidate(name, precision, _step(net, batch, labels, precision)))
+            call = _step(net, batch, labels, precision)
+            candidates.append(Candidate(name, precision, call, options.training_batch_size))
     return candidates
 
 
@@ -259,30 +228,29 @@ def bench_model(options: ModelBenchOptions) -> ModelBench:
     """
     if min(options.rounds, options.batch_size, options.training_batch_size) < 1:
         raise UserError("--rounds and the batch sizes must be 1 or more")
+    if options.several_clips < 0:
+        raise UserError(
+            f"--several-clips is {options.several_clips}; give 1 or more, or 0 for none"
+        )
     set_up_cpu(options.threads)
     device = resolve_device(options.device)
     with tempfile.TemporaryDirectory() as folder:
         more, lines = _backends(options, device, Path(folder))
         inference = [*_inference(options, device), *more]
-        timings = _time("inference", inference, options.batch_size, options, device)
+        timings = _time("inference", inference, options, device)
         rates = {precision: matrix_rate(device, precision) for precision in options.precisions}
     if options.training:
-        batch = options.training_batch_size
-        timings += _time("training", _training(options, device), batch, options, device)
+        timings += _time("training", _training(options, device), options, device)
     return ModelBench(timings, lines, rates)
 
 
 def _time(
-    task: str,
-    candidates: list[Candidate],
-    batch: int,
-    options: ModelBenchOptions,
-    device: torch.device,
+    task: str, candidates: list[Candidate], options: ModelBenchOptions, device: torch.device
 ) -> list[Timing]:
     medians = time_in_turns(candidates, options.rounds, device)
     return [
-        Timing(task, name, precision, seconds / batch)
-        for (name, precision), seconds in medians.items()
+        Timing(task, one.name, one.precision, medians[one.name, one.precision] / one.clips)
+        for one in candidates
     ]
 
 

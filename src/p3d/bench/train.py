@@ -16,7 +16,7 @@ import torch
 from p3d.data.dataset import VideoDataset, VideoRecord
 from p3d.data.loader import Batch
 from p3d.errors import UserError
-from p3d.model.network import CHANNELS, Modality
+from p3d.model.config import CHANNELS, Modality
 from p3d.system.device import (
     describe_device,
     peak_memory,

@@ -121,7 +121,7 @@ COMMANDS = {
         "DetectionOptions",
     ),
     "calibrate": Command(
-        "fit the temperature of a network's probabilities",
+        "fit probabilities, or how timelines are cut, to validation videos",
         "p3d.evaluation.calibrate",
         "CalibrateOptions",
     ),

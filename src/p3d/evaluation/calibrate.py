@@ -1,8 +1,9 @@
-"""`p3d calibrate`: fit the temperature of a network's probabilities to validation scores.
+"""`p3d calibrate`: fit what turns a network's scores into answers to validation videos.
 
 The temperature divides every clip's logits, before their softmax is averaged over the clips (Guo et
 al. 2017, sec. 4.2, for one clip). It is kept with the weights, and `p3d predict` uses it; so is the
-threshold at which `--clips auto` takes no more clips.
+threshold at which `--clips auto` takes no more clips. With `--truth`, it is how a timeline's scores
+become segments, see `p3d.evaluation.calibrate_timeline`.
 """
 
 from __future__ import annotations
@@ -13,8 +14,12 @@ from pathlib import Path
 import torch
 
 from p3d.errors import UserError, printable
+from p3d.evaluation.calibrate_timeline import calibrate_timeline
 from p3d.evaluation.metrics import describe_scores
+from p3d.evaluation.timeline_fit import Goal
 from p3d.inference.settled import AUTO_CLIPS, choose_settled
+from p3d.inference.timeline.calibrated import calibrated_cut
+from p3d.inference.timeline.score_log import holds_window_scores
 from p3d.scores.calibration import (
     BINS,
     TemperatureFit,
@@ -39,15 +44,22 @@ _SUFFIX = ".safetensors"
 @dataclass(frozen=True)
 class CalibrateOptions:
     """Fit the temperature of a network's probabilities, and the threshold of --clips auto, to the
-    scores of validation videos."""
+    scores of validation videos. With --truth, fit how p3d timeline cuts its scores."""
 
     scores: Positional[Path]
-    """Folder that p3d eval --split validation --out wrote to, or its scores.npz."""
+    """Folder that p3d eval --split validation --out wrote to, or its scores.npz; with --truth, a
+    file of p3d timeline --scores."""
     weights: Path
     """The weight file that was evaluated, or the folder of its run. It is not changed."""
     out: First[Path | None] = None
-    """Copy of the weights that holds the temperature; by default NAME-calibrated.safetensors beside
+    """Copy of the weights that holds what was fitted; by default NAME-calibrated.safetensors beside
     the file."""
+    truth: First[Path | None] = None
+    """File of the true segments of the videos, as for p3d detection: fit smoothing, thresholds,
+    shortest segment and longest gap of p3d timeline to them."""
+    goal: First[Goal] = "map"
+    """With --truth, what is maximized: map, the average mAP of ranked segments; f1, the mean of
+    segmental F1@10, 25 and 50, for segments that are used as they are."""
     resamples: int = 2000
     """Draws of the bootstrap for the interval."""
     seed: int = 0
@@ -63,8 +75,13 @@ def run(options: CalibrateOptions) -> None:
     if options.resamples < 1 or options.seed < 0:
         raise UserError("--resamples must be 1 or more, --seed 0 or more")
     weights, name = find_weights(options.weights), str(options.scores)
-    scores = read_score_file(options.scores)
     target = _target(options.out, weights)
+    if holds_window_scores(options.scores) and options.truth is None:
+        raise UserError(f"{name}: holds scores of windows; give --truth with the true segments")
+    if options.truth is not None:
+        calibrate_timeline(options.scores, options.truth, weights, target, options.goal)
+        return
+    scores = read_score_file(options.scores)
     _check_origin(scores, name, weights)
     labeled, bootstrap = labeled_scores(scores, name), Bootstrap(options.resamples, options.seed)
     groups = number_groups(labeled.groups)
@@ -75,6 +92,8 @@ def run(options: CalibrateOptions) -> None:
         print(warning)
     state, file = read_weights(weights)
     model = build_model(state, file)
+    if calibrated_cut(model.calibration):
+        print("how timelines are cut is not kept, since probabilities change; fit it again")
     model.calibration = {"temperature": fit.temperature} | _settled(labeled)
     save_model(model, target, source=file.source, recipe=file.recipe)
     print(printable(f"written to {target}; p3d predict divides its logits by the temperature"))

@@ -101,7 +101,8 @@ def _evaluate(job: Job, device: torch.device, group: Group) -> Result:
         print(printable(f"{options.weights} on the {options.split} list of {options.data.data}"))
         print(f"{used}, {scorer.precision}, {shown} a video")
         print(summarize(results[0]))
-        compared = compare_orders({r.protocol.views.order: r.scored for r in results})
+        groups = [record.group for record in job.dataset.records]
+        compared = compare_orders({r.protocol.views.order: r.scored for r in results}, groups)
         if len(results) > 1:
             print(motion_table(compared))
         if folder is not None:

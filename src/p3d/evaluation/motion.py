@@ -6,7 +6,8 @@ direction of motion loses everything.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -16,12 +17,15 @@ import torch
 from p3d.data.views import FrameOrder
 from p3d.inference.scoring import VideoScores
 from p3d.scores.accuracy import Accuracy, measure
+from p3d.scores.resampling import Bootstrap, Groups, Interval, number_groups
+from p3d.scores.tables import describe_intervals
 from p3d.system.files import write_csv
 from p3d.system.text import format_percent, format_table
-from p3d.training.comparison import difference_interval
 
 Frames = Literal["ordered", "reversed", "shuffled", "still", "all"]
 _COUNTS = ("lost", "gained", "changed")
+_COLUMNS = ("frames", "videos", "top1", "mean_class", "difference", "low", "high")
+_BOOTSTRAP = Bootstrap()
 
 
 def orders_of(frames: Frames) -> tuple[FrameOrder, ...]:
@@ -39,6 +43,8 @@ class OrderResult:
         lost: Videos that are right only in order.
         gained: Videos that are right only in this order.
         changed: Videos with another answer, right or wrong.
+        interval: 95% interval of the difference; None if there are fewer than two groups.
+        groups: The groups that were resampled for it.
     """
 
     order: FrameOrder
@@ -46,38 +52,49 @@ class OrderResult:
     lost: int
     gained: int
     changed: int
+    interval: Interval | None
+    groups: Groups
 
     @property
     def difference(self) -> float:
         """Top-1 minus that of ordered frames, in [-1, 1]."""
         return (self.gained - self.lost) / self.accuracy.videos
 
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95% interval of the difference, if videos are independent."""
-        return difference_interval(self.accuracy.videos, self.gained, self.lost)
 
+def compare_orders(
+    scored: Mapping[FrameOrder, VideoScores], groups: Sequence[str]
+) -> list[OrderResult]:
+    """Compare the scores of each order with those of the first one, "ordered".
 
-def compare_orders(scored: Mapping[FrameOrder, VideoScores]) -> list[OrderResult]:
-    """Compare the scores of each order with those of the first one, "ordered"."""
+    Args:
+        scored: The scores of the same videos by order.
+        groups: Group of each video of the data set; "" if unknown.
+    """
     first = next(iter(scored.values()))
-    return [_compare(order, first, scores) for order, scores in scored.items()]
+    return [_compare(order, first, scores, groups) for order, scores in scored.items()]
 
 
-def _compare(order: FrameOrder, base: VideoScores, other: VideoScores) -> OrderResult:
+def _compare(
+    order: FrameOrder, base: VideoScores, other: VideoScores, groups: Sequence[str]
+) -> OrderResult:
     # An order that shows fewer frames can read videos that are damaged elsewhere.
     first, second = (
         one.probabilities[torch.isin(one.indices, two.indices)]
         for one, two in ((base, other), (other, base))
     )
-    labels = base.labels[torch.isin(base.indices, other.indices)]
+    in_both = torch.isin(base.indices, other.indices)
+    labels = base.labels[in_both]
     before, now = first.argmax(1), second.argmax(1)
+    numbered = number_groups([groups[index] for index in base.indices[in_both].tolist()])
+    change = ((now == labels).double() - (before == labels).double()).numpy()
     return OrderResult(
         order,
         measure(second, labels),
         lost=int(((before == labels) & (now != labels)).sum()),
         gained=int(((before != labels) & (now == labels)).sum()),
         changed=int((before != now).sum()),
+        interval=_BOOTSTRAP.interval_of_mean(numbered, change),
+        groups=numbered,
     )
 
 
@@ -89,7 +106,8 @@ def motion_table(results: list[OrderResult]) -> str:
         [
             format_table(header, rows),
             "lost: right only in order; gained: wrong only in order; changed: another answer.",
-            "The difference is in points of top-1; its interval takes videos as independent.",
+            "The difference is in points of top-1.",
+            describe_intervals(results[-1].groups, _BOOTSTRAP),
         ]
     )
 
@@ -98,20 +116,24 @@ def _row(result: OrderResult) -> tuple[object, ...]:
     figures = format_percent(result.accuracy.top1), format_percent(result.accuracy.mean_class)
     if result.order == "ordered":
         return (result.order, *figures, "", "", "", "", "")
-    low, high = result.interval
-    difference = f"{100 * result.difference:+.1f}", f"{100 * low:+.0f} to {100 * high:+.0f}"
+    interval = ""
+    if result.interval is not None:
+        interval = " to ".join(f"{100 * end:+.0f}" for end in result.interval)
+    difference = f"{100 * result.difference:+.1f}", interval
     return (result.order, *figures, *difference, result.lost, result.gained, result.changed)
 
 
 def write_motion(path: Path, results: list[OrderResult]) -> None:
     """Write the results to a CSV file, with a line for each order.
 
+    The last column is the number of groups that were resampled; without two, the interval is NaN.
+
     Raises:
         UserError: The file cannot be written.
     """
     write_csv(
         path,
-        ("frames", "videos", "top1", "mean_class", "difference", "low", "high", *_COUNTS),
+        (*_COLUMNS, *_COUNTS, "groups"),
         [
             (
                 result.order,
@@ -119,10 +141,11 @@ def write_motion(path: Path, results: list[OrderResult]) -> None:
                 round(result.accuracy.top1, 4),
                 round(result.accuracy.mean_class, 4),
                 round(result.difference, 4),
-                *(round(limit, 4) for limit in result.interval),
+                *(round(limit, 4) for limit in result.interval or (math.nan, math.nan)),
                 result.lost,
                 result.gained,
                 result.changed,
+                result.groups.count,
             )
             for result in results
         ],

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from p3d import __version__
 from p3d.errors import UserError
-from p3d.model.network import CHANNELS, P3D, P3DConfig
+from p3d.model.config import CHANNELS, P3DConfig
+from p3d.model.network import P3D
 from p3d.preprocessing import Preprocessing, normalize
 from p3d.system.device import Precision
 from p3d.system.machine import instruction_sets

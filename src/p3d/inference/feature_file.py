@@ -154,8 +154,8 @@ def write_features(path: Path, values: NDArray[np.float32], index: FeatureIndex)
     FORMAT.write(path, index.header(), {"features": values, "labels": labels})
 
 
-def names_below(paths: Sequence[Path], root: Path) -> list[str]:
-    """Return a name for the features of each video: its path below a folder, with ".npy".
+def names_below(paths: Sequence[Path], root: Path, suffix: str = ".npy") -> list[str]:
+    """Return a name for the file of each video's results: its path below a folder, with a suffix.
 
     Raises:
         UserError: Two videos would have the same name.
@@ -164,9 +164,9 @@ def names_below(paths: Sequence[Path], root: Path) -> list[str]:
     for path in paths:
         inside = path.relative_to(root) if path.is_relative_to(root) else PurePath(path)
         parts = [part for part in inside.parts if part not in (inside.anchor, "..")]
-        other = names.setdefault("/".join(parts) + ".npy", path)
+        other = names.setdefault("/".join(parts) + suffix, path)
         if other is not path:
-            raise UserError(f"{path} and {other}: their features would have the same name")
+            raise UserError(f"{path} and {other}: their files would have the same name")
     return list(names)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from p3d.data.layouts import DataOptions
 from p3d.data.loader import BadVideoPolicy
 from p3d.errors import UserError
-from p3d.model.network import Layer
+from p3d.model.config import Layer
 from p3d.system.markers import First, Heading
 from p3d.system.options import DeviceOptions
 

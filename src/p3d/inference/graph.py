@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from p3d.inference.backends.torch_network import folded_copy
+from p3d.inference.backends.torch_network import inference_copy
 from p3d.inference.export_spec import (
     MAX_FREE,
     MIN_FREE_FRAMES,
@@ -31,7 +31,7 @@ class ExportGraph(nn.Module):
         prep = model.preprocessing
         self.spec, self.flip = spec, prep.channels == "bgr"
         self.dtype = DTYPES[spec.precision]
-        self.network = folded_copy(model).to(self.dtype)
+        self.network = inference_copy(model, spec.device, spec.precision)
         mean, std = torch.tensor(prep.mean), torch.tensor(prep.std)
         self.register_buffer("scale", 1 / std)
         self.register_buffer("shift", -mean / std)

@@ -11,17 +11,17 @@ import torch
 from torch import nn
 
 from p3d.errors import UserError, printable
+from p3d.inference.backends.compiled_network import compile_key
 from p3d.inference.backends.names import BackendChoice
-from p3d.inference.backends.torch_network import compile_key
 from p3d.inference.export_spec import noise_clip
 from p3d.inference.exported import ExportedNetwork, file_backend
-from p3d.inference.scorer import Scorer
+from p3d.inference.scorer import Scorer, best_batch
 from p3d.model.network import P3D
 from p3d.system.compiler import find_compiler, known_seconds, use_cache
 from p3d.system.device import Precision
 from p3d.weights.loading import load_model
 
-_SAVED = {"fp32": 0.2, "bf16": 0.24}
+_SAVED = {"fp32": 0.2, "bf16": 0.28}
 """Part of the eager time that compiling saves on a quiet Zen 4; on a busy one it is less."""
 _FEWEST_CLIPS = 50
 """Fewer clips do not pay for compiling, however slow the machine is."""
@@ -148,8 +148,12 @@ def make_scorer(
         if say:
             _say(network, precision)
         return Scorer(network, device, precision, batch_size=batch_size)
-    scorer = Scorer(network, device, precision, compiled=compiled, batch_size=batch_size)
-    if backend != "auto" or clips is None or clips < _FEWEST_CLIPS:
+    if clips is None or clips < _FEWEST_CLIPS:
+        return Scorer(network, device, precision, compiled=compiled, batch_size=batch_size)
+    if compiled:
+        return _compiled_for_many(network, device, precision, batch_size)
+    scorer = Scorer(network, device, precision, batch_size=batch_size)
+    if backend != "auto":
         return scorer
     choice = choose(network, scorer, precision, clips)
     if say:
@@ -157,4 +161,13 @@ def make_scorer(
         print(f"p3d: backend {name}: {choice.reason}", file=sys.stderr)
     if not choice.compiled:
         return scorer
+    return _compiled_for_many(network, device, precision, batch_size)
+
+
+def _compiled_for_many(
+    network: P3D, device: torch.device, precision: Precision, batch_size: int | None
+) -> Scorer:
+    if batch_size is None:
+        many_in_bf16 = precision == "bf16"
+        batch_size = best_batch(device, network.preprocessing, many_in_bf16=many_in_bf16)
     return Scorer(network, device, precision, compiled=True, batch_size=batch_size)

@@ -27,12 +27,14 @@ from p3d.inference.networks import chosen_backend, load_network, make_scorer
 from p3d.inference.pipe import Scored, num_threads, score_in_order
 from p3d.inference.prediction import Prediction
 from p3d.inference.scorer import Scorer, mean_probabilities
+from p3d.inference.timeline.calibrated import calibrated_cut
 from p3d.inference.timeline.frames import check_fps, memory_frames, open_frames
 from p3d.inference.timeline.scan import scan
 from p3d.inference.timeline.segments import CutOptions
 from p3d.inference.timeline.timeline import Timeline, make_timeline
 from p3d.inference.timeline.windows import make_plan
-from p3d.model.network import P3D, Layer
+from p3d.model.config import Layer
+from p3d.model.network import P3D
 from p3d.preprocessing import Preprocessing
 from p3d.system.device import DeviceName, Precision, resolve_device
 from p3d.video.decode import open_video
@@ -124,6 +126,7 @@ class Predictor:
         settled, origin = settled_threshold(model.calibration)
         self._plan = plan_clips(clips, settled, self.scorer.batch_size)
         self.settled = self._plan.settled
+        self._cut = calibrated_cut(model.calibration) or CutOptions()
         self.describe_clips = (
             f"{clips} clips a video"
             if self.settled is None
@@ -262,7 +265,8 @@ class Predictor:
                 its own times.
             window: Seconds of a window; None for a clip of the weights, see `make_plan`.
             stride: Seconds from one window to the next; None for half a window.
-            cut: How scores become segments; None for the defaults. `Timeline.cut` cuts them again.
+            cut: How scores become segments; None for what `p3d calibrate` has kept with the
+                weights, else the defaults. `Timeline.cut` cuts them again.
 
         Raises:
             BadVideoError: The video cannot be read.
@@ -283,7 +287,7 @@ class Predictor:
         timeline = make_timeline(
             path, windows, frames.end, self.class_names, self.scorer.temperature
         )
-        return timeline.cut(cut or CutOptions())
+        return timeline.cut(cut or self._cut)
 
     def features(self, video: Video, layer: Layer = "pool5", *, fps: float | None = None) -> Tensor:
         """Return the features of a video's clips, for search, clustering or another classifier.

@@ -82,7 +82,8 @@ def score_videos(
     """Score every video of a data set once; each rank scores its shard.
 
     Rank r scores the videos r, r + world size, and so on. Threads decode meanwhile, see
-    `p3d.inference.pipe`.
+    `p3d.inference.pipe`. All batches have the same size, so that the logits of a clip do not depend
+    on the number of ranks, to the last bit.
 
     Args:
         scorer: The network.
@@ -108,17 +109,18 @@ def score_videos(
     check_dataset(dataset, scorer.preprocessing)
     clips = EvalClips(Videos(dataset), scorer.preprocessing, plan.num_clips, views)
     shard = range(len(dataset.records))[group.rank :: group.world_size]
-    rows, bad = list[_Row](), list[str]()
-    results = score_in_order(scorer, shard, partial(_read, clips), plan, threads)
+    rows, bad = list[_Row](), list[_Bad]()
+    filled = _Filled(scorer, len(dataset.records) * plan.num_clips * views.per_window)
+    results = score_in_order(filled, shard, partial(_read, clips), plan, threads)
     with (
         closing(results),
         ProgressBar(len(shard), description, leave=False, shown=group.is_main) as bar,
     ):
-        for result in results:
+        for video, result in zip(shard, results, strict=True):
             if isinstance(result, BadVideoError):
                 if on_bad_video == "error" or isinstance(result, OtherFlowError):
                     raise result
-                bad.append(str(result))
+                bad.append(_Bad(video, str(result)))
             else:
                 rows.append(_Row(*result.info, result.logits))
             bar.advance()
@@ -128,12 +130,38 @@ def score_videos(
         raise Stopped
     rows_each = 1 if num_clips == "auto" else num_clips * views.per_window
     shape = (rows_each, scorer.num_classes)
-    scored = _concatenate(group.gather(_stack(rows, bad, shape)))
+    scored = _concatenate(group.gather(_stack(rows, shape)), group.gather(bad))
     if not len(scored.labels):
         raise UserError(
             f"none of the {len(dataset.records)} videos could be read, for example {scored.bad[0]}"
         )
     return scored
+
+
+class _Filled:
+    """A scorer whose batches all have the same size: a smaller one is filled with its last clip.
+
+    The kernels round differently for other sizes, but not for other clips beside a clip.
+    """
+
+    def __init__(self, scorer: Scorer, num_clips: int) -> None:
+        self.device = scorer.device
+        self.batch_size = max(1, min(scorer.batch_size, num_clips))
+        self._scorer = scorer
+
+    def __call__(self, clips: Tensor) -> Tensor:
+        """Return the logits of clips, at most a batch."""
+        count = len(clips)
+        if missing := self.batch_size - count:
+            clips = torch.cat([clips, clips[-1:].expand(missing, *clips.shape[1:])])
+        return self._scorer(clips)[:count]
+
+
+class _Bad(NamedTuple):
+    """A video that could not be read, and why."""
+
+    video: int
+    line: str
 
 
 class _Row(NamedTuple):
@@ -154,7 +182,7 @@ def _read(
     return sample.clips, sample[1:]
 
 
-def _stack(rows: Sequence[_Row], bad: Sequence[str], shape: tuple[int, int]) -> VideoScores:
+def _stack(rows: Sequence[_Row], shape: tuple[int, int]) -> VideoScores:
     """Return the scores of videos, each with logits of a shape.
 
     Where numbers of clips differ, a video's logits become those of a single clip that has the mean
@@ -168,7 +196,7 @@ def _stack(rows: Sequence[_Row], bad: Sequence[str], shape: tuple[int, int]) -> 
         logits,
         torch.tensor([row.label for row in rows], dtype=torch.int64),
         torch.tensor([row.video for row in rows], dtype=torch.int64),
-        tuple(bad),
+        (),
         torch.tensor([len(row.logits) for row in rows], dtype=torch.int64),
         torch.tensor([row.starts for row in rows], dtype=torch.int64),
         torch.tensor([row.times for row in rows], dtype=torch.float64),
@@ -188,15 +216,15 @@ def log_mean_probabilities(logits: Tensor) -> Tensor:
     return logits.log_softmax(-1).logsumexp(-2) - math.log(logits.shape[-2])
 
 
-def _concatenate(parts: Sequence[VideoScores]) -> VideoScores:
-    """Return all parts together, in the order of the data set."""
+def _concatenate(parts: Sequence[VideoScores], bad: Sequence[Sequence[_Bad]]) -> VideoScores:
+    """Return all parts, and the lines of bad videos, in the order of the data set."""
     indices = torch.cat([part.indices for part in parts])
     order = indices.argsort()
     return VideoScores(
         torch.cat([part.logits for part in parts])[order],
         torch.cat([part.labels for part in parts])[order],
         indices[order],
-        tuple(line for part in parts for line in part.bad),
+        tuple(line for _, line in sorted(each for part in bad for each in part)),
         torch.cat([part.clips_used for part in parts])[order],
         torch.cat([part.starts for part in parts])[order],
         torch.cat([part.times for part in parts])[order],

@@ -12,7 +12,9 @@ class _PairMax(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         first, second = x.unbind(1)
-        ctx.save_for_backward(first >= second)
+        # As numbers, since PyTorch does not vectorize operations that mix bool with another dtype.
+        is_first = torch.empty_like(first, memory_format=torch.contiguous_format)
+        ctx.save_for_backward(torch.ge(first, second, out=is_first))
         return torch.maximum(first, second)
 
     @staticmethod
@@ -29,7 +31,7 @@ def max_of_pairs(x: Tensor) -> Tensor:
     """Return the maximum of neighboring pairs, with a gradient.
 
     `max_pool2d` stores an int64 index per output and clears the gradient before filling it. This
-    stores one byte per output and writes the gradient once. As there, the first of two equal values
+    stores a factor per output and writes the gradient once. As there, the first of two equal values
     gets the gradient.
 
     Args:

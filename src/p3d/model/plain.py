@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from p3d.model.network import BLOCKS, CHANNELS, EXPANSION, FEATURES, PLANES, P3DConfig
+from p3d.model.config import BLOCKS, CHANNELS, EXPANSION, FEATURES, PLANES, P3DConfig
 
 
 def _conv(

@@ -12,7 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from p3d.model.network import P3D, ConvBN
+from p3d.model.blocks import ConvBN
+from p3d.model.network import P3D
 
 _CHANNEL = (1, -1, 1, 1)
 _ALL_BUT_CHANNEL = (0, 2, 3)

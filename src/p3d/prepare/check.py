@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from p3d.archive.notes import Notes
+from p3d.archive.run import run_work
+from p3d.archive.work import OneStage
 from p3d.data.dataset import (
     Listing,
     MissingVideosError,
@@ -24,9 +28,10 @@ from p3d.prepare.check_report import CheckReport
 from p3d.prepare.findings import VideoFacts, write_findings
 from p3d.prepare.folder import walk_videos
 from p3d.prepare.options import CheckOptions
-from p3d.prepare.parallel import parallel_map
 from p3d.prepare.same_content import find_same_content
+from p3d.system.device import set_up_cpu
 from p3d.system.files import make_folder
+from p3d.system.machine import num_cores
 from p3d.video.packets import open_stream
 from p3d.video.sources import FrameSource, chunks
 
@@ -43,13 +48,7 @@ def check_dataset(options: CheckOptions) -> CheckReport:
     listing = list_dataset(options.data)
     datasets, faults = _read_parts(listing, allow_missing=options.data.allow_missing)
     listed = [(split, record) for split, data in datasets.items() for record in data.records]
-
-    def examine(item: tuple[Part, VideoRecord]) -> VideoFacts:
-        return _examine(*item, all_frames=options.frames == "all")
-
-    videos = tuple(
-        parallel_map(examine, listed, total=len(listed), title="Checking", workers=options.workers)
-    )
+    videos = _examine_all(listed, options)
     report = CheckReport(
         class_names=listing.class_names,
         videos=videos,
@@ -98,7 +97,33 @@ def _read_parts(
     return datasets, faults
 
 
-def _examine(split: Part, record: VideoRecord, *, all_frames: bool) -> VideoFacts:
+@dataclass(frozen=True)
+class _Work:
+    """See `p3d.archive.work.Work`."""
+
+    all_frames: bool
+
+    def start(self, number: int) -> OneStage:  # noqa: ARG002
+        set_up_cpu(1)
+        return OneStage(partial(examine, all_frames=self.all_frames))
+
+
+def _examine_all(
+    listed: Sequence[tuple[Part, VideoRecord]], options: CheckOptions
+) -> tuple[VideoFacts, ...]:
+    """Return the facts about all videos; those that kill the decoder's process are broken."""
+    items = {str(number): item for number, item in enumerate(listed)}
+    notes = Notes(None)
+    work = _Work(options.frames == "all")
+    run_work(items, work, options.workers or num_cores(), notes, "Checking")
+    dead = {name: VideoFacts(*items[name], reason=reason) for name, reason in notes.bad.items()}
+    facts = notes.done | dead
+    return tuple(facts[name] for name in items)
+
+
+def examine(item: tuple[Part, VideoRecord], *, all_frames: bool) -> VideoFacts:
+    """Return the facts about a video: its first and last frame can be decoded, or all."""
+    split, record = item
     try:
         with open_record(record) as video:
             track = track_of(video, None, record.segment)

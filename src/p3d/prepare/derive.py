@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
 
+from p3d.archive.notes import Notes, write_bad
+from p3d.archive.run import run_work
+from p3d.archive.work import OneStage, Work
 from p3d.data.dataset import Part, VideoDataset, VideoRecord
 from p3d.data.layouts import DataOptions, read_parts
 from p3d.data.listing import read_text, stem_of
@@ -15,7 +17,8 @@ from p3d.data.ucf101 import LISTS
 from p3d.errors import BadVideoError, UserError, printable
 from p3d.prepare.linking import remove_partial
 from p3d.prepare.lists import write_lines
-from p3d.prepare.parallel import parallel_map
+from p3d.system.files import lock_folder, make_folder
+from p3d.system.machine import num_cores
 
 
 @dataclass(frozen=True)
@@ -62,18 +65,38 @@ class Summary:
         return 1 if self.broken else 0
 
 
+Item = tuple[Path, VideoRecord]
+"""What a worker gets: the path of a new video, and the record of the original."""
+
 _Outcome = tuple[Part, Derived | BadVideoError]
+
+
+def stages(make: Callable[[Path, VideoRecord], Derived], threads: int = 0) -> OneStage:
+    """Return what a worker of `derive` does.
+
+    Args:
+        make: Writes a new video completely or not at all, unless it exists.
+        threads: Threads that call it; 0 makes one video after another.
+    """
+
+    def attempt(item: Item) -> Derived:
+        target, record = item
+        try:
+            return make(target, record)
+        except OSError as error:
+            raise UserError(f"{target}: cannot be written ({error.strerror or error})") from error
+
+    return OneStage(attempt, threads)
 
 
 def derive(
     data: DataOptions,
     out: Path,
-    make: Callable[[Path, VideoRecord], Derived],
+    work: Work,
     *,
     what: str,
     suffix: str = "",
     workers: int = 0,
-    stopping: Event | None = None,
     in_place: bool = False,
 ) -> Summary:
     """Make something of every video of every split, as `OUT/SPLIT/CLASS/VIDEO`.
@@ -84,12 +107,11 @@ def derive(
     Args:
         data: The original data set.
         out: Folder of the new one.
-        make: Called in several threads with the path of a new video and the record of the original.
-            Writes the new video unless it exists. Its `BadVideoError`s become part of the summary.
+        work: What the workers do, see `stages`. Videos that cannot be read, and those that kill
+            their workers, become part of the summary.
         what: What is made, such as "frames".
         suffix: Suffix of the new videos' names.
-        workers: Number of threads; 0: one per core.
-        stopping: Set when running work should stop.
+        workers: Number of processes; 0: one per core.
         in_place: Whether the folder may be that of the original data set, if it has UCF101's lists.
 
     Returns:
@@ -99,36 +121,40 @@ def derive(
         UserError: The data set cannot be read, or the new one would become a part of it; a class
             name is not a folder name, two videos would get the same path, or a path is occupied by
             something else.
+        SystemExit: SIGINT or SIGTERM stopped it.
     """
     parts = read_parts(data)
-    work = _plan(parts, out, what, suffix)
+    plan = _plan(parts, out, what, suffix)
     if not (in_place and (data.data / LISTS).is_dir() and out.resolve() == data.data.resolve()):
-        _check_out(data.data, out, (record.path for _, record in work.values()))
-    for folder in {target.parent.parent for target in work}:
+        _check_out(data.data, out, (record.path for _, record in plan.values()))
+    make_folder(out)
+    with lock_folder(out):
+        _remove_partial(plan)
+        notes = Notes(out)
+        items = {str(target): (target, record) for target, (_, record) in plan.items()}
+        run_work(items, work, workers or num_cores(), notes, what.capitalize())
+        _remove_partial(plan)
+        outcomes = [
+            (split, _outcome(notes, target, record)) for target, (split, record) in plan.items()
+        ]
+        class_names = next(iter(parts.values())).class_names
+        _write_lists(data, out, class_names, outcomes)
+        errors = [video for _, video in outcomes if isinstance(video, BadVideoError)]
+        write_bad(out, [(error.path, error.reason) for error in errors])
+    return _summarize(out, what, outcomes)
+
+
+def _remove_partial(targets: Iterable[Path]) -> None:
+    """Remove what killed processes left."""
+    for folder in {target.parent.parent for target in targets}:
         remove_partial(folder)
 
-    def attempt(item: tuple[Path, tuple[Part, VideoRecord]]) -> _Outcome:
-        target, (split, record) = item
-        try:
-            return split, make(target, record)
-        except BadVideoError as error:
-            return split, error
-        except OSError as error:
-            raise UserError(f"{target}: cannot be written ({error.strerror or error})") from error
 
-    outcomes = tuple(
-        parallel_map(
-            attempt,
-            work.items(),
-            total=len(work),
-            title=what.capitalize(),
-            workers=workers,
-            stopping=stopping,
-        )
-    )
-    class_names = next(iter(parts.values())).class_names
-    _write_lists(data, out, class_names, outcomes)
-    return _summarize(out, what, outcomes)
+def _outcome(notes: Notes, target: Path, record: VideoRecord) -> Derived | BadVideoError:
+    if reason := notes.bad.get(str(target)):
+        return BadVideoError(record.path, reason)
+    derived: Derived = notes.done[str(target)]
+    return derived
 
 
 def _check_out(data: Path, out: Path, videos: Iterable[Path]) -> None:

@@ -6,24 +6,28 @@ scale, and writes it again otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
-from threading import Event
 
 import av
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from p3d.archive.work import OneStage
 from p3d.data.dataset import VideoRecord
 from p3d.data.layouts import DataOptions
 from p3d.errors import BadVideoError, UserError
-from p3d.prepare.derive import Derived, Summary, derive
+from p3d.prepare.derive import Derived, Summary, derive, stages
 from p3d.prepare.options import check_workers
 from p3d.preprocessing import FlowMethod
-from p3d.system.device import DeviceName, resolve_device, set_up_cpu
+from p3d.system.device import DeviceName, count_devices, resolve_device, set_up_cpu
 from p3d.system.files import replacing
+from p3d.system.machine import num_cores
 from p3d.system.markers import First
 from p3d.video.decode import open_video
 from p3d.video.flow import ComputedFlow
@@ -54,7 +58,7 @@ class FlowOptions:
     device: DeviceName = "cpu"
     """Device of tvl1; auto takes CUDA, then MLU, then the CPU."""
     workers: First[int] = 0
-    """Threads; 0: one per core."""
+    """Processes, or threads on a GPU; 0: one per core."""
 
     def __post_init__(self) -> None:
         if self.short_side < 16:
@@ -62,10 +66,6 @@ class FlowOptions:
         if self.device != "cpu" and self.method != "tvl1":
             raise UserError(f"--method {self.method}: computes on the CPU only; leave out --device")
         check_workers(self.workers)
-
-
-class _StoppedError(Exception):
-    """The run was stopped while this video was being computed."""
 
 
 def compute_flow(options: FlowOptions) -> Summary:
@@ -77,42 +77,52 @@ def compute_flow(options: FlowOptions) -> Summary:
         UserError: OpenCV is not installed, the data set cannot be read, the folder is a part of it,
             or a path is occupied by something other than flow.
     """
-    # Each thread computes a whole video.
-    set_up_cpu(1)
     if options.method != "tvl1":
-        load_opencv().setNumThreads(1)
+        load_opencv()
     device = resolve_device(options.device)
-    stopping = Event()
-
-    def stoppable(indices: Sequence[int]) -> Iterator[int]:
-        for index in indices:
-            if stopping.is_set():
-                raise _StoppedError
-            yield index
-
-    def compute(target: Path, record: VideoRecord) -> Derived:
-        with open_video(record.path) as video:
-            if video.flow is not None:
-                raise BadVideoError(record.path, "holds optical flow already")
-            flow = ComputedFlow(
-                video, options.short_side, options.method, device=device, each=stoppable
-            )
-            return _compute(target, record, flow)
-
+    devices = count_devices(device)
+    on_cpu = device.type == "cpu"
+    # On a GPU, threads share its memory with a single copy of CUDA.
+    threads = 0 if on_cpu else math.ceil((options.workers or num_cores()) / devices)
     return derive(
         options.data,
         options.out,
-        compute,
+        _Work(options, devices, threads),
         what="flow frames",
         suffix=".mkv",
-        workers=options.workers,
-        stopping=stopping,
+        workers=options.workers if on_cpu else devices,
     )
+
+
+@dataclass(frozen=True)
+class _Work:
+    """See `p3d.archive.work.Work`."""
+
+    options: FlowOptions
+    devices: int
+    threads: int
+
+    def start(self, number: int) -> OneStage:
+        set_up_cpu(1)
+        if self.options.method != "tvl1":
+            load_opencv().setNumThreads(1)
+        device = resolve_device(self.options.device, number % self.devices)
+        return stages(partial(_write_video, self.options, device), self.threads)
 
 
 def run(options: FlowOptions) -> int:
     """Write flow, print the summary, and return the exit code: 0 if no video is broken."""
     return compute_flow(options).print()
+
+
+def _write_video(
+    options: FlowOptions, device: torch.device, target: Path, record: VideoRecord
+) -> Derived:
+    with open_video(record.path) as video:
+        if video.flow is not None:
+            raise BadVideoError(record.path, "holds optical flow already")
+        flow = ComputedFlow(video, options.short_side, options.method, device=device)
+        return _compute(target, record, flow)
 
 
 def _compute(target: Path, record: VideoRecord, flow: ComputedFlow) -> Derived:

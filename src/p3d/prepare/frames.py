@@ -9,15 +9,18 @@ from __future__ import annotations
 import re
 import shutil
 import uuid
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
 
+from p3d.archive.work import OneStage
 from p3d.data.dataset import VideoRecord
 from p3d.errors import BadVideoError, UserError
-from p3d.prepare.derive import Derived, Summary, derive
+from p3d.prepare.derive import Derived, Summary, derive, stages
 from p3d.prepare.options import FramesOptions
+from p3d.system.device import set_up_cpu
 from p3d.system.files import TEMPORARY, replacing
 from p3d.video.decode import open_video
 from p3d.video.geometry import limited_size, resize
@@ -33,18 +36,30 @@ def extract_frames(options: FramesOptions) -> Summary:
         UserError: The data set cannot be read, the folder is a part of it, two videos would get the
             same folder, or a folder holds something other than frames.
     """
-
-    def extract(target: Path, record: VideoRecord) -> Derived:
-        return _extract(options, target, record)
-
     return derive(
-        options.data, options.out, extract, what="frames", workers=options.workers, in_place=True
+        options.data,
+        options.out,
+        _Work(options),
+        what="frames",
+        workers=options.workers,
+        in_place=True,
     )
 
 
 def run(options: FramesOptions) -> int:
     """Write frames, print the summary, and return the exit code: 0 if no video is broken."""
     return extract_frames(options).print()
+
+
+@dataclass(frozen=True)
+class _Work:
+    """See `p3d.archive.work.Work`."""
+
+    options: FramesOptions
+
+    def start(self, number: int) -> OneStage:  # noqa: ARG002
+        set_up_cpu(1)
+        return stages(partial(_extract, self.options))
 
 
 def _extract(options: FramesOptions, target: Path, record: VideoRecord) -> Derived:
@@ -61,14 +76,23 @@ def _extract(options: FramesOptions, target: Path, record: VideoRecord) -> Deriv
         target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target, flush=False) as temporary:
             temporary.mkdir()
-            _write_frames(video, temporary, target.name, size, options.quality)
+            write_frames(video, temporary, target.name, size, options.quality)
             _remove_unfinished(target)
         return Derived(new, written=True)
 
 
-def _write_frames(
+def write_frames(
     video: FrameSource, folder: Path, stem: str, size: tuple[int, int], quality: int
 ) -> None:
+    """Write all frames of a video.
+
+    Args:
+        video: The video.
+        folder: The folder, which exists.
+        stem: Beginning of the files' names.
+        size: Height and width of the pictures.
+        quality: JPEG quality, 1 to 100.
+    """
     for indices in chunks(video):
         clip = video.read(indices)
         if size != (video.height, video.width):

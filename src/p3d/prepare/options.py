@@ -98,7 +98,7 @@ class CheckOptions:
     findings: First[Path | None] = None
     """Write all findings to a CSV file. The printed report shows ten of each kind."""
     workers: First[int] = 0
-    """Threads; 0: one per core."""
+    """Processes; 0: one per core."""
 
     def __post_init__(self) -> None:
         check_workers(self.workers)
@@ -120,7 +120,7 @@ class FramesOptions:
     quality: First[int] = 95
     """JPEG quality, 1 to 100. Finished folders are kept when it changes."""
     workers: First[int] = 0
-    """Threads; 0: one per core."""
+    """Processes; 0: one per core."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.quality <= 100:

@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from threading import Event
 from typing import TypeVar
 
 from p3d.system.machine import num_cores
@@ -23,11 +22,10 @@ def parallel_map(
     total: int,
     title: str,
     workers: int,
-    stopping: Event | None = None,
 ) -> Iterator[Result]:
     """Map a function over items in threads, with progress.
 
-    Threads suffice, since linking, hashing, decoding and JPEG compression release the GIL. Only a
+    Threads suffice, since linking and hashing release the GIL. Only a
     few items per thread are taken in advance.
 
     Args:
@@ -36,7 +34,6 @@ def parallel_map(
         total: Number of items.
         title: What is being done.
         workers: Number of threads; 0: one per core, at most 16.
-        stopping: Set when no more results are needed, so that long work can stop early.
 
     Yields:
         The results in the order of the items.
@@ -54,6 +51,4 @@ def parallel_map(
                 progress.advance()
                 yield result
     finally:
-        if stopping is not None:
-            stopping.set()
         pool.shutdown(wait=True, cancel_futures=True)

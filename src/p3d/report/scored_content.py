@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,7 @@ def scored_content(record: ScoredRecord) -> dict[str, Any]:
         "coverage": draw_coverage(record.shown),
         "thresholds": _thresholds(record),
         "motion": [_motion_row(row) for row in record.motion],
+        "motion_intervals": _motion_intervals(record),
         "audit": audit_content(record.audit, record.starting_folder) if record.audit else None,
         "settings": _settings(record),
     }
@@ -189,13 +191,24 @@ def _thresholds(record: ScoredRecord) -> list[tuple[str, str, str, str]]:
     ]
 
 
+def _motion_intervals(record: ScoredRecord) -> str:
+    """Return what the intervals of the orders are, which earlier files took over videos."""
+    if all("groups" in row for row in record.motion):
+        return f"is from a bootstrap over {record.figures.groups.describe()}"
+    return "takes videos as independent"
+
+
 def _motion_row(row: Mapping[str, Any]) -> tuple[str, ...]:
     figures = (percent(number(row, "top1")), percent(number(row, "mean_class")))
     if row.get("frames") == "ordered":
         return ("ordered", *figures, "", "", "", "", "")
     points = [100 * number(row, name) for name in ("difference", "low", "high")]
     changes = [count(number(row, name)) for name in ("lost", "gained", "changed")]
-    difference = f"{points[0]:+.1f}", f"{points[1]:+.0f} to {points[2]:+.0f}"
+    has_interval = all(map(math.isfinite, points))
+    difference = (
+        f"{points[0]:+.1f}",
+        f"{points[1]:+.0f} to {points[2]:+.0f}" if has_interval else "",
+    )
     return (str(row.get("frames")), *figures, *difference, *changes)
 
 

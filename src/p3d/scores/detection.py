@@ -73,16 +73,19 @@ def detection_figures(found: Sequence[Found], truth: Sequence[Found]) -> Detecti
         found: Segments with scores; those in videos without truth count as mistakes.
         truth: True segments, at least one.
     """
-    labels = sorted({each.label for each in truth})
-    precision = {
-        label: average_precision(
-            [each for each in found if each.label == label],
-            [each for each in truth if each.label == label],
-        )
-        for label in labels
-    }
     f1 = tuple(segmental_f1(found, truth, threshold) for threshold in F1_THRESHOLDS)
-    return DetectionFigures(precision, f1, len(truth), len(found))
+    return DetectionFigures(precision_by_class(found, truth), f1, len(truth), len(found))
+
+
+def precision_by_class(
+    found: Sequence[Found], truth: Sequence[Found]
+) -> dict[str, NDArray[np.float64]]:
+    """Return `average_precision` of each class of the truth."""
+    found_of, true_of = _by_label(found), _by_label(truth)
+    return {
+        label: average_precision(found_of.get(label, []), true_of[label])
+        for label in sorted(true_of)
+    }
 
 
 def average_precision(
@@ -106,18 +109,17 @@ def average_precision(
     """
     by_video = _group(truth)
     ordered = sorted(found, key=lambda each: -each.score)
+    needed, rows = np.array(thresholds) - _ROUNDING, np.arange(len(thresholds))
     right = np.zeros((len(thresholds), len(ordered)), bool)
     taken = {key: np.zeros((len(thresholds), len(each)), bool) for key, each in by_video.items()}
     for position, segment in enumerate(ordered):
         key = (segment.video, segment.label)
         if key not in by_video:
             continue
-        overlap = overlaps(segment, by_video[key])
-        for row, threshold in enumerate(thresholds):
-            free = np.where(taken[key][row], -1.0, overlap)
-            best = int(free.argmax())
-            if free[best] >= threshold - _ROUNDING:
-                taken[key][row, best] = right[row, position] = True
+        free = np.where(taken[key], -1.0, overlaps(segment, by_video[key]))
+        best = free.argmax(1)
+        reached = free[rows, best] >= needed
+        taken[key][rows[reached], best[reached]] = right[reached, position] = True
     return np.array([_interpolated(row, len(truth)) for row in right])
 
 
@@ -151,6 +153,13 @@ def segmental_f1(found: Sequence[Found], truth: Sequence[Found], threshold: floa
     right = sum(map(len, hit.values()))
     total = len(found) + len(truth)
     return 2 * right / total if total else 0.0
+
+
+def _by_label(segments: Iterable[Found]) -> dict[str, list[Found]]:
+    groups: dict[str, list[Found]] = defaultdict(list)
+    for each in segments:
+        groups[each.label].append(each)
+    return dict(groups)
 
 
 def _group(segments: Iterable[Found]) -> dict[tuple[str, str], list[Found]]:

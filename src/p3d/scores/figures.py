@@ -170,8 +170,7 @@ def describe_top1(is_right: Booleans, groups: Sequence[str]) -> str:
         groups: The group of each video; "" if unknown.
     """
     numbered = number_groups(groups)
-    values = np.stack([np.ones(len(is_right)), is_right], 1)
-    [interval] = Bootstrap().intervals(numbered, values, lambda sums: sums[..., 1:] / sums[..., :1])
+    interval = Bootstrap().interval_of_mean(numbered, is_right.astype(np.float64))
     if interval is None:
         return f"no interval of top-1: {numbered.describe()} cannot be resampled"
     low, high = map(format_percent, interval)

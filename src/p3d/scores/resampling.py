@@ -102,6 +102,12 @@ class Bootstrap:
         low, high = np.nanpercentile(figures, (2.5, 97.5), axis=0)
         return [Interval(*pair) for pair in zip(low.tolist(), high.tolist(), strict=True)]
 
+    def interval_of_mean(self, groups: Groups, values: Floats) -> Interval | None:
+        """Return the 95% interval of the mean of values `(V,)`, as `intervals`."""
+        columns = np.stack([np.ones(len(values)), values], 1)
+        [interval] = self.intervals(groups, columns, lambda sums: sums[..., 1:] / sums[..., :1])
+        return interval
+
     def _resampled_sums(self, groups: Groups, values: Floats) -> Floats:
         sums, rng, count = groups.sums(values), np.random.default_rng(self.seed), groups.count
         return np.concatenate(

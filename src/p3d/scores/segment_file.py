@@ -34,6 +34,11 @@ def read_segments(paths: Sequence[Path]) -> list[Found]:
     return [segment for path in paths for segment in _read_file(path, path_of)]
 
 
+def video_key(path: str) -> str:
+    """Return the name by which a video is known: that of its file, without folders and suffix."""
+    return stem_of(PurePosixPath(path.replace("\\", "/")).name)
+
+
 def _read_file(path: Path, path_of: dict[str, str]) -> list[Found]:
     """Read a file; `path_of` has the videos so far by their names."""
     text = read_text(path)
@@ -42,7 +47,7 @@ def _read_file(path: Path, path_of: dict[str, str]) -> list[Found]:
     rows = _csv_rows(path, text) if path.suffix.lower() == ".csv" else _json_rows(path, text)
     found = list[Found]()
     for location, (video, *values) in rows:
-        name = stem_of(PurePosixPath(video.replace("\\", "/")).name)
+        name = video_key(video)
         if path_of.setdefault(name, video) != video:
             raise UserError(
                 f"{location}: {video} and {path_of[name]} have the same name; rename one of them"

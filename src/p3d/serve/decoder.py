@@ -10,6 +10,7 @@ import json
 import signal
 import traceback
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -67,12 +68,15 @@ def decode_videos(connection: Connection, settings: DecoderSettings) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the service stops first, and then ends this
     torch.set_num_threads(1)
     limit_memory(settings.limits.decoder_memory * 2**20)
-    connection.send_bytes(b"{}")
+    # A connection that is closed before all was read is reset.
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        connection.send_bytes(b"{}")
+        _answer_all(connection, settings)
+
+
+def _answer_all(connection: Connection, settings: DecoderSettings) -> None:
     while True:
-        try:
-            request = json.loads(connection.recv_bytes())
-        except EOFError:
-            return
+        request = json.loads(connection.recv_bytes())
         for reply, clips in _answer(request, settings):
             connection.send_bytes(json.dumps(reply).encode())
             if clips is not None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Query, Request, Response
 
 from p3d.errors import UserError
-from p3d.inference.timeline.segments import CutOptions
+from p3d.inference.timeline.calibrated import CutArguments
 from p3d.inference.timeline.timeline import Timeline
 from p3d.inference.timeline.windows import SHORTEST
 from p3d.serve.answers import ExplainAnswer, JobAnswer, ModelAnswer, PredictAnswer
@@ -18,8 +18,9 @@ from p3d.serve.problems import Problem
 from p3d.serve.service import Answer, Explanation, Service
 from p3d.serve.uploads import content_type, receive_path, receive_upload
 
-_CUT = CutOptions()
 _WINDOW = "Seconds of a window; by default the length of a clip."
+_HIGH = "Score that a segment reaches."
+_LOW = "Score that ends a segment; not above the one that it reaches."
 _STRIDE = "Seconds from one window to the next; by default half a window."
 
 _STATUSES = {
@@ -225,16 +226,19 @@ def add_timeline_routes(app: FastAPI, service: Service) -> None:
         response: Response,
         window: Annotated[float | None, Query(ge=SHORTEST, le=3600, description=_WINDOW)] = None,
         stride: Annotated[float | None, Query(ge=SHORTEST, le=3600, description=_STRIDE)] = None,
-        smooth: Annotated[float, Query(description="Seconds to average over.")] = _CUT.smooth,
-        high: Annotated[float, Query(description="Score that a segment reaches.")] = _CUT.high,
-        low: Annotated[float, Query(description="Score that ends a segment.")] = _CUT.low,
-        shortest: Annotated[float, Query(description="Seconds of a segment.")] = _CUT.shortest,
-        merge: Annotated[float, Query(description="Longest gap to close.")] = _CUT.merge,
+        smooth: Annotated[float | None, Query(ge=0, description="Seconds to average over.")] = None,
+        high: Annotated[float | None, Query(gt=0, le=1, description=_HIGH)] = None,
+        low: Annotated[float | None, Query(gt=0, le=1, description=_LOW)] = None,
+        shortest: Annotated[float | None, Query(ge=0, description="Seconds of a segment.")] = None,
+        merge: Annotated[float | None, Query(ge=0, description="Longest gap to close.")] = None,
     ) -> JobAnswer:
-        """Send a video, or name one, as for /v1/predict. The answer has the id of a job."""
-        cut = CutOptions(smooth, high, low, shortest, merge)
+        """Send a video, or name one, as for /v1/predict. The answer has the id of a job.
+
+        How scores become segments is by default as calibrated for the weights, see `p3d timeline`.
+        """
+        given = CutArguments(smooth, high, low, shortest, merge)
         try:
-            cut.check()
+            cut, _ = given.resolve(service.network.calibration)
         except UserError as error:
             raise Problem(422, error) from None
         with service.admit(), ExitStack() as stack:

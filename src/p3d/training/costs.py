@@ -20,7 +20,7 @@ from p3d.data.loader import Batch, with_scale_of
 from p3d.data.track import track_of
 from p3d.data.workers import Videos
 from p3d.errors import UserError
-from p3d.model.network import CHANNELS
+from p3d.model.config import CHANNELS
 from p3d.preprocessing import default_preprocessing
 from p3d.system.device import synchronize
 from p3d.system.distributed import Group

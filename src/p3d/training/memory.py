@@ -12,7 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from p3d.model.network import CHANNELS, P3D, Bottleneck
+from p3d.model.blocks import Bottleneck
+from p3d.model.config import CHANNELS
+from p3d.model.network import P3D
 from p3d.system.device import DTYPES, Precision
 from p3d.training.optim import freeze
 from p3d.training.recipes import Recipe

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from p3d.model.network import P3D, Modality, Variant, Wiring, create_model, zero_init_residuals
+from p3d.model.config import Modality, Variant, Wiring
+from p3d.model.network import P3D, create_model, zero_init_residuals
 from p3d.model.sync_batchnorm import synchronize_norms
 from p3d.training.optim import freeze
 from p3d.training.recipes import Recipe

@@ -13,7 +13,7 @@ from p3d.data.dataset import VideoDataset
 from p3d.data.layouts import DataOptions
 from p3d.data.loader import BadVideoPolicy
 from p3d.errors import UserError
-from p3d.model.network import Modality, Variant, Wiring
+from p3d.model.config import Modality, Variant, Wiring
 from p3d.run_folder import CONFIG_FILE, find_checkpoints, read_config, starting_folder
 from p3d.system.markers import First, Heading
 from p3d.system.options import DeviceOptions, option_arguments, option_flag

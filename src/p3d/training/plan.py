@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from p3d.model.network import CHANNELS, P3D
+from p3d.model.config import CHANNELS
+from p3d.model.network import P3D
 from p3d.run_folder import BEST_FILE, LAST_FILE
 from p3d.system.device import Precision
 from p3d.system.text import format_table

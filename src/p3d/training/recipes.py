@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from p3d.data.transforms import Augmentation
 from p3d.errors import UserError
-from p3d.model.network import Name
+from p3d.model.config import Name
 from p3d.preprocessing import MAX_FPS
 from p3d.system.markers import First, Heading
 from p3d.system.options import option_flag

@@ -15,7 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from p3d.data.loader import Batch
 from p3d.errors import UserError, printable
-from p3d.model.network import FEATURES, P3D
+from p3d.model.config import FEATURES
+from p3d.model.network import P3D
 from p3d.model.sync_batchnorm import SyncNorm
 from p3d.preprocessing import normalize
 from p3d.scores.accuracy import correct_among_best

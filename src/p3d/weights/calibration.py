@@ -12,6 +12,9 @@ from p3d.errors import UserError
 MAX_ENTRY_LENGTH = 100
 """Upper limit of the characters of an entry with one word or number."""
 _MAX_VALUES = 100
+TIMELINE_PREFIX = "timeline_"
+"""Begins the names of values that say how a timeline's scores become segments."""
+_MAY_BE_ZERO = tuple(f"{TIMELINE_PREFIX}{name}" for name in ("smooth", "shortest", "merge"))
 
 
 def parse_entry(metadata: Mapping[str, str], key: str) -> Any:
@@ -36,7 +39,9 @@ def check_calibration(values: Mapping[str, Any]) -> dict[str, float]:
         raise UserError(f"its calibration has {len(values)} values; calibrate the network again")
     for name, value in values.items():
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if len(name) > MAX_ENTRY_LENGTH or not is_number or not 0 < value <= sys.float_info.max:
+        is_number = is_number and len(name) <= MAX_ENTRY_LENGTH
+        is_zero = is_number and value == 0 and name in _MAY_BE_ZERO
+        if not is_number or not (is_zero or 0 < value <= sys.float_info.max):
             raise UserError(
                 f"its calibration is damaged ({name[:20]!r} is {str(value)[:20]}, not a finite "
                 "number above 0); calibrate the network again"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from importlib import resources
 
-from p3d.model.network import P3DConfig
+from p3d.model.config import P3DConfig
 from p3d.preprocessing import AUTHORS, AUTHORS_FLOW, Preprocessing
 
 KINETICS_NOTE = "class names: Kinetics-400, alphabetical, as the authors' networks are ordered"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from p3d.errors import UserError, printable
-from p3d.model.network import Modality, Variant, Wiring
+from p3d.model.config import Modality, Variant, Wiring
 from p3d.system.markers import Positional
 from p3d.weights.describe import Overrides, PreprocessingName, WeightFile, read_weights
 from p3d.weights.loading import build_model, find_weights

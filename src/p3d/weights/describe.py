@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from p3d.errors import UserError
-from p3d.model.network import CHANNELS, FEATURES, P3DConfig
+from p3d.model.config import CHANNELS, FEATURES, P3DConfig
 from p3d.preprocessing import AUTHORS, AUTHORS_FLOW, IMAGENET, Preprocessing
 from p3d.weights.calibration import read_calibration
 from p3d.weights.class_names import KINETICS_NOTE, is_authors_kinetics, kinetics400

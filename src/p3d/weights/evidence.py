@@ -14,7 +14,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from p3d.model.network import P3DConfig, Wiring
+from p3d.model.config import P3DConfig, Wiring
 from p3d.preprocessing import Preprocessing
 
 UNIT_FLOW = Preprocessing(channels="flow", mean=(127.5, 127.5), std=(57.63, 57.63))

@@ -17,10 +17,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from p3d.errors import UserError, printable
-from p3d.model.network import BLOCKS, CHANNELS, Modality, Name, P3DConfig, Variant, Wiring
+from p3d.model.config import BLOCKS, CHANNELS, Modality, Name, P3DConfig, Variant, Wiring
 from p3d.preprocessing import Preprocessing, default_preprocessing
 from p3d.system.markers import Positional
 from p3d.system.text import describe_rates, json_line
+from p3d.weights.calibration import TIMELINE_PREFIX
 from p3d.weights.describe import describe_file
 from p3d.weights.loading import find_weights
 from p3d.weights.metadata import skeleton
@@ -218,6 +219,13 @@ def _facts(info: Info) -> list[tuple[str, str]]:
         facts.append(("calibrated", f"predict divides the logits by {temperature:.4g}"))
     if settled := info.calibration.get("settled"):
         facts.append(("settled", f"--clips auto takes no more clips at {settled:g}"))
+    cut = [
+        f"{name.removeprefix(TIMELINE_PREFIX)} {value:.4g}"
+        for name, value in info.calibration.items()
+        if name.startswith(TIMELINE_PREFIX)
+    ]
+    if cut:
+        facts.append(("timeline", f"segments by {', '.join(cut)}"))
     if info.recipe:
         facts.append(("recipe", json.dumps(info.recipe, ensure_ascii=False)))
     if info.class_names:

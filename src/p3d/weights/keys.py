@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from p3d.errors import UserError
-from p3d.model.network import BLOCKS, CHANNELS, P3DConfig
+from p3d.model.config import BLOCKS, CHANNELS, P3DConfig
 
 _BLOCK = re.compile(r"res([2-5])\.(\d+)\.")
 _TORCHVISION_BLOCK = re.compile(r"layer([1-4])\.(\d+)\.(.+)\.(\w+)")

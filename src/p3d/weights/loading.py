@@ -10,7 +10,8 @@ from pathlib import Path
 from torch import Tensor
 
 from p3d.errors import UserError, printable
-from p3d.model.network import P3D, Wiring
+from p3d.model.config import Wiring
+from p3d.model.network import P3D
 from p3d.preprocessing import Preprocessing
 from p3d.run_folder import BEST_FILE, CONFIG_FILE, LAST_FILE, LOG_FILE, find_checkpoints
 from p3d.weights.class_names import same_class

@@ -21,7 +21,8 @@ from torch.overrides import TorchFunctionMode
 
 from p3d.data.digests import DIGEST_BYTES
 from p3d.errors import UserError, printable
-from p3d.model.network import P3D, P3DConfig
+from p3d.model.config import P3DConfig
+from p3d.model.network import P3D
 from p3d.preprocessing import Preprocessing
 from p3d.system.files import replacing
 from p3d.weights.calibration import (

@@ -21,7 +21,7 @@ from itertools import cycle
 import torch
 from torch import Tensor
 
-from p3d.model.network import CHANNELS
+from p3d.model.config import CHANNELS
 from p3d.weights.keys import add_counters, block_counts, check_fit, config_from, rename
 from p3d.weights.metadata import skeleton
 

@@ -288,27 +288,6 @@ def test_latency_is_that_of_the_last_window_that_matters() -> None:
     assert latency(make_plan(PREP, 2.0, 0.5), cut, 25.0, 2) == pytest.approx(1 + 1 + 5 * 0.5)
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (("rtsp://127.0.0.1:9/a",), "check the address, and that something sends there"),
-        (("foo://127.0.0.1:9/a",), "foo is no protocol for live video"),
-        (("/dev/video987",), "check the device and your permissions"),
-        (("/dev/null",), "check the device and your permissions"),
-        (("/dev/null", "film.ts"), "a live stream is watched alone"),
-        (("/dev/null", "--strip", "x.svg"), "--strip is for files, which end"),
-        (("film.ts", "--stall", "0"), "--stall is 0; give seconds"),
-        (("film.ts", "--retry", "-1"), "--retry is -1; give seconds"),
-    ],
-)
-def test_wrong_uses_get_one_line(
-    words: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert timeline(*words) == 2
-    [line] = capsys.readouterr().err.splitlines()
-    assert message in line
-
-
 def test_what_is_no_video_gets_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pipe_of(tmp_path / "pipe", b"no video") as pipe:
         assert timeline(pipe) == 2

@@ -218,33 +218,6 @@ def test_everything_is_written_at_once(tmp_path: Path, capsys: pytest.CaptureFix
     assert "--annotate is for video files" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ((), "no videos were given"),
-        (("film.mp4", "--window", "0"), "--window is 0; give seconds"),
-        (("film.mp4", "--stride", "-1"), "--stride is -1"),
-        (("film.mp4", "--high", "0.2"), "the low one not above the high one"),
-        (("film.mp4", "--merge", "-1"), "--merge is -1"),
-        (("film.mp4", "--fps", "0"), "fps is 0"),
-        (("film.mp4", "--out", "x.doc"), "--out x.doc: give a name that ends in .csv"),
-        (("film.mp4", "--out", "absent/x.csv"), "its folder does not exist"),
-        (("film.mp4", "--batch-size", "0"), "--batch-size is 0"),
-        (("film.mp4", "short.avi", "--out", "x.srt"), "for one video, but there are 2"),
-        (("film.mp4", "short.avi", "--strip", "x.svg"), "--strip is for one video"),
-        (("film.mp4", "--strip", "x.gif"), "--strip x.gif: give a name that ends in .svg or .png"),
-        (("film.mp4", "--annotate", "x.avi"), "--annotate x.avi: give a name that ends in .mp4"),
-        (("film.mp4", "--scores", "film.mp4"), "holds something else"),
-    ],
-)
-def test_wrong_uses_get_one_line(
-    words: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert timeline(*words) == 2
-    [line] = capsys.readouterr().err.splitlines()
-    assert message in line
-
-
 def test_distant_windows_are_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert timeline("film.mp4", "--stride", "1") == 0
     printed = capsys.readouterr()

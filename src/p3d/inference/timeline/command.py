@@ -5,28 +5,25 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from p3d.errors import BadVideoError, printable
-from p3d.inference.arguments import Item, VideoFinder, local_path
-from p3d.inference.networks import chosen_backend, load_network, make_scorer
+from p3d.inference.arguments import Item, VideoFinder
 from p3d.inference.pipe import num_threads
-from p3d.inference.scorer import Scorer
 from p3d.inference.timeline.annotate import write_annotated
+from p3d.inference.timeline.folder import run_folder
 from p3d.inference.timeline.frames import open_frames
 from p3d.inference.timeline.live import LivePrinter
 from p3d.inference.timeline.live_queue import LiveQueue, LiveReader
+from p3d.inference.timeline.network import TimelineNetwork
 from p3d.inference.timeline.options import TimelineOptions
 from p3d.inference.timeline.scan import WindowScores, scan
 from p3d.inference.timeline.score_log import ScoreLog
 from p3d.inference.timeline.strip import write_strip
 from p3d.inference.timeline.timeline import Timeline, make_timeline
-from p3d.inference.timeline.windows import WindowPlan, make_plan
 from p3d.inference.timeline.writers import segment_values, write_timelines
-from p3d.system.device import resolve_device, set_up_cpu
-from p3d.system.files import file_sha256
+from p3d.system.device import set_up_cpu
 from p3d.system.messages import print_note
 from p3d.system.progress import ProgressBar
 from p3d.system.signals import StopRequest
@@ -34,10 +31,6 @@ from p3d.system.text import json_line
 from p3d.video.live import LiveSource, find_live_source
 from p3d.video.remote import is_address
 from p3d.video.stream import file_seconds
-from p3d.weights.loading import find_weights
-
-_ASSUMED_RATE = 25.0
-"""For the guess of how many windows a video has."""
 
 _WAITING_WINDOWS = 16
 """Windows of a live stream that wait for the network, at least."""
@@ -60,65 +53,27 @@ def run(options: TimelineOptions) -> int:
         return _watch(source, options)
     found = VideoFinder(words)
     options.check_items(found.items)
+    if options.has_folder:
+        return run_folder(options, found.items)
     return _Files(options, found.items).run()
-
-
-class _Network:
-    """The network of the command."""
-
-    def __init__(
-        self, options: TimelineOptions, seconds: float | None, batch_size: int | None
-    ) -> None:
-        weights = find_weights(local_path(options.weights, "weights"))
-        backend = chosen_backend(options.backend, compiled=options.compute.compile)
-        network = load_network(weights, backend)
-        self.plan = make_plan(network.preprocessing, options.window, options.stride)
-        self.scorer = make_scorer(
-            network,
-            resolve_device(options.compute.device),
-            options.compute.precision,
-            backend=backend,
-            batch_size=batch_size,
-            clips=None if seconds is None else _num_windows(self.plan, seconds),
-        )
-        self.names = network.class_names or tuple(map(str, range(network.config.num_classes)))
-        self.settings = _settings(options, weights, self.plan, self.scorer)
-        length, stride = self.plan.seconds, self.plan.stride
-        if length is not None and stride is not None and stride > length + 1e-9:
-            print_note(
-                f"--stride {stride:g} is more than a window of {length:g} s; what lies between "
-                "windows is not seen"
-            )
-
-
-def _num_windows(plan: WindowPlan, seconds: float) -> int:
-    stride = plan.stride or plan.num_frames * plan.frame_stride / _ASSUMED_RATE / 2
-    return round(seconds / stride)
-
-
-def _settings(
-    options: TimelineOptions, weights: Path, plan: WindowPlan, scorer: Scorer
-) -> dict[str, Any]:
-    """Return what scores depend on, as JSON values."""
-    return {
-        "weights": file_sha256(weights),
-        "windows": asdict(plan),
-        "precision": scorer.precision,
-        "batch_size": scorer.batch_size,
-        "fps": options.fps,
-    }
 
 
 def _watch(source: LiveSource, options: TimelineOptions) -> int:
     """Print the segments of a live stream until it ends, and return the exit code."""
-    network = _Network(options, None, options.batch_size or 1)
+    network = TimelineNetwork(options, None, options.batch_size or 1)
     scorer, live = network.scorer, options.live
     drops = live.drop == "yes" or (live.drop == "auto" and not source.can_wait)
     queue = LiveQueue(max(_WAITING_WINDOWS, 2 * scorer.batch_size), drops=drops)
     prep = scorer.preprocessing
     reader = LiveReader(source, prep, network.plan, live.stall, live.retry, queue)
     printer = LivePrinter(
-        source.name, scorer, network.names, network.plan, options.cut, options.windows
+        source.name,
+        scorer,
+        network.names,
+        network.plan,
+        network.cut,
+        options.windows,
+        network.cut_note,
     )
     with StopRequest() as stop:
         reader.start()
@@ -127,7 +82,7 @@ def _watch(source: LiveSource, options: TimelineOptions) -> int:
         finally:
             if options.out is not None:
                 timeline = printer.timeline()
-                write_timelines(options.out, [timeline], network.settings)
+                write_timelines(options.out, [timeline], network.all_settings)
                 print_note(f"the segments are in {options.out}")
     return stop.exit_code if stop.is_set else 0
 
@@ -138,7 +93,7 @@ class _Files:
     def __init__(self, options: TimelineOptions, items: Sequence[Item]) -> None:
         self._options, self._items = options, items
         self._seconds = [_seconds(item) for item in items]
-        self._network = network = _Network(
+        self._network = network = TimelineNetwork(
             options, sum(filter(None, self._seconds)), options.batch_size
         )
         self._threads = num_threads(options.workers, network.scorer.device)
@@ -165,6 +120,8 @@ class _Files:
             except BadVideoError as error:
                 print(f"p3d: error: {error}", file=sys.stderr)
                 continue
+            if len(timelines) == 1:
+                print_note(self._network.cut_note)
             _show(timelines[-1], self._options)
         if timelines:
             self._write(timelines)
@@ -179,7 +136,7 @@ class _Files:
     def _write(self, timelines: list[Timeline]) -> None:
         options = self._options
         if options.out is not None:
-            write_timelines(options.out, timelines, self._network.settings)
+            write_timelines(options.out, timelines, self._network.all_settings)
             print_note(f"the segments are in {options.out}")
         if options.strip is not None:
             write_strip(options.strip, timelines[0])
@@ -198,7 +155,7 @@ class _Files:
             duration = self._scan(number, item, windows)
         temperature = self._network.scorer.temperature
         timeline = make_timeline(item, windows, duration, self._network.names, temperature)
-        return timeline.cut(self._options.cut)
+        return timeline.cut(self._network.cut)
 
     def _scan(self, number: int, path: Path, windows: list[WindowScores]) -> float:
         """Append the windows of a video that are missing; return its length in seconds."""

@@ -51,6 +51,7 @@ class LivePrinter:
         plan: Where windows are.
         cut: How scores become segments.
         shows_windows: Whether to print the scores of every window.
+        note: A remark to print at the first connection.
         segments: All segments so far.
         duration: Seconds from the first frame to the last one.
         num_dropped: Windows that were dropped.
@@ -62,6 +63,7 @@ class LivePrinter:
     plan: WindowPlan
     cut: CutOptions
     shows_windows: bool
+    note: str = ""
     segments: list[Segment] = field(default_factory=list)
     duration: float = 0.0
     num_dropped: int = 0
@@ -115,6 +117,9 @@ class LivePrinter:
 
     def _connect(self, event: Connected) -> None:
         seconds = latency(self.plan, self.cut, event.rate, self.scorer.batch_size)
+        if self.note:
+            print_note(self.note)
+            self.note = ""
         # Not before the end of the earlier connection, whose last frame may be counted longer.
         self._start = max(event.start, self.duration)
         self._cutter = Cutter(self.class_names, self.cut)

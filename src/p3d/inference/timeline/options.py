@@ -11,11 +11,13 @@ from p3d.errors import UserError
 from p3d.inference.arguments import Item
 from p3d.inference.backends.names import BackendChoice
 from p3d.inference.timeline import strip
+from p3d.inference.timeline.calibrated import CutArguments
 from p3d.inference.timeline.frames import check_fps
-from p3d.inference.timeline.segments import CutOptions
 from p3d.inference.timeline.writers import check_file, check_out
 from p3d.system.markers import First, Heading, Positional
 from p3d.system.options import DeviceOptions
+
+TimelineFormat = Literal["json", "csv", "tsv", "vtt", "srt", "eaf"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,10 @@ class TimelineOptions:
     program; use only one that you trust."""
     out: First[Path | None] = None
     """File for the segments: .csv, .tsv, .json (as ActivityNet has it), or for one video .vtt, .srt
-    (subtitles) or .eaf (ELAN). The same command goes on after an interruption."""
+    (subtitles) or .eaf (ELAN). Without a suffix, a folder that gets a file for each video, with
+    a process for each GPU or MLU. The same command goes on after an interruption."""
+    format: First[TimelineFormat] = "json"
+    """Format of the files in a folder of --out."""
     annotate: First[Path | None] = None
     """Write an .mp4 of the video with the labels drawn in."""
     strip: First[Path | None] = None
@@ -63,7 +68,7 @@ class TimelineOptions:
     stride: First[float | None] = None
     """Seconds from one window to the next; by default half a window. With more than a window, what
     lies between is not seen."""
-    cut: CutOptions = field(default_factory=CutOptions)
+    cut: CutArguments = field(default_factory=CutArguments)
     json: First[bool] = False
     """Print one JSON object a video instead of tables; a live stream always gives JSON lines."""
     windows: bool = False
@@ -93,11 +98,34 @@ class TimelineOptions:
         self.cut.check()
         self.live.check()
         check_fps(self.fps)
-        if self.out is not None:
+        if self.out is not None and not self.has_folder:
             check_out(self.out)
+        if self.has_folder:
+            self._check_folder()
         for path, flag, suffixes in self._pictures():
             if path is not None:
                 check_file(path, flag, suffixes)
+
+    @property
+    def has_folder(self) -> bool:
+        """Whether each video gets a file in a folder."""
+        return self.out is not None and (self.out.is_dir() or not self.out.suffix)
+
+    def _check_folder(self) -> None:
+        """Raise UserError if an option does not fit a folder of files."""
+        others = {
+            "--annotate": self.annotate is not None,
+            "--strip": self.strip is not None,
+            "--scores": self.scores is not None,
+            "--json": self.json,
+            "--windows": self.windows,
+        }
+        for flag, is_given in others.items():
+            if is_given:
+                raise UserError(
+                    f"{flag}: --out {self.out} is a folder of many videos' files; omit it, or give "
+                    "--out a name with a suffix"
+                )
 
     def _pictures(self) -> tuple[tuple[Path | None, str, tuple[str, ...]], ...]:
         """Return the files that show a single video: path, option and suffixes."""
@@ -108,7 +136,7 @@ class TimelineOptions:
 
     def check_items(self, items: Sequence[Item]) -> None:
         """Raise UserError if a file cannot show so many, or such, videos."""
-        if self.out is not None:
+        if self.out is not None and not self.has_folder:
             check_out(self.out, len(items))
         for path, flag, _ in self._pictures():
             if path is not None and len(items) != 1:
@@ -121,6 +149,8 @@ class TimelineOptions:
         """Raise UserError if an option is for files only, or there are several streams."""
         if len(self.videos) > 1:
             raise UserError("a live stream is watched alone; give it without other videos")
+        if self.has_folder:
+            raise UserError(f"--out {self.out}: is a folder; give a file for a live stream")
         files = {"--annotate": self.annotate, "--strip": self.strip, "--scores": self.scores}
         for flag, path in files.items():
             if path is not None:

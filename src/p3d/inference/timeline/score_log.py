@@ -11,15 +11,101 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from p3d.errors import UserError
 from p3d.inference.timeline.scan import WindowScores
 from p3d.system.files import replacing
 
 _FORMAT = {"format": "p3d window scores", "version": 1}
+_START = json.dumps(_FORMAT).encode()[:-1]
+"""The first bytes of a file."""
+
+
+def _row_dtype(num_classes: int) -> np.dtype[Any]:
+    return np.dtype([("video", "<i4"), ("time", "<f8"), ("logits", "<f4", (num_classes,))])
+
+
+class VideoWindows(NamedTuple):
+    """The scores of a video's windows, complete.
+
+    Attributes:
+        name: Path of the video.
+        windows: Its windows.
+        duration: Its length in seconds.
+    """
+
+    name: str
+    windows: list[WindowScores]
+    duration: float
+
+
+class KeptScores(NamedTuple):
+    """What a file of scores holds.
+
+    Attributes:
+        weights: SHA-256 of the weights.
+        class_names: Names of the classes.
+        videos: Its videos.
+    """
+
+    weights: str
+    class_names: tuple[str, ...]
+    videos: list[VideoWindows]
+
+
+def holds_window_scores(path: Path) -> bool:
+    """Return whether a file is one of `p3d timeline --scores`."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_START)) == _START
+    except OSError:
+        return False
+
+
+def read_kept_scores(path: Path) -> KeptScores:
+    """Read a file of `p3d timeline --scores`, whose videos are all scored.
+
+    Raises:
+        UserError: It cannot be read, is damaged, or a video is not finished.
+    """
+    try:
+        header, _, content = path.read_bytes().partition(b"\n")
+        values = json.loads(header)
+        names = tuple(map(str, values["classes"]))
+        videos = [str(identity[0]) for identity in values["videos"]]
+        weights = str(values["weights"])
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
+        raise UserError(
+            f"{path}: is damaged ({error!r}); run p3d timeline --scores again"
+        ) from error
+    dtype = _row_dtype(len(names))
+    rows = np.frombuffer(content[: len(content) // dtype.itemsize * dtype.itemsize], dtype)
+    found = [(name, *_windows_of(rows, number)) for number, name in enumerate(videos)]
+    complete = [
+        VideoWindows(name, windows, duration)
+        for name, windows, duration in found
+        if duration is not None and windows
+    ]
+    if len(complete) < len(videos):
+        [first, *_] = (name for name, windows, end in found if end is None or not windows)
+        raise UserError(
+            f"{path}: {first} is not scored to its end; run the same p3d timeline once more"
+        )
+    return KeptScores(weights, names, complete)
+
+
+def _windows_of(rows: NDArray[np.void], video: int) -> tuple[list[WindowScores], float | None]:
+    """Return the windows of a video, and its length in seconds if all are there."""
+    rows = rows[rows["video"] == video]
+    is_end = np.isnan(rows["logits"]).any(1)
+    found = [WindowScores(float(row["time"]), row["logits"]) for row in rows[~is_end]]
+    return found, float(rows["time"][-1]) if is_end.any() else None
 
 
 class ScoreLog:
@@ -46,9 +132,7 @@ class ScoreLog:
         restart: bool,
     ) -> None:
         self._path = path
-        self._dtype = np.dtype(
-            [("video", "<i4"), ("time", "<f8"), ("logits", "<f4", (num_classes,))]
-        )
+        self._dtype = _row_dtype(num_classes)
         self._rows = np.zeros(0, self._dtype)
         if path is None:
             return
@@ -79,10 +163,7 @@ class ScoreLog:
 
     def of(self, video: int) -> tuple[list[WindowScores], float | None]:
         """Return the windows of a video, and its length in seconds if all are there."""
-        rows = self._rows[self._rows["video"] == video]
-        is_end = np.isnan(rows["logits"]).any(1)
-        found = [WindowScores(float(row["time"]), row["logits"]) for row in rows[~is_end]]
-        return found, float(rows["time"][-1]) if is_end.any() else None
+        return _windows_of(self._rows, video)
 
     def add(self, video: int, windows: Sequence[WindowScores]) -> None:
         """Append windows of a video to the file.

@@ -25,6 +25,9 @@ Row = NDArray[np.float64]
 BACKGROUND = "background"
 """A class of this name is where nothing happens: it has no segments."""
 
+_ROUNDING = 1e-6
+"""Seconds; times are sums of rounded numbers."""
+
 
 class Segment(NamedTuple):
     """A stretch of a video that shows a class.
@@ -74,8 +77,7 @@ class Smoother:
     """Averages the scores at each time over those at most `seconds / 2` before and after it."""
 
     def __init__(self, seconds: float) -> None:
-        # Times are sums of rounded numbers.
-        self._reach = seconds / 2 + 1e-6
+        self._reach = seconds / 2 + _ROUNDING
         self._rows: deque[tuple[float, Row]] = deque()
         self._waiting = 0
 
@@ -103,17 +105,28 @@ class Smoother:
         return time, np.mean(near, 0)
 
 
-@dataclass
-class _Stretch:
-    """Time in which a class stays above the low threshold."""
+@dataclass(frozen=True)
+class Stretch:
+    """Time in which a class stays above the low threshold.
 
+    Attributes:
+        label: Index of the class.
+        start: Its start in seconds.
+        end: Its end in seconds.
+        total: Integral of the class's smoothed score over it.
+        length: Seconds that the integral is over.
+        peak: Highest score in it.
+    """
+
+    label: int
     start: float
     end: float
-    total: float  # integral of the score
-    length: float  # time that the integral is over
+    total: float
+    length: float
     peak: float
 
-    def joined(self, later: _Stretch) -> _Stretch:
+    def joined(self, later: Stretch) -> Stretch:
+        """Return both as one; what lies between them does not count for the score."""
         return replace(
             later,
             start=self.start,
@@ -122,12 +135,102 @@ class _Stretch:
             peak=max(self.peak, later.peak),
         )
 
+    def follows(self, earlier: Stretch, merge: float) -> bool:
+        """Return whether the gap to an earlier one is short enough to be one with it."""
+        return self.start - earlier.end <= merge + _ROUNDING
+
+    def lasts(self, shortest: float) -> bool:
+        """Return whether it is long enough for a segment."""
+        return self.end - self.start >= shortest - _ROUNDING
+
+    def segment(self, class_names: Sequence[str]) -> Segment:
+        """Return it as a segment."""
+        return Segment(self.start, self.end, class_names[self.label], self.total / self.length)
+
+
+class Cell(NamedTuple):
+    """The time for which a window stands: halfway to its neighbors.
+
+    Attributes:
+        start: Its start in seconds; 0 for the first one.
+        end: Its end; for the last one, the end of the video.
+        row: Smoothed scores.
+    """
+
+    start: float
+    end: float
+    row: Row
+
+
+class Cells:
+    """The smoothed scores of windows as cells without gaps.
+
+    Args:
+        smooth: Seconds over which scores are averaged.
+    """
+
+    def __init__(self, smooth: float) -> None:
+        self._smoother = Smoother(smooth)
+        self._last: tuple[float, Row] | None = None
+        self._edge = 0.0
+
+    def push(self, center: float, row: Row) -> Iterator[Cell]:
+        """Add a window after all others; yield the cells that are now known."""
+        return self._add(self._smoother.push(center, row))
+
+    def finish(self, duration: float) -> Iterator[Cell]:
+        """Yield what is left, at the end of a video of this many seconds."""
+        yield from self._add(self._smoother.finish())
+        if self._last is not None:
+            yield from self._until(max(duration, self._edge), self._last[1])
+
+    def _add(self, smoothed: Iterable[tuple[float, Row]]) -> Iterator[Cell]:
+        for time, row in smoothed:
+            if self._last is not None:
+                yield from self._until((self._last[0] + time) / 2, self._last[1])
+            self._last = time, row
+
+    def _until(self, end: float, row: Row) -> Iterator[Cell]:
+        if end > self._edge:
+            start, self._edge = self._edge, end
+            yield Cell(start, end, row)
+
+
+class Stretches:
+    """The stretches of all classes but the background, cell by cell.
+
+    Args:
+        class_names: Names of the classes.
+        low: The low threshold.
+
+    Attributes:
+        running: By class, the stretch that the last cell belongs to.
+    """
+
+    def __init__(self, class_names: Sequence[str], low: float) -> None:
+        self._low = low
+        self._counts = np.array([name != BACKGROUND for name in class_names])
+        self.running: dict[int, Stretch] = {}
+
+    def push(self, cell: Cell) -> list[Stretch]:
+        """Add a cell after all others; return the stretches that end before it."""
+        above = np.flatnonzero((cell.row >= self._low) & self._counts).tolist()
+        ended = [self.running.pop(label) for label in [*self.running] if label not in above]
+        for label in above:
+            score, length = float(cell.row[label]), cell.end - cell.start
+            new = Stretch(label, cell.start, cell.end, score * length, length, score)
+            earlier = self.running.get(label)
+            self.running[label] = new if earlier is None else earlier.joined(new)
+        return ended
+
+    def finish(self) -> list[Stretch]:
+        """Return the stretches that are left at the end."""
+        left, self.running = [*self.running.values()], {}
+        return left
+
 
 class Cutter:
     """Cuts the scores of windows into segments.
-
-    Each window stands for the time around its center, halfway to the centers of its neighbors; the
-    first one from the start of the video, the last one to its end.
 
     Args:
         class_names: Names of the classes.
@@ -137,12 +240,9 @@ class Cutter:
     def __init__(self, class_names: Sequence[str], options: CutOptions) -> None:
         options.check()
         self._names, self._options = class_names, options
-        self._smoother = Smoother(options.smooth)
-        self._counts = np.array([name != BACKGROUND for name in class_names])
-        self._open: dict[int, _Stretch] = {}
-        self._closed: dict[int, _Stretch] = {}  # may still be merged with a later one
-        self._last: tuple[float, Row] | None = None
-        self._edge = 0.0
+        self._cells = Cells(options.smooth)
+        self._stretches = Stretches(class_names, options.low)
+        self._closed: dict[int, Stretch] = {}  # may still be merged with a later one
 
     def push(self, center: float, scores: Row) -> Iterator[Segment]:
         """Add a window after all others; yield the segments that are now final.
@@ -151,55 +251,35 @@ class Cutter:
             center: Its middle in seconds from the first frame.
             scores: Probability of each class.
         """
-        yield from self._add(self._smoother.push(center, scores))
+        return self._add(self._cells.push(center, scores))
 
     def finish(self, duration: float) -> Iterator[Segment]:
         """Yield the segments that are left, at the end of a video of this many seconds."""
-        yield from self._add(self._smoother.finish())
-        if self._last is not None:
-            yield from self._cell(max(duration, self._edge), self._last[1])
-        for label in list(self._open):
-            self._close(label)
+        yield from self._add(self._cells.finish(duration))
+        self._close(self._stretches.finish())
         yield from self._settle(float("inf"))
 
-    def _add(self, smoothed: Iterable[tuple[float, Row]]) -> Iterator[Segment]:
-        for time, row in smoothed:
-            if self._last is not None:
-                yield from self._cell((self._last[0] + time) / 2, self._last[1])
-            self._last = time, row
+    def _add(self, cells: Iterable[Cell]) -> Iterator[Segment]:
+        for cell in cells:
+            self._close(self._stretches.push(cell))
+            yield from self._settle(cell.start)
 
-    def _cell(self, end: float, row: Row) -> Iterator[Segment]:
-        """Add the time up to `end`, in which the scores are `row`."""
-        if end <= self._edge:
-            return
-        start, self._edge = self._edge, end
-        above = set(np.flatnonzero((row >= self._options.low) & self._counts).tolist())
-        for label in [label for label in self._open if label not in above]:
-            self._close(label)
-        yield from self._settle(start)
-        for label in sorted(above):
-            score, length = float(row[label]), end - start
-            new = _Stretch(start, end, score * length, length, score)
-            earlier = self._open.get(label)
-            self._open[label] = new if earlier is None else earlier.joined(new)
-
-    def _close(self, label: int) -> None:
-        stretch = self._open.pop(label)
-        if stretch.peak >= self._options.high:
-            earlier = self._closed.get(label)
-            self._closed[label] = stretch if earlier is None else earlier.joined(stretch)
+    def _close(self, ended: Iterable[Stretch]) -> None:
+        for stretch in ended:
+            if stretch.peak >= self._options.high:
+                earlier = self._closed.get(stretch.label)
+                self._closed[stretch.label] = earlier.joined(stretch) if earlier else stretch
 
     def _settle(self, now: float) -> Iterator[Segment]:
         """Yield the stretches that nothing from `now` on can be merged with."""
         for label, stretch in list(self._closed.items()):
-            running = self._open.get(label)
+            running = self._stretches.running.get(label)
             latest = now if running is None else running.start
-            if latest - stretch.end <= self._options.merge + 1e-6:
+            if latest - stretch.end <= self._options.merge + _ROUNDING:
                 continue
             del self._closed[label]
-            if stretch.end - stretch.start >= self._options.shortest - 1e-6:
-                score = stretch.total / stretch.length
-                yield Segment(stretch.start, stretch.end, self._names[label], score)
+            if stretch.lasts(self._options.shortest):
+                yield stretch.segment(self._names)
 
 
 def cut(

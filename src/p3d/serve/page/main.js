@@ -16,16 +16,19 @@ let result = null; // { prediction, timeline, sha256 } of the video that is show
 let file = null;
 let work = null; // AbortController of what is under way
 let marks = []; // functions that show a time
+let said = []; // the message that is shown, to say it again in another language
 
 function showError(error) {
-  if (error.name === "AbortError") return say(word("canceled"));
+  if (error.name === "AbortError") return say("canceled");
   $("error").hidden = false;
   $("error").textContent = error.message || word("unreachable");
-  say("");
+  say();
 }
 
-function say(text) {
-  $("status").textContent = text;
+// Show a message, by its name in the words, or none.
+function say(...message) {
+  said = message;
+  $("status").textContent = message.length ? word(...message) : "";
 }
 
 function seek(time) {
@@ -51,13 +54,13 @@ async function show(chosen) {
   $("result-title").textContent = file.name;
   hideHeat();
   play(file);
-  say(word("sending", file.name));
+  say("sending", file.name);
   try {
     const prediction = await api.predict(file, mine.signal);
     if (mine !== work) return;
     result = { prediction, timeline: null, sha256: model?.sha256 };
     showPrediction();
-    say(word("done", file.name));
+    say("done", file.name);
     await showTimeline(mine);
   } catch (error) {
     if (mine !== work) return;
@@ -162,7 +165,7 @@ async function record() {
   } catch {
     return showError(new Error(word("noCamera")));
   }
-  say(word("recording"));
+  say("recording");
   const parts = [];
   const recorder = new MediaRecorder(stream);
   recorder.addEventListener("dataavailable", (event) => parts.push(event.data));
@@ -192,6 +195,7 @@ async function showSamples() {
 
 function describe() {
   setLanguage(currentLanguage());
+  say(...said);
   if (!model) return;
   const { bytes, seconds } = model.limits;
   $("about").textContent = word("about", model);

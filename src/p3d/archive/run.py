@@ -1,0 +1,41 @@
+"""A run of work over many items by processes of this machine."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from p3d.archive.engine import Ledger, Summary, run_items
+from p3d.archive.processes import ProcessPool
+from p3d.archive.work import Work
+from p3d.system.messages import print_note
+from p3d.system.signals import StopRequest
+
+
+def run_work(
+    items: Mapping[str, Any], work: Work, processes: int, results: Ledger, title: str
+) -> Summary:
+    """Work on the items that have no result yet, or end the command.
+
+    Args:
+        items: What a worker gets of each item, by its name.
+        work: What the workers do.
+        processes: Number of processes.
+        results: Where the results are noted.
+        title: What is being done, for the progress.
+
+    Raises:
+        UserError: The run cannot go on.
+        SystemExit: SIGINT or SIGTERM stopped it.
+    """
+    missing = sum(name not in results.done and name not in results.bad for name in items)
+    if not missing:
+        results.flush()
+        return Summary(0, 0, 0.0)
+    with StopRequest() as stop, ProcessPool(work, min(processes, missing)) as pool:
+        summary = run_items(items, pool, results, stop, title)
+    if stop.is_set:
+        print_note("stopped; the same command goes on")
+        sys.exit(stop.exit_code)
+    return summary

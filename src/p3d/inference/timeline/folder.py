@@ -1,0 +1,161 @@
+"""`p3d timeline --out FOLDER`: a file of segments for each of many videos, each done once."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from p3d.archive.engine import describe
+from p3d.archive.notes import Notes, write_bad
+from p3d.archive.results import BAD_FILE, SETTINGS_FILE
+from p3d.archive.run import run_work
+from p3d.archive.work import OneStage
+from p3d.errors import BadVideoError, UserError, printable
+from p3d.inference.arguments import Item, local_path
+from p3d.inference.feature_file import names_below
+from p3d.inference.pipe import num_threads
+from p3d.inference.timeline.frames import open_frames
+from p3d.inference.timeline.network import TimelineNetwork
+from p3d.inference.timeline.options import TimelineOptions
+from p3d.inference.timeline.scan import scan
+from p3d.inference.timeline.timeline import make_timeline
+from p3d.inference.timeline.writers import write_timelines
+from p3d.system.device import count_devices, resolve_device, set_up_cpu
+from p3d.system.files import file_sha256, lock_folder, make_folder, write_json
+from p3d.system.messages import print_note
+from p3d.system.text import counted
+from p3d.weights.loading import find_weights
+
+
+def run_folder(options: TimelineOptions, items: Sequence[Item]) -> int:
+    """Write a file for each video that has none, and return the exit code.
+
+    Raises:
+        UserError: The folder holds timelines of other options, or the run cannot go on.
+        SystemExit: SIGINT or SIGTERM stopped it.
+    """
+    assert options.out is not None
+    weights = find_weights(local_path(options.weights, "weights"))
+    if not weights.is_file():
+        raise UserError(f"{weights}: no such file; give weights")
+    sha256 = file_sha256(weights)
+    make_folder(options.out)
+    with lock_folder(options.out):
+        return _run(options, sha256, options.out, items)
+
+
+def _run(options: TimelineOptions, sha256: str, out: Path, items: Sequence[Item]) -> int:
+    videos = [Path(os.path.abspath(item)) for item in items if isinstance(item, Path)]  # noqa: PTH100
+    root = _open(out, {"weights": sha256, **_settings(options)}, videos)
+    files = names_below(videos, root, f".{options.format}")
+    notes = Notes(out)
+    notes.add_earlier(file for file in files if (out / file).exists())
+    earlier = len(notes.done)
+    print_note(f"videos found: {len(videos):,}; done: {earlier:,}")
+    devices = count_devices(resolve_device(options.compute.device))
+    work = _Work(options, sha256, devices)
+    sources = dict(zip(files, videos, strict=True))
+    tasks = {file: (path, out / file) for file, path in sources.items()}
+    summary = run_work(tasks, work, devices, notes, "timelines")
+    if summary.done:
+        print_note(describe(summary, earlier))
+    bad = [(item.path, item.reason) for item in items if isinstance(item, BadVideoError)]
+    bad += [(sources[file], reason) for file, reason in notes.bad.items()]
+    return _report(out, len(notes.done), bad)
+
+
+def _settings(options: TimelineOptions) -> dict[str, Any]:
+    """Return what the files depend on, besides the weights, as JSON values."""
+    settings = {
+        "format": options.format,
+        "window": options.window,
+        "stride": options.stride,
+        "cut": asdict(options.cut),
+        "fps": options.fps,
+        "batch_size": options.batch_size,
+        "backend": options.backend,
+        "precision": options.compute.precision,
+    }
+    values: dict[str, Any] = json.loads(json.dumps(settings, default=str))
+    return values
+
+
+def _open(out: Path, settings: dict[str, Any], videos: Sequence[Path]) -> Path:
+    """Return the folder below which videos are named; the first run in a folder decides on it.
+
+    Raises:
+        UserError: The folder holds timelines of other settings.
+    """
+    file = out / SETTINGS_FILE
+    if not file.exists():
+        root = os.path.commonpath([path.parent for path in videos] or [out.absolute()])
+        write_json(file, {"root": root, **settings})
+        return Path(root)
+    try:
+        there: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        root = str(there.pop("root"))
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"{file}: cannot be read; choose another --out") from error
+    for name in sorted(there.keys() | settings.keys()):
+        if there.get(name) != settings.get(name):
+            raise UserError(
+                f"{out}: was made with {name} {there.get(name)}, not {settings.get(name)}; give "
+                "the same options and weights, or another --out"
+            )
+    return Path(root)
+
+
+def _report(out: Path, done: int, bad: list[tuple[Path, str]]) -> int:
+    """Print what is in the folder, list bad videos, and return the exit code."""
+    print(f"segments of {counted(done, 'video')}: {printable(out)}")
+    write_bad(out, bad)
+    if bad:
+        print(f"{counted(len(bad), 'video')} could not be read: {printable(out / BAD_FILE)}")
+    return 2 if bad else 0
+
+
+@dataclass(frozen=True)
+class _Work:
+    """See `p3d.archive.work.Work`."""
+
+    options: TimelineOptions
+    sha256: str
+    devices: int
+
+    def start(self, number: int) -> OneStage:
+        options = self.options
+        set_up_cpu(options.compute.threads)
+        network = TimelineNetwork(options, None, options.batch_size, number % self.devices)
+        if network.settings["weights"] != self.sha256:
+            raise UserError(
+                f"{options.weights}: was replaced during the run; put the old file back, or "
+                "choose another --out"
+            )
+        return OneStage(partial(_write, options, network))
+
+
+def _write(options: TimelineOptions, network: TimelineNetwork, source: tuple[Path, Path]) -> None:
+    """Write the file of a video."""
+    path, target = source
+    scorer = network.scorer
+    threads = num_threads(options.workers, scorer.device)
+    decoders = 1 if scorer.device.type == "cpu" else threads
+    with (
+        open_frames(
+            path, scorer.preprocessing, decoders, options.fps, device=scorer.device
+        ) as frames,
+        closing(scan(scorer, network.plan.windows(frames), threads)) as batches,
+    ):
+        windows = [window for batch in batches for window in batch]
+        if faults := frames.describe_faults():
+            print_note(f"{path}: {faults}")
+        duration = frames.end
+    timeline = make_timeline(path, windows, duration, network.names, scorer.temperature)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_timelines(target, [timeline.cut(network.cut)], network.all_settings)

@@ -1,0 +1,186 @@
+"""The layers of a network: convolution and normalization, residual blocks, and the stem.
+
+Activations are passed between layers in the spatial view, `(N*T, C, H, W)` (`p3d.model.views`).
+S is a 3x3 convolution over it, and T is a (3, 1) convolution over the temporal view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from p3d.model.config import EXPANSION, PLANES, Wiring
+from p3d.model.pointwise import convolve_small, is_small
+from p3d.model.views import pool_time, pool_up, spatial_view, temporal_view
+
+
+class ConvBN(nn.Module):
+    """A convolution without bias and its batch normalization (eps 1e-5, momentum 0.1)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int | tuple[int, int],
+        stride: int = 1,
+        padding: int | tuple[int, int] = 0,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, bias=False)
+        self.bn: nn.Module = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(N, C, H, W)` to `(N, C', H', W')`."""
+        bn, conv = self.bn, self.conv
+        small = is_small(conv, x)
+        if isinstance(bn, nn.BatchNorm2d) and not bn.training and bn.running_var is not None:
+            # The normalization is constant, so it becomes part of the weight. The gradient follows.
+            assert bn.running_mean is not None
+            scale = bn.weight * (bn.running_var + bn.eps).rsqrt()
+            weight = (conv.weight * scale.view(-1, 1, 1, 1)).to(x.dtype)
+            shift = (bn.bias - bn.running_mean * scale).to(x.dtype)
+            if small:
+                return convolve_small(x, weight, shift, conv.stride[0])
+            return F.conv2d(x, weight, shift, conv.stride, conv.padding)
+        y = convolve_small(x, conv.weight, conv.bias, conv.stride[0]) if small else conv(x)
+        out: Tensor = bn(y)
+        return out
+
+
+class Bottleneck(nn.Module):
+    """A residual block: 1x1 convolution, S and T, 1x1 convolution, plus a shortcut.
+
+    Args:
+        in_channels: Channels of the input.
+        planes: Channels of S and T; the output has `4 * planes`.
+        stride: Spatial stride of the first convolution and of the shortcut.
+        kind: "A", "B", "C", or "2d" for a block without T.
+        wiring: "author" or "port".
+        project: Whether the shortcut is a convolution (first block of a stage) or the identity.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        planes: int,
+        *,
+        stride: int,
+        kind: str,
+        wiring: Wiring,
+        project: bool,
+    ) -> None:
+        super().__init__()
+        out_channels = planes * EXPANSION
+        self.mix = MIXES[wiring][kind]
+        self.reduce = ConvBN(in_channels, planes, 1, stride)
+        self.spatial = ConvBN(planes, planes, 3, padding=1)
+        if kind != "2d":
+            self.temporal = ConvBN(planes, planes, (3, 1), padding=(1, 0))
+        self.expand = ConvBN(planes, out_channels, 1)
+        self.shortcut = ConvBN(in_channels, out_channels, 1, stride) if project else None
+
+    def forward(self, x: Tensor, frames: int) -> Tensor:
+        """Map `(N*T, C, H, W)`, where T is `frames`, to `(N*T, 4 * planes, H', W')`."""
+        residual = x if self.shortcut is None else self.shortcut(x)
+        mixed = self.mix(self, F.relu(self.reduce(x), inplace=True), frames)
+        return F.relu(self.expand(mixed).add_(residual), inplace=True)
+
+    def convolve_space(self, x: Tensor) -> Tensor:
+        """Apply S, its batch normalization and a ReLU."""
+        return F.relu(self.spatial(x), inplace=True)
+
+    def convolve_time(self, x: Tensor, frames: int) -> Tensor:
+        """Apply T and its batch normalization, without a ReLU; return `(N, C, T, H*W)`."""
+        out: Tensor = self.temporal(temporal_view(x, frames))
+        return out
+
+    def fold_factor(self) -> None:
+        """Move the factor of a block C into `expand`, in place, for inference."""
+        if self.mix is _mix_c_author:
+            self.mix = _mix_c_author_doubled
+            self.expand.conv.weight.data.mul_(0.5)
+
+
+# The combinations of S and T (Qiu et al. 2017, fig. 3). What follows T is computed in T's view of
+# the memory: compilers fuse it into the convolution only if no change of shape is between them.
+
+
+def _add(x: Tensor, y: Tensor) -> Tensor:
+    """Add; in place without gradients only, since the backward pass of that copies a view.
+
+    A trace must not depend on gradients, see `pool_time`.
+    """
+    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return x + y if torch.is_grad_enabled() or tracing else x.add_(y)
+
+
+def _mix_2d(block: Bottleneck, x: Tensor, frames: int) -> Tensor:  # noqa: ARG001
+    return block.convolve_space(x)
+
+
+def _mix_a(block: Bottleneck, x: Tensor, frames: int) -> Tensor:
+    time = F.relu(block.convolve_time(block.convolve_space(x), frames), inplace=True)
+    return spatial_view(time, *x.shape[2:])
+
+
+def _mix_b_author(block: Bottleneck, x: Tensor, frames: int) -> Tensor:
+    space = temporal_view(block.convolve_space(x), frames)
+    mixed = F.relu(_add(block.convolve_time(x, frames), space), inplace=True)
+    return spatial_view(mixed, *x.shape[2:])
+
+
+def _mix_b_port(block: Bottleneck, x: Tensor, frames: int) -> Tensor:
+    time = F.relu(block.convolve_time(x, frames), inplace=True)
+    return block.convolve_space(x) + spatial_view(time, *x.shape[2:])
+
+
+def _sum_c(block: Bottleneck, x: Tensor, frames: int) -> Tensor:
+    space = block.convolve_space(x)
+    return _add(block.convolve_time(space, frames), temporal_view(space, frames))
+
+
+def _mix_c_author(block: Bottleneck, x: Tensor, frames: int) -> Tensor:
+    mixed = F.relu(_sum_c(block, x, frames).mul_(0.5), inplace=True)
+    return spatial_view(mixed, *x.shape[2:])
+
+
+def _mix_c_author_doubled(block: Bottleneck, x: Tensor, frames: int) -> Tensor:
+    """Return twice the block's mix, for an `expand` with half the weight."""
+    return spatial_view(F.relu(_sum_c(block, x, frames), inplace=True), *x.shape[2:])
+
+
+def _mix_c_port(block: Bottleneck, x: Tensor, frames: int) -> Tensor:
+    space = block.convolve_space(x)
+    time = F.relu(block.convolve_time(space, frames), inplace=True)
+    return space + spatial_view(time, *x.shape[2:])
+
+
+Mix = Callable[[Bottleneck, Tensor, int], Tensor]
+MIXES: dict[str, dict[str, Mix]] = {
+    "author": {"A": _mix_a, "B": _mix_b_author, "C": _mix_c_author, "2d": _mix_2d},
+    "port": {"A": _mix_a, "B": _mix_b_port, "C": _mix_c_port, "2d": _mix_2d},
+}
+
+
+class Stem(ConvBN):
+    """1x7x7 convolution, stride (1, 2, 2); batch normalization; ReLU; 2x3x3 max-pooling, stride 2.
+
+    Max-pooling is separable and commutes with ReLU. So time is pooled before space, and ReLU comes
+    last, when an eighth of the values is left.
+    """
+
+    def __init__(self, in_channels: int, wiring: Wiring) -> None:
+        super().__init__(in_channels, PLANES[0], 7, stride=2, padding=3)
+        self.wiring: Wiring = wiring
+
+    def forward(self, x: Tensor, frames: int) -> tuple[Tensor, int]:  # type: ignore[override]
+        """Map `(N*T, C, H, W)` to `(N*T/2, 64, H/4, W/4)`; return it and its T."""
+        x, frames = pool_time(super().forward(x), frames, self.wiring)
+        if self.wiring == "author":
+            x = pool_up(x, (3, 3), (2, 2))
+        else:
+            x = F.max_pool2d(x, 3, 2, padding=1)
+        return F.relu(x, inplace=True), frames

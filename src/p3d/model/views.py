@@ -1,0 +1,62 @@
+"""The two views of a batch of clips in memory, and max-pooling in them.
+
+All convolutions are 2-D, and no activation is copied to change its shape. A batch of clips stored
+as `(N, T, H, W, C)` is also a channels-last batch of images `(N*T, C, H, W)`, the spatial view. The
+same memory is a channels-last batch `(N, C, T, H*W)`, the temporal view.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from p3d.model.config import Wiring
+from p3d.model.pair_max import max_of_pairs
+
+
+def temporal_view(x: Tensor, frames: int) -> Tensor:
+    """View `(N*T, C, H, W)` as `(N, C, T, H*W)`."""
+    rows, channels, height, width = x.shape
+    flat = x.permute(0, 2, 3, 1).reshape(rows // frames, frames, height * width, channels)
+    return flat.permute(0, 3, 1, 2)
+
+
+def spatial_view(x: Tensor, height: int, width: int) -> Tensor:
+    """View `(N, C, T, H*W)` as `(N*T, C, H, W)`."""
+    batch, channels, frames, _ = x.shape
+    rows = x.permute(0, 2, 3, 1).reshape(batch * frames, height, width, channels)
+    return rows.permute(0, 3, 1, 2)
+
+
+def pool_up(x: Tensor, kernel: tuple[int, int], stride: tuple[int, int]) -> Tensor:
+    """Max-pool `(N, C, H, W)`, rounding output sizes up, as Caffe does."""
+    if all(isinstance(size, int) for size in x.shape):
+        return F.max_pool2d(x, kernel, stride, ceil_mode=True)
+    # torch.export cannot round symbols up. A last row and column that never win do the same.
+    padding = (0, stride[1] - 1, 0, stride[0] - 1)
+    return F.max_pool2d(F.pad(x, padding, value=-torch.inf), kernel, stride)
+
+
+def pool_time(x: Tensor, frames: int, wiring: Wiring) -> tuple[Tensor, int]:
+    """Max-pool `(N*T, C, H, W)` over pairs of frames; return the result and its T.
+
+    The last of an odd number of frames is kept by "author" (Caffe rounds up) and dropped by "port".
+    A single frame is always kept.
+    """
+    if frames == 1:
+        return x, 1
+    rows, channels, height, width = x.shape
+    # A trace must not depend on gradients, since torch checks it without them.
+    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    # While a network of free clip length is exported, `frames` is a symbol that may be odd.
+    is_even = isinstance(frames, int) and frames % 2 == 0
+    if is_even and (tracing or not (x.requires_grad and torch.compiler.is_compiling())):
+        # The maximum over a view takes a third of the pooling kernel's time.
+        pairs = x.permute(0, 2, 3, 1).reshape(rows // 2, 2, height * width, channels)
+        larger = max_of_pairs(pairs) if x.requires_grad and not tracing else pairs.amax(1)
+        larger = larger.reshape(rows // 2, height, width, channels)
+        return larger.permute(0, 3, 1, 2), frames // 2
+    pool = pool_up if wiring == "author" else F.max_pool2d
+    pooled = pool(temporal_view(x, frames), (2, 1), (2, 1))
+    return spatial_view(pooled, height, width), pooled.shape[2]
