@@ -1,9 +1,12 @@
 """Kill `p3d score` at random moments, and compare its records with those of an undisturbed run.
 
     python benchmarks/archive.py --videos 2000 --kills 20
+    python benchmarks/archive.py --videos 2000 --kills 20 --nodes 3
 
-The command or one of its worker processes is killed. Prints the rate, the largest memory of the
-processes early and late in the undisturbed run, and whether every video has the same record.
+The command or one of its worker processes is killed; with --nodes, the disturbed run is on a Ray
+cluster of that many nodes on this machine, and the command or an actor is. Prints the rate, the
+largest memory of the processes early and late in the undisturbed run, and whether every video has
+the same record.
 """
 
 from __future__ import annotations
@@ -16,8 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,11 +62,12 @@ def write_network(path: Path) -> None:
     save_model(model, path)
 
 
-def start(root: Path, out: Path) -> subprocess.Popen[bytes]:
-    """Start the command."""
+def start(root: Path, out: Path, address: str | None = None) -> subprocess.Popen[bytes]:
+    """Start the command, on the Ray cluster at an address if one is given."""
     command = [sys.executable, "-m", "p3d", "score", root / "videos", "--out", out]
     command += ["--weights", root / "net.safetensors", "--clips", "1", "--threads", "1"]
     command += ["--what", "scores", "--format", "jsonl", "--device", "cpu", "--backend", "eager"]
+    command += ["--ray", address] if address else []
     return subprocess.Popen([*map(str, command)], stderr=subprocess.DEVNULL)
 
 
@@ -95,23 +99,51 @@ def undisturbed(root: Path, out: Path) -> tuple[float, list[int]]:
     return time.monotonic() - started, memory
 
 
-def disturbed(root: Path, out: Path, kills: int, longest: float) -> int:
+@contextmanager
+def cluster(nodes: int) -> Iterator[str | None]:
+    """Start a Ray cluster of nodes with a place for one actor each; no cluster for 0 nodes."""
+    if not nodes:
+        yield None
+        return
+    from ray.cluster_utils import Cluster
+
+    started = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+    )
+    for _ in range(nodes - 1):
+        started.add_node(num_cpus=1)
+    yield started.address
+    started.shutdown()
+
+
+def actors() -> list[int]:
+    """Return the processes of this machine that are actors of p3d (Linux)."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if file.read_bytes().startswith(b"ray::Actor"):
+                found.append(int(file.parent.name))
+    return found
+
+
+def disturbed(root: Path, out: Path, kills: int, longest: float, address: str | None) -> int:
     """Kill and start again until all is done; return the number of kills."""
     rng, killed = random.Random(0), 0
-    process = start(root, out)
+    process = start(root, out, address)
     while killed < kills:
         time.sleep(rng.uniform(0, longest))
         if process.poll() is not None:
             break
-        victim = rng.choice([process.pid, *descendants(process.pid)])
+        workers = actors() if address else descendants(process.pid)
+        victim = rng.choice([process.pid, *workers])
         with suppress(ProcessLookupError):
             os.kill(victim, signal.SIGKILL)
             killed += 1
         if victim == process.pid:
             process.wait()
-            process = start(root, out)
+            process = start(root, out, address)
     if process.wait():
-        start(root, out).wait()
+        start(root, out, address).wait()
     return killed
 
 
@@ -129,13 +161,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--videos", type=int, default=2000)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--longest", type=float, default=10, help="seconds between two kills")
+    parser.add_argument("--nodes", type=int, default=0, help="of a Ray cluster; 0: without Ray")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_videos(root / "videos", options.videos)
         write_network(root / "net.safetensors")
         seconds, memory = undisturbed(root, root / "quiet")
-        killed = disturbed(root, root / "killed", options.kills, options.longest)
+        with cluster(options.nodes) as address:
+            killed = disturbed(root, root / "killed", options.kills, options.longest, address)
         quiet, found = records(root / "quiet"), records(root / "killed")
     print(f"{describe_processor()}, torch {torch.__version__}")
     print(f"{len(quiet):,} videos in {seconds:.0f} s, with the start of the command")

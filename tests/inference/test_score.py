@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from helpers.videos import write_video
+from helpers.web import serving
 from p3d.archive.machines import ThisMachine
 from p3d.archive.parts import part_files, read_part
 from p3d.archive.results import PARTS
@@ -75,6 +76,7 @@ def test_killed_run_goes_on_and_gives_the_same_rows(
     write_video(root / "set" / "new.avi", 8)
     assert main(words(root, out, *more)) == 2
     printed = capsys.readouterr()
+    assert printed.out, printed.err
     assert printed.out.splitlines()[0] == f"7 videos scored: {out}"
     assert "1 video could not be read" in printed.out
     assert "bad.avi,not a video" in (out / "bad.csv").read_text()
@@ -119,6 +121,35 @@ def test_other_options_and_weights_are_refused(
     weights.write_bytes(weights.read_bytes() + b" ")
     with pytest.raises(UserError, match="was replaced during the run"):
         work.load()
+
+
+def test_addresses_are_scored_without_their_credentials(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("aiohttp", reason="needs the extra remote")
+    out, videos = tmp_path / "out", tmp_path / "videos.txt"
+    (tmp_path / "set").mkdir()
+    shutil.copy(root / "set" / "0.avi", tmp_path / "set")
+    (tmp_path / "set" / "bad.avi").write_bytes(b"no video")
+    with serving(tmp_path / "set") as web:
+        names = [f"{web.address}/{name}?id=1" for name in ("0.avi", "bad.avi", "gone.avi")]
+        secret = "&X-Amz-Signature=hidden"
+        videos.write_text("".join(f"{name}{secret}\n" for name in names))
+        command = ["score", str(videos), *words(root, out, "--what", "scores")[2:]]
+        assert main([*command, "--format", "jsonl"]) == 2
+        with videos.open("a") as file:
+            file.write(f"{names[0]}{secret}2\n")
+        assert main(command) == 2
+    assert "differ only in what may be credentials" in capsys.readouterr().err
+    (row,) = rows_of(out).values()
+    found = Predictor(root / "net.safetensors", device="cpu", clips=2)(root / "set" / "0.avi")
+    assert row["path"] == names[0]
+    assert np.array_equal(np.array(row["scores"], np.float32), found.scores.numpy())
+    files = [path for path in out.rglob("*") if path.is_file()]
+    assert not [path for path in files if b"hidden" in path.read_bytes()]
+    bad = (out / "bad.csv").read_text()
+    assert f"{names[1]},not a video" in bad
+    assert f"{names[2]},no such file" in bad
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import glob
 import os
-import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -19,18 +18,14 @@ from typing import TypeAlias
 from p3d.data.listing import numbered_lines, read_text, split_label, stem_of, visible_entries
 from p3d.errors import BadVideoError, UserError
 from p3d.system.files import plain_cell
+from p3d.video.remote import is_address
+from p3d.video.remote_folder import videos_at
 from p3d.video.suffixes import FRAME_SUFFIXES
 
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/+[^/]", re.IGNORECASE)
 _LISTS = (".txt", ".csv")
 
 Item: TypeAlias = "Path | BadVideoError"
 """A video, or why an argument or a line of a list stands for none."""
-
-
-def is_address(text: str) -> bool:
-    """Return whether a name is an address on a network rather than a path."""
-    return bool(_ADDRESS.match(text)) and not Path(text).exists()
 
 
 def local_path(name: Path | str | os.PathLike[str], what: str) -> Path:
@@ -61,19 +56,24 @@ class VideoFinder:
 
     Args:
         words: The arguments, in order.
+        take_addresses: Whether videos may be at addresses.
 
     Attributes:
         items: The videos, in the order of the arguments; those of a folder sorted by name.
+        addresses: Videos at addresses, in the same order.
         repeated: Videos that were named again.
         ignored: Number of files in the folders that are not videos.
         expanded: Whether an argument stood for other videos than itself.
 
     Raises:
-        UserError: An argument is empty or an address, or a list cannot be read.
+        UserError: An argument is empty, or an address that may not be one or cannot be listed, or
+            a list cannot be read.
     """
 
-    def __init__(self, words: Sequence[str]) -> None:
+    def __init__(self, words: Sequence[str], *, take_addresses: bool = False) -> None:
         self.items: list[Item] = []
+        self.addresses: list[str] = []
+        self._takes_addresses = take_addresses
         self.repeated: list[Path] = []
         self.ignored = 0
         self.expanded = False
@@ -94,6 +94,9 @@ class VideoFinder:
     def _expand(self, word: str) -> Iterable[Item]:
         if word == "-":
             return self._listed(_stdin_lines(), Path())
+        if self._takes_addresses and is_address(word):
+            self._add_address(word)
+            return []
         path = local_path(word, "video")
         if path.is_dir():
             return self._in_given_folder(path)
@@ -106,13 +109,25 @@ class VideoFinder:
     def _listed(self, names: Sequence[str], folder: Path) -> Iterator[Item]:
         self.expanded = True
         for name in names:
+            if is_address(name) and not os.path.exists(folder / name):  # noqa: PTH110 (long names)
+                yield from self._listed_address(name)
+                continue
             path = _find_listed(name, folder)
-            if _ADDRESS.match(name) and not path.exists():
-                yield BadVideoError(name, "is an address; download the file first")
-            elif path.is_dir():
+            if path.is_dir():
                 yield from self._in_given_folder(path)
             else:
                 yield path
+
+    def _listed_address(self, name: str) -> list[Item]:
+        if not self._takes_addresses:
+            return [BadVideoError(name, "is an address; download the file first")]
+        self._add_address(name)
+        return []
+
+    def _add_address(self, address: str) -> None:
+        found = videos_at(address)
+        self.expanded |= found != [address]
+        self.addresses += found
 
     def _matching(self, pattern: str) -> list[Item]:
         self.expanded = True

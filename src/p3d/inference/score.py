@@ -31,6 +31,7 @@ from p3d.system.messages import print_note
 from p3d.system.options import DeviceOptions
 from p3d.system.signals import StopRequest
 from p3d.system.text import counted
+from p3d.video.remote import public_name
 from p3d.weights.loading import find_weights
 
 _MANY_VIDEOS = 200
@@ -47,7 +48,7 @@ class ScoreOptions:
 
     videos: Positional[tuple[str | Path, ...]]
     """Folders of videos, lists (.txt, one path a line; .csv with a column path, such as a manifest;
-    - for stdin), patterns in quotes, or videos."""
+    - for stdin), patterns in quotes, or videos; also addresses such as s3://bucket/films."""
     weights: Path
     """Weights in any format that p3d reads, a run's folder, or a file of `p3d export`."""
     out: Path
@@ -118,7 +119,7 @@ def run(options: ScoreOptions) -> int:
 
 def _score(options: ScoreOptions, machine: Machine) -> int:
     work = _work(options, machine)
-    items, unusable = _items(VideoFinder([str(video) for video in options.videos]))
+    items, unusable = _items(_find(options))
     make_folder(options.out / PARTS)
     with lock_folder(options.out):
         work = replace(work, backend=_backend(options, work, machine, len(items)))
@@ -190,10 +191,18 @@ def _settings(work: ScoreWork) -> dict[str, Any]:
     }
 
 
+def _find(options: ScoreOptions) -> VideoFinder:
+    return VideoFinder([str(video) for video in options.videos], take_addresses=True)
+
+
 def _items(found: VideoFinder) -> tuple[dict[str, str], dict[str, str]]:
     """Return where to read each video from, by its name, and why other items are no videos.
 
-    A name is the absolute path, so that the folder of the command does not matter.
+    A name is the absolute path, so that the folder of the command does not matter, or the address
+    without credentials.
+
+    Raises:
+        UserError: Two addresses have one name.
     """
     items: dict[str, str] = {}
     unusable: dict[str, str] = {}
@@ -205,6 +214,13 @@ def _items(found: VideoFinder) -> tuple[dict[str, str], dict[str, str]]:
             unusable[name] = item.reason
         else:
             items[name] = source
+    for address in found.addresses:
+        name = public_name(address)
+        if items.setdefault(name, address) != address:
+            raise UserError(
+                f"{name}: two addresses differ only in what may be credentials, and their rows "
+                "would have one name; give one of them"
+            )
     return items, unusable
 
 

@@ -23,6 +23,7 @@ from p3d.model.network import P3D
 from p3d.system.device import DeviceName, Precision, count_devices, resolve_device, set_up_cpu
 from p3d.system.files import file_sha256
 from p3d.video.decode import open_video
+from p3d.video.remote import is_address, public_name
 
 What = Literal["top", "scores", "features"]
 
@@ -113,10 +114,10 @@ class ScoreStages:
         return self._read(source, self._plan.groups[0])
 
     def _read(self, source: str, numbers: Sequence[int]) -> _Read:
-        prep, path = self._scorer.preprocessing, Path(source)
-        is_flow = prep.channels == "flow"
-        with open_video(path, prefer_flow=is_flow, fps=self._work.frame_rate) as video:
-            check_source(path, video, prep)
+        prep, is_flow = self._scorer.preprocessing, self._scorer.preprocessing.channels == "flow"
+        with open_video(source, prefer_flow=is_flow, fps=self._work.frame_rate) as video:
+            name = public_name(source) if is_address(source) else source
+            check_source(name, video, prep)
             clips = read_eval_clips(video, prep, self._plan.num_clips, numbers=numbers)
             return _Read(clips, video.num_frames)
 

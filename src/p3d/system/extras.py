@@ -8,7 +8,7 @@ from typing import Any, Literal
 from p3d.errors import UserError
 
 
-def load_extra(package: str, extra: Literal["onnx", "openvino", "archive", "ray"]) -> Any:
+def load_extra(package: str, extra: Literal["onnx", "openvino", "archive", "ray", "remote"]) -> Any:
     """Import a package of an extra.
 
     Raises:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch import Tensor
 from p3d.errors import BadVideoError
 from p3d.system.resources import raise_file_limit_error
 from p3d.video.frame_folder import open_folder
+from p3d.video.remote import RemoteVideo, Source, is_address, name_of
 from p3d.video.sources import FrameSource
 from p3d.video.suffixes import STILL_SUFFIXES
 from p3d.video.video_file import VideoFile
@@ -25,7 +26,7 @@ from p3d.video.video_file import VideoFile
 def open_video(
     path: Path | str, *, prefer_flow: bool = False, fps: float | None = None
 ) -> Iterator[FrameSource]:
-    """Open a video file or a folder of frames for a `with` block.
+    """Open a video file, an address of one, or a folder of frames for a `with` block.
 
     The frames of a folder are its JPEG, PNG, BMP and WebP files, ordered by the numbers at the end
     of their names (`walk-0001.jpg`), which must not differ in anything else; without `fps`, their
@@ -34,7 +35,8 @@ def open_video(
     a folder it is an error.
 
     Args:
-        path: The file or folder.
+        path: The file or folder, or as text an address such as `s3://bucket/walk.mp4`, of which
+            fsspec reads what is needed.
         prefer_flow: Read the flow of a folder that holds both frames and flow.
         fps: Frame rate of a folder, in frames per second; a file has its own.
 
@@ -44,6 +46,10 @@ def open_video(
     Raises:
         BadVideoError: The file does not exist, or no frame can be read from it.
     """
+    if isinstance(path, str) and is_address(path):
+        with closing(_open_file(RemoteVideo(path), None)) as video:
+            yield video
+        return
     path = Path(path)
     try:
         status = path.stat()
@@ -55,21 +61,19 @@ def open_video(
     if stat.S_ISDIR(status.st_mode):
         yield open_folder(path, prefer_flow=prefer_flow, fps=fps)
         return
-    video = _open_file(path, status)
-    try:
+    with closing(_open_file(path, status)) as video:
         yield video
-    finally:
-        video.close()
 
 
-def _open_file(path: Path, status: os.stat_result) -> VideoFile:
+def _open_file(source: Source, status: os.stat_result | None) -> VideoFile:
     """Open a file, and say what to give instead if it is a single picture.
 
     Some formats of pictures, such as PNG and AVIF, can hold a video too.
     """
-    is_still = path.name.lower().endswith(STILL_SUFFIXES) and status.st_size > 0
+    is_empty = status is not None and status.st_size == 0
+    is_still = source.name.lower().endswith(STILL_SUFFIXES) and not is_empty
     try:
-        video = VideoFile(path, status)
+        video = VideoFile(source, status)
     except BadVideoError:
         if not is_still:
             raise
@@ -77,6 +81,7 @@ def _open_file(path: Path, status: os.stat_result) -> VideoFile:
         if not is_still or video.num_frames > 1:
             return video
         video.close()
+    path = name_of(source)
     raise BadVideoError(path, "is a picture; give a video, or the folder of its frames")
 
 

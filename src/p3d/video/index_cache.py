@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from contextlib import closing
-from pathlib import Path
 from threading import Lock
 from typing import TypeAlias
 
 from p3d.video.packets import open_stream
+from p3d.video.remote import RemoteVideo, Source
 from p3d.video.video_index import VideoIndex, build_index
 
 MAX_BYTES = 128 * 2**20
@@ -18,7 +18,7 @@ MAX_BYTES = 128 * 2**20
 # What a small index takes apart from its arrays, in bytes.
 _OVERHEAD = 1024
 
-_Key: TypeAlias = "tuple[Path, int, int, int, int, int]"
+_Key: TypeAlias = "tuple[object, ...]"
 
 
 class IndexCache:
@@ -34,21 +34,27 @@ class IndexCache:
         self._indices: OrderedDict[_Key, VideoIndex] = OrderedDict()
         self._lock = Lock()
 
-    def get(self, path: Path, status: os.stat_result) -> VideoIndex:
-        """Return the index of a file with this status, from the cache or newly built.
+    def get(self, source: Source, status: os.stat_result | None = None) -> VideoIndex:
+        """Return the index of a file, from the cache or newly built.
+
+        Args:
+            source: The file, or where it is.
+            status: The status of the file; None for an address, which tells its version itself, or
+                else is indexed anew.
 
         Raises:
             BadVideoError: The file cannot be read.
         """
-        times = (status.st_mtime_ns, status.st_ctime_ns)
-        key = (path, status.st_dev, status.st_ino, status.st_size, *times)
+        key = _key(source, status)
         with self._lock:
-            if key in self._indices:
+            if key is not None and key in self._indices:
                 self._indices.move_to_end(key)
                 return self._indices[key]
-        container, stream = open_stream(path)
+        container, stream = open_stream(source)
         with closing(container):
-            index = build_index(path, container, stream)
+            index = build_index(source, container, stream)
+        if key is None:
+            return index
         with self._lock:
             if key not in self._indices:
                 self._indices[key] = index
@@ -65,6 +71,14 @@ class IndexCache:
 
     def __len__(self) -> int:
         return len(self._indices)
+
+
+def _key(source: Source, status: os.stat_result | None) -> _Key | None:
+    if isinstance(source, RemoteVideo):
+        return None if source.version is None else (str(source), source.size, source.version)
+    assert status is not None
+    times = (status.st_mtime_ns, status.st_ctime_ns)
+    return (source, status.st_dev, status.st_ino, status.st_size, *times)
 
 
 def _size(index: VideoIndex) -> int:

@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 
 from p3d.errors import BadVideoError
 from p3d.system.resources import raise_file_limit_error
+from p3d.video.remote import Source, name_of
 
 MAX_PIXELS = 2**25
 """Limit of a frame's size in pixels; 8K video just fits. A file of a few kilobytes can declare
@@ -51,7 +52,7 @@ _Packets: TypeAlias = "Generator[Packet[VideoStream]]"
 
 
 def open_stream(
-    path: Path, container_format: str | None = None
+    source: Source, container_format: str | None = None
 ) -> tuple[InputContainer, VideoStream]:
     """Open the video stream of a file, for decoding with one thread.
 
@@ -59,7 +60,7 @@ def open_stream(
     the largest frames.
 
     Args:
-        path: The file.
+        source: The file, or where it is.
         container_format: FFmpeg's name of the container format, which saves detecting it.
 
     Raises:
@@ -67,9 +68,9 @@ def open_stream(
             frames are too large.
     """
     try:
-        # "file:" keeps a colon in the name from being parsed as a protocol.
         container = av.open(
-            f"file:{path}",
+            # "file:" keeps a colon in the name from being parsed as a protocol.
+            f"file:{source}" if isinstance(source, Path) else source.open(),
             format=container_format,
             options=_OPEN_OPTIONS,
             **IGNORE_METADATA_ERRORS,
@@ -78,8 +79,9 @@ def open_stream(
         raise_file_limit_error(error)
         # Without the path and error number that PyAV adds.
         message = getattr(error, "strerror", None) or error
-        raise BadVideoError(path, f"not a video that FFmpeg can read ({message})") from error
-    return container, choose_stream(path, container)
+        reason = f"not a video that FFmpeg can read ({message})"
+        raise BadVideoError(name_of(source), reason) from error
+    return container, choose_stream(name_of(source), container)
 
 
 def choose_stream(path: Path | str, container: InputContainer) -> VideoStream:

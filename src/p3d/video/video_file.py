@@ -28,6 +28,7 @@ from p3d.video.flow_file import PIXEL_FORMAT, read_flow_info
 from p3d.video.geometry import Box
 from p3d.video.index_cache import INDICES
 from p3d.video.packets import decode, demux, numbered_packets, open_stream
+from p3d.video.remote import Source, name_of
 from p3d.video.rgb import RgbConverter
 from p3d.video.sources import FrameSource, Piece, frames_per_piece
 
@@ -61,17 +62,18 @@ def check_file(path: Path, status: os.stat_result) -> None:
 class VideoFile(FrameSource):
     """A video file; see `open_video`."""
 
-    def __init__(self, path: Path, status: os.stat_result) -> None:
-        check_file(path, status)
-        self.path = path
-        self._index = index = INDICES.get(path, status)
-        self._container, self._stream = open_stream(path, index.container)
+    def __init__(self, source: Source, status: os.stat_result | None = None) -> None:
+        if isinstance(source, Path) and status is not None:
+            check_file(source, status)
+        self._source, self.path = source, name_of(source)
+        self._index = index = INDICES.get(source, status)
+        self._container, self._stream = open_stream(source, index.container)
         self._is_new = True
         try:
             self.flow = read_flow_info(self._container.metadata)
         except ValueError as error:
             self.close()
-            raise BadVideoError(path, str(error)) from error
+            raise BadVideoError(self.path, str(error)) from error
         self.num_frames = index.num_frames
         is_upright = index.matrix[0] != 0
         self.height = index.height if is_upright else index.width
@@ -205,4 +207,4 @@ class VideoFile(FrameSource):
 
     def _open_again(self) -> None:
         self.close()
-        self._container, self._stream = open_stream(self.path, self._index.container)
+        self._container, self._stream = open_stream(self._source, self._index.container)

@@ -22,7 +22,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -36,6 +35,7 @@ from numpy.typing import NDArray
 from p3d.errors import BadVideoError
 from p3d.video.h264 import may_have_fields
 from p3d.video.packets import MAX_PIXELS, check_size, decode, demux, open_stream
+from p3d.video.remote import Source, name_of
 
 # One frame per packet. Not VP8 (hidden frames) or MPEG-2 (a packet may hold one field).
 _ONE_FRAME_PER_PACKET = frozenset({"h264", "hevc", "av1", "vp9", "mjpeg", "ffv1"})
@@ -275,9 +275,9 @@ def display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
     return 1, 0, 0, 1
 
 
-def index_by_decoding(path: Path) -> tuple[int, NDArray[np.int32] | None]:
+def index_by_decoding(source: Source) -> tuple[int, NDArray[np.int32] | None]:
     """Decode a whole file; return its number of frames, and the packet of each if unambiguous."""
-    container, stream = open_stream(path)
+    container, stream = open_stream(source)
     with closing(container):
         tags: list[int | None] = []
         for number, packet in enumerate(chain(demux(container, stream), [None])):
@@ -291,12 +291,13 @@ def index_by_decoding(path: Path) -> tuple[int, NDArray[np.int32] | None]:
     return len(tags), np.asarray(known, np.int32) if is_clear else None
 
 
-def build_index(path: Path, container: InputContainer, stream: VideoStream) -> VideoIndex:
+def build_index(source: Source, container: InputContainer, stream: VideoStream) -> VideoIndex:
     """Index a newly opened file.
 
     Raises:
         BadVideoError: The file has no frame, or none that can be decoded.
     """
+    path = name_of(source)
     packets, is_marked, first = scan_packets(container, stream)
     if first is None:
         reason = (
@@ -313,7 +314,7 @@ def build_index(path: Path, container: InputContainer, stream: VideoStream) -> V
         order = presentation_order(stream.codec_context, packets, types)
     num_frames = 0 if order is None else len(order)
     if order is None:
-        num_frames, order = index_by_decoding(path)
+        num_frames, order = index_by_decoding(source)
     seek_points = seek_table(packets, types, order)
     if "pal8" in (first.format.name, stream.codec_context.pix_fmt):
         # A seek would skip the palette, which only some packets hold.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from p3d.errors import BadVideoError, printable
-from p3d.inference.arguments import Item, VideoFinder, is_address
+from p3d.inference.arguments import Item, VideoFinder
 from p3d.inference.pipe import num_threads
 from p3d.inference.timeline.annotate import write_annotated
 from p3d.inference.timeline.folder import run_folder
@@ -31,6 +31,7 @@ from p3d.system.progress import ProgressBar
 from p3d.system.signals import StopRequest
 from p3d.system.text import json_line
 from p3d.video.live import LiveSource, find_live_source
+from p3d.video.remote import is_address
 from p3d.video.stream import file_seconds
 
 _WAITING_WINDOWS = 16
