@@ -139,4 +139,5 @@ def _stretches(timeline: Timeline, cells: Iterable[Cell], low: float) -> list[_C
 
 def _distance(cut: CutOptions) -> float:
     default = CutOptions()
-    return sum(abs(getattr(cut, each.name) - getattr(default, each.name)) for each in fields(cut))
+    pairs = ((getattr(cut, each.name), getattr(default, each.name)) for each in fields(cut))
+    return sum((abs(float(ours) - float(other)) for ours, other in pairs), start=0.0)
