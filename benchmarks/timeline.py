@@ -1,6 +1,6 @@
 """Measure `p3d timeline`: long videos whose segments are known, memory, and rate.
 
-    python benchmarks/timeline.py join --sample demo/sample --out joined
+    python benchmarks/timeline.py join --sample demo/sample --real videos --out joined
     python benchmarks/timeline.py memory --weights demo/ABC --hours 0.5 1 3
     python benchmarks/timeline.py rate --weights demo/ABC --video film.mp4
 
@@ -14,16 +14,20 @@ time is that of a machine with one core, where nothing overlaps.
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from fractions import Fraction
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -229,6 +233,120 @@ sys.exit(code)
 """
 
 
+PREROLL = 6.0
+"""Seconds that are sent at once, since FFmpeg reads up to 5 s before it knows a stream."""
+
+
+class Sender:
+    """Sends a video as MPEG-TS; after the preroll, at the times of its frames.
+
+    Attributes:
+        ready: Set it when the receiver is connected; the sender waits for it after the preroll.
+        began: When second 0 would have been sent.
+    """
+
+    def __init__(self, video: Path, seconds: float, speed: float) -> None:
+        self._video, self._seconds, self._speed = video, seconds, speed
+        self.began, self.ready = 0.0, threading.Event()
+
+    def send(self, target: Any) -> None:
+        """Send to a file, or to an address."""
+        now = {"flush_packets": "1"}
+        with (
+            av.open(str(self._video)) as source,
+            av.open(target, "w", format="mpegts", options=now, buffer_size=1316) as out,
+        ):
+            stream = out.add_stream("libx264", rate=SOURCE_RATE)
+            assert isinstance(stream, av.VideoStream)
+            stream.options = {"preset": "ultrafast", "tune": "zerolatency", "g": "25"}
+            stream.pix_fmt, stream.codec_context.time_base = "yuv420p", Fraction(1, TICKS)
+            for frame in source.decode(video=0):
+                instant = float(frame.time or 0)
+                if instant > self._seconds:
+                    break
+                if not stream.codec_context.is_open:
+                    stream.height, stream.width = frame.height, frame.width
+                if instant > PREROLL:
+                    self._wait(instant)
+                frame.pts, frame.time_base = round(instant * TICKS), Fraction(1, TICKS)
+                frame.pict_type = av.video.frame.PictureType.NONE
+                out.mux(stream.encode(frame))
+            out.mux(stream.encode(None))
+
+    def _wait(self, instant: float) -> None:
+        if not self.began:
+            self.ready.wait()
+            time.sleep(1)
+            self.began = time.monotonic() - instant / self._speed
+        time.sleep(max(0, self.began + instant / self._speed - time.monotonic()))
+
+
+def serve_once(sender: Sender) -> tuple[str, Callable[[], None]]:
+    """Return the address of an HTTP server that sends the video, and what ends the server."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "video/mp2t")
+            self.send_header("Connection", "close")
+            self.end_headers()
+            sender.send(self.wfile)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return f"http://127.0.0.1:{server.server_port}/live", server.shutdown
+
+
+def latency(options: argparse.Namespace) -> None:
+    sender = Sender(options.video, options.seconds, options.speed)
+    source, end = ("-", None) if options.by == "pipe" else serve_once(sender)
+    words = ("timeline", source, "--weights", str(options.weights), "--windows", "--threads", "1")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "p3d", *words, *options.words],
+        bufsize=0,
+        stdin=subprocess.PIPE if end is None else None,
+        stdout=subprocess.PIPE,
+    )
+    if end is None:
+        threading.Thread(target=lambda: send_and_close(sender, process.stdin), daemon=True).start()
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append((time.monotonic(), json.loads(line)))
+        sender.ready.set()
+    process.wait()
+    if end is not None:
+        end()
+    report_latency(lines, sender, options.window)
+
+
+def send_and_close(sender: Sender, pipe: Any) -> None:
+    sender.send(pipe)
+    pipe.close()
+
+
+def report_latency(lines: list[tuple[float, Any]], sender: Sender, window: float) -> None:
+    """Print how long after the frame at its end each line came."""
+    [stated] = (line["latency"] for _, line in lines if "latency" in line)
+    dropped = [line["dropped"] for _, line in lines if "dropped" in line]
+    ends = {
+        "windows": [(at, line["time"] + window / 2) for at, line in lines if "scores" in line],
+        "segments": [(at, line["end"]) for at, line in lines if "label" in line],
+    }
+    print(f"stated {stated:.2f} s; {sum(dropped)} windows dropped")
+    rows = []
+    for name, pairs in ends.items():
+        late = sorted(at - sender.began - instant for at, instant in pairs)
+        if late:
+            rows.append(
+                (name, len(late), *(f"{x:.2f}" for x in (statistics.median(late), late[-1])))
+            )
+    print(format_table(("line", "number", "median s", "highest s"), rows))
+
+
 def rate(options: argparse.Namespace) -> None:
     set_up_cpu(options.threads)
     network = load_network(find_weights(options.weights))
@@ -289,6 +407,15 @@ def main() -> None:
     two.add_argument("--hours", type=float, nargs="+", default=[0.5, 1.0, 3.0])
     two.add_argument("--stride", type=float)
     two.set_defaults(run=memory)
+    four = commands.add_parser("latency")
+    four.add_argument("--weights", type=Path, required=True)
+    four.add_argument("--video", type=Path, required=True)
+    four.add_argument("--by", choices=("pipe", "http"), default="pipe")
+    four.add_argument("--seconds", type=float, default=40.0)
+    four.add_argument("--speed", type=float, default=1.0, help="1: as the video is shown")
+    four.add_argument("--window", type=float, required=True, help="seconds of a window")
+    four.add_argument("words", nargs="*", help="options of p3d timeline, after --")
+    four.set_defaults(run=latency)
     three = commands.add_parser("rate")
     three.add_argument("--weights", type=Path, required=True)
     three.add_argument("--video", type=Path, required=True)

@@ -34,8 +34,8 @@ PAGES = [
     *sorted(ROOT.glob("benchmarks/*.md")),
 ]
 LANGUAGE_LINE = re.compile(r"^\[(?:English|简体中文)\]\((README[\w.-]*\.md)\).*$", re.MULTILINE)
-FOREIGN_OPTIONS = {"--max_restarts", "--nnodes", "--privileged"}
-"""Options in the text that belong to torchrun and Docker."""
+FOREIGN_OPTIONS = {"--max_restarts", "--nnodes", "--num-gpus", "--privileged"}
+"""Options in the text that belong to torchrun, Docker and Ray."""
 FILE_SUFFIXES = {"csv", "html", "json", "jsonl", "md", "pt", "safetensors", "toml"}
 """Names that end in these are files that p3d writes or the project's own, not Python names."""
 

@@ -57,9 +57,9 @@ class CalibrateOptions:
     truth: First[Path | None] = None
     """File of the true segments of the videos, as for p3d detection: fit smoothing, thresholds,
     shortest segment and longest gap of p3d timeline to them."""
-    goal: First[Goal] = "map"
-    """With --truth, what is maximized: map, the average mAP of ranked segments; f1, the mean of
-    segmental F1@10, 25 and 50, for segments that are used as they are."""
+    goal: First[Goal] = "f1"
+    """With --truth, what is maximized: f1, the mean of segmental F1@10, 25 and 50, for segments
+    that are used as they are; map, the average mAP of segments that are ranked by their scores."""
     resamples: int = 2000
     """Draws of the bootstrap for the interval."""
     seed: int = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
@@ -79,7 +80,10 @@ class LiveSource:
             stack.callback(container.close)
             stream = choose_stream(self.name, container)
             with _lost_by_errors(stall):
-                frames = FrameStream(self.name, stream, _decoded(container, stream, stall))
+                # Without a length, FFmpeg takes the end of an answer for an error.
+                may_fail = self.kind == "download" and container.size <= 0
+                decoded = _decoded(container, stream, stall, ends_by_error=may_fail)
+                frames = FrameStream(self.name, stream, decoded)
             yield frames
 
     def _open_pipe(self, stack: ExitStack) -> InputContainer:
@@ -146,12 +150,19 @@ def find_live_source(name: str, *, is_address: bool) -> LiveSource | None:
     return LiveSource(name, "pipe") if stat.S_ISFIFO(mode) else None
 
 
-def _decoded(container: InputContainer, stream: VideoStream, stall: float) -> Iterator[VideoFrame]:
-    """Yield frames up to the end of the data."""
+def _decoded(
+    container: InputContainer, stream: VideoStream, stall: float, *, ends_by_error: bool
+) -> Iterator[VideoFrame]:
+    """Yield frames up to the end of the data, which may look like an error of reading."""
     with closing(cast(Any, container.demux(stream))) as packets:
         while True:
             with _lost_by_errors(stall):
-                packet = next(packets, None)
+                try:
+                    packet = next(packets, None)
+                except av.FFmpegError as error:
+                    if not ends_by_error or error.errno != errno.EIO:
+                        raise
+                    packet = None
             if packet is None:
                 break
             if packet.size:

@@ -33,6 +33,8 @@ from p3d.video.live import LiveSource, find_live_source
 from p3d.weights.metadata import save_model
 
 LOOSE = ("--high", "0.35", "--low", "0.3", "--smooth", "0", "--shortest", "0", "--merge", "0")
+NO_LENGTH = -1
+"""Of an answer: it ends when the server closes the connection."""
 PREP = Preprocessing(num_frames=4, resize=16, crop=16, fps=25.0)
 
 
@@ -113,7 +115,8 @@ def send(content: bytes, *, length: int | None = None, pause: float = 0) -> Call
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)
         handler.send_header("Content-Type", "video/mp2t")
-        handler.send_header("Content-Length", str(length or len(content)))
+        if length != NO_LENGTH:
+            handler.send_header("Content-Length", str(length or len(content)))
         handler.end_headers()
         handler.wfile.write(content)
         handler.wfile.flush()
@@ -122,19 +125,26 @@ def send(content: bytes, *, length: int | None = None, pause: float = 0) -> Call
     return answer
 
 
-@pytest.mark.parametrize(("name", "way"), [("film.ts", "pipe"), ("film.mkv", "server")])
+@pytest.mark.parametrize(
+    ("name", "way"), [("film.ts", "pipe"), ("film.mkv", "server"), ("film.ts", "endless")]
+)
 def test_same_frames_give_the_same_timeline(
     name: str, way: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     expected = segments_of_file(name, capsys)
     assert len(expected) > 2
     content, out = Path(name).read_bytes(), tmp_path / "out.csv"
-    opened = pipe_of(tmp_path / "pipe", content) if way == "pipe" else server(send(content))
+    opened = {
+        "pipe": lambda: pipe_of(tmp_path / "pipe", content),
+        "server": lambda: server(send(content)),
+        "endless": lambda: server(send(content, length=NO_LENGTH)),
+    }[way]()
     with opened as source:
         assert timeline(source, "--out", out) == 0
     printed = capsys.readouterr()
     assert live_segments(printed.out) == expected
     assert "segments are printed at most" in printed.err
+    assert "lost" not in printed.err
     rows = [line.split(",")[1:] for line in out.read_text().splitlines()[1:]]
     assert [(float(start), float(end), label) for start, end, label, _ in rows] == [
         segment[:3] for segment in expected
