@@ -5,47 +5,32 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from p3d.errors import BadVideoError, UserError, printable
-from p3d.inference.arguments import Item, VideoFinder, is_address, local_path
-from p3d.inference.fusion import Fusion
-from p3d.inference.networks import chosen_backend, load_network, make_scorer
+from p3d.errors import BadVideoError, printable
+from p3d.inference.arguments import Item, VideoFinder, is_address
 from p3d.inference.pipe import num_threads
 from p3d.inference.timeline.annotate import write_annotated
-from p3d.inference.timeline.calibrated import describe_cut
 from p3d.inference.timeline.frames import open_frames
 from p3d.inference.timeline.live import LivePrinter
 from p3d.inference.timeline.live_queue import LiveQueue, LiveReader
+from p3d.inference.timeline.networks import TimelineNetworks
 from p3d.inference.timeline.options import TimelineOptions
 from p3d.inference.timeline.scan import WindowScores, scan
 from p3d.inference.timeline.score_log import ScoreLog
 from p3d.inference.timeline.strip import write_strip
 from p3d.inference.timeline.timeline import Timeline, make_timeline
-from p3d.inference.timeline.window_scorer import WindowScorer
-from p3d.inference.timeline.windows import WindowPlan, make_plan
 from p3d.inference.timeline.writers import segment_values, write_timelines
-from p3d.inference.two_streams import (
-    Stream,
-    check_networks,
-    check_streams,
-    chosen_fusion,
-    split_weights,
-)
-from p3d.system.device import resolve_device, set_up_cpu
-from p3d.system.files import file_sha256
+from p3d.inference.two_streams import check_networks, split_weights
+from p3d.system.device import set_up_cpu
 from p3d.system.messages import print_note
 from p3d.system.progress import ProgressBar
 from p3d.system.signals import StopRequest
 from p3d.system.text import json_line
 from p3d.video.live import LiveSource, find_live_source
 from p3d.video.stream import file_seconds
-from p3d.weights.loading import find_weights
-
-_ASSUMED_RATE = 25.0
-"""For the guess of how many windows a video has."""
 
 _WAITING_WINDOWS = 16
 """Windows of a live stream that wait for the network, at least."""
@@ -73,99 +58,9 @@ def run(options: TimelineOptions) -> int:
     return _Files(options, networks, found.items).run()
 
 
-class _Network:
-    """The network of the command, or both."""
-
-    def __init__(
-        self,
-        options: TimelineOptions,
-        networks: Sequence[Path],
-        seconds: float | None,
-        batch_size: int | None,
-    ) -> None:
-        files = [find_weights(local_path(path, "weights")) for path in networks]
-        backend = chosen_backend(options.backend, compiled=options.compute.compile)
-        loaded = [load_network(file, backend) for file in files]
-        plans = [make_plan(each.preprocessing, options.window, options.stride) for each in loaded]
-        self.plan = plans[0]
-        streams = [
-            Stream(
-                str(path),
-                make_scorer(
-                    network,
-                    resolve_device(options.compute.device),
-                    options.compute.precision,
-                    backend=backend,
-                    batch_size=batch_size,
-                    clips=None if seconds is None else _num_windows(self.plan, seconds),
-                ),
-                network.class_names or tuple(map(str, range(network.config.num_classes))),
-            )
-            for path, network in zip(networks, loaded, strict=True)
-        ]
-        fusion = _fusion(options, streams, plans) if len(streams) == 2 else None
-        self.scorer = WindowScorer(self.plan, [each.scorer for each in streams], fusion)
-        self.names = streams[0].class_names
-        self.settings = _settings(options, files, self.scorer, fusion)
-        # What was calibrated for one network does not hold for a mean of two.
-        calibration = loaded[0].calibration if fusion is None else {}
-        self.cut, self.cut_origin = options.cut.resolve(calibration)
-        length, stride = self.plan.seconds, self.plan.stride
-        if length is not None and stride is not None and stride > length + 1e-9:
-            print_note(
-                f"--stride {stride:g} is more than a window of {length:g} s; what lies between "
-                "windows is not seen"
-            )
-
-    @property
-    def cut_note(self) -> str:
-        """How scores become segments, and who says so."""
-        return f"segments: {describe_cut(self.cut)} ({self.cut_origin})"
-
-    @property
-    def all_settings(self) -> dict[str, Any]:
-        """What segments depend on, as JSON values."""
-        return {**self.settings, "segments": asdict(self.cut)}
-
-
-def _fusion(
-    options: TimelineOptions, streams: Sequence[Stream], plans: Sequence[WindowPlan]
-) -> Fusion:
-    """Return how the scores of two networks are fused."""
-    first, second = streams
-    check_streams(first, second)
-    if plans[0] != plans[1]:
-        raise UserError(
-            f"{first.name} takes {plans[0].describe()}, and {second.name} "
-            f"{plans[1].describe()}; give --window and --stride, or networks of the same clips"
-        )
-    fusion = chosen_fusion(options.fusion, [Path(stream.name) for stream in streams])
-    print_note(f"mean of {fusion.of}, weight of {second.name} {fusion.weight:g}")
-    return fusion
-
-
-def _num_windows(plan: WindowPlan, seconds: float) -> int:
-    stride = plan.stride or plan.num_frames * plan.frame_stride / _ASSUMED_RATE / 2
-    return round(seconds / stride)
-
-
-def _settings(
-    options: TimelineOptions, files: Sequence[Path], scorer: WindowScorer, fusion: Fusion | None
-) -> dict[str, Any]:
-    """Return what scores depend on, as JSON values."""
-    return {
-        "weights": " ".join(map(file_sha256, files)),
-        "windows": asdict(scorer.plan),
-        "precision": scorer.precision,
-        "batch_size": scorer.batch_size,
-        "fps": options.fps,
-        **({} if fusion is None else {"fusion": asdict(fusion)}),
-    }
-
-
 def _watch(source: LiveSource, options: TimelineOptions, networks: Sequence[Path]) -> int:
     """Print the segments of a live stream until it ends, and return the exit code."""
-    network = _Network(options, networks, None, options.batch_size or 1)
+    network = TimelineNetworks(options, networks, None, options.batch_size or 1)
     scorer, live = network.scorer, options.live
     drops = live.drop == "yes" or (live.drop == "auto" and not source.can_wait)
     queue = LiveQueue(max(_WAITING_WINDOWS, 2 * scorer.batch_size), drops=drops)
@@ -199,7 +94,7 @@ class _Files:
     ) -> None:
         self._options, self._items = options, items
         self._seconds = [_seconds(item) for item in items]
-        self._network = network = _Network(
+        self._network = network = TimelineNetworks(
             options, networks, sum(filter(None, self._seconds)), options.batch_size
         )
         self._threads = num_threads(options.workers, network.scorer.device)
