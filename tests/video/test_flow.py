@@ -141,7 +141,8 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The flow of all videos."""
     out = tmp_path_factory.mktemp("flow") / "set"
-    compute_flow(FlowOptions(DataOptions(videos, splits=RULE), out, workers=1))
+    rule = DataOptions(videos, splits=RULE)
+    compute_flow(FlowOptions(rule, out, method="tvl1-opencv", workers=1))
     return out
 
 
@@ -150,7 +151,7 @@ def options(videos: Path, made: Path, tmp_path: Path) -> FlowOptions:
     """Copies of both, which a test may change."""
     data = shutil.copytree(videos, tmp_path / "data")
     out = shutil.copytree(made, tmp_path / "out")
-    return FlowOptions(DataOptions(data, splits=RULE), out, workers=2)
+    return FlowOptions(DataOptions(data, splits=RULE), out, method="tvl1-opencv", workers=2)
 
 
 # --- stored bytes
@@ -342,6 +343,7 @@ def test_errors_of_prepare_flow(options: FlowOptions, capsys: pytest.CaptureFixt
     foreign = options.out / "train" / "left" / "left_g1.mkv"
     words = ["--data", str(options.data.data), "--out", str(options.out), "--group-pattern"]
     words += [r"_g(\d+)", "--test-groups", "3", "--validation-groups", "2"]
+    words += ["--method", "tvl1-opencv"]
     assert main(["prepare", "flow", *words]) == 1
     out = capsys.readouterr().out
     assert f"ERROR: {broken}: " in out
@@ -379,6 +381,9 @@ def test_ucf101_lists_are_copied_for_flow(videos: Path, tmp_path: Path) -> None:
     assert compute_flow(FlowOptions(DataOptions(root), out, short_side=16)).written == 3
     (record,) = read_dataset(DataOptions(out), "test").records
     assert record.path == out / "test" / "Run" / "v_Run_g03_c01.mkv"
+    with open_video(record.path) as video:
+        assert video.flow is not None
+        assert video.flow.method == "tvl1", "the default, which needs no OpenCV"
 
 
 def test_a_flow_data_set_passes_the_check(made: Path) -> None:

@@ -52,9 +52,10 @@ class FlowOptions:
     """Shrink frames so that their shorter side has this many pixels before computing flow.
     Flow is stored at this size, and trained weights record it.
     Half the size takes about a third of the time."""
-    method: First[FlowMethod] = "tvl1-opencv"
-    """TV-L1 by PyTorch (tvl1) or by OpenCV (tvl1-opencv, slower), or OpenCV's dis, 100 times as
-    fast and another flow. OpenCV's need the extra `flow`. Trained weights record it."""
+    method: First[FlowMethod] = "tvl1"
+    """TV-L1 by PyTorch (tvl1) or by OpenCV (tvl1-opencv, slower, for weights that learned from
+    it), or OpenCV's dis, 40 times as fast as tvl1 and another flow. OpenCV's need the extra
+    `flow`. Trained weights record it."""
     device: DeviceName = "cpu"
     """Device of tvl1; auto takes CUDA, then MLU, then the CPU."""
     workers: First[int] = 0

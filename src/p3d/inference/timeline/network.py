@@ -7,8 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from p3d.errors import UserError
 from p3d.inference.arguments import local_path
+from p3d.inference.exported import ExportedNetwork
 from p3d.inference.fusion import Fusion
 from p3d.inference.networks import chosen_backend, load_network, make_scorer
 from p3d.inference.timeline.calibrated import describe_cut
@@ -16,6 +19,7 @@ from p3d.inference.timeline.options import TimelineOptions
 from p3d.inference.timeline.window_scorer import WindowScorer
 from p3d.inference.timeline.windows import WindowPlan, make_plan
 from p3d.inference.two_streams import Stream, check_streams, chosen_fusion
+from p3d.model.network import P3D
 from p3d.system.device import resolve_device
 from p3d.system.files import file_sha256
 from p3d.system.messages import print_note
@@ -70,19 +74,10 @@ class TimelineNetwork:
         loaded = [load_network(file, backend) for file in files]
         plans = [make_plan(each.preprocessing, options.window, options.stride) for each in loaded]
         self.plan = plans[0]
+        device = resolve_device(options.compute.device, device_index)
+        clips = None if seconds is None else _num_windows(self.plan, seconds)
         streams = [
-            Stream(
-                str(path),
-                make_scorer(
-                    network,
-                    resolve_device(options.compute.device, device_index),
-                    options.compute.precision,
-                    backend=backend,
-                    batch_size=batch_size,
-                    clips=None if seconds is None else _num_windows(self.plan, seconds),
-                ),
-                network.class_names or tuple(map(str, range(network.config.num_classes))),
-            )
+            _stream(str(path), network, options, device, batch_size, clips)
             for path, network in zip(networks, loaded, strict=True)
         ]
         fusion = _fusion(options, streams, plans) if len(streams) == 2 else None
@@ -108,6 +103,26 @@ class TimelineNetwork:
     def all_settings(self) -> dict[str, Any]:
         """What segments depend on, as JSON values."""
         return {**self.settings, "segments": asdict(self.cut)}
+
+
+def _stream(
+    name: str,
+    network: P3D | ExportedNetwork,
+    options: TimelineOptions,
+    device: torch.device,
+    batch_size: int | None,
+    clips: int | None,
+) -> Stream:
+    scorer = make_scorer(
+        network,
+        device,
+        options.compute.precision,
+        backend=chosen_backend(options.backend, compiled=options.compute.compile),
+        batch_size=batch_size,
+        clips=clips,
+    )
+    names = network.class_names or tuple(map(str, range(network.config.num_classes)))
+    return Stream(name, scorer, names)
 
 
 def _fusion(
