@@ -20,6 +20,7 @@ from p3d.archive.engine import describe, run_items
 from p3d.archive.parts import PartFormat, part_files, read_part, write_part
 from p3d.archive.processes import ProcessPool
 from p3d.archive.results import PARTS, Results
+from p3d.archive.work import Event, Lost
 from p3d.errors import UserError
 from p3d.system.signals import StopRequest
 
@@ -109,6 +110,38 @@ def test_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
         results.attempts.start("a")
     with pytest.raises(UserError, match="cannot be written"):
         write_part(folder / "part-000001.jsonl", {}, [{"path": "a"}])
+
+
+class Leaving:
+    """A pool whose worker's machine goes away with the first items, and whose second one works."""
+
+    depth, size = 2, 1
+
+    def __init__(self) -> None:
+        self._sent: list[tuple[int, str]] = []
+
+    def is_ready(self, worker: int) -> bool:
+        return worker == self.size - 1
+
+    def send(self, worker: int, video: str, source: str) -> None:  # noqa: ARG002
+        self._sent.append((worker, video))
+
+    def wait(self, seconds: float) -> list[Event]:  # noqa: ARG002
+        sent, self._sent = self._sent, []
+        if self.size == 1:
+            self.size = 2
+            return [Event(0, None, Lost())]
+        return [Event(worker, video, {"by": worker}) for worker, video in sent]
+
+
+def test_items_of_a_lost_machine_are_done_again_without_blame(tmp_path: Path) -> None:
+    (tmp_path / PARTS).mkdir()
+    results = Results(tmp_path, {})
+    summary = run_items(ITEMS, Leaving(), results, StopRequest(), "doing")
+    assert (summary.done, summary.bad) == (len(ITEMS), 0)
+    rows = [row for file in part_files(tmp_path / PARTS) for row in read_part(file).rows]
+    assert sorted((row["path"], row["by"]) for row in rows) == [(name, 1) for name in sorted(ITEMS)]
+    assert not any(map(results.attempts.is_suspect, ITEMS))
 
 
 def test_several_workers_do_each_item_once(tmp_path: Path) -> None:
