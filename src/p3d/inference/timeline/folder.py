@@ -6,12 +6,13 @@ import json
 import os
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from p3d.archive.engine import describe
+from p3d.archive.machines import Machine, open_machine
 from p3d.archive.notes import Notes, write_bad
 from p3d.archive.results import BAD_FILE, SETTINGS_FILE
 from p3d.archive.run import run_work
@@ -44,30 +45,39 @@ def run_folder(options: TimelineOptions, items: Sequence[Item]) -> int:
     weights = find_weights(local_path(options.weights, "weights"))
     if not weights.is_file():
         raise UserError(f"{weights}: no such file; give weights")
-    sha256 = file_sha256(weights)
+    compute, pool = options.compute, options.pool
     make_folder(options.out)
-    with lock_folder(options.out):
-        return _run(options, sha256, options.out, items)
+    with (
+        open_machine(
+            options.cluster.ray, pool.processes, compute.device, compute.threads
+        ) as machine,
+        lock_folder(options.out),
+    ):
+        compute = replace(compute, device=machine.device, threads=machine.threads)
+        theirs = replace(options, compute=compute, weights=weights.absolute())
+        work = _Work(theirs, file_sha256(weights))
+        return _run(options, work, machine, options.out.absolute(), items)
 
 
-def _run(options: TimelineOptions, sha256: str, out: Path, items: Sequence[Item]) -> int:
+def _run(
+    options: TimelineOptions, work: _Work, machine: Machine, out: Path, items: Sequence[Item]
+) -> int:
     videos = [Path(os.path.abspath(item)) for item in items if isinstance(item, Path)]  # noqa: PTH100
-    root = _open(out, {"weights": sha256, **_settings(options)}, videos)
+    root = _open(out, {"weights": work.sha256, **_settings(options)}, videos)
     files = names_below(videos, root, f".{options.format}")
     notes = Notes(out)
     notes.add_earlier(file for file in files if (out / file).exists())
     earlier = len(notes.done)
     print_note(f"videos found: {len(videos):,}; done: {earlier:,}")
-    devices = count_devices(resolve_device(options.compute.device))
-    work = _Work(options, sha256, devices)
     sources = dict(zip(files, videos, strict=True))
     tasks = {file: (path, out / file) for file, path in sources.items()}
-    summary = run_work(tasks, work, devices, notes, "timelines")
+    summary = run_work(tasks, work, machine, notes, "timelines")
     if summary.done:
         print_note(describe(summary, earlier))
     bad = [(item.path, item.reason) for item in items if isinstance(item, BadVideoError)]
     bad += [(sources[file], reason) for file, reason in notes.bad.items()]
-    return _report(out, len(notes.done), bad)
+    assert options.out is not None
+    return _report(options.out, len(notes.done), bad)
 
 
 def _settings(options: TimelineOptions) -> dict[str, Any]:
@@ -126,12 +136,12 @@ class _Work:
 
     options: TimelineOptions
     sha256: str
-    devices: int
 
     def start(self, number: int) -> OneStage:
         options = self.options
         set_up_cpu(options.compute.threads)
-        network = TimelineNetwork(options, None, options.batch_size, number % self.devices)
+        devices = count_devices(resolve_device(options.compute.device))
+        network = TimelineNetwork(options, None, options.batch_size, number % devices)
         if network.settings["weights"] != self.sha256:
             raise UserError(
                 f"{options.weights}: was replaced during the run; put the old file back, or "

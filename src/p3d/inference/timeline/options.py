@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
+from p3d.archive.machines import ClusterOptions, PoolOptions
 from p3d.errors import UserError
 from p3d.inference.arguments import Item
 from p3d.inference.backends.names import BackendChoice
@@ -86,6 +87,8 @@ class TimelineOptions:
     workers: int | None = None
     """Threads that decode while the network computes; 0 decodes in turn with it. By default what
     suits the machine."""
+    pool: PoolOptions = field(default_factory=PoolOptions)
+    cluster: ClusterOptions = field(default_factory=ClusterOptions)
     live: LiveOptions = field(default_factory=LiveOptions)
     compute: DeviceOptions = field(default_factory=DeviceOptions)
 
@@ -102,6 +105,8 @@ class TimelineOptions:
             check_out(self.out)
         if self.has_folder:
             self._check_folder()
+        elif self.pool != PoolOptions() or self.cluster != ClusterOptions():
+            raise UserError("--processes and --ray are for --out FOLDER; give one, or omit them")
         for path, flag, suffixes in self._pictures():
             if path is not None:
                 check_file(path, flag, suffixes)
