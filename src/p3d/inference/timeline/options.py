@@ -57,7 +57,7 @@ class TimelineOptions:
     """File for the segments: .csv, .tsv, .json (as ActivityNet has it), or for one video .vtt, .srt
     (subtitles) or .eaf (ELAN). Without a suffix, a folder that gets a file for each video, with
     a process for each GPU or MLU. The same command goes on after an interruption."""
-    format: First[TimelineFormat] = "json"
+    format: TimelineFormat = "json"
     """Format of the files in a folder of --out."""
     annotate: First[Path | None] = None
     """Write an .mp4 of the video with the labels drawn in."""
