@@ -166,3 +166,17 @@ def test_no_cluster_is_one_line(address: str) -> None:
         open_machine(address, None, "auto", None),
     ):
         pass
+
+
+def test_frames_are_prepared_on_the_cluster(
+    cluster: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "data" / "run").mkdir(parents=True)
+    for number in range(3):
+        write_video(tmp_path / "data" / "run" / f"{number}.avi", 4)
+    (tmp_path / "data" / "run" / "bad.avi").write_bytes(b"no video")
+    words = ["prepare", "frames", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
+    assert main([*words, "--ray", cluster.address]) == 1
+    assert "12 frames of 3 videos (0 kept, 1 broken)" in capsys.readouterr().out
+    assert main(words) == 1
+    assert "12 frames of 3 videos (3 kept, 1 broken)" in capsys.readouterr().out

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from helpers.videos import write_video
+from p3d.archive.machines import open_machine
 from p3d.archive.work import OneStage
 from p3d.cli import main
 from p3d.data.dataset import Part, VideoRecord
@@ -71,7 +72,8 @@ def data(tmp_path: Path) -> Path:
 
 def copy(data: Path, work: Copying) -> Summary:
     out = data.with_name("out")
-    return derive(DataOptions(data), out, work, what="copies", suffix=".avi", workers=2)
+    with open_machine(None, 2, "cpu", 1) as machine:
+        return derive(DataOptions(data), out, work, machine, what="copies", suffix=".avi")
 
 
 def test_a_crash_costs_one_video_and_is_not_tried_again(

@@ -118,7 +118,12 @@ class ProcessPool:
         process: BaseProcess = _CONTEXT.Process(  # type: ignore[attr-defined]
             target=_serve, args=(theirs, self._work, number), daemon=True
         )
-        process.start()
+        try:
+            process.start()
+        except EOFError as error:  # something, such as a launcher's SIGTERM, ended the fork server
+            raise UserError(
+                "no worker process can be started; give the same command again"
+            ) from error
         theirs.close()
         return _Worker(process, ours)
 

@@ -1,4 +1,4 @@
-"""A run of work over many items by processes of this machine."""
+"""A run of work over many items, which ends the command when it is stopped."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from p3d.archive.engine import Ledger, Summary, run_items
-from p3d.archive.processes import ProcessPool
+from p3d.archive.machines import Machine
 from p3d.archive.work import Work
 from p3d.system.messages import print_note
 from p3d.system.signals import StopRequest
 
 
 def run_work(
-    items: Mapping[str, Any], work: Work, processes: int, results: Ledger, title: str
+    items: Mapping[str, Any], work: Work, machine: Machine, results: Ledger, title: str
 ) -> Summary:
     """Work on the items that have no result yet, or end the command.
 
     Args:
         items: What a worker gets of each item, by its name.
         work: What the workers do.
-        processes: Number of processes.
+        machine: Where they run.
         results: Where the results are noted.
         title: What is being done, for the progress.
 
@@ -33,7 +33,7 @@ def run_work(
     if not missing:
         results.flush()
         return Summary(0, 0, 0.0)
-    with StopRequest() as stop, ProcessPool(work, min(processes, missing)) as pool:
+    with StopRequest() as stop, machine.pool(work, missing) as pool:
         summary = run_items(items, pool, results, stop, title)
     if stop.is_set:
         print_note("stopped; the same command goes on")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from p3d.archive.machines import open_machine
 from p3d.archive.notes import Notes
 from p3d.archive.run import run_work
 from p3d.archive.work import OneStage
@@ -115,7 +116,8 @@ def _examine_all(
     items = {str(number): item for number, item in enumerate(listed)}
     notes = Notes(None)
     work = _Work(options.frames == "all")
-    run_work(items, work, options.workers or num_cores(), notes, "Checking")
+    with open_machine(None, options.workers or num_cores(), "cpu", 1) as machine:
+        run_work(items, work, machine, notes, "Checking")
     dead = {name: VideoFacts(*items[name], reason=reason) for name, reason in notes.bad.items()}
     facts = notes.done | dead
     return tuple(facts[name] for name in items)

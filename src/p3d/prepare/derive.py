@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from p3d.archive.machines import Machine
 from p3d.archive.notes import Notes, write_bad
 from p3d.archive.run import run_work
 from p3d.archive.work import OneStage, Work
@@ -18,7 +19,6 @@ from p3d.errors import BadVideoError, UserError, printable
 from p3d.prepare.linking import remove_partial
 from p3d.prepare.lists import write_lines
 from p3d.system.files import lock_folder, make_folder
-from p3d.system.machine import num_cores
 
 
 @dataclass(frozen=True)
@@ -93,10 +93,10 @@ def derive(
     data: DataOptions,
     out: Path,
     work: Work,
+    machine: Machine,
     *,
     what: str,
     suffix: str = "",
-    workers: int = 0,
     in_place: bool = False,
 ) -> Summary:
     """Make something of every video of every split, as `OUT/SPLIT/CLASS/VIDEO`.
@@ -109,9 +109,9 @@ def derive(
         out: Folder of the new one.
         work: What the workers do, see `stages`. Videos that cannot be read, and those that kill
             their workers, become part of the summary.
+        machine: Where they run. All of its machines have the videos and `out` by the same paths.
         what: What is made, such as "frames".
         suffix: Suffix of the new videos' names.
-        workers: Number of processes; 0: one per core.
         in_place: Whether the folder may be that of the original data set, if it has UCF101's lists.
 
     Returns:
@@ -131,8 +131,8 @@ def derive(
     with lock_folder(out):
         _remove_partial(plan)
         notes = Notes(out)
-        items = {str(target): (target, record) for target, (_, record) in plan.items()}
-        run_work(items, work, workers or num_cores(), notes, what.capitalize())
+        items = {str(target): _item(target, record) for target, (_, record) in plan.items()}
+        run_work(items, work, machine, notes, what.capitalize())
         _remove_partial(plan)
         outcomes = [
             (split, _outcome(notes, target, record)) for target, (split, record) in plan.items()
@@ -150,11 +150,16 @@ def _remove_partial(targets: Iterable[Path]) -> None:
         remove_partial(folder)
 
 
+def _item(target: Path, record: VideoRecord) -> Item:
+    """Return what a worker gets, whose working folder may be another."""
+    return target.absolute(), replace(record, path=record.path.absolute())
+
+
 def _outcome(notes: Notes, target: Path, record: VideoRecord) -> Derived | BadVideoError:
     if reason := notes.bad.get(str(target)):
         return BadVideoError(record.path, reason)
     derived: Derived = notes.done[str(target)]
-    return derived
+    return replace(derived, record=replace(derived.record, path=target))
 
 
 def _check_out(data: Path, out: Path, videos: Iterable[Path]) -> None:

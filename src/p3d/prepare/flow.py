@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -18,12 +18,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from p3d.archive.machines import ClusterOptions, open_machine
 from p3d.archive.work import OneStage
 from p3d.data.dataset import VideoRecord
 from p3d.data.layouts import DataOptions
 from p3d.errors import BadVideoError, UserError
 from p3d.prepare.derive import Derived, Summary, derive, stages
-from p3d.prepare.options import check_workers
+from p3d.prepare.options import check_workers, most_workers
 from p3d.preprocessing import FlowMethod
 from p3d.system.device import DeviceName, count_devices, resolve_device, set_up_cpu
 from p3d.system.files import replacing
@@ -60,6 +61,7 @@ class FlowOptions:
     """Device of tvl1; auto takes CUDA, then MLU, then the CPU."""
     workers: First[int] = 0
     """Processes, or threads on a GPU; 0: one per core."""
+    cluster: ClusterOptions = field(default_factory=ClusterOptions)
 
     def __post_init__(self) -> None:
         if self.short_side < 16:
@@ -80,19 +82,12 @@ def compute_flow(options: FlowOptions) -> Summary:
     """
     if options.method != "tvl1":
         load_opencv()
-    device = resolve_device(options.device)
-    devices = count_devices(device)
-    on_cpu = device.type == "cpu"
-    # On a GPU, threads share its memory with a single copy of CUDA.
-    threads = 0 if on_cpu else math.ceil((options.workers or num_cores()) / devices)
-    return derive(
-        options.data,
-        options.out,
-        _Work(options, devices, threads),
-        what="flow frames",
-        suffix=".mkv",
-        workers=options.workers if on_cpu else devices,
-    )
+    # A worker for each core or device; on a device, its threads share memory and kernels.
+    on_cpu = options.cluster.ray is not None or resolve_device(options.device).type == "cpu"
+    most = most_workers(options.workers, options.cluster) if on_cpu else None
+    with open_machine(options.cluster.ray, most, options.device, 1) as machine:
+        work = _Work(options, machine.device)
+        return derive(options.data, options.out, work, machine, what="flow frames", suffix=".mkv")
 
 
 @dataclass(frozen=True)
@@ -100,15 +95,20 @@ class _Work:
     """See `p3d.archive.work.Work`."""
 
     options: FlowOptions
-    devices: int
-    threads: int
+    device: DeviceName
 
     def start(self, number: int) -> OneStage:
         set_up_cpu(1)
         if self.options.method != "tvl1":
             load_opencv().setNumThreads(1)
-        device = resolve_device(self.options.device, number % self.devices)
-        return stages(partial(_write_video, self.options, device), self.threads)
+        device = resolve_device(self.device)
+        devices = count_devices(device)
+        if device.type == "cpu":
+            threads = 0
+        else:
+            device = resolve_device(self.device, number % devices)
+            threads = math.ceil((self.options.workers or num_cores()) / devices)
+        return stages(partial(_write_video, self.options, device), threads)
 
 
 def run(options: FlowOptions) -> int:

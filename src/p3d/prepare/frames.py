@@ -15,11 +15,12 @@ from pathlib import Path
 
 from PIL import Image
 
+from p3d.archive.machines import open_machine
 from p3d.archive.work import OneStage
 from p3d.data.dataset import VideoRecord
 from p3d.errors import BadVideoError, UserError
 from p3d.prepare.derive import Derived, Summary, derive, stages
-from p3d.prepare.options import FramesOptions
+from p3d.prepare.options import FramesOptions, most_workers
 from p3d.system.device import set_up_cpu
 from p3d.system.files import TEMPORARY, replacing
 from p3d.video.decode import open_video
@@ -36,14 +37,11 @@ def extract_frames(options: FramesOptions) -> Summary:
         UserError: The data set cannot be read, the folder is a part of it, two videos would get the
             same folder, or a folder holds something other than frames.
     """
-    return derive(
-        options.data,
-        options.out,
-        _Work(options),
-        what="frames",
-        workers=options.workers,
-        in_place=True,
-    )
+    most = most_workers(options.workers, options.cluster)
+    with open_machine(options.cluster.ray, most, "cpu", 1) as machine:
+        return derive(
+            options.data, options.out, _Work(options), machine, what="frames", in_place=True
+        )
 
 
 def run(options: FramesOptions) -> int:

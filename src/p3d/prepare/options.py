@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from p3d.archive.machines import ClusterOptions
 from p3d.data.layouts import DataOptions
 from p3d.errors import UserError
+from p3d.system.machine import num_cores
 from p3d.system.markers import First, Positional
 
 
@@ -19,6 +21,11 @@ def check_workers(workers: int) -> None:
     """
     if workers < 0:
         raise UserError(f"--workers {workers}: must be at least 0")
+
+
+def most_workers(workers: int, cluster: ClusterOptions) -> int | None:
+    """Return the most processes on a CPU: one per core of this machine, or all that Ray has."""
+    return workers or (num_cores() if cluster.ray is None else None)
 
 
 LinkMode = Literal["hard", "symbolic", "copy"]
@@ -121,6 +128,7 @@ class FramesOptions:
     """JPEG quality, 1 to 100. Finished folders are kept when it changes."""
     workers: First[int] = 0
     """Processes; 0: one per core."""
+    cluster: ClusterOptions = field(default_factory=ClusterOptions)
 
     def __post_init__(self) -> None:
         if not 1 <= self.quality <= 100:

@@ -6,12 +6,13 @@ import json
 import os
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from p3d.archive.engine import describe
+from p3d.archive.machines import Machine, open_machine
 from p3d.archive.notes import Notes, write_bad
 from p3d.archive.results import BAD_FILE, SETTINGS_FILE
 from p3d.archive.run import run_work
@@ -49,15 +50,23 @@ def run_folder(options: TimelineOptions, networks: Sequence[Path], items: Sequen
     for weights in files:
         if not weights.is_file():
             raise UserError(f"{weights}: no such file; give weights")
-    devices = count_devices(resolve_device(options.compute.device))
-    work = _Work(options, networks, weights_sha256(files), devices)
+    compute, pool = options.compute, options.pool
     make_folder(options.out)
-    with lock_folder(options.out):
-        return _run(work, options.out, items)
+    with (
+        open_machine(
+            options.cluster.ray, pool.processes, compute.device, compute.threads
+        ) as machine,
+        lock_folder(options.out),
+    ):
+        compute = replace(compute, device=machine.device, threads=machine.threads)
+        theirs = replace(options, compute=compute)
+        work = _Work(theirs, [file.absolute() for file in files], weights_sha256(files))
+        return _run(options, work, machine, options.out.absolute(), items)
 
 
-def _run(work: _Work, out: Path, items: Sequence[Item]) -> int:
-    options = work.options
+def _run(
+    options: TimelineOptions, work: _Work, machine: Machine, out: Path, items: Sequence[Item]
+) -> int:
     videos = [Path(os.path.abspath(item)) for item in items if isinstance(item, Path)]  # noqa: PTH100
     root = _open(out, {"weights": work.sha256, **_settings(options)}, videos)
     files = names_below(videos, root, f".{options.format}")
@@ -67,12 +76,13 @@ def _run(work: _Work, out: Path, items: Sequence[Item]) -> int:
     print_note(f"videos found: {len(videos):,}; done: {earlier:,}")
     sources = dict(zip(files, videos, strict=True))
     tasks = {file: (path, out / file) for file, path in sources.items()}
-    summary = run_work(tasks, work, work.devices, notes, "timelines")
+    summary = run_work(tasks, work, machine, notes, "timelines")
     if summary.done:
         print_note(describe(summary, earlier))
     bad = [(item.path, item.reason) for item in items if isinstance(item, BadVideoError)]
     bad += [(sources[file], reason) for file, reason in notes.bad.items()]
-    return _report(out, len(notes.done), bad)
+    assert options.out is not None
+    return _report(options.out, len(notes.done), bad)
 
 
 def _settings(options: TimelineOptions) -> dict[str, Any]:
@@ -133,14 +143,12 @@ class _Work:
     options: TimelineOptions
     networks: Sequence[Path]
     sha256: str
-    devices: int
 
     def start(self, number: int) -> OneStage:
         options = self.options
         set_up_cpu(options.compute.threads)
-        network = TimelineNetwork(
-            options, self.networks, None, options.batch_size, number % self.devices
-        )
+        number %= count_devices(resolve_device(options.compute.device))
+        network = TimelineNetwork(options, self.networks, None, options.batch_size, number)
         if network.settings["weights"] != self.sha256:
             raise UserError(
                 f"{options.weights}: was replaced during the run; put the old file back, or "

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
+from p3d.archive.machines import ClusterOptions, PoolOptions
 from p3d.errors import UserError
 from p3d.inference.arguments import Item
 from p3d.inference.backends.names import BackendChoice
@@ -60,7 +61,7 @@ class TimelineOptions:
     """File for the segments: .csv, .tsv, .json (as ActivityNet has it), or for one video .vtt, .srt
     (subtitles) or .eaf (ELAN). Without a suffix, a folder that gets a file for each video, with
     a process for each GPU or MLU. The same command goes on after an interruption."""
-    format: First[TimelineFormat] = "json"
+    format: TimelineFormat = "json"
     """Format of the files in a folder of --out."""
     annotate: First[Path | None] = None
     """Write an .mp4 of the video with the labels drawn in."""
@@ -90,6 +91,8 @@ class TimelineOptions:
     workers: int | None = None
     """Threads that decode while the network computes; 0 decodes in turn with it. By default what
     suits the machine."""
+    pool: PoolOptions = field(default_factory=PoolOptions)
+    cluster: ClusterOptions = field(default_factory=ClusterOptions)
     live: LiveOptions = field(default_factory=LiveOptions)
     compute: DeviceOptions = field(default_factory=DeviceOptions)
 
@@ -106,6 +109,8 @@ class TimelineOptions:
             check_out(self.out)
         if self.has_folder:
             self._check_folder()
+        elif self.pool != PoolOptions() or self.cluster != ClusterOptions():
+            raise UserError("--processes and --ray are for --out FOLDER; give one, or omit them")
         for path, flag, suffixes in self._pictures():
             if path is not None:
                 check_file(path, flag, suffixes)
