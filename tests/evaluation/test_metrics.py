@@ -194,7 +194,7 @@ def test_fused_scores_are_scores(
         ("compare rgb flow --resamples 0", "--resamples must be 1 or more"),
         ("compare rgb other", "other lacks 1 video of rgb (first: /set/class0/v0.avi)"),
         ("compare rgb classes", "have the same classes in another order"),
-        ("fuse rgb", "1 folders of scores were given; give two"),
+        ("fuse rgb", "1 folder of scores given; p3d fuse takes two"),
         ("fuse rgb flow --weight 2", "--weight is 2.0; give a number from 0 to 1"),
         ("fuse rgb flow --out flow", "--out flow: holds one of the inputs"),
         ("fuse rgb flow --weight 1 --validation rgb flow", "--weight and --validation exclude"),

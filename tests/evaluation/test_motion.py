@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -31,6 +31,7 @@ def scores_of(answers: list[int], labels: list[int], indices: list[int]) -> Vide
     return VideoScores(logits[:, None], torch.tensor(labels), torch.tensor(indices), ())
 
 
+@settings(max_examples=40, deadline=None)
 @given(answers)
 def test_counts_are_those_of_the_videos(triples: list[tuple[int, int, int]]) -> None:
     labels, before, now = (list(column) for column in zip(*triples, strict=True))

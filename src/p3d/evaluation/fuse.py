@@ -17,7 +17,7 @@ from p3d.scores.score_file import write_score_file
 from p3d.scores.tables import describe_intervals, format_interval
 from p3d.system.files import make_folder
 from p3d.system.markers import First, Positional
-from p3d.system.text import format_percent, format_table
+from p3d.system.text import counted, format_percent, format_table
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,9 @@ def run(options: FuseOptions) -> None:
 
 def _check(options: FuseOptions) -> None:
     if len(options.scores) != 2:
-        raise UserError(f"{len(options.scores)} folders of scores were given; give two")
+        raise UserError(
+            f"{counted(len(options.scores), 'folder')} of scores given; p3d fuse takes two"
+        )
     if options.weight is not None and options.validation is not None:
         raise UserError("--weight and --validation exclude each other; give one of them")
     if options.weight is not None and not 0 <= options.weight <= 1:
