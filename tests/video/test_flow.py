@@ -325,11 +325,11 @@ def test_another_scale_replaces_files_only_if_it_matters(options: FlowOptions) -
     assert compute_flow(replace(options, short_side=24)).written == 6
 
 
-def test_another_method_replaces_files(options: FlowOptions) -> None:
-    summary = compute_flow(replace(options, method="dis"))
-    assert (summary.written, summary.kept) == (6, 0)
-    with open_video(options.out / "train" / "left" / "left_g1.mkv") as video:
-        assert video.flow == FlowInfo(256, (40, 48), "dis")
+def test_flow_by_another_method_is_refused_and_kept(options: FlowOptions) -> None:
+    files = {path: path.read_bytes() for path in options.out.rglob("*.mkv")}
+    with pytest.raises(UserError, match="holds flow by tvl1-opencv; give --method tvl1-opencv to"):
+        compute_flow(replace(options, method="dis"))
+    assert {path: path.read_bytes() for path in options.out.rglob("*.mkv")} == files
 
 
 def test_only_tvl1_takes_a_device(options: FlowOptions) -> None:
@@ -523,7 +523,9 @@ def test_a_network_takes_the_scale_and_method_of_its_data(options: FlowOptions) 
     dataset = read_dataset(DataOptions(options.out), "train")
     assert with_scale_of(dataset, FLOW).flow_short_side == 20
     assert with_scale_of(dataset, FLOW).flow_method == "tvl1-opencv"
-    compute_flow(replace(options, method="tvl1"))
+    other = options.out.with_name("tvl1")
+    compute_flow(replace(options, out=other, method="tvl1"))
+    dataset = read_dataset(DataOptions(other), "train")
     assert with_scale_of(dataset, FLOW).flow_method == "tvl1"
     assert with_scale_of(dataset, IMAGENET) == IMAGENET
 

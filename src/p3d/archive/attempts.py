@@ -115,7 +115,7 @@ class Attempts:
                 raise OSError(28, "No space left on device")
         except OSError as error:
             raise UserError(
-                f"{path}: cannot be written ({reason_of(error)}); mend that, then the same "
+                f"{path}: cannot be written ({reason_of(error)}); fix that, then the same "
                 "command goes on"
             ) from error
 

@@ -66,7 +66,7 @@ def write_part(path: Path, settings: Mapping[str, Any], rows: Sequence[Row]) -> 
                 temporary.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be written ({reason_of(error)}); mend that, then the same command "
+            f"{path}: cannot be written ({reason_of(error)}); fix that, then the same command "
             "goes on"
         ) from error
 

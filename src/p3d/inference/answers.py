@@ -95,7 +95,7 @@ class AnswerFile:
                 file.write(self._encode(record).encode("utf-8", "surrogateescape"))
         except OSError as error:
             raise UserError(
-                f"--out {self.path}: cannot be written ({error.strerror}); mend that, then "
+                f"--out {self.path}: cannot be written ({error.strerror}); fix that, then "
                 "the same command goes on"
             ) from error
 

@@ -37,7 +37,7 @@ def load_network(path: Path | str, backend: BackendChoice = "auto") -> P3D | Exp
 
     Args:
         path: The file.
-        backend: "auto", or what shall compute the network.
+        backend: "auto", or what is to compute the network.
 
     Raises:
         UserError: The file cannot be read, or is not for the backend.

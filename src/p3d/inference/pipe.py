@@ -115,7 +115,7 @@ def _room(scorer: ClipScorer, plan: ClipPlan, threads: int) -> int:
     """Return how many videos are open: those of a batch, and one for each thread.
 
     The default number of threads counts even if there are fewer: clips are rounded differently in
-    batches of other sizes, so batches shall be the same.
+    batches of other sizes, so all batches must be the same size.
     """
     size, smallest = scorer.batch_size, min(len(group) for group in plan.groups)
     # A batch leaves at most size - 1 clips behind, and the next one is to be full again.

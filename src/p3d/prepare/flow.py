@@ -1,7 +1,7 @@
 """Videos as files of optical flow, on which flow networks are trained.
 
-A file is complete or absent. A later run keeps it if it has all frames by the requested method and
-scale, and writes it again otherwise.
+A file is complete or absent. A later run keeps it if it has all frames at the requested scale, and
+writes it again otherwise. A file of flow by another method is refused.
 """
 
 from __future__ import annotations
@@ -143,7 +143,8 @@ def _is_finished(target: Path, flow: ComputedFlow) -> bool:
     """Return whether a file holds this flow.
 
     Raises:
-        UserError: It holds something other than flow.
+        UserError: It holds something other than flow, or flow by another method, which may have
+            taken weeks.
     """
     try:
         with open_video(target) as old:
@@ -152,11 +153,15 @@ def _is_finished(target: Path, flow: ComputedFlow) -> bool:
         return False
     if found is None:
         raise UserError(f"{target}: holds no optical flow; move it, or choose another --out")
+    if found.method != flow.flow.method:
+        raise UserError(
+            f"{target}: holds flow by {found.method}; give --method {found.method} to go on, or "
+            "choose another --out"
+        )
     return (
         size == (flow.num_frames, flow.height, flow.width)
         and found.source == flow.flow.source
         and found.fits(flow.flow.short_side)
-        and found.method == flow.flow.method
     )
 
 

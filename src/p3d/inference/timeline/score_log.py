@@ -179,7 +179,7 @@ class ScoreLog:
                 file.write(rows.tobytes())
         except OSError as error:
             raise UserError(
-                f"{self._path}: cannot be written ({error.strerror}); mend that, then the same "
+                f"{self._path}: cannot be written ({error.strerror}); fix that, then the same "
                 "command goes on"
             ) from error
 
