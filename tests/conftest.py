@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from multiprocessing import forkserver
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -37,4 +39,13 @@ def narrow_networks() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         make_networks_narrow(patch)
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+        _stop_fork_server()
         yield
+    _stop_fork_server()
+
+
+def _stop_fork_server() -> None:
+    """Let the next process of multiprocessing's fork server see the environment as it is then."""
+    server: Any = getattr(forkserver, "_forkserver", None)  # no public name stops it
+    if server is not None:  # Windows has none
+        server._stop()

@@ -4,32 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
-from typing import Annotated, Protocol
+from typing import Protocol
 
 from p3d.archive.processes import ProcessPool
 from p3d.archive.work import Pool, Work
 from p3d.errors import UserError
 from p3d.system.device import DeviceName, count_devices, resolve_device
-from p3d.system.markers import First, Heading
-
-
-@dataclass(frozen=True)
-class PoolOptions:
-    """The workers of an archive."""
-
-    processes: Annotated[First[int | None], Heading("processes")] = None
-    """Processes that work; by default one for each GPU or MLU, and a single one on a CPU. With
-    --ray, the most of them; by default as many as the cluster has room for."""
-
-
-@dataclass(frozen=True)
-class ClusterOptions:
-    """Where the workers are, if not on this machine."""
-
-    ray: Annotated[First[str | None], Heading("cluster")] = None
-    """Work on a Ray cluster: auto takes the one that this machine belongs to, an address such as
-    10.0.0.1:6379 another one, and local starts Ray here."""
 
 
 class Machine(Protocol):

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import torch
 
 from p3d.archive.engine import describe, run_items
-from p3d.archive.machines import ClusterOptions, Machine, PoolOptions, open_machine
+from p3d.archive.machines import Machine, open_machine
+from p3d.archive.options import ClusterOptions, PoolOptions
 from p3d.archive.parts import PartFormat, part_files, read_part
 from p3d.archive.results import BAD_FILE, PARTS, Results
 from p3d.data.rates import check_rate

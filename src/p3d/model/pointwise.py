@@ -63,6 +63,7 @@ class _Pointwise(torch.autograd.Function):
             torch.addmm(bias, rows, matrix.t(), out=_rows(out))
         ctx.save_for_backward(rows, matrix)
         ctx.shape, ctx.stride = x.shape, stride
+        ctx.kernel = (weight.shape, weight.stride())
         return out
 
     @staticmethod
@@ -71,7 +72,11 @@ class _Pointwise(torch.autograd.Function):
         gradient = _rows(gradients[0])
         needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad
         grad_x = _spread(gradient @ matrix, ctx.shape, ctx.stride) if needs_x else None
-        grad_weight = (gradient.t() @ rows)[:, :, None, None] if needs_weight else None
+        grad_weight = None
+        if needs_weight:
+            # In the weight's order of memory, which DistributedDataParallel expects.
+            grad_weight = torch.empty_strided(*ctx.kernel, dtype=rows.dtype)
+            torch.mm(gradient.t(), rows, out=grad_weight.view(len(grad_weight), -1))
         return grad_x, grad_weight, gradient.sum(0) if needs_bias else None, None
 
 

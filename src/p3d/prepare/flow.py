@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from p3d.archive.machines import ClusterOptions, open_machine
+from p3d.archive.machines import open_machine
+from p3d.archive.options import ClusterOptions
 from p3d.archive.work import OneStage
 from p3d.data.dataset import VideoRecord
 from p3d.data.layouts import DataOptions

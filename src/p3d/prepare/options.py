@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from p3d.archive.machines import ClusterOptions
+from p3d.archive.options import ClusterOptions
 from p3d.data.layouts import DataOptions
 from p3d.errors import UserError
 from p3d.system.machine import num_cores

@@ -70,6 +70,8 @@ def activation_bytes(model: P3D, recipe: Recipe, precision: Precision) -> int:
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             module.to(dtype)
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(_channels_last)
         if isinstance(module, Bottleneck):
             module.register_forward_pre_hook(tensors.enter)
             module.register_forward_hook(tensors.leave)
@@ -81,6 +83,11 @@ def activation_bytes(model: P3D, recipe: Recipe, precision: Precision) -> int:
     always = [tensors.saved.pop(None), tensors.inputs]
     counted = ignored.union(*always)
     return _bytes(always, ignored) + max(_bytes([part], counted) for part in tensors.saved.values())
+
+
+def _channels_last(_: nn.Module, __: object, out: Tensor) -> Tensor:
+    """Give a convolution's result the memory format that it has on every other device."""
+    return out.contiguous(memory_format=torch.channels_last)
 
 
 def _bytes(parts: Any, ignored: set[int]) -> int:

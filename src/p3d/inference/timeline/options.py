@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from p3d.archive.machines import ClusterOptions, PoolOptions
+from p3d.archive.options import ClusterOptions, PoolOptions
 from p3d.errors import UserError
 from p3d.inference.arguments import Item
 from p3d.inference.backends.names import BackendChoice
