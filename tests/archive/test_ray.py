@@ -168,6 +168,23 @@ def test_no_cluster_is_one_line(address: str) -> None:
         pass
 
 
+def test_auto_without_a_cluster_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray._private import services
+
+    def nothing_runs(*_: object) -> None:  # as Ray says it; other tests may run a cluster
+        raise ConnectionError("Could not find any running Ray instance.")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(services, "canonicalize_bootstrap_address", nothing_runs)
+    with (
+        pytest.raises(
+            UserError, match=r"^--ray auto: no Ray answers \(no Ray runs on this machine"
+        ),
+        open_machine("auto", None, "auto", None),
+    ):
+        pass
+
+
 def test_frames_are_prepared_on_the_cluster(
     cluster: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -88,9 +88,11 @@ def _answering(address: str) -> str:
     given = address
     if address == "auto":
         find = load_extra("ray._private.services", "ray").canonicalize_bootstrap_address
-        address = environment("RAY_ADDRESS", "") or find("auto") or ""
-        if not address:
-            raise UserError(_NO_CLUSTER.format(given, "no Ray runs on this machine"))
+        try:
+            address = environment("RAY_ADDRESS", "") or find("auto")
+        except ConnectionError as error:
+            reason = "no Ray runs on this machine"
+            raise UserError(_NO_CLUSTER.format(given, reason)) from error
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not (colon and port.isdecimal()):
         raise UserError(_NO_CLUSTER.format(given, "an address ends with a port"))
