@@ -78,11 +78,13 @@ def test_errors_hold_no_credentials(video: Path) -> None:
     (video.parent / "text.mp4").write_bytes(b"no video")
     (video.parent / "empty.mp4").write_bytes(b"")
     reasons = {
-        "secret.mp4": r"cannot be fetched \(\w+ 403\)",
+        "secret.mp4": r"cannot be fetched \(HTTP status 403\)",
         "gone.mp4": "no such file",
         "text.mp4": "not a video that FFmpeg can read",
         "empty.mp4": r"the file is empty \(0 bytes\)",
     }
+    with pytest.raises(BadVideoError, match=r"cannot be fetched \(Connection refused\)$"):
+        read_clip("http://127.0.0.1:1/walk.mp4?token=hidden", FRAMES)
     with serving(video.parent) as web:
         for name, reason in reasons.items():
             address = f"{web.address}/{name}"

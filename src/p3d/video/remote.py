@@ -198,6 +198,12 @@ def unfetched(name: str, error: Exception) -> BadVideoError:
         error = cause  # for a web server, it stands for everything
     if isinstance(error, FileNotFoundError) or getattr(error, "status", None) == _NOT_FOUND:
         return BadVideoError(name, "no such file")
-    numbers = (getattr(error, key, None) for key in ("status", "errno"))
-    number = next((f" {value}" for value in numbers if isinstance(value, int)), "")
-    return BadVideoError(name, f"cannot be fetched ({type(error).__name__}{number})")
+    return BadVideoError(name, f"cannot be fetched ({_describe(error)})")
+
+
+def _describe(error: Exception) -> str:
+    status, number = (getattr(error, key, None) for key in ("status", "errno"))
+    if isinstance(status, int):
+        return f"HTTP status {status}"
+    # Negative numbers are those of name servers.
+    return os.strerror(number) if isinstance(number, int) and number > 0 else type(error).__name__
