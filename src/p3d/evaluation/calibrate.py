@@ -31,9 +31,9 @@ from p3d.scores.figures import labeled_scores
 from p3d.scores.resampling import Bootstrap, number_groups
 from p3d.scores.score_file import ScoreFile, read_score_file
 from p3d.scores.tables import describe_intervals
-from p3d.system.files import file_sha256
 from p3d.system.markers import First, Positional
 from p3d.system.text import format_percent, format_table
+from p3d.weights.calibration import check_scored_by
 from p3d.weights.describe import read_weights
 from p3d.weights.loading import build_model, find_weights
 from p3d.weights.metadata import save_model
@@ -132,13 +132,7 @@ def _check_origin(scores: ScoreFile, name: str, weights: Path) -> None:
             f"{name}: holds means over clips; run p3d eval with a number of clips, such as "
             f"--clips {AUTO_CLIPS}"
         )
-    if not weights.is_file():
-        raise UserError(f"{weights}: no such file; give the weights that were evaluated")
-    if file_sha256(weights) != scores.weights_sha256:
-        raise UserError(
-            f"{name}: holds the scores of other weights than {weights} (SHA-256 "
-            f"{scores.weights_sha256[:8]}); give those weights, or run p3d eval again"
-        )
+    check_scored_by(weights, scores.weights_sha256, name, "p3d eval")
 
 
 def _settled(scores: ScoreFile) -> dict[str, float]:

@@ -13,9 +13,9 @@ from p3d.inference.timeline.segments import BACKGROUND, CutOptions
 from p3d.inference.timeline.timeline import Timeline, make_timeline
 from p3d.scores.detection import F1_THRESHOLDS, DetectionFigures, Found, detection_figures
 from p3d.scores.segment_file import read_segments, video_key
-from p3d.system.files import file_sha256
 from p3d.system.progress import ProgressBar
 from p3d.system.text import counted, format_percent, format_table
+from p3d.weights.calibration import check_scored_by
 from p3d.weights.describe import read_weights
 from p3d.weights.loading import build_model
 from p3d.weights.metadata import save_model
@@ -73,13 +73,7 @@ def _read(scores: Path, weights: Path) -> KeptScores:
     if not holds_window_scores(scores):
         raise UserError(f"{scores}: with --truth, give a file of p3d timeline --scores")
     kept = read_kept_scores(scores)
-    if not weights.is_file():
-        raise UserError(f"{weights}: no such file; give the weights that gave the scores")
-    if file_sha256(weights) != kept.weights:
-        raise UserError(
-            f"{scores}: holds the scores of other weights than {weights} (SHA-256 "
-            f"{kept.weights[:8]}); give those weights, or run p3d timeline again"
-        )
+    check_scored_by(weights, kept.weights, str(scores), "p3d timeline")
     path_of: dict[str, str] = {}
     for video in kept.videos:
         key = video_key(video.name)

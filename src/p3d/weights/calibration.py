@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from p3d.errors import UserError
+from p3d.system.files import file_sha256
 from p3d.weights.entries import MAX_ENTRY_LENGTH, parse_entry
 
 _MAX_VALUES = 100
@@ -45,3 +47,24 @@ def read_calibration(metadata: Mapping[str, str]) -> dict[str, float]:
     if values is not None and not isinstance(values, dict):
         raise UserError("its calibration is damaged (no dictionary); calibrate the network again")
     return check_calibration(values or {})
+
+
+def check_scored_by(weights: Path, sha256: str, scores: str, command: str) -> None:
+    """Check that scores are those of a weight file.
+
+    Args:
+        weights: The file.
+        sha256: Its SHA-256, as the scores state it.
+        scores: What to call the scores in messages.
+        command: The command that wrote them.
+
+    Raises:
+        UserError: They are not, or there is no such file.
+    """
+    if not weights.is_file():
+        raise UserError(f"{weights}: no such file; give the weights that gave the scores")
+    if file_sha256(weights) != sha256:
+        raise UserError(
+            f"{scores}: holds the scores of other weights than {weights} (SHA-256 {sha256[:8]}); "
+            f"give those weights, or run {command} again"
+        )
