@@ -106,6 +106,15 @@ def test_a_small_convolution_has_the_gradients_of_conv2d(
         torch.testing.assert_close(gradient, wanted, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("strides", [(4, 1, 1, 1), (4, 1, 4, 4)])
+def test_a_small_convolutions_gradient_has_the_weights_order(strides: tuple[int, ...]) -> None:
+    """DistributedDataParallel copies gradients of another order, and warns."""
+    weight = torch.randn(24).as_strided((6, 4, 1, 1), strides).requires_grad_()
+    out = convolve_small(torch.randn(2, 4, 3, 3), weight, None, 1)
+    [gradient] = torch.autograd.grad(out.sum(), weight)
+    assert gradient.stride() == strides
+
+
 def test_only_small_pointwise_convolutions_in_training_are_products() -> None:
     conv = nn.Conv2d(4, 4, 1, stride=2)
     most = torch.empty(1, 4, 2, 2 * MOST_ROWS)
