@@ -113,9 +113,11 @@ class LiveSource:
                 timeout=(stall, stall),
                 **IGNORE_METADATA_ERRORS,
             )
-        except (av.error.InvalidDataError, ValueError) as error:
+        except av.error.InvalidDataError as error:
+            raise BadVideoError(self.name, f"sends no video ({error.strerror})") from error
+        except ValueError as error:
             message = getattr(error, "strerror", None) or error
-            raise BadVideoError(self.name, f"sends no video ({message})") from error
+            raise BadVideoError(self.name, f"cannot be an address ({message}); check it") from error
         return container
 
 

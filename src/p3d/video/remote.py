@@ -24,7 +24,7 @@ WHOLE_BYTES = 32 * 2**20
 
 _BLOCK_BYTES, _BLOCKS = 2**20, 32
 
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/+[^/]", re.IGNORECASE)
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:(//|/+[^/])", re.IGNORECASE)
 
 _SECRET = re.compile(
     r"(x-amz-|x-goog-|awsaccesskeyid|googleaccessid|key-pair-id|skoid|sktid|auth).*"

@@ -90,6 +90,19 @@ class RgbConverter:
         if part is not None:
             yield numbers, part.rgb()
 
+    def whole(self, frame: VideoFrame) -> Tensor:
+        """Convert all of a single frame, which costs less than a piece of one.
+
+        Returns:
+            uint8 `(1, height, width, 3)`.
+
+        Raises:
+            BadVideoError: It cannot be converted.
+        """
+        # Copied only if it is mirrored, since PyTorch has no negative strides.
+        rgb = self._convert_whole(frame)
+        return torch.from_numpy(rgb if min(rgb.strides) > 0 else rgb.copy()).unsqueeze(0)
+
     def _start(self, frame: VideoFrame, capacity: int) -> _Stack | _Frames:
         picture = self._picture
         if (

@@ -178,8 +178,7 @@ class FrameStream:
         Raises:
             BadVideoError: It cannot be converted.
         """
-        ((_, pixels),) = self._converter.pieces([(0, frame)], 1)
-        return pixels
+        return self._converter.whole(frame)
 
 
 def _only_counts(stream: VideoStream) -> bool:

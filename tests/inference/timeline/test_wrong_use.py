@@ -56,6 +56,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         (("absent.avi",), "absent.avi: no such file"),
         (("rtsp://127.0.0.1:9/a",), "check the address, and that something sends there"),
         (("http://127.0.0.1:9/a",), "check the address, and that something sends there"),
+        (("rtsp://",), "rtsp://: cannot be opened"),
+        (("http://127.0.0.1:99999/a",), "cannot be an address (Invalid argument); check it"),
         (("foo://127.0.0.1:9/a",), "foo is no protocol for live video"),
         (("/dev/video987",), "check the device and your permissions"),
         (("/dev/null",), "check the device and your permissions"),
