@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from p3d.bench.backends import BackendBench, matrix_rate
+from p3d.bench.backends import SIDE, SMALL_SIDE, BackendBench, matrix_rate
 from p3d.bench.turns import Candidate, time_in_turns
 from p3d.errors import UserError
 from p3d.inference.backends.names import Backend
@@ -212,12 +212,14 @@ class ModelBench:
     Attributes:
         timings: One for each candidate and task.
         lines: How the backends were prepared.
-        matrix_rates: Operations a second of a matrix product, by precision.
+        matrix_rates: Operations a second of a product of large matrices, by precision.
+        small_matrix_rates: The same of matrices half as large.
     """
 
     timings: list[Timing]
     lines: list[str]
     matrix_rates: dict[Precision, float]
+    small_matrix_rates: dict[Precision, float]
 
 
 def bench_model(options: ModelBenchOptions) -> ModelBench:
@@ -238,10 +240,13 @@ def bench_model(options: ModelBenchOptions) -> ModelBench:
         more, lines = _backends(options, device, Path(folder))
         inference = [*_inference(options, device), *more]
         timings = _time("inference", inference, options, device)
-        rates = {precision: matrix_rate(device, precision) for precision in options.precisions}
+        rates, small_rates = (
+            {precision: matrix_rate(device, precision, side) for precision in options.precisions}
+            for side in (SIDE, SMALL_SIDE)
+        )
     if options.training:
         timings += _time("training", _training(options, device), options, device)
-    return ModelBench(timings, lines, rates)
+    return ModelBench(timings, lines, rates, small_rates)
 
 
 def _time(
@@ -262,7 +267,11 @@ def run(options: ModelBenchOptions) -> None:
     clip = f"{options.frames}x{options.size}x{options.size}"
     print(f"{options.network}, {clip}, {device}, torch {torch.__version__}, {date.today()}")
     for precision, rate in bench.matrix_rates.items():
-        print(f"{precision} product of two 2048x2048 matrices: {rate / 1e9:.0f} GFLOP/s")
+        small = bench.small_matrix_rates[precision]
+        print(
+            f"{precision} product of two {SIDE}x{SIDE} matrices: {rate / 1e9:.0f} GFLOP/s "
+            f"({SMALL_SIDE}x{SMALL_SIDE}: {small / 1e9:.0f})"
+        )
     print(_table(bench, options))
     print("\n".join(bench.lines), end="\n" if bench.lines else "")
     if options.out is not None:
@@ -274,6 +283,7 @@ def run(options: ModelBenchOptions) -> None:
             "options": asdict(options),
             "timings": [asdict(timing) for timing in timings],
             "matrix_rates": bench.matrix_rates,
+            "small_matrix_rates": bench.small_matrix_rates,
             "backends": bench.lines,
         }
         write_json(options.out, figures)
