@@ -26,8 +26,8 @@ _FILES: dict[str, tuple[FileBackend, str]] = {
 }
 _PRODUCTS = 5
 SIDE, SMALL_SIDE = 4096, 2048
-"""Rows of the matrices by whose product the machine's rate is measured: as in a network, they do not
-fit in a cache. Where half as many do, their product is some 5% faster."""
+"""Rows of the matrices whose product is the machine's rate. Large ones do not fit in a cache, as
+the operands in a network do not. The product of the small ones may be some 5% faster."""
 
 
 def matrix_rate(device: torch.device, precision: Precision, side: int = SIDE) -> float:

@@ -17,7 +17,7 @@ MOST_ROWS = 2048
 
 
 def is_small(conv: nn.Module, x: Tensor) -> bool:
-    """Return whether `convolve_small` is the faster way to train a convolution on `(N, C, H, W)`."""
+    """Return whether `convolve_small` is the faster way to train on `x`, `(N, C, H, W)`."""
     if not isinstance(conv, nn.Conv2d) or conv.kernel_size != (1, 1):
         return False
     return _trains_on_cpu(x) and _pixels(conv, x) <= MOST_ROWS
