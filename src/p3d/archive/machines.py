@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
+import torch
+
 from p3d.archive.processes import ProcessPool
 from p3d.archive.work import Pool, Work
 from p3d.errors import UserError
@@ -44,7 +46,8 @@ def open_machine(
         ray: What `ClusterOptions` say; None for this machine.
         processes: What `PoolOptions` say.
         device: Kind of device; auto takes what is there.
-        threads: CPU threads of each worker; None for what suits.
+        threads: CPU threads of each worker; None for what suits: several processes that compute on
+            the CPU share its cores.
 
     Raises:
         UserError: A number is out of range, or there is no such device, no Ray, or no such cluster.
@@ -66,7 +69,7 @@ class ThisMachine:
     Args:
         processes: Number of processes; None for one on each device.
         device: Kind of device.
-        threads: CPU threads of each process.
+        threads: CPU threads of each process; None for what suits.
     """
 
     is_cluster = False
@@ -74,8 +77,10 @@ class ThisMachine:
     def __init__(self, processes: int | None, device: DeviceName, threads: int | None) -> None:
         found = resolve_device(device)
         self.device: DeviceName = "cpu" if found.type == "cpu" else _name(found.type)
-        self.threads = threads
         self._processes = processes or count_devices(found)
+        self.threads = threads
+        if threads is None and found.type == "cpu" and self._processes > 1:
+            self.threads = max(1, torch.get_num_threads() // self._processes)
 
     def pool(self, work: Work, most: int) -> AbstractContextManager[Pool]:
         """See `Machine`."""
