@@ -94,6 +94,7 @@ class Frames:
     def __init__(self, frames: Tensor) -> None:
         self.frames = frames
         self.num_frames, self.height, self.width = frames.shape[:3]
+        self.times = np.arange(self.num_frames) / self.fps
         self.asked: list[int] = []
 
     def read(self, indices: Sequence[int]) -> Tensor:
