@@ -36,9 +36,14 @@ class ConvBN(nn.Module):
         """Map `(N, C, H, W)` to `(N, C', H', W')`."""
         bn, conv = self.bn, self.conv
         small = is_small(conv, x)
-        is_constant = isinstance(bn, nn.BatchNorm2d) and not bn.training
-        if is_constant and bn.running_var is not None and not outweighs_output(conv, x):
-            # The normalization becomes part of the weight. The gradient follows.
+        is_small_weight = not outweighs_output(conv, x)
+        if (
+            is_small_weight
+            and isinstance(bn, nn.BatchNorm2d)
+            and not bn.training
+            and bn.running_var is not None
+        ):
+            # The normalization is constant and becomes part of the weight. The gradient follows.
             assert bn.running_mean is not None
             scale = bn.weight * (bn.running_var + bn.eps).rsqrt()
             weight = (conv.weight * scale.view(-1, 1, 1, 1)).to(x.dtype)
