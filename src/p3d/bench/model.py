@@ -39,7 +39,7 @@ from p3d.system.files import write_json
 from p3d.system.machine import describe_processor
 from p3d.system.text import format_percent, format_table
 from p3d.training.optim import freeze
-from p3d.training.recipes import UCF101
+from p3d.training.recipes import UCF101, NormPolicy
 from p3d.weights.info import stages
 from p3d.weights.loading import convert_state_dict
 
@@ -77,6 +77,12 @@ class ModelBenchOptions:
     """CPU threads; by default PyTorch's choice, usually one per core."""
     out: Path | None = None
     """JSON file for the figures."""
+
+
+_FROZEN: dict[str, NormPolicy] = {
+    "all BN frozen but the first": "freeze-but-first",
+    "all BN frozen": "freeze-all",
+}
 
 
 @dataclass(frozen=True)
@@ -163,15 +169,14 @@ def _training(options: ModelBenchOptions, device: torch.device) -> list[Candidat
     clips = _clips(options, options.training_batch_size, device)
     labels = torch.arange(options.training_batch_size, device=device)
     frames = _channels_last(clips)
-    plain, ours, frozen = plain_twin(config).to(device), P3D(config).to(device), P3D(config)
-    freeze(frozen, replace(UCF101, norms="freeze-but-first"))
-    frozen.to(device).train()
+    plain, ours = plain_twin(config).to(device), P3D(config).to(device)
+    frozen = {name: _frozen(config, norms).to(device) for name, norms in _FROZEN.items()}
     candidates = []
     for precision in options.precisions:
         nets: dict[str, tuple[nn.Module, Tensor]] = {
             "plain": (plain, clips),
             "p3d": (ours, frames),
-            "p3d, all BN frozen but the first": (frozen, frames),
+            **{f"p3d, {name}": (net, frames) for name, net in frozen.items()},
         }
         if options.compile:
             nets["p3d compiled"] = (cast(nn.Module, torch.compile(ours)), frames)
@@ -179,6 +184,12 @@ def _training(options: ModelBenchOptions, device: torch.device) -> list[Candidat
             call = _step(net, batch, labels, precision)
             candidates.append(Candidate(name, precision, call, options.training_batch_size))
     return candidates
+
+
+def _frozen(config: P3DConfig, norms: NormPolicy) -> P3D:
+    model = P3D(config)
+    freeze(model, replace(UCF101, norms=norms))
+    return model.train()
 
 
 def _step(
