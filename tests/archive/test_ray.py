@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from helpers.videos import write_video
 from p3d.archive.engine import Summary, run_items
 from p3d.archive.machines import Machine, open_machine
 from p3d.archive.parts import part_files, read_part
+from p3d.archive.ray_head import Head
 from p3d.archive.results import ATTEMPTS_FILE, PARTS, Results
 from p3d.archive.work import Work
 from p3d.cli import main
@@ -217,6 +219,20 @@ def test_auto_without_a_cluster_is_one_line(monkeypatch: pytest.MonkeyPatch) -> 
         open_machine("auto", None, "auto", None),
     ):
         pass
+
+
+def test_head_that_is_gone_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("p3d.archive.ray_head._LOOK_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        head = Head(f"127.0.0.1:{server.getsockname()[1]}")
+        time.sleep(0.6)
+        head.check()
+    time.sleep(0.6)
+    head.check()  # it may be restarted
+    time.sleep(0.6)
+    monkeypatch.setattr("p3d.archive.ray_head._HEAD_SECONDS", 0.5)
+    with pytest.raises(UserError, match=rf"^the head of the Ray cluster, {head.address}, does not"):
+        head.check()
 
 
 def test_frames_are_prepared_on_the_cluster(

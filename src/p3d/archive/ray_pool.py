@@ -13,6 +13,7 @@ from enum import Enum, auto
 from typing import Any, NamedTuple
 
 from p3d.archive.ray_actor import Actor, Missing, Place, Refused
+from p3d.archive.ray_head import Head
 from p3d.archive.work import Died, Event, Lost, Unreadable, Work
 from p3d.errors import UserError
 from p3d.system.device import DeviceName
@@ -73,6 +74,7 @@ class RayPool:
         self._workers: list[_Worker] = []
         self._calls: dict[Any, _Call] = {}
         self._lost: set[str] = set()
+        self._head = Head(ray.get_runtime_context().gcs_address)
         self._fitting = fitting
         resources = dict(need)
         self._actor = ray.remote(Actor).options(
@@ -107,6 +109,7 @@ class RayPool:
 
     def wait(self, seconds: float) -> list[Event]:
         """See `Pool`."""
+        self._head.check()
         calls = list(self._calls)
         if self._ray.wait(calls, num_returns=1, timeout=seconds)[0]:
             ready, _ = self._ray.wait(calls, num_returns=len(calls), timeout=0)
