@@ -27,6 +27,7 @@ cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed: pip install 'p
 if not hasattr(cv2, "optflow"):
     pytest.skip("OpenCV lacks its contrib modules: see p3d[flow]", allow_module_level=True)
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
 needs_device = pytest.mark.skipif(not cv2.ocl.useOpenCL(), reason="no OpenCL device")
 
 

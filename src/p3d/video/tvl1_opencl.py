@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from p3d.errors import UserError
 
-_REMEDY = "or use the method tvl1"
+_REMEDY = "or use the method tvl1, and weights that learned from it"
 
 
 class OpenCLTVL1:
