@@ -146,10 +146,11 @@ def test_items_of_a_lost_machine_are_done_again_without_blame(tmp_path: Path) ->
 
 
 def test_processes_on_a_cpu_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.get_num_threads", lambda: 8)
-    cases = [(None, None), (1, None), (3, None), (9, None), (3, 4)]
-    found = [ThisMachine(processes, "cpu", threads).threads for processes, threads in cases]
-    assert found == [None, None, 2, 1, 4]
+    monkeypatch.setattr("p3d.archive.machines.num_cores", lambda: 8)
+    cases = [(None, None), (None, 3), (None, 9), (1, None), (3, None), (9, None), (3, 4)]
+    found = [ThisMachine(processes, "cpu", threads) for processes, threads in cases]
+    shares = [(machine.processes, machine.threads) for machine in found]
+    assert shares == [(8, 1), (2, 3), (1, 9), (1, 8), (3, 2), (9, 1), (3, 4)]
 
 
 def test_several_workers_do_each_item_once(tmp_path: Path) -> None:

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
-import torch
-
 from p3d.archive.processes import ProcessPool
 from p3d.archive.work import Pool, Work
 from p3d.errors import UserError
 from p3d.system.device import DeviceName, count_devices, resolve_device
+from p3d.system.machine import num_cores
 
 
 class Machine(Protocol):
@@ -46,8 +45,7 @@ def open_machine(
         ray: What `ClusterOptions` say; None for this machine.
         processes: What `PoolOptions` say.
         device: Kind of device; auto takes what is there.
-        threads: CPU threads of each worker; None for what suits: several processes that compute on
-            the CPU share its cores.
+        threads: CPU threads of each worker; None for what suits.
 
     Raises:
         UserError: A number is out of range, or there is no such device, no Ray, or no such cluster.
@@ -66,10 +64,18 @@ def open_machine(
 class ThisMachine:
     """See `Machine`.
 
+    Processes that compute on the CPU share its cores: two processes of one thread are faster than
+    one of two, above all for small networks.
+
     Args:
-        processes: Number of processes; None for one on each device.
+        processes: Number of processes; None for one on each device, and on a CPU for as many as its
+            cores have room for.
         device: Kind of device.
-        threads: CPU threads of each process; None for what suits.
+        threads: CPU threads of each process; None for what suits, on a CPU one if there are as many
+            processes as cores.
+
+    Attributes:
+        processes: Number of processes.
     """
 
     is_cluster = False
@@ -77,14 +83,15 @@ class ThisMachine:
     def __init__(self, processes: int | None, device: DeviceName, threads: int | None) -> None:
         found = resolve_device(device)
         self.device: DeviceName = "cpu" if found.type == "cpu" else _name(found.type)
-        self._processes = processes or count_devices(found)
-        self.threads = threads
-        if threads is None and found.type == "cpu" and self._processes > 1:
-            self.threads = max(1, torch.get_num_threads() // self._processes)
+        if found.type == "cpu":
+            self.processes = processes or max(1, num_cores() // (threads or 1))
+            self.threads: int | None = threads or max(1, num_cores() // self.processes)
+        else:
+            self.processes, self.threads = processes or count_devices(found), threads
 
     def pool(self, work: Work, most: int) -> AbstractContextManager[Pool]:
         """See `Machine`."""
-        return ProcessPool(work, min(self._processes, most))
+        return ProcessPool(work, min(self.processes, most))
 
 
 def _name(kind: str) -> DeviceName:
