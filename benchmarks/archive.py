@@ -160,8 +160,11 @@ def disturbed(root: Path, out: Path, kills: int, longest: float, address: str | 
     process = start(root, out, address)
     while killed < kills:
         time.sleep(rng.uniform(0, longest))
-        if process.poll() is not None:
+        if process.poll() == 0:
             break
+        if process.poll() is not None:  # one line about what was killed; the same command goes on
+            process = start(root, out, address)
+            continue
         workers = actors() if address else descendants(process.pid)
         victim = rng.choice([process.pid, *workers])
         with suppress(ProcessLookupError):

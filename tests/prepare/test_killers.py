@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,16 +36,17 @@ class Copying:
     def start(self, number: int) -> OneStage:  # noqa: ARG002
         return stages(self._copy)
 
-    def _copy(self, target: Path, record: VideoRecord) -> Derived:
+    def _copy(self, target: Path, records: Sequence[VideoRecord]) -> Derived:
+        (record,) = records
         if self.crash and record.path.stem == "killer":
             target.parent.mkdir(parents=True, exist_ok=True)
             target.with_name(f".p3d-partial-{time.monotonic()}-{target.name}").touch()
             os.kill(os.getpid(), signal.SIGSEGV)
         if target.exists():
-            return Derived(record, written=False)
+            return Derived((record,), 1, written=False)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(record.path.read_bytes())
-        return Derived(record, written=True)
+        return Derived((record,), 1, written=True)
 
 
 @dataclass(frozen=True)

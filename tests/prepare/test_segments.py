@@ -104,10 +104,3 @@ def test_segments_are_trained_on_scored_and_featured(
     assert main([*run, *tiny, "--batch-size", "4", "--out", str(folder / "run"), *extra[2:]]) == 0
     assert "BACKGROUND: " in capsys.readouterr().out
     assert (folder / "run" / "best.safetensors").exists()
-
-
-def test_derived_sets_take_no_segments(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    frames = ["prepare", "frames", "--data", str(manifest), "--out", str(manifest.parent / "f")]
-    assert main(frames) == 2
-    error = capsys.readouterr().err
-    assert "a.mp4#t=0,1: is a segment, and frames are made of whole videos" in error

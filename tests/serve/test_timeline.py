@@ -90,7 +90,8 @@ def test_segments_are_cut_as_the_weights_say(folder: Path, tmp_path: Path) -> No
         assert len(found["segments"]) == len(expected.segments)
         loose = finish(client, start(client, folder / "a.avi", high=1))["timeline"]
         assert not loose["segments"]
-        assert problem(start(client, folder / "a.avi", high=0.2))[0] == 422
+        assert problem(start(client, folder / "a.avi", high=0.2, low=0.3))[0] == 422
+        assert finish(client, start(client, folder / "a.avi", high=0.2))["state"] == "done"
 
 
 def test_a_job_can_be_canceled_and_jobs_are_limited(

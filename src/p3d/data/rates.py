@@ -60,6 +60,7 @@ def _rate_of(record: VideoRecord) -> float | None:
 
 def assumed_rates(dataset: VideoDataset, prep: Preprocessing) -> list[str]:
     """Return a line about folders of frames whose rate is assumed, if it matters."""
+    from p3d.video.frame_times import TIMES_FILE
     from p3d.video.sources import ASSUMED_FPS  # imports PyTorch
 
     folders = sum(
@@ -67,6 +68,7 @@ def assumed_rates(dataset: VideoDataset, prep: Preprocessing) -> list[str]:
         and not record.fps
         and stem_of(record.path.name) == record.path.name
         and record.path.is_dir()
+        and not (record.path / TIMES_FILE).exists()
         for record in dataset.records
     )
     if not folders:

@@ -120,7 +120,7 @@ class FramesOptions:
     data: DataOptions
     out: Path
     """Output folder, a data set of OUT/SPLIT/CLASS/VIDEO/VIDEO-0001.jpg and so on, without SPLIT if
-    nothing divides the videos.
+    nothing divides the videos. A file with segments is written once, as a whole.
     It may be the folder of the videos if that is laid out like UCF101."""
     short_side: First[int | None] = None
     """Shrink frames so that their shorter side has this many pixels. Never enlarges."""

@@ -19,8 +19,8 @@ from p3d.serve.service import Answer, Explanation, Service
 from p3d.serve.uploads import content_type, receive_path, receive_upload
 
 _WINDOW = "Seconds of a window; by default the length of a clip."
-_HIGH = "Score that a segment reaches."
-_LOW = "Score that ends a segment; not above the one that it reaches."
+_HIGH = "Score that a segment reaches; by default at least `low`."
+_LOW = "Score that ends a segment; not above `high`, which it follows by default."
 _STRIDE = "Seconds from one window to the next; by default half a window."
 
 _STATUSES = {

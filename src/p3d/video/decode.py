@@ -29,8 +29,9 @@ def open_video(
     """Open a video file, an address of one, or a folder of frames for a `with` block.
 
     The frames of a folder are its JPEG, PNG, BMP and WebP files, ordered by the numbers at the end
-    of their names (`walk-0001.jpg`), which must not differ in anything else; without `fps`, their
-    rate is assumed to be 25. Pairs named `flow_x_00001.jpg` and `flow_y_00001.jpg` are optical
+    of their names (`walk-0001.jpg`), which must not differ in anything else. A file
+    `frame-times.txt` states their times; without it and without `fps`, their rate is assumed to be
+    25. Pairs named `flow_x_00001.jpg` and `flow_y_00001.jpg` are optical
     flow. Where the frame size changes, a video file's frames are scaled to the first one's size; in
     a folder it is an error.
 
@@ -38,7 +39,7 @@ def open_video(
         path: The file or folder, or as text an address such as `s3://bucket/walk.mp4`, of which
             fsspec reads what is needed.
         prefer_flow: Read the flow of a folder that holds both frames and flow.
-        fps: Frame rate of a folder, in frames per second; a file has its own.
+        fps: Frame rate of a folder that states no times, in frames per second; a file has its own.
 
     >>> with open_video("v_Biking_g01_c04.avi") as video:
     ...     clip = video.read(range(16))

@@ -29,6 +29,7 @@ from PIL import (
 from p3d.errors import BadVideoError
 from p3d.system.resources import raise_file_limit_error
 from p3d.video.flow_file import FlowInfo, quantize
+from p3d.video.frame_times import read_times
 from p3d.video.geometry import Box
 from p3d.video.packets import check_size
 from p3d.video.sources import ASSUMED_FPS, FrameSource, Piece, frames_per_piece
@@ -149,15 +150,23 @@ class _Pictures(FrameSource):
 
     def __init__(self, path: Path, frames: Sequence[_Frame], fps: float | None) -> None:
         self.path = path
+        self.num_frames = len(frames)
+        self._times = times = read_times(path, len(frames))
+        if times is not None and len(times) > 1:
+            fps = (len(times) - 1) / float(times[-1])
         self.fps = fps or ASSUMED_FPS
         self.knows_fps = fps is not None
-        self.num_frames = len(frames)
         self.num_missing = _count_missing(frames)
         self._names = [frame.name for frame in frames]
         with self._open(self._names[0]) as image:
             self.width, self.height = image.size
             if _orientation(image) >= 5:
                 self.width, self.height = self.height, self.width
+
+    @property
+    def times(self) -> NDArray[np.float64]:
+        """See `FrameSource`."""
+        return super().times if self._times is None else self._times
 
     @contextmanager
     def _open(self, name: str) -> Iterator[Image.Image]:

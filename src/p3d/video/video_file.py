@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from p3d.errors import BadVideoError
 from p3d.system.resources import raise_file_limit_error
 from p3d.video.flow_file import PIXEL_FORMAT, read_flow_info
+from p3d.video.frame_times import read_times_tag
 from p3d.video.geometry import Box
 from p3d.video.index_cache import INDICES
 from p3d.video.packets import decode, demux, numbered_packets, open_stream
@@ -71,6 +72,7 @@ class VideoFile(FrameSource):
         self._is_new = True
         try:
             self.flow = read_flow_info(self._container.metadata)
+            stated = read_times_tag(self._container.metadata, index.num_frames)
         except ValueError as error:
             self.close()
             raise BadVideoError(self.path, str(error)) from error
@@ -79,11 +81,12 @@ class VideoFile(FrameSource):
         self.height = index.height if is_upright else index.width
         self.width = index.width if is_upright else index.height
         self.fps = index.fps
+        self._times = index.times if stated is None else stated
 
     @property
     def times(self) -> NDArray[np.float64]:
         """See `FrameSource`."""
-        return super().times if self._index.times is None else self._index.times
+        return super().times if self._times is None else self._times
 
     def close(self) -> None:
         """Close the file."""

@@ -24,13 +24,34 @@ def test_options_win_over_the_weights_and_these_over_the_defaults() -> None:
     assert CutArguments(1, 0.5, 0.3, 0.5, 0.5).resolve(kept) == (CutOptions(), "given")
 
 
-def test_a_threshold_alone_may_fit_that_of_the_weights() -> None:
-    alone = CutArguments(high=0.25)
-    alone.check()
-    assert alone.resolve(kept_values(KEPT))[0].high == 0.25
-    with pytest.raises(UserError, match=r"--low is 0\.3 and --high is 0\.25"):
-        alone.resolve({})
-    CutArguments(low=0.6).check()
+@pytest.mark.parametrize(
+    ("given", "usual", "expected"),
+    [
+        ({"high": 0.25}, CutOptions(), (0.25, 0.25)),
+        ({"high": 0.4}, CutOptions(), (0.4, 0.3)),
+        ({"low": 0.6}, CutOptions(), (0.6, 0.6)),
+        ({"low": 0.1}, CutOptions(), (0.5, 0.1)),
+        ({"high": 0.25}, KEPT, (0.25, 0.2)),
+        ({"high": 0.1}, KEPT, (0.1, 0.1)),
+        ({"low": 0.9}, KEPT, (0.9, 0.9)),
+        ({"high": 0.9, "low": 0.1}, KEPT, (0.9, 0.1)),
+    ],
+)
+def test_a_threshold_that_is_not_given_follows_the_other(
+    given: dict[str, float], usual: CutOptions, expected: tuple[float, float]
+) -> None:
+    arguments = CutArguments(**given)
+    arguments.check()
+    cut, origin = arguments.resolve({} if usual == CutOptions() else kept_values(usual))
+    assert (cut.high, cut.low) == expected
+    other = "low" if "high" in given else "high"
+    follows = len(given) == 1 and expected[0] == expected[1]
+    assert (f"{other} follows" in origin) == follows
+    if usual == CutOptions():
+        assert CutOptions(**given) == cut
+
+
+def test_thresholds_that_contradict_each_other_are_one_line() -> None:
     for wrong in (CutArguments(high=2), CutArguments(low=0), CutArguments(low=0.7, high=0.6)):
         with pytest.raises(UserError, match="give probabilities"):
             wrong.check()

@@ -92,7 +92,13 @@ def test_equal_times_make_no_segment_of_no_length() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"low": 0.0}, {"low": 0.6}, {"high": 1.1}, {"smooth": -1}, {"merge": float("nan")}],
+    [
+        {"low": 0.0},
+        {"low": 0.6, "high": 0.5},
+        {"high": 1.1},
+        {"smooth": -1},
+        {"merge": float("nan")},
+    ],
 )
 def test_options_out_of_range(options: dict[str, float]) -> None:
     with pytest.raises(UserError, match="give"):

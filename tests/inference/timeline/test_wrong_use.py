@@ -38,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         ((), "no videos were given"),
         (("a.avi", "--window", "0"), "--window is 0; give seconds"),
         (("a.avi", "--stride", "-1"), "--stride is -1"),
-        (("a.avi", "--high", "0.2"), "the low one not above the high one"),
+        (("a.avi", "--high", "0.2", "--low", "0.3"), "the low one not above the high one"),
         (("a.avi", "--high", "1.2"), "--high is 1.2; give probabilities"),
         (("a.avi", "--smooth", "-1"), "--smooth is -1; give seconds"),
         (("a.avi", "--merge", "-1"), "--merge is -1"),

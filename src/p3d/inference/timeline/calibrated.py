@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Annotated
 
 from p3d.errors import UserError
-from p3d.inference.timeline.segments import CutOptions
+from p3d.inference.timeline.segments import CutOptions, paired_thresholds
 from p3d.system.markers import Heading
 from p3d.weights.calibration import TIMELINE_PREFIX
 
@@ -53,10 +53,11 @@ class CutArguments:
     """Seconds over which scores are averaged; 0 does not smooth. By default what p3d calibrate has
     kept with the weights, else 1."""
     high: float | None = None
-    """Probability that a class must reach for a segment; by default calibrated, else 0.5."""
+    """Probability that a class must reach for a segment; by default calibrated, else 0.5, but at
+    least --low."""
     low: float | None = None
     """Probability that ends a segment when the class falls below it; by default calibrated, else
-    0.3."""
+    0.3, but at most --high."""
     shortest: float | None = None
     """Shortest segment in seconds; by default calibrated, else 0.5."""
     merge: float | None = None
@@ -70,12 +71,14 @@ class CutArguments:
 
     def check(self) -> None:
         """Raise UserError if a value is out of range whatever the others are."""
-        cut = replace(CutOptions(), **self.given)
-        if self.low is None:
-            cut = replace(cut, low=min(cut.low, cut.high))
-        if self.high is None:
-            cut = replace(cut, high=max(cut.low, cut.high))
+        self._over(CutOptions())
+
+    def _over(self, usual: CutOptions) -> CutOptions:
+        """Return options that are the usual ones where the user gave none, and fit each other."""
+        high, low = paired_thresholds(self.high, self.low, usual.high, usual.low)
+        cut = replace(usual, **{**self.given, "high": high, "low": low})
         cut.check()
+        return cut
 
     def resolve(self, calibration: Mapping[str, float]) -> tuple[CutOptions, str]:
         """Return all options, and where they come from, in words.
@@ -87,12 +90,17 @@ class CutArguments:
             UserError: They do not fit each other, or the stored ones are damaged.
         """
         kept, given = calibrated_cut(calibration), self.given
-        cut = replace(kept or CutOptions(), **given)
-        cut.check()
+        usual = kept or CutOptions()
+        cut = self._over(usual)
         rest = "calibrated" if kept else "default"
         if not given:
             return cut, rest
         if len(given) == len(fields(self)):
             return cut, "given"
         flags = ", ".join(f"--{name}" for name in given)
-        return cut, f"{flags} given, the rest {rest}"
+        follows = [
+            f", {name} follows"
+            for name in ("high", "low")
+            if name not in given and getattr(cut, name) != getattr(usual, name)
+        ]
+        return cut, f"{flags} given{''.join(follows)}, the rest {rest}"

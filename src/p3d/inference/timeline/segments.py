@@ -11,13 +11,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from p3d.errors import UserError
-from p3d.system.markers import Heading
 
 Row = NDArray[np.float64]
 """A score of each class: float64 `(num_classes,)`."""
@@ -45,20 +44,42 @@ class Segment(NamedTuple):
     score: float
 
 
+def paired_thresholds(
+    high: float | None, low: float | None, usual_high: float, usual_low: float
+) -> tuple[float, float]:
+    """Return both thresholds: one that is not given is the usual one, or follows the other.
+
+    So `high` alone may be below the usual `low`, which is lowered to it then, and vice versa.
+    """
+    if high is None:
+        high = usual_high if low is None else max(usual_high, low)
+    return high, min(usual_low, high) if low is None else low
+
+
 @dataclass(frozen=True)
 class CutOptions:
-    """How scores become segments."""
+    """How scores become segments.
 
-    smooth: Annotated[float, Heading("segments")] = 1.0
-    """Seconds over which scores are averaged; 0 does not smooth."""
-    high: float = 0.5
-    """Probability that a class must reach for a segment."""
-    low: float = 0.3
-    """Probability that ends a segment when the class falls below it."""
+    Attributes:
+        smooth: Seconds over which scores are averaged; 0 does not smooth.
+        high: Probability that a class must reach for a segment; by default 0.5, or `low` if that is
+            higher.
+        low: Probability that ends a segment when the class falls below it; by default 0.3, or
+            `high` if that is lower.
+        shortest: Shortest segment in seconds.
+        merge: Longest gap in seconds between two segments of a class that become one.
+    """
+
+    smooth: float = 1.0
+    high: float = None  # type: ignore[assignment]  # a number as soon as it is made
+    low: float = None  # type: ignore[assignment]
     shortest: float = 0.5
-    """Shortest segment in seconds."""
     merge: float = 0.5
-    """Longest gap in seconds between two segments of a class that become one."""
+
+    def __post_init__(self) -> None:
+        high, low = paired_thresholds(self.high, self.low, usual_high=0.5, usual_low=0.3)
+        object.__setattr__(self, "high", high)
+        object.__setattr__(self, "low", low)
 
     def check(self) -> None:
         """Raise UserError if a value is out of range."""
