@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,9 +137,15 @@ def test_only_videos_that_were_added_are_computed(
 
 
 def test_several_processes_give_the_same_file(data: Path, weights: Path, tmp_path: Path) -> None:
-    assert main(words(data, weights, tmp_path / "one.npz")) == 0
-    assert main(words(data, weights, tmp_path / "two.npz", "--processes", "2")) == 0
+    foreign = tmp_path / "foreign.pth"
+    torch.save(p3d.load_model(weights).state_dict(), foreign)
+    assert main(words(data, foreign, tmp_path / "one.npz")) == 0
+    command = words(data, foreign, tmp_path / "two.npz", "--processes", "2")
+    ended = subprocess.run(
+        [sys.executable, "-m", "p3d", *command], capture_output=True, text=True, check=True
+    )
     assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
+    assert ended.stderr.count("a bare p3d state dict") == 1  # the workers do not say it again
 
 
 def test_torchrun_and_processes_exclude_each_other(

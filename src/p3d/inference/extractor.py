@@ -16,7 +16,7 @@ from p3d.data.track import open_record
 from p3d.data.transforms import horizontal_flip
 from p3d.inference.feature_options import FeaturesOptions
 from p3d.inference.scorer import Scorer
-from p3d.inference.unchanged import load_unchanged
+from p3d.inference.unchanged import leave_out_notes, load_unchanged
 from p3d.model.network import P3D
 from p3d.system.device import count_devices, resolve_device, set_up_cpu
 from p3d.weights.loading import load_model
@@ -41,6 +41,7 @@ class FeatureWork:
     def start(self, number: int) -> Extractor:
         """See `p3d.archive.work.Work`."""
         compute = self.options.compute
+        leave_out_notes()
         set_up_cpu(compute.threads)
         count = count_devices(resolve_device(compute.device))
         device = resolve_device(compute.device, self.first + number % count)

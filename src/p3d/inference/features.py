@@ -12,19 +12,18 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from p3d.archive.engine import describe
 from p3d.archive.machines import Machine, open_machine
-from p3d.archive.notes import Notes, write_bad
+from p3d.archive.notes import write_bad
 from p3d.archive.run import run_work
 from p3d.data.dataset import VideoDataset, VideoRecord
 from p3d.data.digests import video_digest
 from p3d.data.layouts import read_parts
 from p3d.data.rates import assumed_rates
-from p3d.errors import BadVideoError, UserError, printable
+from p3d.errors import UserError, printable
 from p3d.inference.extractor import FeatureWork
 from p3d.inference.feature_file import (
     INDEX_FILE,
@@ -35,6 +34,7 @@ from p3d.inference.feature_file import (
     read_index,
     write_features,
 )
+from p3d.inference.feature_notes import FeatureNotes
 from p3d.inference.feature_options import FeaturesOptions
 from p3d.model.network import P3D
 from p3d.system.device import set_up_cpu
@@ -149,7 +149,7 @@ def _compute(
         Why videos have no features, by name, on all ranks.
     """
     alone = group.world_size == 1
-    notes = _FeatureNotes(folder, items, options.on_bad_video == "error", keeps_attempts=alone)
+    notes = FeatureNotes(folder, items, options.on_bad_video == "error", keeps_attempts=alone)
     notes.add_earlier(file for file in files if file not in items)
     mine = list(items)[group.rank :: group.world_size]
     # The working folder of a worker may be another.
@@ -158,44 +158,6 @@ def _compute(
     if alone and summary.done:
         print_note(describe(summary, len(files) - len(items)))
     return {file: reason for bad in group.gather(notes.bad) for file, reason in bad.items()}
-
-
-class _FeatureNotes(Notes):
-    """Writes the features that workers return.
-
-    Args:
-        folder: Where they go.
-        items: The videos by name.
-        stops: Whether to raise an error for a video that cannot be read.
-        keeps_attempts: Whether videos that kill their workers are known to later runs; several
-            processes cannot share the log.
-    """
-
-    def __init__(
-        self,
-        folder: FeatureFolder,
-        items: Mapping[str, VideoRecord],
-        stops: bool,
-        *,
-        keeps_attempts: bool,
-    ) -> None:
-        super().__init__(folder.path if keeps_attempts else None)
-        self._folder, self._items, self._stops = folder, items, stops
-
-    def add(self, video: str, note: Any) -> None:
-        """Write the features of a video."""
-        self._folder.add(video, note)
-        super().add(video, None)
-
-    def add_bad(self, video: str, reason: str) -> None:
-        """Add a video that has no features.
-
-        Raises:
-            BadVideoError: The policy is to stop.
-        """
-        super().add_bad(video, reason)
-        if self._stops:
-            raise BadVideoError(self._items[video].name, reason)
 
 
 def _read(options: FeaturesOptions) -> tuple[VideoDataset, tuple[str, ...]]:

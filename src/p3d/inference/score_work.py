@@ -19,7 +19,7 @@ from p3d.inference.exported import ExportedNetwork
 from p3d.inference.networks import load_network, make_scorer
 from p3d.inference.pipe import num_threads
 from p3d.inference.scorer import Scorer, mean_probabilities
-from p3d.inference.unchanged import load_unchanged
+from p3d.inference.unchanged import leave_out_notes, load_unchanged
 from p3d.model.network import P3D
 from p3d.system.device import DeviceName, Precision, count_devices, resolve_device, set_up_cpu
 from p3d.video.decode import open_video
@@ -57,6 +57,7 @@ class ScoreWork:
 
     def start(self, number: int) -> ScoreStages:
         """See `p3d.archive.work.Work`."""
+        leave_out_notes()
         set_up_cpu(self.threads)
         count = count_devices(resolve_device(self.device))
         device = resolve_device(self.device, number % count)

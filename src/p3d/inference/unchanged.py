@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -27,6 +28,11 @@ def load_unchanged(path: Path, sha256: str, load: Callable[[Path], Network]) -> 
     network = load(path)
     _check(path, sha256)  # it may have been replaced while it was read
     return network
+
+
+def leave_out_notes() -> None:
+    """Print no notes on weights in this worker process, since the command has printed them."""
+    logging.getLogger("p3d.weights").setLevel(logging.ERROR)
 
 
 def _check(path: Path, sha256: str) -> None:
