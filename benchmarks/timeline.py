@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import statistics
 import subprocess
 import sys
@@ -300,9 +301,21 @@ def serve_once(sender: Sender) -> tuple[str, Callable[[], None]]:
     return f"http://127.0.0.1:{server.server_port}/live", server.shutdown
 
 
+def serve_by(command: str, sender: Sender) -> Callable[[], None]:
+    """Send the video to the stdin of a server, and return what ends that."""
+    server = subprocess.Popen(shlex.split(command), bufsize=0, stdin=subprocess.PIPE)
+    threading.Thread(target=lambda: send_and_close(sender, server.stdin), daemon=True).start()
+    time.sleep(2)  # until it listens
+    return server.terminate
+
+
 def latency(options: argparse.Namespace) -> None:
     sender = Sender(options.video, options.seconds, options.speed)
-    source, end = ("-", None) if options.by == "pipe" else serve_once(sender)
+    source, end = "-", None
+    if options.by == "http":
+        source, end = serve_once(sender)
+    elif options.by == "server":
+        source, end = options.address, serve_by(options.server, sender)
     words = ("timeline", source, "--weights", str(options.weights), "--windows", "--threads", "1")
     process = subprocess.Popen(
         [sys.executable, "-m", "p3d", *words, *options.words],
@@ -410,7 +423,9 @@ def main() -> None:
     four = commands.add_parser("latency")
     four.add_argument("--weights", type=Path, required=True)
     four.add_argument("--video", type=Path, required=True)
-    four.add_argument("--by", choices=("pipe", "http"), default="pipe")
+    four.add_argument("--by", choices=("pipe", "http", "server"), default="pipe")
+    four.add_argument("--server", help="command that serves the MPEG-TS on its stdin")
+    four.add_argument("--address", help="where it serves, such as rtsp://127.0.0.1:8554/live")
     four.add_argument("--seconds", type=float, default=40.0)
     four.add_argument("--speed", type=float, default=1.0, help="1: as the video is shown")
     four.add_argument("--window", type=float, required=True, help="seconds of a window")
