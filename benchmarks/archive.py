@@ -1,12 +1,12 @@
 """Kill `p3d score` at random moments, and compare its records with those of an undisturbed run.
 
     python benchmarks/archive.py --videos 2000 --kills 20
-    python benchmarks/archive.py --videos 2000 --kills 20 --nodes 3
+    python benchmarks/archive.py --videos 13320 --kills 20 --nodes 0 1 3
 
-The command or one of its worker processes is killed; with --nodes, the disturbed run is on a Ray
-cluster of that many nodes on this machine, and the command or an actor is. Prints the rate, the
-largest memory of the processes early and late in the undisturbed run, and whether every video has
-the same record.
+The command or one of its worker processes is killed. Each number of --nodes is a disturbed run on a
+Ray cluster of that many nodes on this machine, where the command or an actor is killed; 0 is
+without Ray. Prints the rate and the memory of the undisturbed run, and of each disturbed run
+whether every video has the same record.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ import av
 import numpy as np
 import torch
 
+from p3d.archive.attempts import ATTEMPTS_FILE
 from p3d.archive.parts import part_files, read_part
 from p3d.archive.results import PARTS
 from p3d.model.network import create_model
@@ -68,7 +69,8 @@ def start(root: Path, out: Path, address: str | None = None) -> subprocess.Popen
     command += ["--weights", root / "net.safetensors", "--clips", "1", "--threads", "1"]
     command += ["--what", "scores", "--format", "jsonl", "--device", "cpu", "--backend", "eager"]
     command += ["--ray", address] if address else []
-    return subprocess.Popen([*map(str, command)], stderr=subprocess.DEVNULL)
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen([*map(str, command)], stdout=quiet, stderr=quiet)
 
 
 def descendants(process: int) -> list[int]:
@@ -90,13 +92,39 @@ def resident(process: int) -> int:
 
 
 def undisturbed(root: Path, out: Path) -> tuple[float, list[int]]:
-    """Run the command; return its seconds, and its memory every half second."""
+    """Run the command; return its seconds, and its memory every half second while it works.
+
+    Raises:
+        RuntimeError: It failed.
+    """
     started, process = time.monotonic(), start(root, out)
     memory: list[int] = []
     while process.poll() is None:
-        memory.append(resident(process.pid))
+        if (out / ATTEMPTS_FILE).exists():  # from the first video to the last
+            memory.append(resident(process.pid))
         time.sleep(0.5)
+    if process.returncode:
+        raise RuntimeError(f"the command ended with exit code {process.returncode}")
     return time.monotonic() - started, memory
+
+
+def growth(memory: Sequence[int], videos: int) -> float:
+    """Return the slope of the straight line through memory, in bytes a video.
+
+    Args:
+        memory: Bytes, at equal steps of time.
+        videos: Videos that were done in this time, at one rate.
+    """
+    return float(np.polyfit(np.linspace(0, videos, len(memory)), memory, 1)[0])
+
+
+def print_memory(memory: Sequence[int], videos: int) -> None:
+    """Print the largest memory and its growth, over the whole run and over its second half."""
+    late, mib = memory[len(memory) // 2 :], 2**20
+    for name, part, count in (("run", memory, videos), ("second half", late, videos // 2)):
+        slope = growth(part, count) * 1000 / mib if len(part) > 1 else float("nan")
+        print(f"memory, {name}: at most {max(part, default=0) / mib:.0f} MiB, ", end="")
+        print(f"{slope:+.2f} MiB per 1,000 videos")
 
 
 @contextmanager
@@ -132,8 +160,11 @@ def disturbed(root: Path, out: Path, kills: int, longest: float, address: str | 
     process = start(root, out, address)
     while killed < kills:
         time.sleep(rng.uniform(0, longest))
-        if process.poll() is not None:
+        if process.poll() == 0:
             break
+        if process.poll() is not None:  # one line about what was killed; the same command goes on
+            process = start(root, out, address)
+            continue
         workers = actors() if address else descendants(process.pid)
         victim = rng.choice([process.pid, *workers])
         with suppress(ProcessLookupError):
@@ -161,23 +192,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--videos", type=int, default=2000)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--longest", type=float, default=10, help="seconds between two kills")
-    parser.add_argument("--nodes", type=int, default=0, help="of a Ray cluster; 0: without Ray")
+    parser.add_argument("--nodes", type=int, nargs="+", default=[0], help="of a Ray cluster")
     options = parser.parse_args(arguments)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    print(f"{describe_processor()}, torch {torch.__version__}")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_videos(root / "videos", options.videos)
         write_network(root / "net.safetensors")
         seconds, memory = undisturbed(root, root / "quiet")
-        with cluster(options.nodes) as address:
-            killed = disturbed(root, root / "killed", options.kills, options.longest, address)
-        quiet, found = records(root / "quiet"), records(root / "killed")
-    print(f"{describe_processor()}, torch {torch.__version__}")
-    print(f"{len(quiet):,} videos in {seconds:.0f} s, with the start of the command")
-    half = len(memory) // 2
-    early, late = (max(part, default=0) / 2**20 for part in (memory[:half], memory[half:]))
-    print(f"memory: at most {early:.0f} MiB in the first half, {late:.0f} MiB in the second")
-    differing = sum(found.get(path) != record for path, record in quiet.items())
-    print(f"{killed} kills: {len(found):,} records, {differing} differ from the undisturbed run")
+        quiet = records(root / "quiet")
+        print(f"{len(quiet):,} videos in {seconds:.0f} s, with the start of the command")
+        print_memory(memory, len(quiet))
+        for nodes in options.nodes:
+            out, started = root / f"killed-{nodes}", time.monotonic()
+            with cluster(nodes) as address:
+                killed = disturbed(root, out, options.kills, options.longest, address)
+            found = records(out)
+            differing = sum(found.get(path) != record for path, record in quiet.items())
+            where = f"Ray, nodes: {nodes}" if nodes else "without Ray"
+            print(f"{where}: {killed} kills in {time.monotonic() - started:.0f} s, ", end="")
+            print(f"{len(found):,} records, {differing} differ from the undisturbed run")
 
 
 if __name__ == "__main__":

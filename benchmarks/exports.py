@@ -39,7 +39,6 @@ FORMS = {
     "four dims": replace(FIXED, four_dims=True),
     "four dims, free batch": replace(FIXED, four_dims=True, batch=None),
 }
-IN_OPENVINO = ("fixed", "all three free", "four dims")
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ def forms() -> Iterator[Case]:
         config = P3DConfig("p3d63", 4, modality, wiring, variant)  # type: ignore[arg-type]
         kinds = FORMS if variant == "ABC" else {"fixed": FIXED}
         for form, inside, suffix in product(kinds, (False, True), (".onnx", ".xml")):
-            if (variant != "ABC" and inside) or (suffix == ".xml" and form not in IN_OPENVINO):
+            if variant != "ABC" and inside:
                 continue
             words = f"{form}, preprocessing inside" if inside else form
             spec = replace(kinds[form], with_preprocessing=inside, backend=SUFFIXES[suffix])

@@ -182,8 +182,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for count, accuracy in accuracy_by_dimensions(videos, options.c, options.seed):
         print(f"{count:>5} dimensions: {accuracy:.1%}")
         curve.append((count, accuracy))
-    draw(videos, positions, labels, curve).savefig(options.out, dpi=120)
-    print(f"written to {options.out}")
+    out = options.out if options.out.suffix else options.out.with_suffix(".png")
+    draw(videos, positions, labels, curve).savefig(out, dpi=120)
+    print(f"written to {out}")
     return 0
 
 

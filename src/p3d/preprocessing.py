@@ -18,7 +18,7 @@ from p3d.errors import UserError
 
 Channels = Literal["rgb", "bgr", "flow"]
 
-FlowMethod = Literal["tvl1", "tvl1-opencv", "dis"]
+FlowMethod = Literal["tvl1", "tvl1-opencv", "tvl1-opencl", "dis"]
 
 _MAX_SIZE = 10_000
 """Upper limit of frames, strides and sides in pixels."""
@@ -44,8 +44,9 @@ class Preprocessing:
         std: Standard deviation of each channel, in that order, in pixel units.
         flow_short_side: Shorter side, in pixels, to which larger frames are scaled before optical
             flow is computed; flow is measured in these pixels. Ignored for "rgb" and "bgr".
-        flow_method: How flow is computed: TV-L1 by PyTorch ("tvl1") or OpenCV ("tvl1-opencv"), or
-            OpenCV's "dis". Ignored for "rgb" and "bgr". Weights without it are "tvl1-opencv".
+        flow_method: How flow is computed: TV-L1 by PyTorch ("tvl1") or by OpenCV, on the CPU
+            ("tvl1-opencv") or an OpenCL device ("tvl1-opencl"), or OpenCV's "dis". Ignored for
+            "rgb" and "bgr". Weights without it are "tvl1-opencv".
         fps: Rate at which frames are picked by their presentation times, in frames per second, see
             `p3d.data.sampling.frames_at`. None: the video's own frames ("native").
     """

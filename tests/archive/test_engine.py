@@ -17,6 +17,7 @@ import pytest
 from helpers.archive_work import Doubling, Refusing
 from p3d.archive.attempts import MAX_DEATHS, MAX_STARTS, Attempts
 from p3d.archive.engine import describe, run_items
+from p3d.archive.machines import ThisMachine
 from p3d.archive.parts import PartFormat, part_files, read_part, write_part
 from p3d.archive.processes import ProcessPool
 from p3d.archive.results import PARTS, Results
@@ -142,6 +143,14 @@ def test_items_of_a_lost_machine_are_done_again_without_blame(tmp_path: Path) ->
     rows = [row for file in part_files(tmp_path / PARTS) for row in read_part(file).rows]
     assert sorted((row["path"], row["by"]) for row in rows) == [(name, 1) for name in sorted(ITEMS)]
     assert not any(map(results.attempts.is_suspect, ITEMS))
+
+
+def test_processes_on_a_cpu_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("p3d.archive.machines.num_cores", lambda: 8)
+    cases = [(None, None), (None, 3), (None, 9), (1, None), (3, None), (9, None), (3, 4)]
+    found = [ThisMachine(processes, "cpu", threads) for processes, threads in cases]
+    shares = [(machine.processes, machine.threads) for machine in found]
+    assert shares == [(8, 1), (2, 3), (1, 9), (1, 8), (3, 2), (9, 1), (3, 4)]
 
 
 def test_several_workers_do_each_item_once(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from helpers.videos import write_video
 from p3d.archive.engine import Summary, run_items
 from p3d.archive.machines import Machine, open_machine
 from p3d.archive.parts import part_files, read_part
+from p3d.archive.ray_head import Head
 from p3d.archive.results import ATTEMPTS_FILE, PARTS, Results
 from p3d.archive.work import Work
 from p3d.cli import main
@@ -96,7 +98,9 @@ def test_item_that_kills_its_actor_is_tried_three_times(machine: Machine, tmp_pa
     assert rows_of(tmp_path) == doubles(30)
 
 
-def test_lost_node_and_new_node(cluster: Any, machine: Machine, tmp_path: Path) -> None:
+def test_lost_node_and_new_node(
+    cluster: Any, machine: Machine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     found: list[tuple[Summary, Results]] = []
     arguments = (machine, Doubling(threads=1, seconds=0.1), numbers(40), tmp_path)
     thread = threading.Thread(target=lambda: found.append(run(*arguments)))
@@ -110,6 +114,9 @@ def test_lost_node_and_new_node(cluster: Any, machine: Machine, tmp_path: Path) 
     ((summary, results),) = found
     assert (summary.done, results.bad) == (40, {})
     assert rows_of(tmp_path) == doubles(40)
+    notes = [line for line in capsys.readouterr().err.splitlines() if "was lost" in line]
+    assert len(notes) == 1, notes
+    assert notes[0].endswith("was lost; its videos are done again elsewhere")
 
 
 @pytest.mark.parametrize(
@@ -137,26 +144,55 @@ def test_file_that_a_node_does_not_have_ends_the_run(
         run(machine, Opening(), {"a": "a"}, out)
 
 
-def test_score_gives_the_same_rows_as_without_ray(cluster: Any, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with three videos, one that cannot be read, and weights."""
+    root = tmp_path_factory.mktemp("root")
     torch.manual_seed(0)
     model = create_model("p3d63", num_classes=3)
-    model.preprocessing = replace(IMAGENET, num_frames=4, resize=(18, 24), crop=16)
-    save_model(model, tmp_path / "net.safetensors")
-    (tmp_path / "set").mkdir()
+    model.preprocessing = replace(IMAGENET, num_frames=4, resize=(18, 24), crop=16, fps=25.0)
+    save_model(model, root / "net.safetensors")
+    (root / "set" / "run").mkdir(parents=True)
     for number in range(3):
-        write_video(tmp_path / "set" / f"{number}.avi", 6 + 3 * number)
-    (tmp_path / "set" / "bad.avi").write_bytes(b"no video")
-    flags = ["--weights", str(tmp_path / "net.safetensors"), "--what", "scores", "--clips", "2"]
-    flags += ["--threads", "1", "--device", "cpu", "--format", "jsonl"]
+        write_video(root / "set" / "run" / f"{number}.avi", 6 + 3 * number)
+    (root / "set" / "run" / "bad.avi").write_bytes(b"no video")
+    return root
+
+
+def flags_of(root: Path, *more: str) -> list[str]:
+    weights = root / "net.safetensors"
+    return ["--weights", str(weights), "--threads", "1", "--device", "cpu", *more]
+
+
+def test_score_gives_the_same_rows_as_without_ray(cluster: Any, root: Path, tmp_path: Path) -> None:
+    flags = flags_of(root, "--what", "scores", "--clips", "2", "--format", "jsonl")
     found = []
     for more in ([], ["--ray", cluster.address]):
         out = tmp_path / f"out{len(found)}"
-        assert main(["score", str(tmp_path / "set"), "--out", str(out), *flags, *more]) == 2
+        assert main(["score", str(root / "set"), "--out", str(out), *flags, *more]) == 2
         found.append([read_part(file) for file in part_files(out / PARTS)])
         assert "bad.avi,not a video" in (out / "bad.csv").read_text()
     (alone,), (with_ray,) = found
     assert with_ray.settings == alone.settings
     assert sorted(with_ray.rows, key=str) == sorted(alone.rows, key=str)
+
+
+def test_features_and_timelines_are_those_without_ray(
+    cluster: Any, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root)  # which is not the folder of the actors
+    flags = flags_of(Path(), "--clips", "2", "--on-bad-video", "skip", "--data", "set")
+    cut = flags_of(Path(), "--high", "0.35", "--low", "0.3", "--smooth", "0", "--shortest", "0")
+    for name, more in (("alone", []), ("ray", ["--ray", cluster.address])):
+        assert main(["features", *flags, "--out", str(tmp_path / f"{name}.npz"), *more]) == 0
+        assert main(["timeline", "set", *cut, "--out", str(tmp_path / name), *more]) == 2
+    assert (tmp_path / "alone.npz").read_bytes() == (tmp_path / "ray.npz").read_bytes()
+    alone, ray = (
+        {f.name: f.read_text() for f in (tmp_path / name).rglob("*.avi.json")}
+        for name in ("alone", "ray")
+    )
+    assert len(alone) == 3
+    assert ray == alone
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense", "127.0.0.1:port"])
@@ -183,6 +219,20 @@ def test_auto_without_a_cluster_is_one_line(monkeypatch: pytest.MonkeyPatch) -> 
         open_machine("auto", None, "auto", None),
     ):
         pass
+
+
+def test_head_that_is_gone_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("p3d.archive.ray_head._LOOK_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        head = Head(f"127.0.0.1:{server.getsockname()[1]}")
+        time.sleep(0.6)
+        head.check()
+    time.sleep(0.6)
+    head.check()  # it may be restarted
+    time.sleep(0.6)
+    monkeypatch.setattr("p3d.archive.ray_head._HEAD_SECONDS", 0.5)
+    with pytest.raises(UserError, match=rf"^the head of the Ray cluster, {head.address}, does not"):
+        head.check()
 
 
 def test_frames_are_prepared_on_the_cluster(

@@ -46,6 +46,7 @@ def test_times_inference_and_training() -> None:
         ("training", "plain"),
         ("training", "p3d"),
         ("training", "p3d, all BN frozen but the first"),
+        ("training", "p3d, all BN frozen"),
     ]
     assert all(timing.seconds_per_clip > 0 for timing in timings)
 
@@ -57,7 +58,8 @@ def test_times_the_compiled_network_too(monkeypatch: pytest.MonkeyPatch) -> None
     timings = bench_model(ModelBenchOptions(**{**vars(TINY), "compile": True})).timings
     assert [timing.name for timing in timings] == [
         *("plain", "p3d", "p3d compiled"),
-        *("plain", "p3d", "p3d, all BN frozen but the first", "p3d compiled"),
+        *("plain", "p3d", "p3d, all BN frozen but the first", "p3d, all BN frozen"),
+        "p3d compiled",
     ]
 
 

@@ -106,7 +106,7 @@ def test_the_page_has_a_section(folder: Path, capsys: pytest.CaptureFixture[str]
     check_self_contained(page)
     assert "What looks wrong with the data" in page.inside["h2"]
     assert "3 of 80 labels look wrong" in page.inside["h3"]
-    assert "near-duplicates: not looked for" in page.text
+    assert "Near-duplicates, and copies in other splits: not looked for" in page.text
     write_score_file(folder / "scores.npz", random_scores(1))
     assert main(["report", str(folder)]) == 0
     assert "What looks wrong with the data" not in Page(folder / "report.html").inside["h2"]

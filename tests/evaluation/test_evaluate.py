@@ -253,7 +253,23 @@ def test_part_of_long_videos_that_clips_see_is_reported(
     assert main(["eval", *arguments, *QUICK, "--clips", "20", "--out", str(out)]) == 0
     # 20 clips of 2 frames see all of the other videos, and a fifth of 200 frames.
     assert (
-        "seen: 90.0% of the frames of a video on average, at least 20.0%, by 20 clips; "
-        "--clips 100 spans all frames"
+        "seen: 90.0% of the frames of a video on average, at least 20.0%, by 20 clips\n"
+        "--clips 100 spans all frames\n"
     ) in capsys.readouterr().out
     assert json.loads((out / "metrics.json").read_text())["seen"] == pytest.approx(0.9)
+
+
+def test_protocols_with_a_fixed_number_of_clips_suggest_no_other(
+    finished: Path, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset, manifest = read_dataset(sample, "test"), tmp_path / "long.csv"
+    long = write_video(tmp_path / "long.avi", 200)
+    rows = [(long, dataset.class_names[0], "test")]
+    rows += [(each.path, dataset.class_names[each.label], "train") for each in dataset.records]
+    write_csv(manifest, ("path", "class", "split"), rows)
+    arguments = ["--data", str(manifest), "--weights", str(finished / "best.safetensors")]
+    assert main(["eval", *arguments, "--protocol", "authors-features", "--workers", "0"]) == 0
+    # The last of the 20 windows of 16 frames starts at floor(19 * 182 / 20) = 172.
+    printed = capsys.readouterr().out
+    assert "at least 94.0%, by 20 clips\n" in printed
+    assert "spans all frames" not in printed

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-VOID = {"meta", "img", "br", "link", "input", "hr"}
+VOID = {"meta", "img", "br", "link", "input", "hr", "wbr"}
 
 
 class Page(HTMLParser):
@@ -21,6 +21,7 @@ class Page(HTMLParser):
         self.tags: list[tuple[str, dict[str, str]]] = []
         self.words: list[str] = []
         self._open: list[str] = []
+        self._is_broken = False
         self.inside: dict[str, list[str]] = {}
         self.source = path.read_text(encoding="utf-8")
         self.feed(self.source)
@@ -29,6 +30,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, {name: value or "" for name, value in attrs}))
+        self._is_broken = tag == "wbr"
         if tag not in VOID:
             self._open.append(tag)
             self.inside.setdefault(tag, []).append("")
@@ -41,7 +43,11 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if "style" not in self._open:
-            self.words.append(data)
+            if self._is_broken:  # the rest of a word that may be broken here
+                self.words[-1] += data
+            else:
+                self.words.append(data)
+            self._is_broken = False
             for tag in set(self._open):
                 self.inside[tag][-1] += data
 

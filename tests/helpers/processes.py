@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
@@ -31,6 +32,18 @@ def finish(process: subprocess.Popen[str], code: int = 0, timeout: float = 900) 
     output = process.communicate(timeout=timeout)[0]
     assert process.returncode == code, output
     return output
+
+
+def children(process: int) -> list[int]:
+    """Return the processes that a process started (Linux)."""
+    with suppress(FileNotFoundError):
+        return [*map(int, Path(f"/proc/{process}/task/{process}/children").read_text().split())]
+    return []
+
+
+def archive_workers(process: int) -> list[int]:
+    """Return the workers of a command that works through an archive (Linux)."""
+    return [worker for server in children(process) for worker in children(server)]
 
 
 def train_flags(data: Path, out: Path, **changes: object) -> list[str]:

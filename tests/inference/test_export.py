@@ -171,9 +171,14 @@ def test_openvino(tmp_path: Path) -> None:
     expected = Scorer(model, CPU, batch_size=16)(clips(3))
     found = Scorer(ExportedNetwork(path), CPU)(clips(3))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-    path.with_suffix(".bin").unlink()
-    with pytest.raises(UserError, match=r"network\.bin is missing beside it; copy both files"):
-        ExportedNetwork(path)
+    weights = path.with_suffix(".bin")
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert re.search(r"OpenVINO refuses it \(.+\); export it again", refusal(path))
+    weights.unlink()
+    assert refusal(path) == "network.bin is missing beside it; copy both files"
+    weights.write_bytes(b"")
+    path.write_bytes(b"no XML")
+    assert refusal(path) == "it is no OpenVINO file; export it again"
 
 
 @pytest.mark.parametrize("wiring", ["author", "port"])
@@ -265,7 +270,9 @@ def test_a_missing_extra_is_named(onnx_file: Path, monkeypatch: pytest.MonkeyPat
 
 def test_clips_of_another_size_are_refused(onnx_file: Path) -> None:
     scorer = Scorer(ExportedNetwork(onnx_file), CPU)
-    with pytest.raises(UserError, match=r"of 4 frames of 32 px, not 4 of 40x40; export"):
+    with pytest.raises(
+        UserError, match=r"\.onnx: takes clips of 4 frames of 32 px, not 4 of 40x40; export"
+    ):
         scorer(torch.zeros(1, FRAMES, 40, 40, 3, dtype=torch.uint8))
     with pytest.raises(UserError, match="batches of 1; omit --batch-size"):
         Scorer(ExportedNetwork(onnx_file), CPU, batch_size=4)

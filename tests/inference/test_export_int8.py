@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,19 @@ def test_int8(model: P3D, sample: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"int8 loses .* points of top-1 .* nothing is written"):
         export_int8(model, tmp_path / "b.onnx", spec, DataOptions(sample), clips=1, max_loss=-200)
     assert [part.name for part in tmp_path.iterdir()] == ["small.onnx"]
+
+
+def test_nothing_to_calibrate_on(model: P3D, sample: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(sample, tmp_path / "data")
+    for video in (data / "train").rglob("*.*"):
+        video.write_bytes(b"no video")
+    spec = ExportSpec("onnx", frames=FRAMES, size=SIZE)
+    with pytest.raises(UserError, match=r"no video of the training list .* can be read \(.*\); ch"):
+        export_int8(model, tmp_path / "a.onnx", spec, DataOptions(data))
+    other = tiny_network(classes=("a", "b"))
+    with pytest.raises(UserError, match=r"w\.pt has 2 classes, the data set has"):
+        export_int8(other, tmp_path / "a.onnx", spec, DataOptions(sample), source="w.pt")
+    assert not (tmp_path / "a.onnx").exists()
 
 
 @pytest.mark.parametrize(

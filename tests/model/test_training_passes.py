@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from p3d.model.blocks import ConvBN
 from p3d.model.pair_max import max_of_pairs
-from p3d.model.pointwise import MOST_ROWS, convolve_small, is_small
+from p3d.model.pointwise import MOST_ROWS, convolve_small, is_small, outweighs_output
 
 
 @settings(max_examples=30, deadline=None)
@@ -47,18 +47,22 @@ def test_max_of_pairs_of_low_precision_keeps_the_gradients_bits() -> None:
     assert torch.equal(gradient[:, 1], torch.where(is_first, zero, seed))
 
 
+@pytest.mark.parametrize("channels", [5, 50])
 @pytest.mark.parametrize(
     ("kernel", "stride", "padding"), [(1, 2, 0), (3, 1, 1), ((3, 1), 1, (1, 0))]
 )
-def test_frozen_norm_has_the_gradients_of_conv_and_norm(kernel, stride, padding) -> None:
+def test_frozen_norm_has_the_gradients_of_conv_and_norm(
+    kernel, stride, padding, channels: int
+) -> None:
     torch.manual_seed(0)
-    layer = ConvBN(5, 7, kernel, stride, padding).double().eval()
+    layer = ConvBN(channels, 7, kernel, stride, padding).double().eval()
     norm = layer.bn
     assert isinstance(norm, nn.BatchNorm2d)
     for parameter in (norm.weight, norm.bias, norm.running_mean):
         nn.init.normal_(parameter)
     nn.init.uniform_(norm.running_var, 0.1, 2)
-    x = torch.randn(2, 5, 6, 4, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(2, channels, 6, 4, dtype=torch.float64, requires_grad=True)
+    assert outweighs_output(layer.conv, x) == (channels == 50)
     inputs = [x, layer.conv.weight, norm.weight, norm.bias]
     out, expected = layer(x), norm(layer.conv(x))
     torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)

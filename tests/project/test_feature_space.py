@@ -57,12 +57,15 @@ def test_the_picture_is_drawn(
 ) -> None:
     features = write_set(tmp_path / "set.npz", classes, splits=splits, per_clip=splits)
     out = tmp_path / "space.png"
-    assert script["main"]([str(features), "--out", str(out), "--videos", "50"]) == 0
+    given = out if splits else out.with_suffix("")
+    assert script["main"]([str(features), "--out", str(given), "--videos", "50"]) == 0
     with Image.open(out) as picture:
         assert picture.size == (1440, 660)
         assert len(picture.convert("RGB").getcolors(10**6) or ()) > 100
-    printed = re.findall(r"(\d+) dimensions: ([\d.]+)%", capsys.readouterr().out)
-    curve = {int(count): float(value) for count, value in printed}
+    printed = capsys.readouterr().out
+    assert f"written to {out}\n" in printed
+    found = re.findall(r"(\d+) dimensions: ([\d.]+)%", printed)
+    curve = {int(count): float(value) for count, value in found}
     assert [*curve] == [2, 4, 8, 16, 24]
     if splits:
         assert curve[4] > 90

@@ -185,6 +185,7 @@ class Drift:
     """Optical flow to the right at every pixel."""
 
     num_frames, height, width, fps = 6, 30, 40, 25.0
+    times = np.arange(6) / 25.0
     flow = FlowInfo(30, (30, 40))
 
     def read(self, indices: Sequence[int]) -> torch.Tensor:

@@ -129,7 +129,9 @@ def test_intervals_hold_the_figures_and_depend_on_groups() -> None:
 
 def test_the_line_about_top1_says_what_was_resampled() -> None:
     is_right = np.arange(40) % 4 > 0
-    assert "bootstrap over 8 groups)" in describe_top1(is_right, random_scores().groups)
+    line, warning = describe_top1(is_right, random_scores().groups).splitlines()
+    assert line.endswith("(bootstrap over 8 groups)")
+    assert warning == "few groups: such intervals are rough, and too narrow"
     line = describe_top1(is_right, [""] * 40)
     assert line.startswith("95% interval of top-1: 6")
     assert line.endswith("(bootstrap over 40 videos (no groups are known))")

@@ -211,6 +211,8 @@ def test_the_cache_of_indices_is_limited_in_bytes(tmp_path: Path) -> None:
     assert len(cache) == 2
     assert cache.get(paths[3], paths[3].stat()) is indices[3]
     assert cache.get(paths[0], paths[0].stat()) is not indices[0]
+    cache.limit(1200)
+    assert len(cache) == 1
     cache.clear()
     assert len(cache) == 0
 

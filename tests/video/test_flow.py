@@ -67,6 +67,15 @@ RULE = SplitRule(group_pattern=r"_g(\d+)", test_groups=("3",), validation_groups
 SPLIT_OF = {1: "train", 2: "validation", 3: "test"}
 MOTIONS = {"left": (-2, 0), "right": (2, 0)}
 FRAMES = 7
+METHODS = [
+    pytest.param(
+        method,
+        marks=pytest.mark.skipif(
+            method == "tvl1-opencl" and not cv2.ocl.useOpenCL(), reason="no OpenCL device"
+        ),
+    )
+    for method in get_args(FlowMethod)
+]
 
 
 def moving(
@@ -111,6 +120,11 @@ def inner_motion(flow: Tensor) -> NDArray[np.float32]:
     """Return the median motion (x, y), without the edges, where new texture appears."""
     inside = motion_of(flow.numpy())[:, 8:-8, 8:-8]
     return np.median(inside, axis=(0, 1, 2))
+
+
+def mean_difference(first: Tensor, second: Tensor) -> float:
+    """Return the mean difference of bytes."""
+    return (first.float() - second.float()).abs().mean().item()
 
 
 def write_lossless(path: Path, frames: Tensor) -> Path:
@@ -203,7 +217,7 @@ def test_flow_points_in_the_direction_of_motion(motion: tuple[int, int]) -> None
     np.testing.assert_allclose(inner_motion(flow_of(moving(motion))), motion, atol=0.15)
 
 
-@pytest.mark.parametrize("method", get_args(FlowMethod))
+@pytest.mark.parametrize("method", METHODS)
 def test_every_method_finds_the_motion(method: FlowMethod) -> None:
     flow = ComputedFlow(Frames(moving((2, 1))), 256, method)
     np.testing.assert_allclose(inner_motion(flow.read([0, 1])), (2, 1), atol=0.15)
@@ -336,6 +350,8 @@ def test_flow_by_another_method_is_refused_and_kept(options: FlowOptions) -> Non
 def test_only_tvl1_takes_a_device(options: FlowOptions) -> None:
     with pytest.raises(UserError, match="--method dis: computes on the CPU only"):
         replace(options, method="dis", device="auto")
+    with pytest.raises(UserError, match="tvl1-opencl: computes on the device that OpenCV finds"):
+        replace(options, method="tvl1-opencl", device="auto")
 
 
 def test_errors_of_prepare_flow(options: FlowOptions, capsys: pytest.CaptureFixture[str]) -> None:
@@ -505,18 +521,20 @@ def test_a_flow_network_goes_on_with_its_kind_of_flow(
     assert "flow by dis, short side at most 256" in capsys.readouterr().out.replace("\n", " ")
 
 
-@pytest.mark.parametrize("method", get_args(FlowMethod))
+@pytest.mark.parametrize("method", METHODS)
 def test_every_command_computes_the_flow_of_the_weights(method: FlowMethod) -> None:
     frames = moving((2, 0), 4)
     prep = replace(FLOW, flow_method=method)
     expected = ComputedFlow(Frames(frames), 256, method).read(range(3))
     cpu = torch.device("cpu")
     source = network_input(FramesInMemory(frames, prep), prep, None, cpu)
-    assert torch.equal(source.read(range(3)), expected)
+    # Runs on an OpenCL device differ a little.
+    tolerance = 0.2 if method == "tvl1-opencl" else 0.0
+    assert mean_difference(source.read(range(3)), expected) <= tolerance
     transform = eval_transform(40, 48, prep)
     taken = network_frames(memory_frames(frames, prep, 25), [prep], cpu)
     [clip] = read_clips([[frame.read()[0] for frame in taken]])
-    assert torch.equal(clip, transform(expected)[:, 0])
+    assert mean_difference(clip, transform(expected)[:, 0]) <= tolerance
 
 
 def test_a_network_takes_the_scale_and_method_of_its_data(options: FlowOptions) -> None:

@@ -11,7 +11,7 @@ import torch
 from helpers.weight_files import caffemodel, randomize
 from p3d.cli import main
 from p3d.errors import UserError
-from p3d.evaluation.jobs import check_classes
+from p3d.inference.networks import check_classes
 from p3d.model.config import P3DConfig
 from p3d.model.network import create_model
 from p3d.preprocessing import AUTHORS, AUTHORS_FLOW, IMAGENET

@@ -62,7 +62,13 @@ class Summary(NamedTuple):
 
 
 def run_items(
-    items: Mapping[str, Any], pool: Pool, results: Ledger, stop: StopRequest, title: str
+    items: Mapping[str, Any],
+    pool: Pool,
+    results: Ledger,
+    stop: StopRequest,
+    title: str,
+    *,
+    shown: bool = True,
 ) -> Summary:
     """Work on the items that have no result yet, and write the results.
 
@@ -72,6 +78,7 @@ def run_items(
         results: Where the results go.
         stop: Checked all the time; what is finished then is kept.
         title: What is being done, for the progress.
+        shown: Whether to show the progress.
 
     Raises:
         UserError: The run cannot go on, for instance since the disk is full. What is in the parts
@@ -80,7 +87,8 @@ def run_items(
     todo = [name for name in items if name not in results.done and name not in results.bad]
     run = _Run(items, todo, pool, results)
     try:
-        with ProgressBar(len(items), title, done=len(items) - len(todo), has_text=True) as bar:
+        done = len(items) - len(todo)
+        with ProgressBar(len(items), title, done=done, has_text=True, shown=shown) as bar:
             while run.is_unfinished and not stop.is_set:
                 run.send_all()
                 for event in pool.wait(_WAIT_SECONDS):

@@ -13,8 +13,9 @@ class PoolOptions:
     """The workers of an archive."""
 
     processes: Annotated[int | None, Heading("processes")] = None
-    """Processes that work; by default one for each GPU or MLU, and a single one on a CPU. With
-    --ray, the most of them; by default as many as the cluster has room for."""
+    """Processes that work; by default one for each GPU or MLU, and on a CPU one for each core, or
+    for each --threads cores. With --ray, the most of them; by default as many as the cluster has
+    room for."""
 
 
 @dataclass(frozen=True)

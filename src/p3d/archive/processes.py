@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from p3d.archive.work import AHEAD, Died, Event, Stages, Unreadable, Work
+from p3d.archive.work import AHEAD, Died, Event, Stages, Unreadable, Work, start_worker
 from p3d.errors import BadVideoError, UserError
 from p3d.system.signals import follow_parent
 from p3d.system.threads import readers
@@ -142,7 +142,7 @@ def _serve(pipe: Connection, work: Work, number: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # some launchers send it to all processes
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
-            stages = work.start(number)
+            stages = start_worker(work, number)
             pipe.send(_Ready(stages.threads + AHEAD))
             _work_on(pipe, stages)
         except UserError as error:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from p3d.archive.work import AHEAD, Stages, Unreadable, Work
+from p3d.archive.work import AHEAD, Stages, Unreadable, Work, start_worker
 from p3d.errors import BadVideoError, UserError
 from p3d.system.device import DeviceName, count_devices, resolve_device
 from p3d.system.extras import load_extra
@@ -81,7 +81,7 @@ class Actor:
     def _start(self, work: Work, device: DeviceName) -> int | Refused:
         try:
             number = self._stack.enter_context(_claimed_card()) if device == "mlu" else 0
-            self._stages: Stages = work.start(number)
+            self._stages: Stages = start_worker(work, number)
         except UserError as error:
             return Refused(str(error))
         self._submit = self._stack.enter_context(readers(self._stages.threads))

@@ -13,10 +13,12 @@ from enum import Enum, auto
 from typing import Any, NamedTuple
 
 from p3d.archive.ray_actor import Actor, Missing, Place, Refused
+from p3d.archive.ray_head import Head
 from p3d.archive.work import Died, Event, Lost, Unreadable, Work
 from p3d.errors import UserError
 from p3d.system.device import DeviceName
 from p3d.system.machine import installed_version
+from p3d.system.messages import print_note
 
 
 class _Step(Enum):
@@ -71,6 +73,8 @@ class RayPool:
         self._ray, self._work, self._device, self._most = ray, work, device, most
         self._workers: list[_Worker] = []
         self._calls: dict[Any, _Call] = {}
+        self._lost: set[str] = set()
+        self._head = Head(ray.get_runtime_context().gcs_address)
         self._fitting = fitting
         resources = dict(need)
         self._actor = ray.remote(Actor).options(
@@ -105,6 +109,7 @@ class RayPool:
 
     def wait(self, seconds: float) -> list[Event]:
         """See `Pool`."""
+        self._head.check()
         calls = list(self._calls)
         if self._ray.wait(calls, num_returns=1, timeout=seconds)[0]:
             ready, _ = self._ray.wait(calls, num_returns=len(calls), timeout=0)
@@ -174,6 +179,7 @@ class RayPool:
         errors = self._ray.exceptions
         if call.step is _Step.CHECK:
             worker.verdict = Lost()
+            self._say_lost(worker)
         elif isinstance(error, errors.RayTaskError):  # p3d itself is at fault
             if call.step is not _Step.DO:
                 raise UserError(f"{_node(worker)}: a worker cannot start ({_last_line(error)})")
@@ -185,6 +191,13 @@ class RayPool:
             )
         elif worker.step is not _Step.CHECK:
             self._ask_node(call.worker, error)
+
+    def _say_lost(self, worker: _Worker) -> None:
+        """Print that the node of a worker is gone, once for all of its workers."""
+        assert worker.place is not None
+        if worker.place.node not in self._lost:
+            self._lost.add(worker.place.node)
+            print_note(f"{_node(worker)}: was lost; its videos are done again elsewhere")
 
     def _ask_node(self, number: int, error: Exception) -> None:
         """Ask the node of a worker that died whether it is alive: else, no item is to blame."""

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
+from p3d.video.index_cache import INDICES
+
 AHEAD = 2
 """Items that a worker holds besides those in its threads."""
+
+_INDEX_BYTES = 4 * 2**20
 
 
 class Stages(Protocol):
@@ -60,6 +64,15 @@ class Work(Protocol):
 
         Raises UserError if the run cannot go on, such as for weights that were replaced.
         """
+
+
+def start_worker(work: Work, number: int) -> Stages:
+    """Start work in a process of its own; see `Work.start`.
+
+    The indices of the last few videos are kept, not of all: each is opened once or twice.
+    """
+    INDICES.limit(_INDEX_BYTES)
+    return work.start(number)
 
 
 class Died(NamedTuple):

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from p3d.bench.backends import BackendBench, matrix_rate
+from p3d.bench.backends import SIDE, SMALL_SIDE, BackendBench, matrix_rate
 from p3d.bench.turns import Candidate, time_in_turns
 from p3d.errors import UserError
 from p3d.inference.backends.names import Backend
@@ -39,7 +39,7 @@ from p3d.system.files import write_json
 from p3d.system.machine import describe_processor
 from p3d.system.text import format_percent, format_table
 from p3d.training.optim import freeze
-from p3d.training.recipes import UCF101
+from p3d.training.recipes import UCF101, NormPolicy
 from p3d.weights.info import stages
 from p3d.weights.loading import convert_state_dict
 
@@ -77,6 +77,12 @@ class ModelBenchOptions:
     """CPU threads; by default PyTorch's choice, usually one per core."""
     out: Path | None = None
     """JSON file for the figures."""
+
+
+_FROZEN: dict[str, NormPolicy] = {
+    "all BN frozen but the first": "freeze-but-first",
+    "all BN frozen": "freeze-all",
+}
 
 
 @dataclass(frozen=True)
@@ -163,15 +169,14 @@ def _training(options: ModelBenchOptions, device: torch.device) -> list[Candidat
     clips = _clips(options, options.training_batch_size, device)
     labels = torch.arange(options.training_batch_size, device=device)
     frames = _channels_last(clips)
-    plain, ours, frozen = plain_twin(config).to(device), P3D(config).to(device), P3D(config)
-    freeze(frozen, replace(UCF101, norms="freeze-but-first"))
-    frozen.to(device).train()
+    plain, ours = plain_twin(config).to(device), P3D(config).to(device)
+    frozen = {name: _frozen(config, norms).to(device) for name, norms in _FROZEN.items()}
     candidates = []
     for precision in options.precisions:
         nets: dict[str, tuple[nn.Module, Tensor]] = {
             "plain": (plain, clips),
             "p3d": (ours, frames),
-            "p3d, all BN frozen but the first": (frozen, frames),
+            **{f"p3d, {name}": (net, frames) for name, net in frozen.items()},
         }
         if options.compile:
             nets["p3d compiled"] = (cast(nn.Module, torch.compile(ours)), frames)
@@ -179,6 +184,12 @@ def _training(options: ModelBenchOptions, device: torch.device) -> list[Candidat
             call = _step(net, batch, labels, precision)
             candidates.append(Candidate(name, precision, call, options.training_batch_size))
     return candidates
+
+
+def _frozen(config: P3DConfig, norms: NormPolicy) -> P3D:
+    model = P3D(config)
+    freeze(model, replace(UCF101, norms=norms))
+    return model.train()
 
 
 def _step(
@@ -212,12 +223,14 @@ class ModelBench:
     Attributes:
         timings: One for each candidate and task.
         lines: How the backends were prepared.
-        matrix_rates: Operations a second of a matrix product, by precision.
+        matrix_rates: Operations a second of a product of large matrices, by precision.
+        small_matrix_rates: The same of matrices half as large.
     """
 
     timings: list[Timing]
     lines: list[str]
     matrix_rates: dict[Precision, float]
+    small_matrix_rates: dict[Precision, float]
 
 
 def bench_model(options: ModelBenchOptions) -> ModelBench:
@@ -238,10 +251,13 @@ def bench_model(options: ModelBenchOptions) -> ModelBench:
         more, lines = _backends(options, device, Path(folder))
         inference = [*_inference(options, device), *more]
         timings = _time("inference", inference, options, device)
-        rates = {precision: matrix_rate(device, precision) for precision in options.precisions}
+        rates, small_rates = (
+            {precision: matrix_rate(device, precision, side) for precision in options.precisions}
+            for side in (SIDE, SMALL_SIDE)
+        )
     if options.training:
         timings += _time("training", _training(options, device), options, device)
-    return ModelBench(timings, lines, rates)
+    return ModelBench(timings, lines, rates, small_rates)
 
 
 def _time(
@@ -262,7 +278,11 @@ def run(options: ModelBenchOptions) -> None:
     clip = f"{options.frames}x{options.size}x{options.size}"
     print(f"{options.network}, {clip}, {device}, torch {torch.__version__}, {date.today()}")
     for precision, rate in bench.matrix_rates.items():
-        print(f"{precision} product of two 2048x2048 matrices: {rate / 1e9:.0f} GFLOP/s")
+        small = bench.small_matrix_rates[precision]
+        print(
+            f"{precision} product of two {SIDE}x{SIDE} matrices: {rate / 1e9:.0f} GFLOP/s "
+            f"({SMALL_SIDE}x{SMALL_SIDE}: {small / 1e9:.0f})"
+        )
     print(_table(bench, options))
     print("\n".join(bench.lines), end="\n" if bench.lines else "")
     if options.out is not None:
@@ -274,6 +294,7 @@ def run(options: ModelBenchOptions) -> None:
             "options": asdict(options),
             "timings": [asdict(timing) for timing in timings],
             "matrix_rates": bench.matrix_rates,
+            "small_matrix_rates": bench.small_matrix_rates,
             "backends": bench.lines,
         }
         write_json(options.out, figures)

@@ -18,7 +18,7 @@ from p3d.errors import UserError, printable
 from p3d.evaluation.audit_classes import inseparable_pairs
 from p3d.evaluation.audit_duplicates import Duplicate, Item, near_duplicates, same_content
 from p3d.evaluation.audit_labels import audit_labels, checked_classes
-from p3d.evaluation.audit_output import Audit, describe_audit, write_audit
+from p3d.evaluation.audit_output import NO_FEATURES, Audit, describe_audit, write_audit
 from p3d.evaluation.metrics import describe_scores
 from p3d.evaluation.output import renew_report
 from p3d.inference.feature_file import FeatureSet, read_features
@@ -131,7 +131,7 @@ def _duplicates(
     """Return videos that are there twice, and what limits the search."""
     if features is None:
         items = _scored_items(scores)
-        near, remarks = [], ["near-duplicates: not looked for; --features FILE of p3d features"]
+        near, remarks = [], [NO_FEATURES]
     else:
         items = _feature_items(features)
         values = features.values

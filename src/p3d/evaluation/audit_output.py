@@ -22,6 +22,11 @@ from p3d.system.text import counted, format_percent, format_table
 
 _WEAK = 0.9
 """Below this accuracy, many of the suspects are mistakes of the network."""
+NO_FEATURES = (
+    "near-duplicates, and copies in other splits: not looked for; give --features FILE of p3d "
+    "features"
+)
+"""The remark where only the videos that have scores were compared, by their content."""
 _COLUMNS = ("finding", "video", "class", "other_video", "other_class", "value", "across")
 
 
@@ -110,7 +115,7 @@ def _labels(audit: Audit, shown: int) -> Iterator[str]:
 def _duplicates(audit: Audit, shown: int) -> Iterator[str]:
     found = audit.duplicates
     same = sum(each.kind == "same content" for each in found)
-    looked = not any(remark.startswith("near-duplicates: not") for remark in audit.remarks)
+    looked = NO_FEATURES not in audit.remarks
     near = f"; {counted(len(found) - same, 'pair')} nearly so, by features" if looked else ""
     yield f"{counted(same, 'pair')} of videos with the same content{near}{':' if found else ''}"
     if found:

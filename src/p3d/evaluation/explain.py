@@ -82,7 +82,7 @@ def run(options: ExplainOptions) -> None:
     print(printable(f"shown: {title}, {_describe(maps, clip, options.layer)}"))
     if not maps.any():
         print(f"NOTHING TO SHOW: no place in {options.layer} speaks for this class")
-    _draw(options.out, clip, maps, [f"{title}, {options.layer}, frame {n}" for n in window])
+    _draw(options.out, clip, maps, f"{title}, {options.layer}", window)
     print(printable(f"written to {options.out}"))
 
 
@@ -126,13 +126,13 @@ def _describe(maps: Tensor, clip: Tensor, layer: CamLayer) -> str:
     return f"{layer} ({steps} {what} in time for {len(clip)} frames, {height}x{width} places)"
 
 
-def _draw(path: Path, clip: Tensor, maps: Tensor, captions: list[str]) -> None:
+def _draw(path: Path, clip: Tensor, maps: Tensor, caption: str, window: Indices) -> None:
     frames = as_rgb(clip)
     heat = stretch(maps.float(), *frames.shape[:3])[0].cpu().numpy()
     try:
         if path.suffix.lower() == ".mp4":
-            write_mp4(path, frames, heat, captions)
+            write_mp4(path, frames, heat, [f"{caption}, frame {n}" for n in window])
         else:
-            write_strip(path, frames, heat, f"{captions[0]} to {captions[-1].split()[-1]}")
+            write_strip(path, frames, heat, f"{caption}, frames {window[0]} to {window[-1]}")
     except OSError as error:
         raise UserError(f"--out {path}: cannot be written ({error.strerror or error})") from error

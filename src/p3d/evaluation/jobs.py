@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
 from p3d.data.dataset import VideoDataset
@@ -16,11 +14,10 @@ from p3d.evaluation.options import EvalOptions
 from p3d.evaluation.protocols import Protocol, choose_protocol
 from p3d.evaluation.run_options import data_of_runs
 from p3d.inference.exported import ExportedNetwork
-from p3d.inference.networks import chosen_backend, load_network
+from p3d.inference.networks import check_classes, chosen_backend, load_network
 from p3d.model.network import P3D
 from p3d.run_folder import BEST_FILE
 from p3d.system.files import file_sha256
-from p3d.weights.class_names import same_class
 from p3d.weights.loading import find_weights
 
 
@@ -36,25 +33,6 @@ class Job(NamedTuple):
     model: P3D | ExportedNetwork
     protocol: Protocol
     weights_sha256: str
-
-
-def check_classes(model: P3D | ExportedNetwork, class_names: Sequence[str], weights: Path) -> None:
-    """Check that a network was trained for the classes of a data set.
-
-    Raises:
-        UserError: The number of classes, their names or their order differ.
-    """
-    if model.config.num_classes != len(class_names):
-        raise UserError(
-            f"{weights} has {model.config.num_classes} classes, the data set has "
-            f"{len(class_names)}; evaluate on the data it was trained for, or fine-tune it first"
-        )
-    for ours, theirs in zip(model.class_names or class_names, class_names, strict=True):
-        if not same_class(ours, theirs):
-            raise UserError(
-                f"{weights} has the class {ours!r} where the data set has {theirs!r}; "
-                "their class lists differ in names or order"
-            )
 
 
 def separate(options: EvalOptions) -> dict[str, EvalOptions]:

@@ -113,14 +113,18 @@ def _describe_seen(result: Result) -> list[str]:
     partly = [index for index, part in seen.items() if part < 1]
     if not partly:
         return []
-    longest = max(result.lengths[index] for index in partly)
-    prep, clips = result.protocol.prep, result.protocol.clips
+    protocol = result.protocol
+    prep, clips = protocol.prep, protocol.clips
     least, mean = min(seen.values()), sum(seen.values()) / len(seen)
-    return [
+    lines = [
         f"seen: {format_percent(mean)} of the frames of a video on average, at least "
-        f"{format_percent(least)}, by {clips} clip{'s' * (clips != 1)}; "
-        f"--clips {clips_to_see_all(longest, prep.num_frames, prep.frame_stride)} spans all frames"
+        f"{format_percent(least)}, by {clips} clip{'s' * (clips != 1)}"
     ]
+    if protocol.name == "weights":  # the others have a fixed number of clips
+        longest = max(result.lengths[index] for index in partly)
+        needed = clips_to_see_all(longest, prep.num_frames, prep.frame_stride)
+        lines.append(f"--clips {needed} spans all frames")
+    return lines
 
 
 def write_result(

@@ -105,7 +105,7 @@ class ExportSpec:
         length = f"{MIN_FREE_FRAMES} to {MAX_FREE}" if self.frames is None else str(self.frames)
         side = f"{MIN_FREE_SIZE} to {MAX_FREE}" if self.size is None else str(self.size)
         raise UserError(
-            f"the file takes clips of {length} frames of {side} px, not {frames} of "
+            f"takes clips of {length} frames of {side} px, not {frames} of "
             f"{height}x{width}; export it again with --frames {frames} --size {height}, or free"
         )
 

@@ -103,7 +103,7 @@ class ExportedNetwork:
                 call = onnx_runtime.open_onnx(self.path, device)
             else:
                 call = openvino_runtime.open_openvino(self.path, device, precision)
-            network = FileNetwork(self.description, call, device, precision)
+            network = FileNetwork(self.path, self.description, call, device, precision)
             network.check()
         return network
 
@@ -128,6 +128,7 @@ class FileNetwork:
 
     def __init__(
         self,
+        path: Path,
         description: ExportDescription,
         call: Callable[[Tensor], Tensor],
         device: torch.device,
@@ -135,7 +136,8 @@ class FileNetwork:
     ) -> None:
         self.preprocessing = description.preprocessing
         self.device, self.dtype = device, DTYPES[precision]
-        self._description, self._call, self._precision = description, call, precision
+        self._path, self._description = path, description
+        self._call, self._precision = call, precision
 
     def __call__(self, clips: Tensor) -> Tensor:
         """Map uint8 `(N, T, H, W, C)`, N as fixed in the file, to float32 on the CPU.
@@ -144,7 +146,8 @@ class FileNetwork:
             UserError: The file does not take clips of this size.
         """
         spec = self._description.spec
-        spec.check(clips.shape)
+        with prefix_errors(self._path):
+            spec.check(clips.shape)
         # A .pt2 computes on PyTorch's own threads.
         with nullcontext() if spec.backend == "aot" else one_cpu_thread():
             inputs = spec.prepare(clips.to(self.device), self.preprocessing)

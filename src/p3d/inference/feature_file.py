@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from io import BytesIO
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -219,12 +220,17 @@ class FeatureFolder:
             UserError: They cannot be written.
         """
         path = self.path / file
+        content = BytesIO()  # since NumPy's own writing does not say why it fails
+        np.save(content, values, allow_pickle=False)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as temporary, temporary.open("wb") as opened:
-                np.save(opened, values, allow_pickle=False)
+            with replacing(path) as temporary:
+                temporary.write_bytes(content.getbuffer())
         except OSError as error:
-            raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+            raise UserError(
+                f"{path}: cannot be written ({error.strerror}); fix that, then the same command "
+                "goes on"
+            ) from error
 
     def read(self, into: Path | None = None) -> FeatureSet:
         """Return all features.

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
+from p3d.archive.options import ClusterOptions, PoolOptions
 from p3d.data.layouts import DataOptions
 from p3d.data.loader import BadVideoPolicy
 from p3d.errors import UserError
@@ -46,7 +47,9 @@ class FeaturesOptions:
     batch_size: First[int | None] = None
     """Clips on the device at once, all of one video; by default what suits the device."""
     workers: int = 2
-    """Threads that decode; 0 decodes between the computations."""
+    """Threads of each process that decode; 0 decodes between the computations."""
+    machine: PoolOptions = field(default_factory=PoolOptions)
+    cluster: ClusterOptions = field(default_factory=ClusterOptions)
     compute: DeviceOptions = field(default_factory=DeviceOptions)
     on_bad_video: BadVideoPolicy = "error"
     """What to do with a video that cannot be read: stop, or leave it out and report it."""

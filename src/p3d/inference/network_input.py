@@ -31,7 +31,8 @@ def network_input(
 
     Raises:
         BadVideoError: The video does not hold what the network takes.
-        UserError: Flow must be computed and OpenCV, which the method needs, is not installed.
+        UserError: Flow must be computed, and there is no OpenCV or no OpenCL device, which the
+            method needs.
     """
     name = "frames in memory" if path is None else path.name
     if prep.channels == "flow" and source.flow is None:

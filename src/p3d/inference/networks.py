@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from p3d.inference.scorer import Scorer, best_batch
 from p3d.model.network import P3D
 from p3d.system.compiler import find_compiler, known_seconds, use_cache
 from p3d.system.device import Precision
+from p3d.weights.class_names import same_class
 from p3d.weights.loading import load_model
 
 _SAVED = {"fp32": 0.2, "bf16": 0.28}
@@ -52,6 +54,25 @@ def load_network(path: Path | str, backend: BackendChoice = "auto") -> P3D | Exp
             f"p3d export {printable(path)} {printable(path.with_suffix(suffix))}"
         )
     return load_model(path)
+
+
+def check_classes(model: P3D | ExportedNetwork, class_names: Sequence[str], weights: Path) -> None:
+    """Check that a network was trained for the classes of a data set.
+
+    Raises:
+        UserError: The number of classes, their names or their order differ.
+    """
+    if model.config.num_classes != len(class_names):
+        raise UserError(
+            f"{weights} has {model.config.num_classes} classes, the data set has "
+            f"{len(class_names)}; evaluate on the data it was trained for, or fine-tune it first"
+        )
+    for ours, theirs in zip(model.class_names or class_names, class_names, strict=True):
+        if not same_class(ours, theirs):
+            raise UserError(
+                f"{weights} has the class {ours!r} where the data set has {theirs!r}; "
+                "their class lists differ in names or order"
+            )
 
 
 def chosen_backend(backend: BackendChoice, *, compiled: bool) -> BackendChoice:

@@ -11,6 +11,7 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from p3d.errors import BadVideoError, UserError
 from p3d.inference.export import export_network
 from p3d.inference.export_spec import ExportSpec, noise_clip
 from p3d.inference.exported import ExportedNetwork
+from p3d.inference.networks import check_classes
 from p3d.inference.scorer import Scorer
 from p3d.inference.scoring import VideoScores, score_videos
 from p3d.model.network import P3D
@@ -163,8 +165,8 @@ def export_int8(
         max_loss: Percentage points of top-1 accuracy that may be lost.
 
     Raises:
-        UserError: A package or the calibration videos are missing, or too much accuracy is lost;
-            then nothing is written.
+        UserError: A package or the calibration videos are missing, the set has other classes, or
+            too much accuracy is lost; then nothing is written.
     """
     prep = model.preprocessing
     plain = (spec.batch, spec.frames, spec.size) == (1, prep.num_frames, prep.crop)
@@ -174,16 +176,20 @@ def export_int8(
             "size; omit --batch, --frames, --size and --with-preprocessing"
         )
     lists = read_splits(data, ("train", "test"))
+    check_classes(model, lists["train"].class_names, Path(source or "the network"))
+    unread: list[str] = []
+    inputs = _calibration_inputs(lists["train"], prep, spec, clips, unread)
+    first = next(inputs, None)
+    if first is None:
+        raise UserError(
+            f"{data.data}: no video of the training list that was tried can be read ({unread[0]}); "
+            "check the set (p3d prepare check)"
+        )
     with tempfile.TemporaryDirectory(prefix=".p3d-partial-", dir=path.parent) as folder:
         plain_file, draft = Path(folder) / "plain.onnx", Path(folder) / path.name
         export_network(model, plain_file, spec, source=source)
-        unread: list[str] = []
-        reader = _ClipReader(_calibration_inputs(lists["train"], prep, spec, clips, unread))
+        reader = _ClipReader(chain([first], inputs))
         _quantize(plain_file, draft, reader)
-        if not reader.count:
-            raise UserError(
-                f"{data.data}: no video of the training list can be read; check the set"
-            )
         _relabel(draft, plain_file, spec, model)
         before = _score(model, lists["test"], clips_per_video)
         after = _score(ExportedNetwork(draft), lists["test"], clips_per_video)

@@ -10,11 +10,12 @@ from typing import Annotated, Any
 
 import torch
 
-from p3d.archive.engine import describe, run_items
+from p3d.archive.engine import describe
 from p3d.archive.machines import Machine, open_machine
 from p3d.archive.options import ClusterOptions, PoolOptions
 from p3d.archive.parts import PartFormat, part_files, read_part
 from p3d.archive.results import BAD_FILE, PARTS, Results
+from p3d.archive.run import run_work
 from p3d.data.rates import check_rate
 from p3d.errors import BadVideoError, UserError, printable
 from p3d.inference.arguments import Item, VideoFinder, local_path
@@ -30,7 +31,6 @@ from p3d.system.files import file_sha256, lock_folder, make_folder
 from p3d.system.markers import First, Heading, Positional
 from p3d.system.messages import print_note
 from p3d.system.options import DeviceOptions
-from p3d.system.signals import StopRequest
 from p3d.system.text import counted
 from p3d.video.remote import public_name
 from p3d.weights.loading import find_weights
@@ -110,6 +110,7 @@ def run(options: ScoreOptions) -> int:
     Raises:
         UserError: The options, the weights or the folder of results do not fit together, or the
             run cannot go on.
+        SystemExit: SIGINT or SIGTERM stopped it.
     """
     options.check()
     compute = options.compute
@@ -241,18 +242,9 @@ def _run(
         results.add_bad(name, reason)
     earlier = _count(items, results.done) + _count(items, results.bad)
     print_note(f"videos found: {len(items):,}; done or known to be bad: {earlier:,}")
-    with StopRequest() as stop:
-        if earlier == len(items):
-            results.flush()
-            summary = None
-        else:
-            with machine.pool(work, len(items) - earlier) as pool:
-                summary = run_items(items, pool, results, stop, "scoring")
-    if summary is not None:
+    summary = run_work(items, work, machine, results, "scoring")
+    if summary.done or summary.bad:
         print_note(describe(summary, earlier))
-    if stop.is_set:
-        print_note(f"stopped; the same command goes on with {options.out}")
-        return stop.exit_code
     return _report(options.out, {*items, *unusable}, results)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -12,16 +13,15 @@ from torch import Tensor
 
 from p3d.archive.parts import Row
 from p3d.data.clips import check_source, read_eval_clips
-from p3d.errors import UserError
 from p3d.inference.backends.names import BackendChoice
 from p3d.inference.clip_plan import ClipPlan, NumClips, plan_clips, settled_threshold
 from p3d.inference.exported import ExportedNetwork
 from p3d.inference.networks import load_network, make_scorer
 from p3d.inference.pipe import num_threads
 from p3d.inference.scorer import Scorer, mean_probabilities
+from p3d.inference.unchanged import leave_out_notes, load_unchanged
 from p3d.model.network import P3D
 from p3d.system.device import DeviceName, Precision, count_devices, resolve_device, set_up_cpu
-from p3d.system.files import file_sha256
 from p3d.video.decode import open_video
 from p3d.video.remote import is_address, public_name
 
@@ -51,27 +51,13 @@ class ScoreWork:
         Raises:
             UserError: The file cannot be read, or is not the one that the run began with.
         """
-        self._check()
-        network = load_network(self.weights, self.backend)
-        self._check()  # it may have been replaced while it was read
-        return network
-
-    def _check(self) -> None:
-        try:
-            found = file_sha256(self.weights)
-        except OSError as error:
-            raise UserError(
-                f"{self.weights}: cannot be read ({error.strerror}); put the weights where every "
-                "worker can read them"
-            ) from error
-        if found != self.sha256:
-            raise UserError(
-                f"{self.weights}: was replaced during the run (SHA-256 {found[:8]}, not "
-                f"{self.sha256[:8]}); put the old file back, or choose another --out"
-            )
+        return load_unchanged(
+            self.weights, self.sha256, partial(load_network, backend=self.backend)
+        )
 
     def start(self, number: int) -> ScoreStages:
         """See `p3d.archive.work.Work`."""
+        leave_out_notes()
         set_up_cpu(self.threads)
         count = count_devices(resolve_device(self.device))
         device = resolve_device(self.device, number % count)

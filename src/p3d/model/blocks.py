@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from p3d.model.config import EXPANSION, PLANES, Wiring
-from p3d.model.pointwise import convolve_small, is_small
+from p3d.model.pointwise import convolve_small, is_small, outweighs_output
 from p3d.model.views import pool_time, pool_up, spatial_view, temporal_view
 
 
@@ -36,8 +36,14 @@ class ConvBN(nn.Module):
         """Map `(N, C, H, W)` to `(N, C', H', W')`."""
         bn, conv = self.bn, self.conv
         small = is_small(conv, x)
-        if isinstance(bn, nn.BatchNorm2d) and not bn.training and bn.running_var is not None:
-            # The normalization is constant, so it becomes part of the weight. The gradient follows.
+        is_small_weight = not outweighs_output(conv, x)
+        if (
+            is_small_weight
+            and isinstance(bn, nn.BatchNorm2d)
+            and not bn.training
+            and bn.running_var is not None
+        ):
+            # The normalization is constant and becomes part of the weight. The gradient follows.
             assert bn.running_mean is not None
             scale = bn.weight * (bn.running_var + bn.eps).rsqrt()
             weight = (conv.weight * scale.view(-1, 1, 1, 1)).to(x.dtype)

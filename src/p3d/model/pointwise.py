@@ -1,7 +1,8 @@
-"""1x1 convolutions over few pixels, as matrix products.
+"""Convolutions over few pixels in training on a CPU, where the weights are most of the work.
 
 oneDNN reorders the weights of every convolution, in each direction anew. Over few pixels that costs
-more than the product itself: a step of res5 takes two to five times as long.
+more than the product itself: a step of res5 takes two to five times as long. So 1x1 convolutions
+become matrix products.
 """
 
 from __future__ import annotations
@@ -16,18 +17,33 @@ MOST_ROWS = 2048
 
 
 def is_small(conv: nn.Module, x: Tensor) -> bool:
-    """Return whether `convolve_small` is the faster way to train a convolution on `(N, C, H, W)`.
+    """Return whether `convolve_small` is the faster way to train on `x`, `(N, C, H, W)`."""
+    if not isinstance(conv, nn.Conv2d) or conv.kernel_size != (1, 1):
+        return False
+    return _trains_on_cpu(x) and _pixels(conv, x) <= MOST_ROWS
 
-    Only eager training on a CPU takes it: other devices have no such reorders, and a compiler
-    chooses for itself.
+
+def outweighs_output(conv: nn.Conv2d, x: Tensor) -> bool:
+    """Return whether training is faster with the output scaled than with the weight scaled.
+
+    That is where the weight has more elements than the output for `x`, `(N, C, H, W)`.
+    """
+    return _trains_on_cpu(x) and _pixels(conv, x) < conv.weight[0].numel()
+
+
+def _trains_on_cpu(x: Tensor) -> bool:
+    """Return whether this is eager training on a CPU.
+
+    Other devices have no such reorders, and a compiler chooses for itself.
     """
     if x.device.type != "cpu" or torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return False
-    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
-        return False
-    if not isinstance(conv, nn.Conv2d) or conv.kernel_size != (1, 1):
-        return False
-    return len(x) * x.shape[2] * x.shape[3] <= MOST_ROWS * conv.stride[0] * conv.stride[1]
+    return not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+
+
+def _pixels(conv: nn.Conv2d, x: Tensor) -> float:
+    """Return about how many pixels the output for `x` has; the padding keeps the size."""
+    return len(x) * x.shape[2] * x.shape[3] / (conv.stride[0] * conv.stride[1])
 
 
 def convolve_small(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:

@@ -122,7 +122,10 @@ def stages(make: Callable[[Path, Sequence[VideoRecord]], Derived], threads: int 
         try:
             return make(target, records)
         except OSError as error:
-            raise UserError(f"{target}: cannot be written ({error.strerror or error})") from error
+            raise UserError(
+                f"{target}: cannot be written ({error.strerror or error}); fix that, then the same "
+                "command goes on"
+            ) from error
 
     return OneStage(attempt, threads)
 

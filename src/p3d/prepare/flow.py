@@ -37,7 +37,7 @@ from p3d.system.markers import First
 from p3d.video.decode import open_video
 from p3d.video.flow import ComputedFlow
 from p3d.video.flow_file import PIXEL_FORMAT
-from p3d.video.flow_methods import load_opencv
+from p3d.video.flow_methods import load_opencv, make_estimator
 from p3d.video.frame_times import same_times, times_tags
 from p3d.video.sources import FrameSource, chunks
 
@@ -59,9 +59,9 @@ class FlowOptions:
     Flow is stored at this size, and trained weights record it.
     Half the size takes about a third of the time."""
     method: First[FlowMethod] = "tvl1"
-    """TV-L1 by PyTorch (tvl1) or by OpenCV (tvl1-opencv, slower, for weights that learned from
-    it), or OpenCV's dis, 40 times as fast as tvl1 and another flow. OpenCV's need the extra
-    `flow`. Trained weights record it."""
+    """TV-L1 by PyTorch (tvl1), by OpenCV (tvl1-opencv, slower, for weights that learned from it)
+    or by OpenCV on an OpenCL device (tvl1-opencl), or OpenCV's dis, 40 times as fast as tvl1 and
+    another flow. OpenCV's need the extra `flow`. Trained weights record it."""
     device: DeviceName = "cpu"
     """Device of tvl1; auto takes CUDA, then MLU, then the CPU."""
     workers: First[int] = 0
@@ -72,7 +72,10 @@ class FlowOptions:
         if self.short_side < 16:
             raise UserError(f"--short-side {self.short_side}: must be at least 16")
         if self.device != "cpu" and self.method != "tvl1":
-            raise UserError(f"--method {self.method}: computes on the CPU only; leave out --device")
+            where = "on the CPU only"
+            if self.method == "tvl1-opencl":
+                where = "on the device that OpenCV finds, or OPENCV_OPENCL_DEVICE names"
+            raise UserError(f"--method {self.method}: computes {where}; leave out --device")
         check_workers(self.workers)
 
 
@@ -83,11 +86,11 @@ def compute_flow(options: FlowOptions) -> Summary:
     computed once and as a whole.
 
     Raises:
-        UserError: OpenCV is not installed, the data set cannot be read, the folder is a part of it,
-            or a path is occupied by something other than flow.
+        UserError: The method cannot work here, the data set cannot be read, the folder is a part of
+            it, or a path is occupied by something other than flow.
     """
-    if options.method != "tvl1":
-        load_opencv()
+    if options.cluster.ray is None:
+        make_estimator(options.method, torch.device("cpu"))  # raises if it cannot work
     # A worker for each core or device; on a device, its threads share memory and kernels.
     on_cpu = options.cluster.ray is not None or resolve_device(options.device).type == "cpu"
     most = most_workers(options.workers, options.cluster) if on_cpu else None
@@ -105,6 +108,7 @@ class _Work:
 
     def start(self, number: int) -> OneStage:
         set_up_cpu(1)
+        make_estimator(self.options.method, torch.device("cpu"))  # raises if it cannot work
         if self.options.method != "tvl1":
             load_opencv().setNumThreads(1)
         device = resolve_device(self.device)

@@ -56,7 +56,7 @@ def _remarks(audit: Mapping[str, Any]) -> list[str]:
     if few := audit["unchecked_classes"]:
         limit = count(number(audit, "min_videos"))
         remarks.append(f"not checked: {len(few):,} classes with fewer than {limit} videos")
-    return remarks
+    return [each[:1].upper() + each[1:] for each in remarks]
 
 
 def _label_row(each: Mapping[str, Any]) -> Sequence[str]:

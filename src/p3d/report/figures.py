@@ -52,6 +52,7 @@ _STYLE: Any = {  # Any: rc_context() expects a literal type of every setting.
     "svg.hashsalt": "p3d",
     "text.parse_math": False,
     "xtick.color": INK,
+    "xtick.major.pad": 6,
     "xtick.major.size": 0,
     "ytick.color": INK,
     "ytick.major.size": 0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,8 +12,11 @@ from p3d.errors import printable
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
 MISSING = "—"
+_BREAKS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[_/])(?=[^_/])")
+"""Where a name of several words may be broken: `Move|Together`, `v_|Biking_|g01`."""
 
 
 def percent(value: float) -> str:
@@ -61,6 +65,13 @@ def short_path(path: Path) -> str:
         return str(path)
 
 
+def breakable(name: object) -> Markup:
+    """Escape a name, and let narrow columns break it between its words."""
+    from markupsafe import Markup
+
+    return Markup("<wbr>").join(_BREAKS.split(printable(name)))
+
+
 def render(template: str, **values: object) -> str:
     """Return the page that a template makes of values.
 
@@ -83,6 +94,7 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters |= {
+        "breakable": breakable,
         "percent": percent,
         "decimal": decimal,
         "count": count,

@@ -163,7 +163,7 @@ def headline_of(sums: Floats) -> Floats:
 
 
 def describe_top1(is_right: Booleans, groups: Sequence[str]) -> str:
-    """Return a line with the 95% interval of top-1 accuracy.
+    """Return the 95% interval of top-1 accuracy, and what limits it.
 
     Args:
         is_right: `(V,)`, whether each video's answer is right.
@@ -174,4 +174,5 @@ def describe_top1(is_right: Booleans, groups: Sequence[str]) -> str:
     if interval is None:
         return f"no interval of top-1: {numbered.describe()} cannot be resampled"
     low, high = map(format_percent, interval)
-    return f"95% interval of top-1: {low} to {high} (bootstrap over {numbered.describe()})"
+    line = f"95% interval of top-1: {low} to {high} (bootstrap over {numbered.describe()})"
+    return "\n".join(filter(None, (line, numbered.warning)))

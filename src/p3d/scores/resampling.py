@@ -19,6 +19,8 @@ _BLOCK = 4_000_000
 """Random numbers drawn at a time; it bounds the memory."""
 _EXACT = 13
 """Most groups for which all sign patterns are tried."""
+FEW_GROUPS = 10
+"""Below this number of groups, percentiles are known to be too close together."""
 PERMUTATIONS = 10_000
 """Random sign patterns for more groups."""
 
@@ -54,6 +56,12 @@ class Groups:
                 "each)"
             )
         return f"{self.count:,} group{'s' * (self.count != 1)}"
+
+    @property
+    def warning(self) -> str:
+        """What limits an interval over these groups; "" if nothing is known to."""
+        few = "few groups: such intervals are rough, and too narrow"
+        return few if self.count < FEW_GROUPS else ""
 
     def sums(self, values: Floats) -> Floats:
         """Return the sums of the videos' values in each group, `(count, K)` from `(V, K)`."""

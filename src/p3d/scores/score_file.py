@@ -220,5 +220,5 @@ def read_score_file(path: Path) -> ScoreFile:
     except NOT_AN_NPZ as error:
         raise FORMAT.damaged(path) from error
     if problem := scores.problem():
-        raise UserError(f"{path}: {problem}; {FORMAT.remedy}")
+        raise UserError(f"{path}: {problem}; write it again with p3d eval --out")
     return scores

@@ -12,9 +12,6 @@ from p3d.scores.resampling import Bootstrap, Groups, Interval
 from p3d.scores.score_file import ScoreFile
 from p3d.system.text import counted, format_percent, format_table
 
-_FEW_GROUPS = 10
-"""Below this number of groups, percentiles are known to be too close together."""
-
 
 def describe_clips(scores: ScoreFile) -> str:
     """Return what the scores of a video are of: `5 clips a video`, or what is known instead."""
@@ -41,8 +38,7 @@ def describe_intervals(groups: Groups, bootstrap: Bootstrap) -> str:
         f"intervals: bootstrap over {groups.describe()}, {bootstrap.resamples:,} draws, seed "
         f"{bootstrap.seed}"
     )
-    few = "\nfew groups: such intervals are rough, and too narrow" * (groups.count < _FEW_GROUPS)
-    return text + few
+    return "\n".join(filter(None, (text, groups.warning)))
 
 
 def headline_table(figures: Figures, bootstrap: Bootstrap) -> str:

@@ -12,9 +12,13 @@ _FOLDER = "TORCHINDUCTOR_CACHE_DIR"
 
 
 def find_compiler() -> str | None:
-    """Return the path of the C++ compiler that PyTorch would call, or None."""
-    names = (os.environ.get("CXX", ""), "g++", "clang++", "c++")
-    return next((path for name in names if name and (path := shutil.which(name))), None)
+    """Return the path of the C++ compiler that PyTorch would call, or None.
+
+    If `CXX` is set, PyTorch tries no other.
+    """
+    own = os.environ.get("CXX")
+    names = (own,) if own else ("g++", "clang++", "c++")
+    return next((path for name in names if (path := shutil.which(name))), None)
 
 
 def use_cache() -> Path:

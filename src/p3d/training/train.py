@@ -184,7 +184,7 @@ def start_network(options: TrainOptions, training: VideoDataset) -> tuple[P3D, t
 def _check_flow(weights: Path, learned: FlowMethod, given: FlowMethod) -> None:
     """Check that a flow network goes on with such flow as it has learned.
 
-    Both kinds of TV-L1 are the same, up to what rounding does to either.
+    The kinds of TV-L1 differ by less than a byte on average.
 
     Raises:
         UserError: It is of another method.

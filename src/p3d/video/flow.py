@@ -52,7 +52,7 @@ class PairFlow:
         at_once: Pairs that are computed together.
 
     Raises:
-        UserError: The method needs OpenCV, which is not installed.
+        UserError: The method needs OpenCV or an OpenCL device, and there is none.
     """
 
     def __init__(self, method: FlowMethod, device: torch.device, height: int, width: int) -> None:
@@ -93,7 +93,7 @@ class ComputedFlow(FrameSource):
         each: Iterates over the frame numbers to compute, as `tqdm` does.
 
     Raises:
-        UserError: The method needs OpenCV, which is not installed.
+        UserError: The method needs OpenCV or an OpenCL device, and there is none.
     """
 
     def __init__(

@@ -50,6 +50,7 @@ _TVL1 = {
 PARAMETERS: dict[FlowMethod, dict[str, Any]] = {
     "tvl1": _TVL1,
     "tvl1-opencv": _TVL1,
+    "tvl1-opencl": _TVL1,
     "dis": {"preset": "medium"},
 }
 """The parameters of each method, as flow files state them."""

@@ -1,20 +1,25 @@
-"""Methods of optical flow: PyTorch's or OpenCV's TV-L1, and OpenCV's DIS."""
+"""Methods of optical flow: TV-L1 by PyTorch or OpenCV, and OpenCV's DIS."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from p3d.errors import UserError
 from p3d.preprocessing import FlowMethod
 from p3d.video.tvl1 import TVL1
+from p3d.video.tvl1_opencl import OpenCLTVL1
 
 Estimator = Callable[[Tensor, Tensor], Tensor]
 """From pairs of gray frames, uint8 `(N, H, W)`, to motion in pixels, float32 `(N, H, W, 2)`, both
 on the CPU. An estimator keeps buffers, which two threads must not share."""
+
+_Gray = NDArray[np.uint8]
 
 _DEVICE_PIXELS = 64 * 320 * 240
 _CPU_PIXELS = 320 * 240
@@ -27,14 +32,17 @@ def make_estimator(method: FlowMethod, device: torch.device) -> Estimator:
 
     Args:
         method: Its name.
-        device: Where "tvl1" computes; the others use the CPU.
+        device: Where "tvl1" computes; "tvl1-opencl" uses the device that OpenCV chooses, the
+            others use the CPU.
 
     Raises:
-        UserError: The method needs OpenCV, which is not installed.
+        UserError: The method needs OpenCV or an OpenCL device, and there is none.
     """
     if method == "tvl1":
         return _in_pytorch(device)
     cv2 = load_opencv()
+    if method == "tvl1-opencl":
+        return _by_pairs(OpenCLTVL1(cv2))
     if method == "dis":
         return _in_opencv(cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM))
     return _in_opencv(cv2.optflow.DualTVL1OpticalFlow_create())
@@ -89,8 +97,12 @@ def _in_pytorch(device: torch.device) -> Estimator:
 
 
 def _in_opencv(method: Any) -> Estimator:
+    return _by_pairs(lambda first, second: method.calc(first, second, None))
+
+
+def _by_pairs(compute: Callable[[_Gray, _Gray], NDArray[np.float32]]) -> Estimator:
     def estimate(first: Tensor, second: Tensor) -> Tensor:
         pairs = zip(first.numpy(), second.numpy(), strict=True)
-        return torch.stack([torch.from_numpy(method.calc(*pair, None)) for pair in pairs])
+        return torch.stack([torch.from_numpy(compute(*pair)) for pair in pairs])
 
     return estimate

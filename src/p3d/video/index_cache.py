@@ -59,9 +59,14 @@ class IndexCache:
             if key not in self._indices:
                 self._indices[key] = index
                 self._bytes += _size(index)
-            while self._bytes > self._max_bytes:
-                self._bytes -= _size(self._indices.popitem(last=False)[1])
+            self._drop_oldest()
         return index
+
+    def limit(self, max_bytes: int) -> None:
+        """Keep at most this many bytes from now on, for files that are not opened again."""
+        with self._lock:
+            self._max_bytes = max_bytes
+            self._drop_oldest()
 
     def clear(self) -> None:
         """Forget all indices."""
@@ -71,6 +76,10 @@ class IndexCache:
 
     def __len__(self) -> int:
         return len(self._indices)
+
+    def _drop_oldest(self) -> None:
+        while self._bytes > self._max_bytes:
+            self._bytes -= _size(self._indices.popitem(last=False)[1])
 
 
 def _key(source: Source, status: os.stat_result | None) -> _Key | None:

@@ -39,7 +39,9 @@ def write_package(program: ExportedProgram, path: Path, metadata: Mapping[str, s
 
     _check_torch()
     if find_compiler() is None:
-        raise UserError("a .pt2 package needs a C++ compiler; install g++ or clang")
+        raise UserError(
+            "a .pt2 package needs a C++ compiler; install g++ or clang, which CXX must name if set"
+        )
     use_cache()
     with torch.no_grad():
         torch._inductor.aoti_compile_and_package(

@@ -33,13 +33,22 @@ def write_openvino(program: ExportedProgram, path: Path, metadata: Mapping[str, 
 
 
 def _read(openvino: Any, path: Path) -> Any:
-    if not path.with_suffix(".bin").exists() and path.suffix == ".xml":
-        raise UserError(f"{path.with_suffix('.bin').name} is missing beside it; copy both files")
+    if path.suffix == ".xml":
+        _check_files(path)
     try:
         return openvino.Core().read_model(path)
     except RuntimeError as error:
-        reason = str(error).splitlines()[-1][:120]
+        reason = str(error).strip().splitlines()[-1].strip()[:120]
         raise UserError(f"OpenVINO refuses it ({reason}); export it again") from error
+
+
+def _check_files(path: Path) -> None:
+    """Check that there are both files, and that the first is XML: OpenVINO tries other formats."""
+    if not path.with_suffix(".bin").exists():
+        raise UserError(f"{path.with_suffix('.bin').name} is missing beside it; copy both files")
+    with path.open("rb") as file:
+        if not file.read(64).lstrip().startswith(b"<"):
+            raise UserError("it is no OpenVINO file; export it again")
 
 
 def read_metadata(path: Path) -> dict[str, str]:

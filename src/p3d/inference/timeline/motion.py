@@ -54,7 +54,7 @@ class MotionMaker:
         device: Where the method "tvl1" computes.
 
     Raises:
-        UserError: The method needs OpenCV, which is not installed.
+        UserError: The method needs OpenCV or an OpenCL device, and there is none.
     """
 
     def __init__(self, height: int, width: int, prep: Preprocessing, device: torch.device) -> None:
