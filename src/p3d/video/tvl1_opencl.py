@@ -51,14 +51,7 @@ class OpenCLTVL1:
             UserError: The device fails.
         """
         self._turn_on()
-        try:
-            return _compute(self._cv2, self._method, first, second)
-        except self._cv2.error as error:
-            reason = " ".join(str(error).split())
-            raise UserError(
-                f"the method tvl1-opencl fails on this OpenCL device ({reason[:200]}); use another "
-                f"device (OPENCV_OPENCL_DEVICE), {_REMEDY}"
-            ) from error
+        return _compute(self._cv2, self._method, first, second)
 
     def _turn_on(self) -> None:
         """Let OpenCV use OpenCL in this thread; each has its own switch."""
@@ -82,10 +75,15 @@ def _method(cv2: Any) -> Any:
 def _compute(
     cv2: Any, method: Any, first: NDArray[np.uint8], second: NDArray[np.uint8]
 ) -> NDArray[np.float32]:
-    start = np.zeros((*first.shape, 2), np.float32)
-    flow: NDArray[np.float32] = method.calc(
-        cv2.UMat(first), cv2.UMat(second), cv2.UMat(start)
-    ).get()
+    frames = first, second, np.zeros((*first.shape, 2), np.float32)
+    try:
+        flow: NDArray[np.float32] = method.calc(*map(cv2.UMat, frames)).get()
+    except cv2.error as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"the method tvl1-opencl fails on this OpenCL device ({reason[:200]}); use another "
+            f"device (OPENCV_OPENCL_DEVICE), {_REMEDY}"
+        ) from error
     return flow
 
 
