@@ -44,6 +44,7 @@ def cluster() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")]))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_worker_niceness", "0")  # workers wait for ever on a busy machine
         head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": _STORE}
         cluster = patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
         cluster.nodes = [add_node(cluster)]
@@ -172,9 +173,12 @@ def test_score_gives_the_same_rows_as_without_ray(cluster: Any, root: Path, tmp_
         assert main(["score", str(root / "set"), "--out", str(out), *flags, *more]) == 2
         found.append([read_part(file) for file in part_files(out / PARTS)])
         assert "bad.avi,not a video" in (out / "bad.csv").read_text()
-    (alone,), (with_ray,) = found
-    assert with_ray.settings == alone.settings
-    assert sorted(with_ray.rows, key=str) == sorted(alone.rows, key=str)
+    alone, with_ray = found  # a slow run has more parts
+    assert all(part.settings == alone[0].settings for part in with_ray)
+    rows, expected = (
+        sorted((row for p in parts for row in p.rows), key=str) for parts in (with_ray, alone)
+    )
+    assert rows == expected
 
 
 def test_features_and_timelines_are_those_without_ray(
