@@ -131,11 +131,13 @@ def test_weights_replaced_half_way_are_one_line_and_the_old_ones_go_on(
     while not part_files(out / PARTS):
         assert process.poll() is None
         time.sleep(0.005)
-    [worker] = archive_workers(process.pid)
-    os.kill(worker, signal.SIGSTOP)
+    workers = archive_workers(process.pid)
+    for worker in workers:
+        os.kill(worker, signal.SIGSTOP)
     shutil.copy(root / "other.safetensors", tmp_path / "new")
     (tmp_path / "new").replace(weights)
-    os.kill(worker, signal.SIGKILL)
+    for worker in workers:
+        os.kill(worker, signal.SIGKILL)
     _, errors = process.communicate()
     assert process.returncode == 2
     last = errors.splitlines()[-1]

@@ -75,7 +75,8 @@ def _machine(options: FeaturesOptions, launch: Launch) -> AbstractContextManager
                 "--ray, --processes: torchrun says how many processes there are; drop torchrun, "
                 "or these options"
             )
-        processes = 1
+        threads = compute.threads or torch.get_num_threads()  # which torchrun decides on
+        return open_machine(None, 1, compute.device, threads)
     return open_machine(ray, processes, compute.device, compute.threads)
 
 
