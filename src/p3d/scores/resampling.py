@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from p3d.scores.arrays import Floats, Integers
+from p3d.system.text import counted
 
 _BLOCK = 4_000_000
 """Random numbers drawn at a time; it bounds the memory."""
@@ -49,13 +50,12 @@ class Groups:
     def describe(self) -> str:
         """Return what was resampled: `24 groups`, or `8 videos (no groups are known)`."""
         if self.ungrouped == len(self.numbers):
-            return f"{self.count:,} videos (no groups are known)"
+            return f"{counted(self.count, 'video')} (no groups are known)"
+        groups = counted(self.count, "group")
         if self.ungrouped:
-            return (
-                f"{self.count:,} groups ({self.ungrouped:,} videos without a group count as one "
-                "each)"
-            )
-        return f"{self.count:,} group{'s' * (self.count != 1)}"
+            alone = counted(self.ungrouped, "video")
+            return f"{groups} ({alone} without a group count as one each)"
+        return groups
 
     @property
     def warning(self) -> str:
