@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 from helpers.archive_work import Doubling, Refusing
+from helpers.videos import write_video
+from p3d.archive import work
 from p3d.archive.attempts import MAX_DEATHS, MAX_STARTS, Attempts
 from p3d.archive.engine import describe, run_items
 from p3d.archive.machines import ThisMachine
@@ -24,6 +26,7 @@ from p3d.archive.results import PARTS, Results
 from p3d.archive.work import Event, Lost
 from p3d.errors import UserError
 from p3d.system.signals import StopRequest
+from p3d.video.index_cache import IndexCache
 
 ITEMS = {name: name for name in ("poison", "bad", *map(str, range(8)))}
 
@@ -151,6 +154,19 @@ def test_processes_on_a_cpu_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> 
     found = [ThisMachine(processes, "cpu", threads) for processes, threads in cases]
     shares = [(machine.processes, machine.threads) for machine in found]
     assert shares == [(8, 1), (2, 3), (1, 9), (1, 8), (3, 2), (9, 1), (3, 4)]
+
+
+def test_a_worker_keeps_the_indices_of_a_few_videos(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = IndexCache()
+    monkeypatch.setattr(work, "INDICES", cache)
+    monkeypatch.setattr(work, "_INDEX_BYTES", 2500)
+    work.start_worker(Doubling(), 0)
+    for number in range(4):
+        path = write_video(tmp_path / f"{number}.avi", 4)
+        cache.get(path, path.stat())
+    assert len(cache) == 2
 
 
 def test_several_workers_do_each_item_once(tmp_path: Path) -> None:
