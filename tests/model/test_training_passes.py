@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from p3d.model.blocks import ConvBN
+from p3d.model.few_pixels import MOST_ROWS, convolve_small, is_small, outweighs_output
 from p3d.model.pair_max import max_of_pairs
-from p3d.model.pointwise import MOST_ROWS, convolve_small, is_small, outweighs_output
 
 
 @settings(max_examples=30, deadline=None)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from p3d.model.config import EXPANSION, PLANES, Wiring
-from p3d.model.pointwise import convolve_small, is_small, outweighs_output
+from p3d.model.few_pixels import convolve_small, is_small, outweighs_output
 from p3d.model.views import pool_time, pool_up, spatial_view, temporal_view
 
 
@@ -36,12 +36,11 @@ class ConvBN(nn.Module):
         """Map `(N, C, H, W)` to `(N, C', H', W')`."""
         bn, conv = self.bn, self.conv
         small = is_small(conv, x)
-        is_small_weight = not outweighs_output(conv, x)
         if (
-            is_small_weight
-            and isinstance(bn, nn.BatchNorm2d)
+            isinstance(bn, nn.BatchNorm2d)
             and not bn.training
             and bn.running_var is not None
+            and not outweighs_output(conv, x)
         ):
             # The normalization is constant and becomes part of the weight. The gradient follows.
             assert bn.running_mean is not None
