@@ -12,7 +12,7 @@ import torch
 from p3d.system.device import Precision, set_precision, synchronize
 
 _PAUSE = 0.2
-"""Seconds before each timed call."""
+"""Seconds before each turn."""
 
 
 @dataclass(frozen=True)
@@ -32,26 +32,34 @@ class Candidate:
     clips: int = 1
 
 
+@dataclass(frozen=True)
+class Times:
+    """Seconds of a candidate's timed calls: the median, and the best."""
+
+    median: float
+    best: float
+
+
 def time_in_turns(
     candidates: list[Candidate], rounds: int, device: torch.device
-) -> dict[tuple[str, Precision], float]:
-    """Return the median seconds of a call by name and precision, after one warm-up call each.
+) -> dict[tuple[str, Precision], Times]:
+    """Return the seconds of a call by name and precision.
 
-    A pause before each call lets the threads of another runtime fall asleep: after their work they
-    wait busily for a while, which doubled the time of the candidate that came next.
+    In a turn a candidate is called twice, and the second call is timed: clips and training steps
+    follow each other in use too. A pause before the turn lets the threads of another runtime fall
+    asleep: after their work they wait busily for a while, which doubled the time of the candidate
+    that came next.
     """
-    for candidate in candidates:
-        set_precision(device, candidate.precision)
-        candidate.call()
-    times: dict[tuple[str, Precision], list[float]] = {}
+    seconds: dict[tuple[str, Precision], list[float]] = {}
     for _ in range(rounds):
         for candidate in candidates:
             set_precision(device, candidate.precision)
-            synchronize(device)
             time.sleep(_PAUSE)
+            candidate.call()
+            synchronize(device)
             started = time.perf_counter()
             candidate.call()
             synchronize(device)
-            seconds = time.perf_counter() - started
-            times.setdefault((candidate.name, candidate.precision), []).append(seconds)
-    return {key: statistics.median(values) for key, values in times.items()}
+            key = (candidate.name, candidate.precision)
+            seconds.setdefault(key, []).append(time.perf_counter() - started)
+    return {key: Times(statistics.median(each), min(each)) for key, each in seconds.items()}
