@@ -12,6 +12,7 @@ from torch import Tensor
 
 from helpers.runs import TINY, options, tiny_run
 from p3d.errors import UserError
+from p3d.model import blocks
 from p3d.model.config import P3DConfig
 from p3d.model.network import P3D, create_model
 from p3d.preprocessing import Preprocessing, normalize
@@ -28,6 +29,8 @@ from p3d.weights.metadata import save_model, skeleton
 
 SMALL = Preprocessing(num_frames=8, resize=(48, 48), crop=48)
 
+CPU = torch.device("cpu")
+
 
 def plan_of(model: P3D, recipe: Recipe, steps_per_epoch: int, steps: int) -> Plan:
     """Return the plan of a run on one device."""
@@ -39,6 +42,7 @@ def plan_of(model: P3D, recipe: Recipe, steps_per_epoch: int, steps: int) -> Pla
         steps_per_epoch=steps_per_epoch,
         steps=steps,
         precision="fp32",
+        device=CPU,
     )
 
 
@@ -123,31 +127,42 @@ def saved_for_backward(config: P3DConfig, recipe: Recipe, precision: Precision) 
     ],
 )
 def test_activation_bytes_equal_what_autograd_saves(
-    wiring: str, changes: dict, precision: Precision
+    monkeypatch: pytest.MonkeyPatch, wiring: str, changes: dict, precision: Precision
 ) -> None:
     recipe = replace(UCF101, batch_size=2, **changes)
     config = P3DConfig("p3d63", 4, wiring=wiring)  # type: ignore[arg-type]
     model = skeleton(config)
     model.preprocessing = SMALL
-    counted = activation_bytes(model, recipe, precision)
+    on_cpu, elsewhere = (
+        activation_bytes(model, recipe, precision, torch.device(kind)) for kind in ("cpu", "cuda")
+    )
     # On the meta device a frozen norm saves two vectors that it does not save on the CPU.
-    assert counted == pytest.approx(saved_for_backward(config, recipe, precision), rel=0.08)
+    saved = saved_for_backward(config, recipe, precision)
+    assert on_cpu == pytest.approx(saved, rel=0.08)
+    # Other devices keep the outputs of all convolutions that a norm follows.
+    monkeypatch.setattr(blocks, "foresees_output", lambda *_: False)
+    more = saved_for_backward(config, recipe, precision)
+    assert elsewhere == pytest.approx(more, rel=0.08)
+    assert elsewhere >= on_cpu
+    assert more >= saved
 
 
 def test_activation_checkpointing_halves_the_activations() -> None:
     model = skeleton(P3DConfig("p3d63", 4))
-    whole = activation_bytes(model, UCF101, "fp32")
+    whole = activation_bytes(model, UCF101, "fp32", CPU)
     model.checkpoint_activations = True
-    checkpointed = activation_bytes(model, UCF101, "fp32")
+    checkpointed = activation_bytes(model, UCF101, "fp32", CPU)
     assert 0.4 * whole < checkpointed < 0.7 * whole
-    one, two = (activation_bytes(model, replace(UCF101, batch_size=n), "fp32") for n in (1, 2))
+    one, two = (activation_bytes(model, replace(UCF101, batch_size=n), "fp32", CPU) for n in (1, 2))
     assert two == pytest.approx(2 * one, rel=0.01)
 
 
 def test_fp16_halves_the_activations() -> None:
     model = skeleton(P3DConfig("p3d63", 4))
     recipe = replace(UCF101, batch_size=16)
-    whole, half = (activation_bytes(model, recipe, precision) for precision in ("fp32", "fp16"))
+    whole, half = (
+        activation_bytes(model, recipe, precision, CPU) for precision in ("fp32", "fp16")
+    )
     assert 0.5 * whole < half < 0.65 * whole
 
 

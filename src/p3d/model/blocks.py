@@ -14,7 +14,12 @@ from torch.nn import functional as F
 
 from p3d.model.config import EXPANSION, PLANES, Wiring
 from p3d.model.few_pixels import convolve_small, is_small, outweighs_output
+from p3d.model.modes import is_on_cpu, is_tracing, trains_eagerly
+from p3d.model.moments import foresees_output, output_moments, track
 from p3d.model.views import pool_time, pool_up, spatial_view, temporal_view
+
+_FRAMES = 4
+"""Frames of a part of the stem's input, an even number; 6.6 MB of output for 160x160 pixels."""
 
 
 class ConvBN(nn.Module):
@@ -34,25 +39,38 @@ class ConvBN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(N, C, H, W)` to `(N, C', H', W')`."""
-        bn, conv = self.bn, self.conv
-        small = is_small(conv, x)
-        if (
-            isinstance(bn, nn.BatchNorm2d)
-            and not bn.training
-            and bn.running_var is not None
-            and not outweighs_output(conv, x)
-        ):
-            # The normalization is constant and becomes part of the weight. The gradient follows.
-            assert bn.running_mean is not None
-            scale = bn.weight * (bn.running_var + bn.eps).rsqrt()
-            weight = (conv.weight * scale.view(-1, 1, 1, 1)).to(x.dtype)
-            shift = (bn.bias - bn.running_mean * scale).to(x.dtype)
-            if small:
-                return convolve_small(x, weight, shift, conv.stride[0])
-            return F.conv2d(x, weight, shift, conv.stride, conv.padding)
-        y = convolve_small(x, conv.weight, conv.bias, conv.stride[0]) if small else conv(x)
-        out: Tensor = bn(y)
+        conv = self.conv
+        folded = self._fold(x)
+        weight, bias = folded or (conv.weight, conv.bias)
+        if is_small(conv, x):
+            y = convolve_small(x, weight, bias, conv.stride[0])
+        elif folded is None:
+            y = conv(x)
+        else:
+            y = F.conv2d(x, weight, bias, conv.stride, conv.padding)
+        out: Tensor = y if folded else self.bn(y)
         return out
+
+    def _fold(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return weight and bias that include the normalization, with gradients.
+
+        None where the normalization depends on the convolution's output, or where it is faster
+        after the convolution.
+        """
+        bn, conv = self.bn, self.conv
+        if not isinstance(bn, nn.BatchNorm2d):
+            return None
+        mean, variance = bn.running_mean, bn.running_var
+        if bn.training:
+            if not foresees_output(conv, bn, x):
+                return None
+            mean, variance = output_moments(x, conv.weight)
+            track(bn, mean, variance, x.numel() // x.shape[1])
+        elif mean is None or variance is None or outweighs_output(conv, x):
+            return None
+        scale = bn.weight * (variance + bn.eps).rsqrt()
+        weight = conv.weight * scale.view(-1, 1, 1, 1)
+        return weight.to(x.dtype), (bn.bias - mean * scale).to(x.dtype)
 
 
 class Bottleneck(nn.Module):
@@ -118,8 +136,7 @@ def _add(x: Tensor, y: Tensor) -> Tensor:
 
     A trace must not depend on gradients, see `pool_time`.
     """
-    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    return x + y if torch.is_grad_enabled() or tracing else x.add_(y)
+    return x + y if torch.is_grad_enabled() or is_tracing() else x.add_(y)
 
 
 def _mix_2d(block: Bottleneck, x: Tensor, frames: int) -> Tensor:  # noqa: ARG001
@@ -183,9 +200,25 @@ class Stem(ConvBN):
 
     def forward(self, x: Tensor, frames: int) -> tuple[Tensor, int]:  # type: ignore[override]
         """Map `(N*T, C, H, W)` to `(N*T/2, 64, H/4, W/4)`; return it and its T."""
+        if self._takes_parts(x, frames):
+            parts = [self._convolve_and_pool(part, 2)[0] for part in x.split(_FRAMES)]
+            x, frames = torch.cat(parts), frames // 2
+        else:
+            x, frames = self._convolve_and_pool(x, frames)
+        return F.relu(x, inplace=True), frames
+
+    def _takes_parts(self, x: Tensor, frames: int) -> bool:
+        """Return whether training on some frames at a time is possible, and faster.
+
+        The convolution's output is by far the largest activation. In parts it is pooled while it is
+        in a CPU's cache, and so is its gradient used. A normalization that is trained needs it as a
+        whole.
+        """
+        is_possible = frames % 2 == 0 and len(x) > 0 and not self.bn.training
+        return is_possible and is_on_cpu(x) and trains_eagerly()
+
+    def _convolve_and_pool(self, x: Tensor, frames: int) -> tuple[Tensor, int]:
         x, frames = pool_time(super().forward(x), frames, self.wiring)
         if self.wiring == "author":
-            x = pool_up(x, (3, 3), (2, 2))
-        else:
-            x = F.max_pool2d(x, 3, 2, padding=1)
-        return F.relu(x, inplace=True), frames
+            return pool_up(x, (3, 3), (2, 2)), frames
+        return F.max_pool2d(x, 3, 2, padding=1), frames

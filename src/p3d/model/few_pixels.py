@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from p3d.model.modes import is_on_cpu, trains_eagerly
+
 MOST_ROWS = 2048
 """Pixels of all frames up to which the matrix product is faster, measured on 1 and 2 cores."""
 
@@ -23,7 +25,7 @@ def is_small(conv: nn.Module, x: Tensor) -> bool:
     """
     if not isinstance(conv, nn.Conv2d) or conv.kernel_size != (1, 1):
         return False
-    return x.device.type == "cpu" and _trains_eagerly() and _pixels(conv, x) <= MOST_ROWS
+    return is_on_cpu(x) and trains_eagerly() and _pixels(conv, x) <= MOST_ROWS
 
 
 def outweighs_output(conv: nn.Conv2d, x: Tensor) -> bool:
@@ -31,14 +33,7 @@ def outweighs_output(conv: nn.Conv2d, x: Tensor) -> bool:
 
     That is where the weight has more elements than the output for `x`, `(N, C, H, W)`.
     """
-    return _trains_eagerly() and _pixels(conv, x) < conv.weight[0].numel()
-
-
-def _trains_eagerly() -> bool:
-    """Return whether there are gradients, and no compiler, which chooses for itself."""
-    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
-        return False
-    return not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return trains_eagerly() and _pixels(conv, x) < conv.weight[0].numel()
 
 
 def _pixels(conv: nn.Conv2d, x: Tensor) -> float:
@@ -72,7 +67,7 @@ class _Pointwise(torch.autograd.Function):
         rows, matrix = _rows(chosen), weight.flatten(1)
         # The result is not a view, so that a ReLU may overwrite it.
         shape = (count, len(matrix), height, width)
-        out = torch.empty(shape, dtype=rows.dtype, memory_format=torch.channels_last)
+        out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
         if bias is None:
             torch.mm(rows, matrix.t(), out=_rows(out))
         else:
@@ -91,7 +86,7 @@ class _Pointwise(torch.autograd.Function):
         grad_weight = None
         if needs_weight:
             # In the weight's order of memory, which DistributedDataParallel expects.
-            grad_weight = torch.empty_strided(*ctx.kernel, dtype=rows.dtype)
+            grad_weight = rows.new_empty_strided(*ctx.kernel)
             torch.mm(gradient.t(), rows, out=grad_weight.view(len(grad_weight), -1))
         return grad_x, grad_weight, gradient.sum(0) if needs_bias else None, None
 

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from p3d.model.blocks import ConvBN
+from p3d.model.moments import track
 from p3d.model.network import P3D
 
 _CHANNEL = (1, -1, 1, 1)
@@ -32,21 +33,8 @@ class SyncNorm(nn.BatchNorm2d):
         out: Tensor
         normalize: Any = _Normalize.apply
         out, mean, variance, count = normalize(x, self.weight, self.bias, self.eps)
-        self._track(mean, variance, count)
+        track(self, mean, variance, count)
         return out
-
-    @torch.no_grad()
-    def _track(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        assert self.momentum is not None
-        self.num_batches_tracked.add_(1)
-        # A batch that is empty on all processes changes nothing.
-        momentum = self.momentum * (count > 0)
-        unbiased = variance * (count / (count - 1).clamp_min(1))
-        self.running_mean.lerp_(mean, momentum)
-        self.running_var.lerp_(unbiased, momentum)
 
 
 def _precise(x: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from p3d.model.config import Wiring
+from p3d.model.modes import is_tracing
 from p3d.model.pair_max import max_of_pairs
 
 
@@ -48,7 +49,7 @@ def pool_time(x: Tensor, frames: int, wiring: Wiring) -> tuple[Tensor, int]:
         return x, 1
     rows, channels, height, width = x.shape
     # A trace must not depend on gradients, since torch checks it without them.
-    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    tracing = is_tracing()
     # While a network of free clip length is exported, `frames` is a symbol that may be odd.
     is_even = isinstance(frames, int) and frames % 2 == 0
     if is_even and (tracing or not (x.requires_grad and torch.compiler.is_compiling())):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from p3d.model.blocks import Bottleneck
 from p3d.model.config import CHANNELS
+from p3d.model.modes import planned_for
 from p3d.model.network import P3D
 from p3d.system.device import DTYPES, Precision
 from p3d.training.optim import freeze
@@ -44,7 +45,7 @@ class _SavedTensors:
         self._block = None
 
 
-def activation_bytes(model: P3D, recipe: Recipe, precision: Precision) -> int:
+def activation_bytes(model: P3D, recipe: Recipe, precision: Precision, device: torch.device) -> int:
     """Return the bytes that one batch saves for the backward pass, without weights and pixels.
 
     In mixed precision this includes the cast copies of the weights. A compiled network saves less.
@@ -54,6 +55,7 @@ def activation_bytes(model: P3D, recipe: Recipe, precision: Precision) -> int:
         model: The network; only its configuration and preprocessing are used.
         recipe: For its batch size and frozen layers.
         precision: Arithmetic of the forward pass.
+        device: Where the network will be trained.
 
     Raises:
         UserError: The clips are too small for the network.
@@ -76,7 +78,8 @@ def activation_bytes(model: P3D, recipe: Recipe, precision: Precision) -> int:
             module.register_forward_pre_hook(tensors.enter)
             module.register_forward_hook(tensors.leave)
     ignored = {_address(tensor) for tensor in others}
-    with torch.autograd.graph.saved_tensors_hooks(tensors.pack, lambda tensor: tensor):
+    hooks = torch.autograd.graph.saved_tensors_hooks(tensors.pack, lambda tensor: tensor)
+    with hooks, planned_for(device):
         network(clips.permute(0, 4, 1, 2, 3).to(dtype))
     if not model.checkpoint_activations:
         return _bytes(tensors.saved.values(), ignored)

@@ -133,6 +133,7 @@ def make_plan(
     steps_per_epoch: int,
     steps: int,
     precision: Precision,
+    device: torch.device,
 ) -> Plan:
     """Make the plan of a run.
 
@@ -144,6 +145,7 @@ def make_plan(
         steps_per_epoch: Optimizer steps in an epoch.
         steps: Optimizer steps of the whole run.
         precision: Arithmetic of the forward pass.
+        device: Where the network will be trained.
 
     Raises:
         UserError: The clips are too small for the network.
@@ -173,7 +175,7 @@ def make_plan(
             trained,
             momentum,
             5 * pixels,
-            activation_bytes(model, recipe, precision),
+            activation_bytes(model, recipe, precision, device),
         ),
     )
 

@@ -242,6 +242,7 @@ def _print_plan(state: TrainState, loader: TrainLoader) -> None:
         steps_per_epoch=loader.steps_per_epoch,
         steps=state.total_steps,
         precision=state.precision,
+        device=state.device,
     )
     print("\n" + render(plan))
 
