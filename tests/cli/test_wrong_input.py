@@ -153,6 +153,8 @@ FILES = {
     "eval --data videos --test-fraction 0.5 --weights notes.txt": "notes.txt: cannot be read (No "
     "such file or directory); did you mean note.txt?",
     "info empty": "empty: it is a folder without weights",
+    "predict -walk-.avi --weights note.txt": "p3d predict has no option -walk-.avi; for the file, "
+    "write ./-walk-.avi",
     "info notes.txt": "notes.txt: neither a network (p3d63, p3d131, p3d199) nor a file; did you "
     "mean note.txt?",
     "explain videos/run/a_run.avi --weights note.txt --out absent/x.png": "--out absent/x.png: its "
@@ -198,6 +200,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "texts" / "a" / "note.txt").touch()
     (place / "note.txt").write_text("a note")
     (place / "void.csv").touch()
+    (place / "-walk-.avi").touch()
     (place / "header.csv").write_text("path,class\n")
     (place / "split.csv").write_text("path,class,split\nvideos/run/a_run.avi,run,trian\n")
     (place / "begun" / "config.json").write_text("{}")

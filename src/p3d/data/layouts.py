@@ -77,7 +77,7 @@ def list_dataset(options: DataOptions, splits: Sequence[Split] = SPLITS) -> List
     """
     root = options.data
     if not root.exists():
-        raise UserError(f"{root}: no such folder or manifest; {ask_meant(root)}")
+        raise UserError(f"{root}: no such folder or manifest; {ask_meant(root, 'fix the path')}")
     listing = _with_rate(_list(options, splits), options.frame_rate)
     return add_background(listing) if options.background else listing
 
