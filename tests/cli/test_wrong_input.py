@@ -111,6 +111,15 @@ FILES = {
     "prepare check videos --workers -1": "--workers -1: must be at least 0",
     "prepare check videos --findings note.txt/f.csv": "note.txt: the folder cannot be written",
     "prepare frames --data videos --out videos/new": "--out videos/new: would become a part of ",
+    "train --data video --test-fraction 0.2": "video: no such folder or manifest; did you mean "
+    "videos?",
+    "train --data videos --train-list nota.txt --test-list nota.txt": "nota.txt: cannot be read "
+    "(No such file or directory); did you mean note.txt?",
+    "prepare manifest --kind csv --videos videos --tables splits.csv --out m.csv": "splits.csv: "
+    "cannot be read (No such file or directory); did you mean split.csv?",
+    "prepare manifest --kind lists --videos video --train-list note.txt --out m.csv": "video: "
+    "there is no such folder or archive; did you mean videos?",
+    "prepare ucf101 --source video --out u": "video: no such file or folder; did you mean videos?",
     # Split rules.
     "train --data videos --test-fraction 1.5": "--test-fraction 1.5 must be at least 0 and below 1",
     "train --data videos --test-fraction 0.5 --validation-fraction 0.5": "--test-fraction 0.5 and "
@@ -137,10 +146,35 @@ FILES = {
     "predict --weights begun videos": "begun: this run has no weights yet",
     "predict --weights w --threshold 2 videos": "--threshold is 2.0; give a probability from 0 to ",
     "eval --run empty": "--run empty: has no config.json, so it is not a training run",
-    "eval --run absent": "--run absent: has no config.json, so it is not a training run",
+    "eval --run bogun": "--run bogun: no such folder; did you mean begun?",
     "eval --data videos --test-fraction 0.5 --weights note.txt": "note.txt: it is neither ",
+    "report bogun": "bogun: no such folder; did you mean begun?",
     "report empty": "empty has no log.jsonl, so it is not a training run",
+    "eval --data videos --test-fraction 0.5 --weights notes.txt": "notes.txt: cannot be read (No "
+    "such file or directory); did you mean note.txt?",
     "info empty": "empty: it is a folder without weights",
+    "predict -walk-.avi --weights note.txt": "p3d predict has no option -walk-.avi; for the file, "
+    "write ./-walk-.avi",
+    "info notes.txt": "notes.txt: neither a network (p3d63, p3d131, p3d199) nor a file; did you "
+    "mean note.txt?",
+    "explain videos/run/a_run.avi --weights note.txt --out absent/x.png": "--out absent/x.png: its "
+    "folder does not exist; give a file in an existing folder",
+    "serve --weights note.txt --root video": "--root video: is no folder; did you mean videos?",
+    "serve --weights note.txt --token-file notes.txt": "--token-file notes.txt: cannot be read (No "
+    "such file or directory); did you mean note.txt?",
+    # Scores and segments.
+    "metrics emty": "emty: no such file; did you mean empty?",
+    "detection split.csv --truth videos/run/a_run.avi": "videos/run/a_run.avi: give a file of "
+    "segments that ends in .csv or .json",
+    "detection splits.csv --truth split.csv": "split.csv: the header has no column start; ",
+    "calibrate notes.txt --weights note.txt --truth split.csv": "notes.txt: no such file; did you "
+    "mean note.txt?",
+    "calibrate note.txt --weights note.txt --truth split.csv": "note.txt: with --truth, give a "
+    "file of p3d timeline --scores",
+    "timeline videos --weights note.txt --scores absent/x": "--scores absent/x: its folder does "
+    "not exist; give a file in an existing folder",
+    "timeline videos --weights notes.txt --out timelines": "notes.txt: cannot be read (No such "
+    "file or directory); did you mean note.txt?",
     "convert note.txt out.pth": "out.pth: the output is a safetensors file; name it ",
     "convert note.txt absent/out.safetensors": "absent/out.safetensors: there is no folder absent",
 }
@@ -166,6 +200,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "texts" / "a" / "note.txt").touch()
     (place / "note.txt").write_text("a note")
     (place / "void.csv").touch()
+    (place / "-walk-.avi").touch()
     (place / "header.csv").write_text("path,class\n")
     (place / "split.csv").write_text("path,class,split\nvideos/run/a_run.avi,run,trian\n")
     (place / "begun" / "config.json").write_text("{}")

@@ -45,8 +45,8 @@ def test_folder_stands_for_the_videos_below_it() -> None:
 
 
 def test_folder_of_frames_is_one_video() -> None:
-    found = VideoFinder(["frames", "set/frames", "absent.mp4"])
-    assert [str(item) for item in found.items] == ["frames", "set/frames", "absent.mp4"]
+    found = VideoFinder(["frames", "set/frames", "one [1].mp4"])
+    assert [str(item) for item in found.items] == ["frames", "set/frames", "one [1].mp4"]
     assert not found.expanded
 
 
@@ -104,3 +104,24 @@ def test_wrong_arguments_are_errors(tree: Path) -> None:
             VideoFinder([word])
     assert names(["set/none"]) == ["set/none: holds neither videos nor frames of a video"]
     assert local_path("C:/a.avi", "video") == Path("C:/a.avi")
+
+
+def test_argument_that_does_not_exist(tree: Path) -> None:
+    (tree / "broken.mp4").symlink_to("gone.mp4")
+    found = VideoFinder(["sets", "absent.mp4", "a" * 300, "broken.mp4", "set/sub/c.mkv"])
+    assert [str(item) for item in found.items] == [
+        "sets: no such file or folder; did you mean set?",
+        "absent.mp4: no such file or folder; check the path",
+        f"{'a' * 300}: no such file or folder; check the path",
+        "broken.mp4",
+        "set/sub/c.mkv",
+    ]
+    with pytest.raises(UserError, match="sets: no such file or folder; did you mean set"):
+        found.check_found()
+
+
+def test_arguments_without_any_video() -> None:
+    for word in ("set/none", "*.avi"):
+        with pytest.raises(UserError, match=r"holds neither videos|matches nothing"):
+            VideoFinder([word]).check_found()
+    VideoFinder(["set/none", "set"]).check_found()

@@ -78,7 +78,8 @@ def test_killed_run_goes_on_and_gives_the_same_rows(
     printed = capsys.readouterr()
     assert printed.out, printed.err
     assert printed.out.splitlines()[0] == f"7 videos scored: {out}"
-    assert "1 video could not be read" in printed.out
+    assert printed.out.splitlines()[1].startswith(f"1 video could not be read: {out / 'bad.csv'}; ")
+    assert printed.out.splitlines()[2].startswith(f"  {root / 'set' / 'bad.avi'}: not a video")
     assert "bad.avi,not a video" in (out / "bad.csv").read_text()
 
     predictor = Predictor(root / "net.safetensors", device="cpu", clips=2)
@@ -170,3 +171,22 @@ def test_wrong_uses_get_one_line(
     assert main([*words(root, tmp_path / "out"), *more]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+def test_a_mistyped_folder_is_no_bad_video(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text.safetensors").write_text("no weights")
+    wrong = {
+        "sett": f"{root / 'sett'}: no such file or folder; did you mean {root / 'set'}?",
+        "*.mkv": "this pattern matches nothing",
+    }
+    for name, message in wrong.items():
+        command = words(root, tmp_path / "out")
+        command[1] = str(root / name)
+        assert main(command) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert message in line
+    text = str(tmp_path / "text.safetensors")
+    assert main([*words(root, tmp_path / "out"), "--weights", text]) == 2
+    assert not (tmp_path / "out").exists()

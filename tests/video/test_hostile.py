@@ -51,7 +51,7 @@ BROKEN = {
     "undecodable.avi": f"none of its 4 {NO_FRAME}",
     "pipe.avi": "neither a file nor a folder",
     "loop.avi": r"cannot be opened \(Too many levels of symbolic links\)",
-    "dangling.avi": "no such file or folder",
+    "dangling.avi": "is a link to nowhere.avi, which does not exist",
     "folder.avi": r"a folder without frames \(JPEG, PNG, BMP or WebP files\)",
     "frames-broken": r"walk-0001\.jpg cannot be read \(.+\)",
     "frames-large": "its frames are 5900x5900, more than 33,554,432 pixels",

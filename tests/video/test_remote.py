@@ -85,6 +85,8 @@ def test_errors_hold_no_credentials(video: Path) -> None:
     }
     with pytest.raises(BadVideoError, match=r"cannot be fetched \(Connection refused\)$"):
         read_clip("http://127.0.0.1:1/walk.mp4?token=hidden", FRAMES)
+    with pytest.raises(BadVideoError, match=r"^ftp://.* cannot be fetched \(Connection refused\)$"):
+        videos_at("ftp://127.0.0.1:1/films")  # connects before a file is asked for
     with serving(video.parent) as web:
         for name, reason in reasons.items():
             address = f"{web.address}/{name}"

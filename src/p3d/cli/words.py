@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from p3d.cli.options import Option
@@ -58,6 +59,8 @@ def read_words(
         flag = "--help" if flag == "-h" else flag.replace("_", "-")
         option = by_flag.get(switches.get(flag, flag))
         if option is None:
+            if Path(word).exists():
+                raise UserError(f"{command} has no option {word}; for the file, write ./{word}")
             hint = (hints or {}).get(flag) or _hint(flag, [*by_flag, *switches])
             raise UserError(
                 f"{command} has no option {flag}; {hint or f'see {command} --help-all'}"

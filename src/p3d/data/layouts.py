@@ -21,6 +21,7 @@ from p3d.data.rates import check_rate
 from p3d.data.splits import SplitRule, apply_rule
 from p3d.data.ucf101 import LISTS, list_ucf101
 from p3d.errors import UserError
+from p3d.system.spelling import ask_meant
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def list_dataset(options: DataOptions, splits: Sequence[Split] = SPLITS) -> List
     """
     root = options.data
     if not root.exists():
-        raise UserError(f"{root}: no such folder or manifest; fix the path")
+        raise UserError(f"{root}: no such folder or manifest; {ask_meant(root, 'fix the path')}")
     listing = _with_rate(_list(options, splits), options.frame_rate)
     return add_background(listing) if options.background else listing
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from p3d.errors import UserError
+from p3d.system.spelling import describe_unread
 from p3d.video.suffixes import VIDEO_SUFFIXES
 
 
@@ -160,7 +161,7 @@ def read_text(path: Path) -> str:
     try:
         text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+        raise UserError(f"{path}: {describe_unread(path, error)}") from error
     if "\0" in text:
         raise UserError(f"{path}: is not UTF-8 text; save it as UTF-8")
     return text

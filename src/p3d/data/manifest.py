@@ -60,7 +60,10 @@ def read_manifest(path: Path) -> Listing:
         UserError: The manifest cannot be read, or a row is malformed or contradicts another.
     """
     if path.suffix.lower() not in SUFFIXES:
-        raise UserError(f"{path}: is neither a folder nor a .csv manifest")
+        raise UserError(
+            f"{path}: is neither a folder nor a .csv manifest; give the folder that holds the "
+            "videos of all classes, or a manifest"
+        )
     columns, rows = _read_rows(path)
     class_names = _order_classes(path, rows, by_number=columns.header_of["class"] != "class")
     labels = {name: label for label, name in enumerate(class_names)}

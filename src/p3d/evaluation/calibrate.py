@@ -31,6 +31,7 @@ from p3d.scores.figures import labeled_scores
 from p3d.scores.resampling import Bootstrap, number_groups
 from p3d.scores.score_file import ScoreFile, read_score_file
 from p3d.scores.tables import describe_intervals
+from p3d.system.files import check_place
 from p3d.system.markers import First, Positional
 from p3d.system.text import format_percent, format_table
 from p3d.weights.calibration import check_scored_by
@@ -109,6 +110,7 @@ def _target(out: Path | None, weights: Path) -> Path:
         return weights.with_name(f"{weights.stem}-calibrated{_SUFFIX}")
     if out.suffix.lower() != _SUFFIX:
         raise UserError(f"--out {out}: weights are written as {_SUFFIX}; give such a name")
+    check_place(out, "--out")
     if out.exists() and weights.exists() and out.samefile(weights):
         raise UserError(
             f"--out {out}: is the input itself, whose scores would then be those of another file; "

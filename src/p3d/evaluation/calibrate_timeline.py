@@ -14,6 +14,7 @@ from p3d.inference.timeline.timeline import Timeline, make_timeline
 from p3d.scores.detection import F1_THRESHOLDS, DetectionFigures, Found, detection_figures
 from p3d.scores.segment_file import read_segments, video_key
 from p3d.system.progress import ProgressBar
+from p3d.system.spelling import ask_meant
 from p3d.system.text import counted, format_percent, format_table
 from p3d.weights.calibration import check_scored_by
 from p3d.weights.describe import read_weights
@@ -71,7 +72,10 @@ def _read(scores: Path, weights: Path) -> KeptScores:
         UserError: They are not, or cannot be read.
     """
     if not holds_window_scores(scores):
-        raise UserError(f"{scores}: with --truth, give a file of p3d timeline --scores")
+        remedy = "with --truth, give a file of p3d timeline --scores"
+        if not scores.exists():
+            raise UserError(f"{scores}: no such file; {ask_meant(scores, remedy)}")
+        raise UserError(f"{scores}: {remedy}")
     kept = read_kept_scores(scores)
     check_scored_by(weights, kept.weights, str(scores), "p3d timeline")
     path_of: dict[str, str] = {}

@@ -20,6 +20,7 @@ from p3d.evaluation.gradcam import CamLayer, grad_cam, stretch
 from p3d.evaluation.overlays import write_mp4, write_strip
 from p3d.preprocessing import Preprocessing, normalize
 from p3d.system.device import DeviceName, resolve_device
+from p3d.system.files import check_place
 from p3d.system.markers import Positional
 from p3d.system.text import format_percent
 from p3d.video.decode import open_video
@@ -59,8 +60,7 @@ def run(options: ExplainOptions) -> None:
     suffix = options.out.suffix.lower()
     if suffix not in (".mp4", ".png"):
         raise UserError(f"--out {options.out}: give a file that ends in .mp4 or .png")
-    if not options.out.absolute().parent.is_dir():
-        raise UserError(f"--out {options.out}: its folder does not exist; make it first")
+    check_place(options.out, "--out")
     device = resolve_device(options.device)
     model = load_model(options.weights).eval().requires_grad_(False).to(device)
     names = model.class_names or tuple(map(str, range(model.config.num_classes)))

@@ -89,8 +89,8 @@ def read_job(title: str, options: EvalOptions) -> Job:
             "wait for it, or give --weights"
         )
     backend = chosen_backend(options.backend, compiled=options.compute.compile)
-    digest = file_sha256(find_weights(options.weights))
     model = load_network(options.weights, backend)
+    digest = file_sha256(find_weights(options.weights))
     check_classes(model, dataset.class_names, options.weights)
     order = orders_of(options.frames)[-1]
     views = Views(crops=options.crops, mirror=options.mirror, order=order, seed=options.seed)

@@ -12,6 +12,7 @@ from p3d.data.splits import SplitRule
 from p3d.errors import UserError
 from p3d.run_folder import BEST_FILE, CONFIG_FILE, read_config, starting_folder
 from p3d.system.options import option_arguments
+from p3d.system.spelling import ask_meant
 
 _PATHS = {
     field.name for field in (*fields(DataOptions), *fields(SplitRule)) if "Path" in field.type
@@ -84,9 +85,11 @@ def _data_of(folder: Path) -> dict[str, Any]:
     """Return the options of the data set of a run, with paths that hold in the current folder."""
     path = folder / CONFIG_FILE
     if not path.is_file():
+        remedy = "give the --out of p3d train"
+        if not folder.exists():
+            raise UserError(f"--run {folder}: no such folder; {ask_meant(folder, remedy)}")
         raise UserError(
-            f"--run {folder}: has no {CONFIG_FILE}, so it is not a training run; give the --out "
-            "of p3d train"
+            f"--run {folder}: has no {CONFIG_FILE}, so it is not a training run; {remedy}"
         )
     data = read_config(path, f"--run {path}").get("data")
     if not isinstance(data, dict):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from p3d.errors import UserError
-from p3d.system.files import csv_line, plain_cell, write_text
+from p3d.system.files import check_place, csv_line, plain_cell, write_text
 
 COLUMNS = ("path", "answer", "probability", "best", "frames", "seen", "error", "settings")
 
@@ -30,9 +30,7 @@ def check_answer_path(path: Path) -> None:
     """
     if path.suffix.lower() not in (".csv", ".jsonl"):
         raise UserError(f"--out {path}: give a name that ends in .csv or .jsonl")
-    if path.is_dir() or not path.parent.is_dir():
-        fault = "is a folder" if path.is_dir() else "its folder does not exist"
-        raise UserError(f"--out {path}: {fault}; give a file in an existing folder")
+    check_place(path, "--out")
 
 
 class AnswerFile:

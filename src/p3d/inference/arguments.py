@@ -18,6 +18,7 @@ from typing import TypeAlias
 from p3d.data.listing import numbered_lines, read_text, split_label, stem_of, visible_entries
 from p3d.errors import BadVideoError, UserError
 from p3d.system.files import plain_cell
+from p3d.system.spelling import ask_meant
 from p3d.video.remote import is_address
 from p3d.video.remote_folder import videos_at
 from p3d.video.suffixes import FRAME_SUFFIXES
@@ -62,6 +63,7 @@ class VideoFinder:
         items: The videos, in the order of the arguments; those of a folder sorted by name.
         addresses: Videos at addresses, in the same order.
         repeated: Videos that were named again.
+        absent: Arguments that name no file or folder; they are among the items, too.
         ignored: Number of files in the folders that are not videos.
         expanded: Whether an argument stood for other videos than itself.
 
@@ -75,6 +77,7 @@ class VideoFinder:
         self.addresses: list[str] = []
         self._takes_addresses = take_addresses
         self.repeated: list[Path] = []
+        self.absent: list[BadVideoError] = []
         self.ignored = 0
         self.expanded = False
         self._known: set[str] = set()
@@ -98,13 +101,31 @@ class VideoFinder:
             self._add_address(word)
             return []
         path = local_path(word, "video")
-        if path.is_dir():
+        # Not the methods of Path, which raise for long names.
+        if os.path.isdir(path):  # noqa: PTH112
             return self._in_given_folder(path)
-        if path.suffix.lower() in _LISTS and path.is_file():
+        if path.suffix.lower() in _LISTS and os.path.isfile(path):  # noqa: PTH113
             return self._listed(_list_lines(path), path.parent)
-        if glob.has_magic(word) and not path.exists():
+        if os.path.lexists(path):
+            return [path]
+        if glob.has_magic(word):
             return self._matching(word)
-        return [path]
+        self.absent.append(BadVideoError(path, f"no such file or folder; {ask_meant(path)}"))
+        return self.absent[-1:]
+
+    def check_found(self) -> None:
+        """Check that every argument names something, and that there is a video.
+
+        For commands that write a folder of results: a mistyped name is no bad video of an archive.
+
+        Raises:
+            UserError: An argument does not exist, or there is no video at all.
+        """
+        if self.absent:
+            raise self.absent[0]
+        wrong = [item for item in self.items if isinstance(item, BadVideoError)]
+        if wrong and len(wrong) == len(self.items) and not self.addresses:
+            raise wrong[0]
 
     def _listed(self, names: Sequence[str], folder: Path) -> Iterator[Item]:
         self.expanded = True

@@ -88,9 +88,7 @@ def make_spec(options: ExportOptions, model: P3D) -> ExportSpec:
     """
     backend: FileBackend | None = SUFFIXES.get(options.output.suffix.lower())
     if backend is None:
-        raise UserError(
-            f"{options.output}: its suffix names no runtime; give one of: {', '.join(SUFFIXES)}"
-        )
+        raise UserError(f"its suffix names no runtime; give one of: {', '.join(SUFFIXES)}")
     first, last = _OPSETS
     if not first <= options.opset <= last:
         raise UserError(f"--opset is {options.opset}; give {first} to {last}")

@@ -20,6 +20,7 @@ from p3d.inference.export_spec import (
     noise_clip,
 )
 from p3d.system.device import DTYPES, Precision, one_cpu_thread
+from p3d.system.spelling import describe_unread
 from p3d.weights.calibration import read_calibration
 from p3d.weights.entries import read_rates, read_trained_on
 from p3d.weights.reading import prefix_errors
@@ -120,7 +121,7 @@ def _read_description(path: Path) -> ExportDescription:
     try:
         return from_metadata(readers[backend](path))
     except OSError as error:
-        raise UserError(f"cannot be read ({error.strerror or error}); check the path") from error
+        raise UserError(describe_unread(path, error)) from error
 
 
 class FileNetwork:

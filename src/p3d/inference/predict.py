@@ -130,7 +130,7 @@ def _examples(names: list[Path]) -> str:
 def _report_found(found: VideoFinder) -> None:
     """Say what the arguments stand for, unless they are just the videos."""
     videos = [item for item in found.items if isinstance(item, Path)]
-    if found.expanded:
+    if found.expanded and videos:
         folders = sum(video.is_dir() for video in videos)
         frames = f", {folders:,} of them folders of frames" if folders else ""
         others = f"; files left out: {found.ignored:,}" if found.ignored else ""

@@ -12,9 +12,10 @@ import torch
 
 from p3d.archive.engine import describe
 from p3d.archive.machines import Machine, open_machine
+from p3d.archive.notes import describe_bad
 from p3d.archive.options import ClusterOptions, PoolOptions
 from p3d.archive.parts import PartFormat, part_files, read_part
-from p3d.archive.results import BAD_FILE, PARTS, Results
+from p3d.archive.results import PARTS, Results
 from p3d.archive.run import run_work
 from p3d.data.rates import check_rate
 from p3d.errors import BadVideoError, UserError, printable
@@ -34,6 +35,7 @@ from p3d.system.options import DeviceOptions
 from p3d.system.text import counted
 from p3d.video.remote import public_name
 from p3d.weights.loading import find_weights
+from p3d.weights.reading import check_readable
 
 _MANY_VIDEOS = 200
 """Videos that pay for compiling on a CPU."""
@@ -121,11 +123,14 @@ def run(options: ScoreOptions) -> int:
 
 def _score(options: ScoreOptions, machine: Machine) -> int:
     work = _work(options, machine)
-    items, unusable = _items(_find(options))
+    names = class_names(work.load())
+    found = _find(options)
+    found.check_found()
+    items, unusable = _items(found)
     make_folder(options.out / PARTS)
     with lock_folder(options.out):
         work = replace(work, backend=_backend(options, work, machine, len(items)))
-        results = Results(options.out, _settings(work), options.part_videos, options.format)
+        results = Results(options.out, _settings(work, names), options.part_videos, options.format)
         if options.retry_bad:
             results.forget_bad()
         return _run(options, machine, work, items, unusable, results)
@@ -138,13 +143,12 @@ def _work(options: ScoreOptions, machine: Machine) -> ScoreWork:
         UserError: The weights cannot be read, or there is no such device.
     """
     compute = options.compute
-    weights = find_weights(local_path(options.weights, "weights")).absolute()
-    if not weights.is_file():
-        raise UserError(f"{weights}: no such file; give weights")
+    weights = find_weights(local_path(options.weights, "weights"))
+    check_readable(weights)
     set_up_cpu(compute.threads)
     num_threads(options.workers, torch.device(machine.device))
     return ScoreWork(
-        weights=weights,
+        weights=weights.absolute(),
         sha256=file_sha256(weights),
         what=options.what,
         top=options.top,
@@ -178,7 +182,7 @@ def _backend(
     return "compiled" if pays and find_compiler() is not None else "eager"
 
 
-def _settings(work: ScoreWork) -> dict[str, Any]:
+def _settings(work: ScoreWork, names: tuple[str, ...]) -> dict[str, Any]:
     """Return what the rows depend on, apart from rounding, as plain values."""
     return {
         "weights": work.sha256,
@@ -189,7 +193,7 @@ def _settings(work: ScoreWork) -> dict[str, Any]:
         "backend": work.backend,
         "precision": work.precision,
         "frame_rate": work.frame_rate,
-        "class_names": list(class_names(work.load())),
+        "class_names": list(names),
     }
 
 
@@ -254,12 +258,9 @@ def _count(items: dict[str, str], names: Iterable[str]) -> int:
 
 def _report(out: Path, names: set[str], results: Results) -> int:
     """Print where the results are, and return the exit code."""
-    bad = [name for name in results.bad if name in names]
+    bad = [(name, reason) for name, reason in results.bad.items() if name in names]
     scored = len(names & results.done)
     print(f"{counted(scored, 'video')} scored: {printable(out)}")
     if bad:
-        print(
-            f"{counted(len(bad), 'video')} could not be read: {printable(out / BAD_FILE)}; "
-            "--retry-bad tries them again"
-        )
+        print(describe_bad(out, bad, "; --retry-bad tries them again"))
     return 2 if bad else 0

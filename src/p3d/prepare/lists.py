@@ -21,6 +21,7 @@ from p3d.errors import UserError
 from p3d.prepare.archive import open_archive, text_folder
 from p3d.prepare.options import Validation
 from p3d.system.files import replacing
+from p3d.system.spelling import ask_meant
 
 OFFICIAL_CLIPS = 13_320
 VALIDATION_GROUPS: Mapping[int, range] = {1: range(8, 11), 2: range(1, 4), 3: range(22, 25)}
@@ -158,7 +159,10 @@ def _make_fold(number: int, parts: Mapping[str, tuple[str, ...]], validation: Va
 def _read_texts(source: Path) -> dict[str, str]:
     """Return the texts of a folder or an archive by file name in lower case."""
     if not source.exists():
-        raise UserError(f"{source}: no such folder or zip; give the official lists by --lists")
+        raise UserError(
+            f"{source}: no such folder or zip; "
+            + ask_meant(source, "give the official lists by --lists")
+        )
     with text_folder(source) as folder:
         files = {path.name.lower(): path for path in sorted(folder.glob("*.txt"))}
         return {n: read_text(path) for n, path in files.items() if _LIST.fullmatch(n)}

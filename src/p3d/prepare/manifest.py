@@ -30,6 +30,7 @@ from p3d.prepare.archive import open_archive, text_folder
 from p3d.prepare.tables import Row, is_number
 from p3d.system.files import TEMPORARY
 from p3d.system.markers import First
+from p3d.system.spelling import ask_meant
 from p3d.system.text import counted
 
 
@@ -247,7 +248,9 @@ def _unpack_videos(options: ManifestOptions) -> Path:
     """Return the folder of the videos, which are unpacked if they are archives."""
     source = options.videos
     if not source.exists():
-        raise UserError(f"{source}: there is no such folder or archive; fix --videos")
+        raise UserError(
+            f"{source}: there is no such folder or archive; {ask_meant(source, 'fix --videos')}"
+        )
     if options.kind != "hmdb51":
         return source
     target = options.out.parent / "videos"

@@ -18,6 +18,7 @@ from p3d.data.dataset import SPLIT_NAMES, Segment, Split, examples
 from p3d.data.listing import read_text
 from p3d.errors import UserError
 from p3d.prepare.tables import Row
+from p3d.system.spelling import describe_unread
 
 _Cells = dict[str, str]
 _MEDIA = ("media file name", "media file", "media file path", "file name", "file", "file path")
@@ -101,7 +102,7 @@ def _read_eaf(path: Path) -> tuple[tuple[str, ...], list[_Found]]:
             for annotation in tier.iter("ALIGNABLE_ANNOTATION")
         ]
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+        raise UserError(f"{path}: {describe_unread(path, error)}") from error
     except (ElementTree.ParseError, KeyError, ValueError) as error:
         raise UserError(f"{path}: is not an ELAN file, or is damaged ({error})") from error
     names = [_base_name(unquote(each.get("MEDIA_URL", ""))) for each in media]

@@ -15,6 +15,7 @@ from p3d.data.dataset import SPLIT_NAMES, SPLITS, WHOLE, Part, Segment, Split
 from p3d.data.listing import read_lines, read_text, spelling_key, split_label, stem_of
 from p3d.data.ucf101 import parse_classes, parse_list
 from p3d.errors import UserError
+from p3d.system.spelling import describe_unread
 
 MOST_CLASSES = 100_000
 """Largest label in a list: each number up to it becomes a class."""
@@ -287,5 +288,7 @@ def _csv_rows(path: Path, needed: Iterable[str]) -> Iterator[tuple[str, dict[str
                 if "\0" in "".join(cells.values()):
                     raise UserError(f"{path}:{reader.line_num}: has a NUL character; save as UTF-8")
                 yield f"{path}:{reader.line_num}", cells
-    except (OSError, csv.Error) as error:
+    except OSError as error:
+        raise UserError(f"{path}: {describe_unread(path, error)}") from error
+    except csv.Error as error:
         raise UserError(f"{path}: cannot be read as CSV in UTF-8 ({error})") from error

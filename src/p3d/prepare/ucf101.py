@@ -21,6 +21,7 @@ from p3d.prepare.linking import link_video, remove_partial
 from p3d.prepare.lists import OFFICIAL_CLIPS, Ucf101Lists, find_lists, read_lists, write_lists
 from p3d.prepare.options import LinkMode, Ucf101Options
 from p3d.prepare.parallel import parallel_map
+from p3d.system.spelling import ask_meant
 
 Source = FolderIndex | Archive
 
@@ -92,7 +93,10 @@ def prepare_ucf101(options: Ucf101Options) -> Ucf101Summary:
     if options.download:
         options = _download(options)
     if not options.source.exists():
-        raise UserError(f"{options.source}: no such file or folder; give UCF101.rar or its folder")
+        raise UserError(
+            f"{options.source}: no such file or folder; "
+            + ask_meant(options.source, "give UCF101.rar or its folder")
+        )
     lists = read_lists(options.lists or find_lists(options.source), options.validation)
     if options.fold not in lists.folds:
         raise UserError(f"fold {options.fold}: the lists have only {sorted(lists.folds)}")

@@ -11,6 +11,7 @@ from p3d.report.record import read_run
 from p3d.run_folder import LOG_FILE, LOGITS_FILE, REPORT_FILE
 from p3d.system.files import write_text
 from p3d.system.markers import First, Positional
+from p3d.system.spelling import ask_meant
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,12 @@ def write_report(folder: Path, temperature: float | None = None) -> Path | None:
         return write_run_report(folder)
     if (folder / LOGITS_FILE).is_file():
         return write_evaluation_report(folder, temperature)
+    remedy = "give the --out of p3d train or p3d eval"
+    if not folder.exists():
+        raise UserError(f"{folder}: no such folder; {ask_meant(folder, remedy)}")
     raise UserError(
         f"{folder} has no {LOG_FILE}, so it is not a training run, and no {LOGITS_FILE}, so it is "
-        "not an evaluation; give the --out of p3d train or p3d eval"
+        f"not an evaluation; {remedy}"
     )
 
 

@@ -41,9 +41,9 @@ def video_key(path: str) -> str:
 
 def _read_file(path: Path, path_of: dict[str, str]) -> list[Found]:
     """Read a file; `path_of` has the videos so far by their names."""
-    text = read_text(path)
-    if path.suffix.lower() not in (".csv", ".json"):
+    if path.is_file() and path.suffix.lower() not in (".csv", ".json"):
         raise UserError(f"{path}: give a file of segments that ends in .csv or .json")
+    text = read_text(path)
     rows = _csv_rows(path, text) if path.suffix.lower() == ".csv" else _json_rows(path, text)
     found = list[Found]()
     for location, (video, *values) in rows:

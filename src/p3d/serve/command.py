@@ -9,6 +9,7 @@ from p3d.errors import UserError
 from p3d.serve.options import ServeOptions
 from p3d.system.device import set_up_cpu
 from p3d.system.resources import raise_file_limit
+from p3d.system.spelling import describe_unread
 
 _PACKAGES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 
@@ -39,9 +40,10 @@ def read_token(path: Path) -> str:
     """
     try:
         token = path.read_text(encoding="utf-8").partition("\n")[0].strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8"
-        raise UserError(f"--token-file {path}: cannot be read ({reason})") from error
+    except OSError as error:
+        raise UserError(f"--token-file {path}: {describe_unread(path, error)}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"--token-file {path}: is not UTF-8 text; save it as UTF-8") from error
     if not token or not token.isascii() or not token.isprintable() or " " in token:
         raise UserError(
             f"--token-file {path}: its first line is no token; write one of printable characters "

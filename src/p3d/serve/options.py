@@ -11,6 +11,7 @@ from p3d.inference.backends.names import BackendChoice
 from p3d.inference.clip_plan import NumClips
 from p3d.system.markers import First, Heading
 from p3d.system.options import DeviceOptions
+from p3d.system.spelling import ask_meant
 
 _MIB = 2**20
 
@@ -136,7 +137,8 @@ class ServeOptions:
         if not 0 <= self.window <= 1000:
             raise UserError(f"--window is {self.window}; give 0 to 1000 milliseconds")
         if self.root is not None and not self.root.is_dir():
-            raise UserError(f"--root {self.root}: is no folder; give the folder of the videos")
+            remedy = ask_meant(self.root, "give the folder of the videos")
+            raise UserError(f"--root {self.root}: is no folder; {remedy}")
         if not self.is_local and self.token_file is None and not self.without_token:
             raise UserError(
                 f"--host {self.host}: other machines could use the service; give --token-file, or "

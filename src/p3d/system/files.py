@@ -190,6 +190,21 @@ def plain_cell(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
+def check_place(path: Path, flag: str) -> None:
+    """Check that a file can be written to a place, before hours of work.
+
+    Args:
+        path: The file.
+        flag: The option that named it, for the message.
+
+    Raises:
+        UserError: It is a folder, or its folder does not exist.
+    """
+    if path.is_dir() or not path.parent.is_dir():
+        fault = "is a folder" if path.is_dir() else "its folder does not exist"
+        raise UserError(f"{flag} {path}: {fault}; give a file in an existing folder")
+
+
 def make_folder(folder: Path, flag: str = "--out") -> None:
     """Create a folder and its parents if they do not exist.
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from p3d.errors import UserError
 from p3d.system.files import replacing
+from p3d.system.spelling import ask_meant
 
 NOT_AN_NPZ = (
     OSError, ValueError, TypeError, KeyError, AttributeError, EOFError, RuntimeError, MemoryError,
@@ -75,7 +76,7 @@ class NpzFormat:
         try:
             file = path.open("rb")
         except FileNotFoundError as error:
-            raise UserError(f"{path}: no such file; {self.remedy}") from error
+            raise UserError(f"{path}: no such file; {ask_meant(path, self.remedy)}") from error
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror})") from error
         try:

@@ -19,7 +19,7 @@ from p3d.video.frame_folder import open_folder
 from p3d.video.remote import RemoteVideo, Source, is_address, name_of
 from p3d.video.sources import FrameSource
 from p3d.video.suffixes import STILL_SUFFIXES
-from p3d.video.video_file import VideoFile
+from p3d.video.video_file import VideoFile, missing_file
 
 
 @contextmanager
@@ -55,7 +55,7 @@ def open_video(
     try:
         status = path.stat()
     except FileNotFoundError:
-        raise BadVideoError(path, "no such file or folder") from None
+        raise missing_file(path) from None
     except OSError as error:
         raise_file_limit_error(error)
         raise BadVideoError(path, f"cannot be opened ({error.strerror})") from error

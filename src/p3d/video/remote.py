@@ -60,11 +60,14 @@ def find_system(address: str) -> tuple[Any, str]:
     Raises:
         UserError: fsspec, or the package for this kind of address, is not installed, or there is
             no such kind.
+        BadVideoError: Its server does not answer, or refuses.
     """
     fsspec = load_extra("fsspec", "remote")
     try:
         system, path = fsspec.core.url_to_fs(address)
-    except (ImportError, ValueError) as error:
+    except Exception as error:  # some kinds of addresses connect to their server here
+        if not isinstance(error, ImportError | ValueError):
+            raise unfetched(public_name(address), error) from None
         scheme = urlsplit(address).scheme
         reason = str(error) if isinstance(error, ImportError) else "fsspec does not know it"
         raise UserError(

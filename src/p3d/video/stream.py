@@ -25,7 +25,7 @@ from p3d.video.geometry import Box
 from p3d.video.packets import check_size, decode, demux, open_stream
 from p3d.video.rgb import RgbConverter
 from p3d.video.sources import ASSUMED_FPS
-from p3d.video.video_file import check_file
+from p3d.video.video_file import check_file, missing_file
 from p3d.video.video_index import display_matrix
 
 MAX_GAP = 600.0
@@ -226,7 +226,7 @@ def _open(path: Path) -> tuple[InputContainer, VideoStream]:
     try:
         status = path.stat()
     except FileNotFoundError:
-        raise BadVideoError(path, "no such file or folder") from None
+        raise missing_file(path) from None
     except OSError as error:
         raise BadVideoError(path, f"cannot be opened ({error.strerror})") from error
     check_file(path, status)

@@ -43,6 +43,13 @@ _END = 1 << 62
 _NEAR = 3
 
 
+def missing_file(path: Path) -> BadVideoError:
+    """Return the error of a path that does not exist."""
+    if path.is_symlink():
+        return BadVideoError(path, f"is a link to {path.readlink()}, which does not exist")
+    return BadVideoError(path, "no such file or folder")
+
+
 def check_file(path: Path, status: os.stat_result) -> None:
     """Check that a file can be read, since FFmpeg's messages would be vaguer.
 

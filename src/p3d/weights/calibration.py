@@ -9,6 +9,7 @@ from typing import Any
 
 from p3d.errors import UserError
 from p3d.system.files import file_sha256
+from p3d.system.spelling import ask_meant
 from p3d.weights.entries import MAX_ENTRY_LENGTH, parse_entry
 
 _MAX_VALUES = 100
@@ -62,7 +63,8 @@ def check_scored_by(weights: Path, sha256: str, scores: str, command: str) -> No
         UserError: They are not, or there is no such file.
     """
     if not weights.is_file():
-        raise UserError(f"{weights}: no such file; give the weights that gave the scores")
+        remedy = ask_meant(weights, "give the weights that gave the scores")
+        raise UserError(f"{weights}: no such file; {remedy}")
     if file_sha256(weights) != sha256:
         raise UserError(
             f"{scores}: holds the scores of other weights than {weights} (SHA-256 {sha256[:8]}); "

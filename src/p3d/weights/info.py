@@ -20,6 +20,7 @@ from p3d.errors import UserError, printable
 from p3d.model.config import BLOCKS, CHANNELS, Modality, Name, P3DConfig, Variant, Wiring
 from p3d.preprocessing import Preprocessing, default_preprocessing
 from p3d.system.markers import Positional
+from p3d.system.spelling import ask_meant
 from p3d.system.text import describe_rates, json_line
 from p3d.weights.calibration import TIMELINE_PREFIX
 from p3d.weights.describe import describe_file
@@ -174,7 +175,7 @@ def gather(options: InfoOptions) -> Info:
     else:
         raise UserError(
             f"{printable(options.model)}: neither a network ({', '.join(BLOCKS)}) nor a file; "
-            f"{where_to_get(path) or 'check the spelling'}"
+            f"{where_to_get(path) or ask_meant(path, 'check the spelling')}"
         )
     frames = preprocessing.num_frames if options.frames is None else options.frames
     size = preprocessing.crop if options.size is None else options.size

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from p3d.errors import UserError, printable
+from p3d.system.spelling import describe_unread
 from p3d.weights.caffe import read_caffemodel
 from p3d.weights.entries import VERSION_KEY
 from p3d.weights.keys import add_counters, shorten
@@ -140,29 +141,52 @@ def _is_torch(head: bytes) -> bool:
     return head[:4] == b"PK\x03\x04" or head[:1] == b"\x80" or head[257:262] == b"ustar"
 
 
+def check_readable(path: Path) -> None:
+    """Check that a weight file is there and can be opened, before other work begins.
+
+    Raises:
+        UserError: It cannot; the message starts with the path.
+    """
+    with _explained(path):
+        _check_kind(path)
+        path.open("rb").close()
+
+
 def read_contents(path: Path) -> Contents:
     """Read a weight file of any known format.
 
     Raises:
         UserError: It cannot be read, or its format is unknown; the message starts with the path.
     """
+    with _explained(path):
+        return _read(path)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn errors of the system into UserErrors, with the path in front of all."""
     with prefix_errors(path):
         try:
-            return _read(path)
+            yield
         except OSError as error:
-            missing = isinstance(error, FileNotFoundError)
-            remedy = where_to_get(path) if missing else None
+            remedy = where_to_get(path) if isinstance(error, FileNotFoundError) else None
             raise UserError(
-                f"cannot be read ({error.strerror or error}); {remedy or 'check the path'}"
+                describe_unread(path, error)
+                if remedy is None
+                else f"cannot be read ({error.strerror}); {remedy}"
             ) from error
 
 
-def _read(path: Path) -> Contents:
+def _check_kind(path: Path) -> None:
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
         raise UserError("it is a folder; give the file inside it, or a run's folder")
     if not stat.S_ISREG(mode):
         raise UserError("it is a pipe or a device; give a file")
+
+
+def _read(path: Path) -> Contents:
+    _check_kind(path)
     with path.open("rb") as file:
         head = file.read(512)
     if not head:

@@ -109,3 +109,18 @@ def test_subtitles_for_each_video(root: Path, tmp_path: Path) -> None:
     assert main(command) == 0
     assert {file.name for file in out.glob("*.srt")} == {"1.avi.srt", "3.avi.srt"}
     assert " --> " in (out / "1.avi.srt").read_text()
+
+
+def test_wrong_words_leave_nothing_behind(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    command = words(root, out)
+    command[1] = str(root / "sett")
+    assert main(command) == 2
+    assert f"no such file or folder; did you mean {root / 'set'}?" in capsys.readouterr().err
+    assert not out.exists()
+    command[1] = str(root / "set" / "day")
+    assert main([*command, "--window", "0"]) == 2  # the workers refuse it
+    assert "--window is 0; give seconds" in capsys.readouterr().err
+    assert main(command) == 0, "the refused option does not bind the next run"

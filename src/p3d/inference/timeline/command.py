@@ -58,6 +58,7 @@ def run(options: TimelineOptions) -> int:
     found = VideoFinder(words)
     options.check_items(found.items)
     if options.has_folder:
+        found.check_found()
         return run_folder(options, networks, found.items)
     return _Files(options, networks, found.items).run()
 

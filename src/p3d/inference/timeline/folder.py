@@ -13,8 +13,8 @@ from typing import Any
 
 from p3d.archive.engine import describe
 from p3d.archive.machines import Machine, open_machine
-from p3d.archive.notes import Notes, write_bad
-from p3d.archive.results import BAD_FILE, SETTINGS_FILE
+from p3d.archive.notes import Notes, describe_bad, write_bad
+from p3d.archive.results import SETTINGS_FILE
 from p3d.archive.run import run_work
 from p3d.archive.work import OneStage
 from p3d.errors import BadVideoError, UserError, printable
@@ -31,6 +31,7 @@ from p3d.system.device import count_devices, resolve_device, set_up_cpu
 from p3d.system.files import lock_folder, make_folder, write_json
 from p3d.system.messages import print_note
 from p3d.system.text import counted
+from p3d.weights.reading import check_readable
 
 
 def run_folder(options: TimelineOptions, networks: Sequence[Path], items: Sequence[Item]) -> int:
@@ -48,8 +49,7 @@ def run_folder(options: TimelineOptions, networks: Sequence[Path], items: Sequen
     assert options.out is not None
     files = find_networks(networks)
     for weights in files:
-        if not weights.is_file():
-            raise UserError(f"{weights}: no such file; give weights")
+        check_readable(weights)
     compute, pool = options.compute, options.pool
     make_folder(options.out)
     with (
@@ -76,7 +76,12 @@ def _run(
     print_note(f"videos found: {len(videos):,}; done: {earlier:,}")
     sources = dict(zip(files, videos, strict=True))
     tasks = {file: (path, out / file) for file, path in sources.items()}
-    summary = run_work(tasks, work, machine, notes, "timelines")
+    try:
+        summary = run_work(tasks, work, machine, notes, "timelines")
+    finally:
+        if not any((out / file).exists() for file in files):
+            # Else options that the workers have refused would bind the next run.
+            (out / SETTINGS_FILE).unlink(missing_ok=True)
     if summary.done:
         print_note(describe(summary, earlier))
     bad = [(item.path, item.reason) for item in items if isinstance(item, BadVideoError)]
@@ -132,7 +137,7 @@ def _report(out: Path, done: int, bad: list[tuple[Path, str]]) -> int:
     print(f"segments of {counted(done, 'video')}: {printable(out)}")
     write_bad(out, bad)
     if bad:
-        print(f"{counted(len(bad), 'video')} could not be read: {printable(out / BAD_FILE)}")
+        print(describe_bad(out, bad))
     return 2 if bad else 0
 
 

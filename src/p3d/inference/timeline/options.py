@@ -15,6 +15,7 @@ from p3d.inference.timeline import strip
 from p3d.inference.timeline.calibrated import CutArguments
 from p3d.inference.timeline.frames import check_fps
 from p3d.inference.timeline.writers import check_file, check_out
+from p3d.system.files import check_place
 from p3d.system.markers import First, Heading, Positional
 from p3d.system.options import DeviceOptions
 
@@ -111,6 +112,8 @@ class TimelineOptions:
             self._check_folder()
         elif self.pool != PoolOptions() or self.cluster != ClusterOptions():
             raise UserError("--processes and --ray are for --out FOLDER; give one, or omit them")
+        if self.scores is not None:
+            check_place(self.scores, "--scores")
         for path, flag, suffixes in self._pictures():
             if path is not None:
                 check_file(path, flag, suffixes)

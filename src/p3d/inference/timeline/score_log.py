@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from p3d.errors import UserError
 from p3d.inference.timeline.scan import WindowScores
 from p3d.system.files import replacing
+from p3d.system.spelling import describe_unread
 
 _FORMAT = {"format": "p3d window scores", "version": 1}
 _START = json.dumps(_FORMAT).encode()[:-1]
@@ -79,7 +80,7 @@ def read_kept_scores(path: Path) -> KeptScores:
         videos = [str(identity[0]) for identity in values["videos"]]
         weights = str(values["weights"])
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+        raise UserError(f"{path}: {describe_unread(path, error)}") from error
     except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise UserError(
             f"{path}: is damaged ({error!r}); run p3d timeline --scores again"
@@ -140,7 +141,9 @@ class ScoreLog:
         try:
             self._read(path, header, batch_size, restart=restart)
         except OSError as error:
-            raise UserError(f"{path}: cannot be read or written ({error.strerror})") from error
+            raise UserError(
+                f"{path}: cannot be read or written ({error.strerror}); choose another file"
+            ) from error
 
     def _read(self, path: Path, header: bytes, batch_size: int, *, restart: bool) -> None:
         content = path.read_bytes() if path.exists() else b""

@@ -56,30 +56,41 @@ def paired_thresholds(
     return high, min(usual_low, high) if low is None else low
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class CutOptions:
     """How scores become segments.
 
     Attributes:
         smooth: Seconds over which scores are averaged; 0 does not smooth.
-        high: Probability that a class must reach for a segment; by default 0.5, or `low` if that is
-            higher.
-        low: Probability that ends a segment when the class falls below it; by default 0.3, or
-            `high` if that is lower.
+        high: Probability that a class must reach for a segment; by default, or for None, 0.5, or
+            `low` if that is higher.
+        low: Probability that ends a segment when the class falls below it; by default, or for None,
+            0.3, or `high` if that is lower.
         shortest: Shortest segment in seconds.
         merge: Longest gap in seconds between two segments of a class that become one.
     """
 
-    smooth: float = 1.0
-    high: float = None  # type: ignore[assignment]  # a number as soon as it is made
-    low: float = None  # type: ignore[assignment]
-    shortest: float = 0.5
-    merge: float = 0.5
+    smooth: float
+    high: float
+    low: float
+    shortest: float
+    merge: float
 
-    def __post_init__(self) -> None:
-        high, low = paired_thresholds(self.high, self.low, usual_high=0.5, usual_low=0.3)
-        object.__setattr__(self, "high", high)
-        object.__setattr__(self, "low", low)
+    def __init__(
+        self,
+        smooth: float = 1.0,
+        high: float | None = None,
+        low: float | None = None,
+        shortest: float = 0.5,
+        merge: float = 0.5,
+    ) -> None:
+        high, low = paired_thresholds(high, low, usual_high=0.5, usual_low=0.3)
+        for name, value in zip(
+            ("smooth", "high", "low", "shortest", "merge"),
+            (smooth, high, low, shortest, merge),
+            strict=True,
+        ):
+            object.__setattr__(self, name, value)  # since it is frozen
 
     def check(self) -> None:
         """Raise UserError if a value is out of range."""

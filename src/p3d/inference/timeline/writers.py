@@ -14,7 +14,7 @@ from p3d.errors import UserError, printable
 from p3d.inference.timeline.elan import to_eaf
 from p3d.inference.timeline.segments import Segment
 from p3d.inference.timeline.timeline import COLUMNS, Timeline, format_time
-from p3d.system.files import csv_line, write_text
+from p3d.system.files import check_place, csv_line, write_text
 from p3d.system.text import format_percent
 
 Settings = Mapping[str, Any]
@@ -112,9 +112,7 @@ def check_file(path: Path, flag: str, suffixes: Sequence[str]) -> None:
         *others, last = suffixes
         listed = f"{', '.join(others)} or {last}" if others else last
         raise UserError(f"{flag} {path}: give a name that ends in {listed}")
-    if path.is_dir() or not path.parent.is_dir():
-        fault = "is a folder" if path.is_dir() else "its folder does not exist"
-        raise UserError(f"{flag} {path}: {fault}; give a file in an existing folder")
+    check_place(path, flag)
 
 
 def write_timelines(path: Path, timelines: Sequence[Timeline], settings: Settings) -> None:
