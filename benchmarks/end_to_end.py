@@ -4,9 +4,9 @@
 
 In the naive loop each clip of a video is decoded apart (open, seek, decode, resize the frames),
 and scored alone by a plain network of Conv3d layers in fp32. Both networks have the same weights.
-Methods take turns; the median round counts, and the time to compile does not. Without --weights
-the network is untrained: then "auto" takes as many clips as an untrained network needs, which says
-nothing about a trained one.
+Methods take turns; the median round counts, and the time to compile does not. Videos are right if
+their folder has the name of the class. Without --weights the network is untrained: then "auto"
+takes as many clips as an untrained network needs, which says nothing about a trained one.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -36,9 +37,16 @@ from p3d.video.index_cache import INDICES
 from p3d.weights.loading import convert_state_dict, load_model
 from p3d.weights.port import to_port
 
-Labels = list[int]
-Method = Callable[[Sequence[Path]], Labels]
+Method = Callable[[Sequence[Path]], "list[Answer]"]
 DEVICE = torch.device("cpu")
+HEADER = ("method", "videos/s", "times naive", "clips", "same answer", "right")
+
+
+class Answer(NamedTuple):
+    """The class of a video, and how many clips it took."""
+
+    label: int
+    num_clips: int
 
 
 def networks(weights: Path | None, name: str) -> tuple[P3D, nn.Module]:
@@ -61,21 +69,23 @@ def naive(model: P3D, plain: nn.Module, num_clips: int) -> Method:
     """Return the naive loop: each clip decoded apart, in fp32, one after another."""
 
     @torch.inference_mode()
-    def label(path: Path) -> int:
+    def answer(path: Path) -> Answer:
         scores = []
         for number in range(num_clips):
             with open_video(path) as video:
                 clip = read_eval_clips(video, model.preprocessing, num_clips, numbers=[number])
             pixels = normalize(clip, model.preprocessing).contiguous()
             scores.append(plain(pixels).softmax(1))
-        return int(torch.cat(scores).mean(0).argmax())
+        return Answer(int(torch.cat(scores).mean(0).argmax()), num_clips)
 
-    return lambda paths: [label(path) for path in paths]
+    return lambda paths: [answer(path) for path in paths]
 
 
 def ours(predictor: Predictor) -> Method:
     """Return prediction as `p3d predict` does it."""
-    return lambda paths: [int(found.scores.argmax()) for found in predictor([*paths])]
+    return lambda paths: [
+        Answer(int(found.scores.argmax()), found.num_clips) for found in predictor([*paths])
+    ]
 
 
 def methods(
@@ -99,20 +109,39 @@ def methods(
 
 def measure(
     todo: dict[str, Method], paths: Sequence[Path], rounds: int
-) -> dict[str, tuple[float, Labels]]:
+) -> dict[str, tuple[float, list[Answer]]]:
     """Return each method's median seconds for all videos, and its answers.
 
     Indices of the videos are forgotten before each turn: a user's videos are new.
     """
     seconds: dict[str, list[float]] = {name: [] for name in todo}
-    labels: dict[str, Labels] = {}
+    answers: dict[str, list[Answer]] = {}
     for _ in range(rounds):
         for name, method in todo.items():
             INDICES.clear()
             started = time.perf_counter()
-            labels[name] = method(paths)
+            answers[name] = method(paths)
             seconds[name].append(time.perf_counter() - started)
-    return {name: (statistics.median(times), labels[name]) for name, times in seconds.items()}
+    return {name: (statistics.median(times), answers[name]) for name, times in seconds.items()}
+
+
+def table_rows(
+    found: dict[str, tuple[float, list[Answer]]],
+    paths: Sequence[Path],
+    class_names: Sequence[str] | None,
+) -> list[tuple[str, ...]]:
+    """Return a row of the table for each method; the first one is the naive loop."""
+    (slowest, expected), *_ = found.values()
+    names = class_names or ()
+    labels = [names.index(path.parent.name) if path.parent.name in names else -1 for path in paths]
+    rows = []
+    for name, (seconds, answers) in found.items():
+        same = sum(a.label == b.label for a, b in zip(answers, expected, strict=True))
+        right = sum(a.label == b for a, b in zip(answers, labels, strict=True))
+        mean_clips = statistics.fmean(answer.num_clips for answer in answers)
+        row = (f"{len(paths) / seconds:.2f}", f"{slowest / seconds:.1f}", f"{mean_clips:.1f}")
+        rows.append((name, *row, f"{same}/{len(paths)}", f"{right}/{len(paths)}" if names else "-"))
+    return rows
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -133,20 +162,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for method in todo.values():  # the first call is slower
         method(paths[:1])
     found = measure(todo, paths, options.rounds)
-    (slowest, expected), *_ = found.values()
-    rows = [
-        (
-            name,
-            f"{len(paths) / seconds:.2f}",
-            f"{slowest / seconds:.1f}",
-            f"{sum(a == b for a, b in zip(labels, expected, strict=True))}/{len(paths)}",
-        )
-        for name, (seconds, labels) in found.items()
-    ]
+    rows = table_rows(found, paths, model.class_names)
     print(f"{describe_processor()}, {torch.get_num_threads()} threads, {len(paths)} videos")
     for precision in ("fp32", options.precision):
         print(f"matrix rate {precision}: {matrix_rate(DEVICE, precision) / 1e9:.0f} GFLOP/s")
-    print(format_table(("method", "videos/s", "times naive", "same answer"), rows))
+    print(format_table(HEADER, rows))
 
 
 if __name__ == "__main__":
