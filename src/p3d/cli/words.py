@@ -6,10 +6,10 @@ Pythons, and its messages name neither the rule nor the remedy.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import deque
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from p3d.cli.options import Option
@@ -59,7 +59,7 @@ def read_words(
         flag = "--help" if flag == "-h" else flag.replace("_", "-")
         option = by_flag.get(switches.get(flag, flag))
         if option is None:
-            if Path(word).exists():
+            if os.path.exists(word):  # noqa: PTH110 (long names)
                 raise UserError(f"{command} has no option {word}; for the file, write ./{word}")
             hint = (hints or {}).get(flag) or _hint(flag, [*by_flag, *switches])
             raise UserError(
