@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from distributed_checks import DATASET, RECIPE, batch
 
-from p3d.model import few_pixels
+from p3d.model import blocks, few_pixels
 from p3d.model.network import create_model
 from p3d.model.sync_batchnorm import synchronize_norms
 from p3d.system.device import resolve_device
@@ -84,6 +84,7 @@ def check_step(group: Group, card: torch.device) -> None:
 def main() -> None:
     torch.set_num_threads(1)
     few_pixels.MOST_ROWS = 0  # the CPU computes convolutions as the card does
+    blocks.foresees_output = lambda *_: False  # and normalizations
     launch = read_launch()
     card = resolve_device("mlu", launch.local_rank)
     with join(card, launch) as group:

@@ -214,8 +214,10 @@ class Stem(ConvBN):
         in a CPU's cache, and so is its gradient used. A normalization that is trained needs it as a
         whole.
         """
-        is_possible = frames % 2 == 0 and len(x) > 0 and not self.bn.training
-        return is_possible and is_on_cpu(x) and trains_eagerly()
+        # First, since an export must not ask for the size of an axis that is free.
+        if not is_on_cpu(x) or not trains_eagerly():
+            return False
+        return frames % 2 == 0 and len(x) > 0 and not self.bn.training
 
     def _convolve_and_pool(self, x: Tensor, frames: int) -> tuple[Tensor, int]:
         x, frames = pool_time(super().forward(x), frames, self.wiring)
