@@ -7,11 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from p3d.model.activation_checkpointing import run_checkpointed
 from p3d.model.blocks import ConvBN
-from p3d.model.moments import foresees_output, output_moments
+from p3d.model.moments import fold_by_input, foresees_output
 from p3d.model.sync_batchnorm import SyncNorm
 
 
@@ -45,8 +44,13 @@ def assert_equal_layers(out: Tensor, layer: ConvBN, expected: Tensor, plain: Con
 def test_moments_have_the_right_gradients() -> None:
     torch.manual_seed(0)
     x = torch.randn(3, 2, 4, 3, dtype=torch.float64, requires_grad=True)
-    weight = torch.randn(5, 2, 1, 1, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(output_moments, (x, weight))
+    layer = ConvBN(2, 5, 1).double()
+    draw_norm(layer)
+
+    def fold(x: Tensor, *_: Tensor) -> tuple[Tensor, Tensor]:
+        return fold_by_input(x, layer.conv, layer.bn)  # type: ignore[arg-type]
+
+    assert torch.autograd.gradcheck(fold, (x, *parameters_of(layer)))
 
 
 @settings(max_examples=25, deadline=None)
@@ -75,19 +79,27 @@ def test_an_expanding_convolution_equals_convolution_and_norm(
     assert_equal_layers(out, layer, expected, plain)
 
 
-def test_an_expanding_convolution_in_bf16_knows_its_statistics_precisely() -> None:
-    """The mean of the input is ten times its deviation: bf16 sums would lose the variance."""
+def test_low_precision_is_normalized_by_the_output() -> None:
+    """A rounded bias would move the mean of a channel; the sum of many values shows it."""
     torch.manual_seed(0)
-    layer = ConvBN(8, 32, 1)
-    x = (10 + torch.randn(4, 8, 12, 12)).to(torch.bfloat16)
+    layer = ConvBN(64, 256, 1)
+    x = 10 + torch.randn(8, 64, 20, 20)
+    assert foresees_output(layer.conv, layer.bn, x)
+    assert not foresees_output(layer.conv, layer.bn, x.to(torch.bfloat16))
     with torch.autocast("cpu", torch.bfloat16):
+        assert not foresees_output(layer.conv, layer.bn, x)
         out = layer(x)
     assert out.dtype == torch.bfloat16
-    y = F.conv2d(x.double(), layer.conv.weight.double())
-    mean, variance = layer.bn.running_mean, layer.bn.running_var
-    torch.testing.assert_close(10 * mean, y.mean((0, 2, 3)).float(), rtol=1e-3, atol=1e-3)
-    expected = 0.9 + 0.1 * y.var((0, 2, 3)).float()
-    torch.testing.assert_close(variance, expected, rtol=1e-3, atol=1e-3)
+    assert out.float().mean((0, 2, 3)).abs().max() < 1e-3
+
+
+def test_large_means_keep_the_statistics_precise() -> None:
+    """The covariance is a difference of large sums, here of 100 times the variance."""
+    torch.manual_seed(0)
+    layer = ConvBN(64, 256, 1)
+    out = layer(10 + torch.randn(8, 64, 20, 20))
+    assert out.mean((0, 2, 3)).abs().max() < 1e-4
+    torch.testing.assert_close(out.std((0, 2, 3)), torch.ones(256), rtol=1e-3, atol=0)
 
 
 def test_autograd_keeps_no_output_of_an_expanding_convolution() -> None:

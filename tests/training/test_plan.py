@@ -161,7 +161,8 @@ def test_fp16_halves_the_activations() -> None:
     model = skeleton(P3DConfig("p3d63", 4))
     recipe = replace(UCF101, batch_size=16)
     whole, half = (
-        activation_bytes(model, recipe, precision, CPU) for precision in ("fp32", "fp16")
+        activation_bytes(model, recipe, precision, torch.device("cuda"))
+        for precision in ("fp32", "fp16")
     )
     assert 0.5 * whole < half < 0.65 * whole
 

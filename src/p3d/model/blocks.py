@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from p3d.model.config import EXPANSION, PLANES, Wiring
 from p3d.model.few_pixels import convolve_small, is_small, outweighs_output
 from p3d.model.modes import is_on_cpu, is_tracing, trains_eagerly
-from p3d.model.moments import foresees_output, output_moments, track
+from p3d.model.moments import fold_by_input, foresees_output
 from p3d.model.views import pool_time, pool_up, spatial_view, temporal_view
 
 _FRAMES = 4
@@ -60,13 +60,10 @@ class ConvBN(nn.Module):
         bn, conv = self.bn, self.conv
         if not isinstance(bn, nn.BatchNorm2d):
             return None
-        mean, variance = bn.running_mean, bn.running_var
         if bn.training:
-            if not foresees_output(conv, bn, x):
-                return None
-            mean, variance = output_moments(x, conv.weight)
-            track(bn, mean, variance, x.numel() // x.shape[1])
-        elif mean is None or variance is None or outweighs_output(conv, x):
+            return fold_by_input(x, conv, bn) if foresees_output(conv, bn, x) else None
+        mean, variance = bn.running_mean, bn.running_var
+        if mean is None or variance is None or outweighs_output(conv, x):
             return None
         scale = bn.weight * (variance + bn.eps).rsqrt()
         weight = conv.weight * scale.view(-1, 1, 1, 1)

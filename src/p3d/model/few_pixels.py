@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from p3d.model.modes import is_on_cpu, trains_eagerly
+from p3d.model.views import pixel_rows
 
 MOST_ROWS = 2048
 """Pixels of all frames up to which the matrix product is faster, measured on 1 and 2 cores."""
@@ -64,14 +65,14 @@ class _Pointwise(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
         chosen = x[:, :, ::stride, ::stride]
         count, _, height, width = chosen.shape
-        rows, matrix = _rows(chosen), weight.flatten(1)
+        rows, matrix = pixel_rows(chosen), weight.flatten(1)
         # The result is not a view, so that a ReLU may overwrite it.
         shape = (count, len(matrix), height, width)
         out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
         if bias is None:
-            torch.mm(rows, matrix.t(), out=_rows(out))
+            torch.mm(rows, matrix.t(), out=pixel_rows(out))
         else:
-            torch.addmm(bias, rows, matrix.t(), out=_rows(out))
+            torch.addmm(bias, rows, matrix.t(), out=pixel_rows(out))
         ctx.save_for_backward(rows, matrix)
         ctx.shape, ctx.stride = x.shape, stride
         ctx.kernel = (weight.shape, weight.stride())
@@ -80,7 +81,7 @@ class _Pointwise(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         rows, matrix = ctx.saved_tensors
-        gradient = _rows(gradients[0])
+        gradient = pixel_rows(gradients[0])
         needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad
         grad_x = _spread(gradient @ matrix, ctx.shape, ctx.stride) if needs_x else None
         grad_weight = None
@@ -89,11 +90,6 @@ class _Pointwise(torch.autograd.Function):
             grad_weight = rows.new_empty_strided(*ctx.kernel)
             torch.mm(gradient.t(), rows, out=grad_weight.view(len(grad_weight), -1))
         return grad_x, grad_weight, gradient.sum(0) if needs_bias else None, None
-
-
-def _rows(x: Tensor) -> Tensor:
-    """Return `(N, C, H, W)` as a matrix `(N*H*W, C)`, a view if it is channels-last."""
-    return x.permute(0, 2, 3, 1).flatten(0, 2)
 
 
 def _spread(rows: Tensor, shape: torch.Size, stride: int) -> Tensor:

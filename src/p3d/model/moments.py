@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from p3d.model.modes import is_on_cpu, trains_eagerly
+from p3d.model.views import pixel_rows
 
 _EXPANSION = 4
 """Channels of the output for one of the input, from which on the covariance is cheap."""
@@ -16,38 +17,46 @@ _PIXELS = 8
 
 
 def foresees_output(conv: nn.Conv2d, bn: nn.Module, x: Tensor) -> bool:
-    """Return whether training on `x`, `(N, C, H, W)`, takes `output_moments`.
+    """Return whether training on `x`, `(N, C, H, W)`, takes `fold_by_input`.
 
     That is so for expanding 1x1 convolutions. A normalization that follows one reads its output
     three times in each direction, and autograd keeps it; the input has a quarter of the channels.
     Only CPUs take this way, since it was not measured elsewhere, and only a normalization over the
-    clips of one process.
+    clips of one process. In bf16 and fp16 the bias would be rounded, which moves the mean of a
+    whole channel: by 0.01 standard deviations, and more where the input's mean is large.
     """
     if not is_on_cpu(x) or not trains_eagerly() or type(bn) is not nn.BatchNorm2d:
         return False
     if conv.kernel_size != (1, 1) or conv.stride != (1, 1) or conv.bias is not None:
         return False
+    if x.dtype not in (torch.float32, torch.float64) or torch.is_autocast_enabled("cpu"):
+        return False
     channels, pixels = conv.in_channels, len(x) * x.shape[2] * x.shape[3]
     return conv.out_channels >= _EXPANSION * channels and pixels >= _PIXELS * channels
 
 
-def output_moments(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and variance of a 1x1 convolution's output without computing the output.
+def fold_by_input(x: Tensor, conv: nn.Conv2d, bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Return a convolution's weight and bias with its normalization in training mode, for an input.
 
-    The output Wx has the mean W mean(x) and the variances diag(W cov(x) W').
+    The output Wx of a 1x1 convolution has the mean W mean(x) and the variances diag(W cov(x) W').
+    The running statistics are updated.
 
     Args:
-        x: The input, `(N, C, H, W)`, channels-last if nothing is to be copied.
-        weight: W, `(C', C, 1, 1)`.
+        x: The input, float32 or float64 `(N, C, H, W)`, channels-last if nothing is to be copied.
+        conv: A convolution with a kernel of 1x1, stride 1 and no bias.
+        bn: Its normalization.
 
     Returns:
-        Mean and (biased) variance over N, H and W, each `(C')`, in float32 or wider.
+        Weight `(C', C, 1, 1)` and bias `(C')`, with gradients.
     """
-    with torch.autocast("cpu", enabled=False):
-        moments: Any = _InputMoments.apply
-        mean, covariance = moments(x)
-        matrix = weight.flatten(1).to(mean.dtype)
-        return matrix @ mean, ((matrix @ covariance) * matrix).sum(1).clamp_min(0)
+    moments: Any = _InputMoments.apply
+    center, covariance = moments(x)
+    matrix = conv.weight.flatten(1)
+    mean = matrix @ center
+    variance = ((matrix @ covariance) * matrix).sum(1).clamp_min(0)
+    track(bn, mean, variance, x.numel() // x.shape[1])
+    scale = bn.weight * (variance + bn.eps).rsqrt()
+    return conv.weight * scale.view(-1, 1, 1, 1), bn.bias - mean * scale
 
 
 class _InputMoments(torch.autograd.Function):
@@ -55,7 +64,7 @@ class _InputMoments(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-        rows = _rows(x).to(_precise(x.dtype))
+        rows = pixel_rows(x)
         mean = rows.mean(0)
         covariance = torch.addmm(
             torch.outer(mean, mean), rows.t(), rows, beta=-1, alpha=1 / len(rows)
@@ -66,10 +75,10 @@ class _InputMoments(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         x, mean = ctx.saved_tensors
-        rows, (grad_mean, grad_covariance) = _rows(x), gradients
+        rows, (grad_mean, grad_covariance) = pixel_rows(x), gradients
         slope = (grad_covariance + grad_covariance.t()) / len(rows)
         offset = grad_mean / len(rows) - slope @ mean
-        out = torch.addmm(offset.to(x.dtype), rows, slope.to(x.dtype))
+        out = torch.addmm(offset, rows, slope)
         return out.view(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2)
 
 
@@ -94,13 +103,3 @@ def track(bn: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: Tensor | in
     unbiased = variance * (count / (count - 1).clamp_min(1))
     bn.running_mean.lerp_(mean, momentum)
     bn.running_var.lerp_(unbiased, momentum)
-
-
-def _rows(x: Tensor) -> Tensor:
-    """Return `(N, C, H, W)` as a matrix `(N*H*W, C)`, a view if it is channels-last."""
-    return x.permute(0, 2, 3, 1).flatten(0, 2)
-
-
-def _precise(dtype: torch.dtype) -> torch.dtype:
-    """Return float32, or the dtype if it is wider."""
-    return torch.promote_types(dtype, torch.float32)

@@ -37,11 +37,6 @@ class SyncNorm(nn.BatchNorm2d):
         return out
 
 
-def _precise(x: Tensor) -> Tensor:
-    """Convert to float32, unless the dtype is wider."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
 class _Normalize(torch.autograd.Function):
     """Batch normalization over all processes, with statistics in float32 or wider."""
 
@@ -49,7 +44,7 @@ class _Normalize(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        values = _precise(x)
+        values = x.to(torch.promote_types(x.dtype, torch.float32))
         sums = torch.cat(
             [values.sum(_ALL_BUT_CHANNEL), values.new_tensor([values.numel() / values.shape[1]])]
         )
@@ -71,8 +66,8 @@ class _Normalize(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x, weight, mean, scale, divisor = ctx.saved_tensors
-        gradient = _precise(gradients[0])
-        normal = (_precise(x) - mean.view(_CHANNEL)) * scale.view(_CHANNEL)
+        gradient = gradients[0].to(mean.dtype)
+        normal = (x.to(mean.dtype) - mean.view(_CHANNEL)) * scale.view(_CHANNEL)
         grad_bias = gradient.sum(_ALL_BUT_CHANNEL)
         grad_weight = (gradient * normal).sum(_ALL_BUT_CHANNEL)
         sums = torch.stack([grad_bias, grad_weight])

@@ -16,6 +16,11 @@ from p3d.model.modes import is_tracing
 from p3d.model.pair_max import max_of_pairs
 
 
+def pixel_rows(x: Tensor) -> Tensor:
+    """Return `(N, C, H, W)` as a matrix `(N*H*W, C)`, a view if it is channels-last."""
+    return x.permute(0, 2, 3, 1).flatten(0, 2)
+
+
 def temporal_view(x: Tensor, frames: int) -> Tensor:
     """View `(N*T, C, H, W)` as `(N, C, T, H*W)`."""
     rows, channels, height, width = x.shape

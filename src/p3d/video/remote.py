@@ -65,14 +65,14 @@ def find_system(address: str) -> tuple[Any, str]:
     fsspec = load_extra("fsspec", "remote")
     try:
         system, path = fsspec.core.url_to_fs(address)
-    except Exception as error:  # some kinds of addresses connect to their server here
-        if not isinstance(error, ImportError | ValueError):
-            raise unfetched(public_name(address), error) from None
+    except (ImportError, ValueError) as error:
         scheme = urlsplit(address).scheme
         reason = str(error) if isinstance(error, ImportError) else "fsspec does not know it"
         raise UserError(
             f"{public_name(address)}: addresses of {scheme} cannot be read here ({reason})"
         ) from None
+    except Exception as error:  # some kinds of addresses connect to their server here
+        raise unfetched(public_name(address), error) from None
     return system, path
 
 
