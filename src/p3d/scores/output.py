@@ -14,6 +14,7 @@ from p3d.scores.calibration import Bin
 from p3d.scores.coverage import Coverage
 from p3d.scores.figures import Figures
 from p3d.system.files import replacing, write_csv
+from p3d.system.fonts import plot_fonts
 from p3d.system.text import format_percent
 
 if TYPE_CHECKING:
@@ -97,13 +98,14 @@ def _fraction(value: float | None) -> str:
 
 def _write_confusion_png(path: Path, accuracy: Accuracy, class_names: Sequence[str]) -> None:
     side = min(24.0, 3.0 + 0.38 * len(class_names))
-    figure = draw_confusion(accuracy, class_names, side)
-    [axes] = figure.axes
-    axes.set_title(f"top-1 {format_percent(accuracy.top1)} of {accuracy.videos} videos")
-    figure.set_size_inches(side + 1.2, side)
-    figure.colorbar(axes.images[0], ax=axes, shrink=0.8, label="fraction of the true class")
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=150, format="png")
+    with plot_fonts("".join(map(printable, class_names))):
+        figure = draw_confusion(accuracy, class_names, side)
+        [axes] = figure.axes
+        axes.set_title(f"top-1 {format_percent(accuracy.top1)} of {accuracy.videos} videos")
+        figure.set_size_inches(side + 1.2, side)
+        figure.colorbar(axes.images[0], ax=axes, shrink=0.8, label="fraction of the true class")
+        with replacing(path) as temporary:
+            figure.savefig(temporary, dpi=150, format="png")
 
 
 def draw_confusion(accuracy: Accuracy, class_names: Sequence[str], side: float) -> Figure:
