@@ -14,7 +14,7 @@ from p3d.scores.accuracy import shows_top5
 from p3d.scores.alignment import Named, pool
 from p3d.scores.calibration import BINS
 from p3d.scores.figures import Figures, compute_figures
-from p3d.scores.output import shorten_path, write_figures
+from p3d.scores.output import write_figures
 from p3d.scores.resampling import Bootstrap
 from p3d.scores.score_file import ScoreFile, read_score_file
 from p3d.scores.tables import (
@@ -29,7 +29,7 @@ from p3d.scores.tables import (
 )
 from p3d.system.files import make_folder, write_json
 from p3d.system.markers import First, Positional
-from p3d.system.text import counted, format_percent, format_table, json_line
+from p3d.system.text import counted, format_percent, format_table, json_line, shorten_path
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from p3d.scores.coverage import Coverage
 from p3d.scores.figures import Figures
 from p3d.system.files import replacing, write_csv
 from p3d.system.fonts import plot_fonts
-from p3d.system.text import format_percent
+from p3d.system.text import format_percent, shorten
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -157,13 +157,3 @@ def draw_confusion(accuracy: Accuracy, class_names: Sequence[str], side: float) 
             color="white" if fractions[row, column] > 0.5 else "#1f2733",
         )
     return figure
-
-
-def shorten(name: str, limit: int = 24) -> str:
-    """Return a name cut to a number of characters, the last of which is then "…"."""
-    return name if len(name) <= limit else f"{name[: limit - 1]}…"
-
-
-def shorten_path(path: str, limit: int = 24) -> str:
-    """Return a path cut to a number of characters, the first of which is then "…"."""
-    return path if len(path) <= limit else f"…{path[len(path) - limit + 1 :]}"

@@ -16,6 +16,7 @@ from p3d.inference.timeline.segments import BACKGROUND
 from p3d.inference.timeline.timeline import Timeline, format_time
 from p3d.system.files import replacing
 from p3d.system.fonts import picture_font
+from p3d.system.text import shorten
 
 SUFFIXES = (".svg", ".png")
 
@@ -136,7 +137,7 @@ def _draw_axis(canvas: _Canvas, duration: float, bottom: float) -> None:
 def _draw_class(canvas: _Canvas, timeline: Timeline, label: int, top: float) -> None:
     """Draw the scores of a class as an area, over a bar for each of its segments."""
     name, base = printable(timeline.class_names[label]), top + _ROW - 6
-    canvas.text(8, top + _ROW / 2 - 8, name if len(name) <= 22 else f"{name[:20]}...")
+    canvas.text(8, top + _ROW / 2 - 8, shorten(name, 22))
     scale = _COLUMNS / timeline.duration
     levels = base - (_ROW - 8) * _levels(timeline.times * scale, timeline.scores[:, label])
     steps = [(_LEFT + x + side, y) for x, y in enumerate(levels.tolist()) for side in (0, 1)]
