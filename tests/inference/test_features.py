@@ -231,7 +231,9 @@ def test_videos_that_cannot_be_read_are_left_out(
     bad.write_bytes(b"no video")
     out = tmp_path / "set.npz"
     assert extract(out, "--split=test", data=data) == 2
-    assert str(bad) in capsys.readouterr().err
+    *_, line = capsys.readouterr().err.splitlines()
+    assert str(bad) in line
+    assert line.endswith("; --on-bad-video skip goes on without it")
     assert extract(out, "--split=test", "--on-bad-video=skip", data=data) == 0
     assert f"LEFT OUT: 1 video that cannot be read:\n  {bad}: " in capsys.readouterr().out
     found = read_features(out)
