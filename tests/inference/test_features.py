@@ -243,6 +243,48 @@ def test_videos_that_cannot_be_read_are_left_out(
     assert "is complete already" in capsys.readouterr().out
 
 
+def test_many_bad_videos_are_counted(
+    extract: Callable[..., int],
+    sample: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = tmp_path / "set"
+    copy_set(sample, data)
+    for bad in sorted((data / "test").rglob("*.avi"))[:7]:
+        bad.unlink()
+        bad.write_bytes(b"no video")
+    out = tmp_path / "set.npz"
+    assert extract(out, "--split=test", "--on-bad-video=skip", data=data) == 0
+    lines = capsys.readouterr().out.splitlines()
+    place = lines.index("LEFT OUT: 7 videos that cannot be read:")
+    assert lines[place + 6 :] == ["  and 2 more", f"written to {out}"]
+
+
+@pytest.mark.parametrize("per_video", [[], ["--per-video"]])
+def test_what_fails_at_once_leaves_nothing(
+    per_video: list[str], sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flow = tmp_path / "flow.safetensors"
+    p3d.save_model(p3d.create_model("p3d63", num_classes=8, modality="flow"), flow)
+    out = tmp_path / ("out" if per_video else "out.npz")
+    assert main([*flags_of(sample, flow, out), *per_video]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "holds pictures, but the network takes optical flow; prepare flow first" in line
+    assert [*tmp_path.iterdir()] == [flow]
+
+
+def test_a_first_video_that_ends_the_command_leaves_nothing(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "set" / "walk").mkdir(parents=True)
+    for name in "ab":
+        (tmp_path / "set" / "walk" / f"{name}.avi").write_bytes(b"no video")
+    assert main(flags_of(tmp_path / "set", weights, tmp_path / "out.npz")) == 2
+    assert "--on-bad-video skip goes on without it" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
 def test_a_folder_that_is_not_complete_cannot_be_read(
     extract: Callable[..., int], tmp_path: Path
 ) -> None:

@@ -353,6 +353,20 @@ def test_weights_of_another_depth_are_rejected(
         run(options(sample, tmp_path, recipe, weights=finished / BEST_FILE))
 
 
+def test_a_run_that_cannot_start_leaves_nothing(sample: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.pth"
+    damaged.write_bytes(b"no weights")
+    out = tmp_path / "runs" / "first"
+    for message, changes in {
+        "gone.pth": {"weights": tmp_path / "gone.pth"},
+        "damaged.pth": {"weights": damaged},
+        "takes optical flow": {"modality": "flow"},
+    }.items():
+        with pytest.raises(UserError, match=message):
+            run(options(sample, out, **changes))
+        assert [*tmp_path.iterdir()] == [damaged]
+
+
 def test_tensorboard_receives_scalars_and_clips(sample: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     recipe = replace(TINY, max_steps=1)

@@ -28,7 +28,8 @@ from p3d.inference.pipe import num_threads
 from p3d.inference.score_work import ScoreWork, What, class_names
 from p3d.system.compiler import find_compiler
 from p3d.system.device import set_up_cpu
-from p3d.system.files import file_sha256, lock_folder, make_folder
+from p3d.system.files import file_sha256, lock_folder
+from p3d.system.folders import results_folder
 from p3d.system.markers import First, Heading, Positional
 from p3d.system.messages import print_note
 from p3d.system.options import DeviceOptions
@@ -127,8 +128,7 @@ def _score(options: ScoreOptions, machine: Machine) -> int:
     found = _find(options)
     found.check_found()
     items, unusable = _items(found)
-    make_folder(options.out / PARTS)
-    with lock_folder(options.out):
+    with results_folder(options.out / PARTS), lock_folder(options.out):
         work = replace(work, backend=_backend(options, work, machine, len(items)))
         results = Results(options.out, _settings(work, names), options.part_videos, options.format)
         if options.retry_bad:

@@ -23,7 +23,8 @@ from p3d.data.ucf101 import LISTS
 from p3d.errors import BadVideoError, UserError, printable
 from p3d.prepare.linking import remove_partial
 from p3d.prepare.lists import write_lines
-from p3d.system.files import lock_folder, make_folder
+from p3d.system.files import lock_folder
+from p3d.system.folders import results_folder
 from p3d.system.text import counted
 from p3d.video.sources import FrameSource
 
@@ -170,8 +171,7 @@ def derive(
     plan = _plan(parts, out, what, suffix)
     if not (in_place and (data.data / LISTS).is_dir() and out.resolve() == data.data.resolve()):
         _check_out(data.data, out, (records[0].path for _, records in plan.values()))
-    make_folder(out)
-    with lock_folder(out):
+    with results_folder(out), lock_folder(out):
         _remove_partial(plan)
         notes = Notes(out)
         items = {str(target): _item(target, records) for target, (_, records) in plan.items()}

@@ -230,7 +230,8 @@ def make_folder(folder: Path, flag: str = "--out") -> None:
 def lock_folder(folder: Path) -> Iterator[None]:
     """Lock a folder for this process; the system unlocks it when the process ends, even by SIGKILL.
 
-    On a file system without locks, print a warning and continue.
+    On a file system without locks, print a warning and continue. After an error, a folder that
+    holds nothing but the lock is left empty.
 
     Raises:
         UserError: Another process holds the lock, or the lock file cannot be opened.
@@ -252,6 +253,12 @@ def lock_folder(folder: Path) -> Iterator[None]:
         print_warning(f"{folder}: this file system has no locks; run only one process in it")
     try:
         yield
+    except BaseException:
+        # Before the release, so that no other process can have locked it.
+        with suppress(OSError):  # Windows removes it at the release
+            if [each.name for each in folder.iterdir()] == [".lock"]:
+                (folder / ".lock").unlink()
+        raise
     finally:
         lock.release()
 

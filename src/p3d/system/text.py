@@ -29,6 +29,12 @@ def format_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str
     return "\n".join([lines[0], "-" * columns(lines[0]), *lines[1:]])
 
 
+def first_lines(lines: Sequence[object], shown: int = 5) -> list[str]:
+    """Return the first of some lines for a list in a message, indented, and how many follow."""
+    first = [f"  {printable(line)}" for line in lines[:shown]]
+    return first + [f"  and {len(lines) - shown:,} more"] * (len(lines) > shown)
+
+
 def columns(text: str) -> int:
     """Return how many columns a text takes in a terminal.
 

@@ -123,4 +123,5 @@ def test_wrong_words_leave_nothing_behind(
     command[1] = str(root / "set" / "day")
     assert main([*command, "--window", "0"]) == 2  # the workers refuse it
     assert "--window is 0; give seconds" in capsys.readouterr().err
+    assert not out.exists()
     assert main(command) == 0, "the refused option does not bind the next run"

@@ -28,7 +28,8 @@ from p3d.inference.timeline.scan import scan
 from p3d.inference.timeline.timeline import make_timeline
 from p3d.inference.timeline.writers import write_timelines
 from p3d.system.device import count_devices, resolve_device, set_up_cpu
-from p3d.system.files import lock_folder, make_folder, write_json
+from p3d.system.files import lock_folder, write_json
+from p3d.system.folders import results_folder
 from p3d.system.messages import print_note
 from p3d.system.text import counted
 from p3d.weights.reading import check_readable
@@ -51,8 +52,8 @@ def run_folder(options: TimelineOptions, networks: Sequence[Path], items: Sequen
     for weights in files:
         check_readable(weights)
     compute, pool = options.compute, options.pool
-    make_folder(options.out)
     with (
+        results_folder(options.out),
         open_machine(
             options.cluster.ray, pool.processes, compute.device, compute.threads
         ) as machine,
