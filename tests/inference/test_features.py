@@ -274,6 +274,22 @@ def test_what_fails_at_once_leaves_nothing(
     assert [*tmp_path.iterdir()] == [flow]
 
 
+@pytest.mark.parametrize("name", ["", "test", "test/MoveUp/features"])
+def test_files_of_videos_do_not_lie_among_the_videos(
+    name: str,
+    extract: Callable[..., int],
+    sample: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = sorted(sample.rglob("*"))
+    data = sample if name != "test" else sample / "test"  # as folders of classes
+    assert extract(sample / name, "--per-video", data=data) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    rule = "would become a part of" if "/" in name else "holds"
+    assert f"--out {sample / name}: {rule} the data set" in line
+    assert sorted(sample.rglob("*")) == before
+
+
 def test_a_first_video_that_ends_the_command_leaves_nothing(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

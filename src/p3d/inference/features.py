@@ -21,7 +21,7 @@ from p3d.archive.notes import write_bad
 from p3d.archive.run import run_work
 from p3d.data.dataset import VideoDataset, VideoRecord
 from p3d.data.digests import video_digest
-from p3d.data.layouts import read_parts
+from p3d.data.layouts import check_apart, read_parts
 from p3d.data.loader import check_dataset
 from p3d.data.rates import assumed_rates
 from p3d.errors import UserError, printable
@@ -93,6 +93,8 @@ def _run(options: FeaturesOptions, machine: Machine, launch: Launch, group: Grou
     files = names_below(names, root if root.is_dir() else root.parent)
     folder = FeatureFolder(_working_folder(options))
     check_dataset(dataset, model.preprocessing)
+    if options.per_video:
+        check_apart(root, options.out, (record.path for record in dataset.records))
     with _opened(folder) if group.is_main else nullcontext():
         missing = _prepare(options, folder, index, files) if group.is_main else []
         missing = group.gather(missing)[0]

@@ -17,6 +17,7 @@ from p3d.archive.options import ClusterOptions, PoolOptions
 from p3d.archive.parts import PartFormat, part_files, read_part
 from p3d.archive.results import PARTS, Results
 from p3d.archive.run import run_work
+from p3d.data.layouts import check_among
 from p3d.data.rates import check_rate
 from p3d.errors import BadVideoError, UserError, printable
 from p3d.inference.arguments import Item, VideoFinder, local_path
@@ -127,6 +128,7 @@ def _score(options: ScoreOptions, machine: Machine) -> int:
     names = class_names(work.load())
     found = _find(options)
     found.check_found()
+    check_among(map(Path, options.videos), options.out)
     items, unusable = _items(found)
     with results_folder(options.out / PARTS), lock_folder(options.out):
         work = replace(work, backend=_backend(options, work, machine, len(items)))

@@ -17,6 +17,7 @@ from p3d.archive.notes import Notes, describe_bad, write_bad
 from p3d.archive.results import SETTINGS_FILE
 from p3d.archive.run import run_work
 from p3d.archive.work import OneStage
+from p3d.data.layouts import check_among
 from p3d.errors import BadVideoError, UserError, printable
 from p3d.inference.arguments import Item
 from p3d.inference.feature_file import names_below
@@ -48,6 +49,7 @@ def run_folder(options: TimelineOptions, networks: Sequence[Path], items: Sequen
         SystemExit: SIGINT or SIGTERM stopped it.
     """
     assert options.out is not None
+    check_among(map(Path, options.videos), options.out)
     files = find_networks(networks)
     for weights in files:
         check_readable(weights)
