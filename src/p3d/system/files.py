@@ -205,6 +205,19 @@ def check_place(path: Path, flag: str) -> None:
         raise UserError(f"{flag} {path}: {fault}; give a file in an existing folder")
 
 
+def check_no_input(path: Path, flag: str, inputs: Iterable[Path]) -> None:
+    """Check that a file to write would not replace what a command reads.
+
+    Raises:
+        UserError: It is one of the inputs.
+    """
+    with suppress(OSError):  # there is no such file, or a name is too long for one
+        if any(path.samefile(each) for each in inputs if os.path.exists(each)):  # noqa: PTH110
+            raise UserError(
+                f"{flag} {path}: is the input itself, which would be replaced; give another name"
+            )
+
+
 def make_folder(folder: Path, flag: str = "--out") -> None:
     """Create a folder and its parents if they do not exist.
 
@@ -220,6 +233,8 @@ def make_folder(folder: Path, flag: str = "--out") -> None:
         probe = folder / ".p3d-can-write"
         probe.touch()
         probe.unlink()
+    except FileExistsError as error:
+        raise UserError(f"{folder}: is a file, no folder; choose another {flag}") from error
     except OSError as error:
         raise UserError(
             f"{folder}: the folder cannot be written ({error.strerror}); choose another {flag}"
