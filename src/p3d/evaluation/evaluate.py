@@ -38,7 +38,7 @@ from p3d.scores.accuracy import measure
 from p3d.system.device import describe_device, resolve_device, set_up_cpu
 from p3d.system.distributed import Group, join, read_launch
 from p3d.system.folders import results_folder
-from p3d.system.options import plain_options
+from p3d.system.options import check_least, plain_options
 
 
 def run(options: EvalOptions) -> None:
@@ -48,9 +48,7 @@ def run(options: EvalOptions) -> None:
         UserError: The options, the data or the weights do not fit together.
         BadVideoError: A video cannot be read and `--on-bad-video` is "error".
     """
-    numbers = (options.clips, options.batch_size)
-    if any(isinstance(number, int) and number < 1 for number in numbers):
-        raise UserError("--clips and --batch-size must be 1 or more")
+    check_least(1, clips=options.clips, batch_size=options.batch_size)
     if options.clips_curve:
         check_curve(options.clips)
         if options.crops > 1 or options.mirror:

@@ -33,7 +33,7 @@ from p3d.system.files import file_sha256, lock_folder
 from p3d.system.folders import results_folder
 from p3d.system.markers import First, Heading, Positional
 from p3d.system.messages import print_note
-from p3d.system.options import DeviceOptions
+from p3d.system.options import DeviceOptions, check_least
 from p3d.system.text import counted
 from p3d.video.remote import public_name
 from p3d.weights.loading import find_weights
@@ -94,15 +94,13 @@ class ScoreOptions:
         """
         if not self.videos:
             raise UserError("no videos were given; give folders, lists or files after the options")
-        counts = {
-            "--top": self.top,
-            "--clips": self.clips,
-            "--part-videos": self.part_videos,
-            "--batch-size": self.batch_size,
-        }
-        for flag, count in counts.items():
-            if isinstance(count, int) and count < 1:
-                raise UserError(f"{flag} is {count}; give 1 or more")
+        check_least(
+            1,
+            top=self.top,
+            clips=self.clips,
+            part_videos=self.part_videos,
+            batch_size=self.batch_size,
+        )
         if self.what == "features" and self.clips == "auto":
             raise UserError("--clips auto: features have no answer that settles; give a number")
         check_rate("--frame-rate", self.frame_rate)
