@@ -77,7 +77,7 @@ def with_caption(image: Image.Image, caption: str) -> Image.Image:
     framed = Image.new("RGB", (image.width, image.height + 16), "white")
     framed.paste(image)
     font, text = picture_font(caption, 12)
-    ImageDraw.Draw(framed).text((3, image.height + 2), text, fill="black", font=font)
+    ImageDraw.Draw(framed).text((3, image.height + 1), text, fill="black", font=font)
     return framed
 
 
