@@ -31,6 +31,8 @@ from sklearn.manifold import TSNE
 from sklearn.model_selection import GroupKFold
 from sklearn.svm import LinearSVC
 
+from p3d.system.fonts import plot_fonts
+
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 NAMED = 20
@@ -183,7 +185,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{count:>5} dimensions: {accuracy:.1%}")
         curve.append((count, accuracy))
     out = options.out if options.out.suffix else options.out.with_suffix(".png")
-    draw(videos, positions, labels, curve).savefig(out, dpi=120)
+    with plot_fonts("".join(videos.class_names)):
+        draw(videos, positions, labels, curve).savefig(out, dpi=120)
     print(f"written to {out}")
     return 0
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from p3d.errors import UserError, printable
 from p3d.model.network import P3D
-from p3d.system.files import replacing
+from p3d.system.files import reason_of, replacing
 from p3d.weights.loading import load_model
 from p3d.weights.metadata import save_model
 
@@ -117,7 +117,9 @@ def save_pretrained(
             with replacing(folder / name) as temporary:
                 temporary.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error}); choose another folder") from error
+        raise UserError(
+            f"{folder}: cannot be written ({reason_of(error)}); choose another folder"
+        ) from error
 
 
 def _huggingface_hub() -> ModuleType:

@@ -80,8 +80,14 @@ def read_config(path: Path, source: str) -> dict[str, Any]:
     """
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{source}: cannot be read ({error})") from error
+    except OSError as error:
+        raise UserError(
+            f"{source}: cannot be read ({error.strerror}); give the config.json of a run"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"{source}: cannot be read as JSON ({error}); give the config.json of a run"
+        ) from error
     if not isinstance(config, dict) or not isinstance(config.get("recipe"), dict):
         raise UserError(f"{source}: is not the config.json of a training run")
     return config

@@ -74,7 +74,8 @@ WRONG = {
     "train epochs=3": "p3d train does not take 'epochs=3'; did you mean --epochs=3?",
     "train —epochs 3": "p3d train does not take '—epochs'; did you mean --epochs?",
     "report runs/a runs/b": "p3d report does not take 'runs/b'",
-    "train --config absent.json": "--config absent.json: cannot be read",
+    "train --config absent.json": "--config absent.json: cannot be read (No such file or "
+    "directory); give the config.json of a run",
     "train --resume --out absent": "absent: holds no run to resume; give the folder of one (--out)",
     # Values that the options refuse together.
     "train --data x --epochs 0": "--epochs is 0; give 1 or more",
@@ -109,7 +110,7 @@ FILES = {
     "train --data split.csv": "split.csv:2: split 'trian' must be one of train, validation, test",
     "prepare check hollow": "hollow/walk: has no videos, add some, or move it out of the data set",
     "prepare check videos --workers -1": "--workers -1: must be at least 0",
-    "prepare check videos --findings note.txt/f.csv": "note.txt: the folder cannot be written",
+    "prepare check videos --findings note.txt/f.csv": "note.txt: is a file, no folder",
     "prepare frames --data videos --out videos/new": "--out videos/new: would become a part of ",
     "train --data video --test-fraction 0.2": "video: no such folder or manifest; did you mean "
     "videos?",
@@ -134,7 +135,7 @@ FILES = {
     # Where a run is written.
     "train --data videos --test-fraction 0.5 --out videos/runs": "--out videos/runs: is inside the "
     "data set videos and would be taken for a class",
-    "train --data videos --test-fraction 0.5 --out note.txt": "note.txt: the folder cannot be ",
+    "train --data videos --test-fraction 0.5 --out note.txt": "note.txt: is a file, no folder",
     "train --data videos --test-fraction 0.5 --recipe quick --minutes -3": "--minutes is -3.0; ",
     "train --data videos --test-fraction 0.5 --crop 300 --resize 128 --plan": "the crop of 300 px ",
     "train --data videos --test-fraction 0.5 --precision tf32 --device cpu --plan": "--precision",

@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from p3d.data.dataset import VideoDataset
-from p3d.data.layouts import DataOptions, check_outside, read_dataset, read_splits, read_videos
+from p3d.data.layouts import (
+    DataOptions,
+    check_among,
+    check_outside,
+    read_dataset,
+    read_splits,
+    read_videos,
+)
 from p3d.data.splits import SplitRule
 from p3d.errors import UserError
 
@@ -360,6 +367,28 @@ def test_results_are_not_written_where_they_would_be_a_class(
         (options.data / name).touch()
     with nullcontext() if fits else pytest.raises(UserError, match="is inside the data set"):
         check_outside(options, tmp_path / out)
+
+
+@pytest.mark.parametrize(
+    ("video", "out", "fits"),
+    [
+        ("walk/a.avi", "videos/scores", False),
+        ("walk/a.avi", "videos", False),
+        ("walk/a.avi", "videos/walk", False),
+        ("walk/a.avi", "videos/.scores", True),
+        ("walk/a.avi", "scores", True),
+        ("a.avi", "videos/scores", True),  # videos outside of folders have no classes
+    ],
+)
+def test_results_of_an_archive_become_no_class(
+    video: str, out: str, fits: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "videos" / video
+    path.parent.mkdir(parents=True)
+    path.touch()
+    given = [tmp_path / "videos", path, Path("x" * 300), Path("-")]
+    with nullcontext() if fits else pytest.raises(UserError, match="is inside the data set"):
+        check_among(given, tmp_path / out)
 
 
 def test_results_may_be_inside_a_set_whose_classes_are_not_folders(tmp_path: Path) -> None:

@@ -191,7 +191,7 @@ def test_mistakes_are_one_line(
         capsys, folder, "--features", folder / "scores.npz"
     )
     assert "--similarity is 2; give a number above 0" in error(capsys, folder, "--similarity", 2)
-    assert "--min-videos and --top must be 1 or more" in error(capsys, folder, "--top", 0)
+    assert "--top is 0; give 1 or more" in error(capsys, folder, "--top", 0)
     assert "0 of 4 classes have 500 videos or more" in error(capsys, folder, "--min-videos", 500)
     assert "no such file" in error(capsys, tmp_path / "absent")
     unlabeled = tmp_path / "unlabeled"

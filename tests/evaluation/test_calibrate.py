@@ -116,7 +116,7 @@ def test_scores_that_are_not_of_validation_are_a_warning(
         (None, ("--weights", "gone.safetensors"), "gone.safetensors: no such file"),
         (None, ("--out", "new.pt"), "--out new.pt: weights are written as .safetensors"),
         (None, ("--out", "WEIGHTS"), "is the input itself"),
-        (None, ("--resamples", "0"), "--resamples must be 1 or more"),
+        (None, ("--resamples", "0"), "--resamples is 0; give 1 or more"),
     ],
 )
 def test_wrong_use_is_one_line(

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import p3d
+from helpers.runs import copy_set
 from helpers.runs import options as run_options
 from helpers.videos import write_video
 from p3d.cli import main
@@ -126,6 +127,42 @@ def test_run_without_weights_is_an_error(
     assert main(["eval", *run_arguments(tmp_path)]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert f"--run {tmp_path}: has no best.safetensors yet" in line
+
+
+def test_an_evaluation_that_fails_at_once_leaves_nothing(
+    finished: Path, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, flow = tmp_path / "set", tmp_path / "flow.safetensors"
+    copy_set(sample, data)
+    bad = sorted((data / "test").rglob("*.avi"))[0]
+    bad.unlink()
+    bad.write_bytes(b"no video")
+    p3d.save_model(p3d.create_model("p3d63", num_classes=8, modality="flow"), flow)
+    for weights, message in (
+        (finished / "best.safetensors", f"{bad}: not a video"),
+        (flow, "takes optical flow; prepare flow first"),
+        (tmp_path / "gone.safetensors", "gone.safetensors"),
+    ):
+        words = ["--data", str(data), "--weights", str(weights), "--out", str(tmp_path / "a" / "b")]
+        assert main(["eval", *words, *QUICK]) == 2
+        assert message in capsys.readouterr().err.splitlines()[-1]
+        assert not (tmp_path / "a").exists()
+
+
+def test_many_bad_videos_are_counted(
+    finished: Path, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "set"
+    copy_set(sample, data)
+    for bad in sorted((data / "test").rglob("*.avi"))[:7]:
+        bad.unlink()
+        bad.write_bytes(b"no video")
+    words = ["--data", str(data), "--weights", str(finished / "best.safetensors")]
+    assert main(["eval", *words, *QUICK, "--on-bad-video", "skip"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    place = lines.index("NOT MEASURED: 7 videos that cannot be read:")
+    assert sum("not a video" in line for line in lines) == 5
+    assert lines[place + 6] == "  and 2 more"
 
 
 def test_videos_that_the_weights_were_trained_on_are_a_warning(

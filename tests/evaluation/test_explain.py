@@ -43,6 +43,17 @@ def number_in(crop: np.ndarray) -> int:
     return number_of(wide)
 
 
+def test_the_video_itself_is_not_replaced(
+    files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video = write_video(tmp_path / "a.mp4", 20)
+    before = video.read_bytes()
+    assert explain((video, files[1]), video) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert f"--out {video}: is the input itself, which would be replaced" in line
+    assert video.read_bytes() == before
+
+
 def test_video_shows_the_clip_beside_its_maps(
     files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

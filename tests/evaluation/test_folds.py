@@ -18,9 +18,11 @@ from p3d.cli import main
 from p3d.data.layouts import DataOptions
 from p3d.data.splits import SplitRule
 from p3d.evaluation.fold_plan import plan_folds
+from p3d.model.network import create_model
 from p3d.run_folder import find_checkpoints
 from p3d.scores.score_file import ScoreFile, read_score_file, write_score_file
 from p3d.training.options import TrainOptions
+from p3d.weights.metadata import save_model
 
 pytestmark = pytest.mark.usefixtures("narrow_networks")
 
@@ -142,13 +144,29 @@ def test_a_failure_before_the_first_checkpoint_can_be_mended(
     sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    for name, devices in (("a.pth", []), ("b.pth", ["--devices", "cpu"]), ("c.pth", [])):
-        damaged = tmp_path / name
-        damaged.write_bytes(b"no weights")
-        assert main([*flags(sample, out, weights=damaged), *devices]) == 2
+    network = create_model("p3d63", num_classes=8, modality="flow")
+    for name, devices in (("a", []), ("b", ["--devices", "cpu"]), ("c", [])):
+        other = tmp_path / f"{name}.safetensors"
+        save_model(network, other)
+        assert main([*flags(sample, out, weights=other), *devices]) == 2
         error = capsys.readouterr().err
-        assert f"{'fold-01: ' if devices else ''}{damaged}" in error  # not: has --weights a.pth
+        assert f"{'fold-01: ' if devices else ''}{other}" in error  # not: has --weights a
         assert error.count("\n") == 1
+        assert out.exists() == (name != "a")  # fold-01 has the output of its process
+
+
+@pytest.mark.parametrize("devices", [[], ["--devices", "cpu"]])
+def test_weights_that_cannot_be_read_leave_nothing(
+    devices: list[str], sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = tmp_path / "damaged.pth"
+    damaged.write_bytes(b"no weights")
+    for weights in (damaged, tmp_path / "gone.pth"):
+        out = tmp_path / "runs" / "out"
+        assert main([*flags(sample, out, weights=weights), *devices]) == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert str(weights) in line
+        assert [*tmp_path.iterdir()] == [damaged]
 
 
 def test_folds_of_single_groups_have_their_names(sample: Path) -> None:

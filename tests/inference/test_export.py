@@ -320,6 +320,7 @@ def test_a_damaged_package_is_refused(package: Path, tmp_path: Path) -> None:
         (["net.onnx", "--four-dims", "--frames", "free"], "--four-dims needs a fixed clip length"),
         (["net.pt2", "--size", "free"], "a .pt2 of free size gives other logits at other sizes"),
         (["net.onnx", "--batch", "0"], "--batch is 0; give 1 to 10000, or free"),
+        (["net.onnx", "--verify-with", "gone.avi"], "p3d: error: gone.avi: no such file"),
         (["missing/net.onnx"], "no such folder; create it first"),
     ],
 )

@@ -70,7 +70,7 @@ def test_nothing_to_calibrate_on(model: P3D, sample: Path, tmp_path: Path) -> No
     ("options", "message"),
     [
         (["--int8"], "give a data set with the network's classes (--calibrate DATA)"),
-        (["--int8", "--calibrate", "missing"], "missing: no such folder"),
+        (["--int8", "--calibrate", "missing"], "p3d: error: missing: no such folder"),
         (["--int8", "--calibrate", "x", "--batch", "free"], "omit --batch"),
     ],
 )

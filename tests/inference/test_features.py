@@ -231,7 +231,9 @@ def test_videos_that_cannot_be_read_are_left_out(
     bad.write_bytes(b"no video")
     out = tmp_path / "set.npz"
     assert extract(out, "--split=test", data=data) == 2
-    assert str(bad) in capsys.readouterr().err
+    *_, line = capsys.readouterr().err.splitlines()
+    assert str(bad) in line
+    assert line.endswith("; --on-bad-video skip goes on without it")
     assert extract(out, "--split=test", "--on-bad-video=skip", data=data) == 0
     assert f"LEFT OUT: 1 video that cannot be read:\n  {bad}: " in capsys.readouterr().out
     found = read_features(out)
@@ -239,6 +241,64 @@ def test_videos_that_cannot_be_read_are_left_out(
     assert len(found.values) == len(found.index.paths) == 7
     assert extract(out, "--split=test", "--on-bad-video=skip", data=data) == 0
     assert "is complete already" in capsys.readouterr().out
+
+
+def test_many_bad_videos_are_counted(
+    extract: Callable[..., int],
+    sample: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = tmp_path / "set"
+    copy_set(sample, data)
+    for bad in sorted((data / "test").rglob("*.avi"))[:7]:
+        bad.unlink()
+        bad.write_bytes(b"no video")
+    out = tmp_path / "set.npz"
+    assert extract(out, "--split=test", "--on-bad-video=skip", data=data) == 0
+    lines = capsys.readouterr().out.splitlines()
+    place = lines.index("LEFT OUT: 7 videos that cannot be read:")
+    assert lines[place + 6 :] == ["  and 2 more", f"written to {out}"]
+
+
+@pytest.mark.parametrize("per_video", [[], ["--per-video"]])
+def test_what_fails_at_once_leaves_nothing(
+    per_video: list[str], sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flow = tmp_path / "flow.safetensors"
+    p3d.save_model(p3d.create_model("p3d63", num_classes=8, modality="flow"), flow)
+    out = tmp_path / ("out" if per_video else "out.npz")
+    assert main([*flags_of(sample, flow, out), *per_video]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "holds pictures, but the network takes optical flow; prepare flow first" in line
+    assert [*tmp_path.iterdir()] == [flow]
+
+
+@pytest.mark.parametrize("name", ["", "test", "test/MoveUp/features"])
+def test_files_of_videos_do_not_lie_among_the_videos(
+    name: str,
+    extract: Callable[..., int],
+    sample: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = sorted(sample.rglob("*"))
+    data = sample if name != "test" else sample / "test"  # as folders of classes
+    assert extract(sample / name, "--per-video", data=data) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    rule = "would become a part of" if "/" in name else "holds"
+    assert f"--out {sample / name}: {rule} the data set" in line
+    assert sorted(sample.rglob("*")) == before
+
+
+def test_a_first_video_that_ends_the_command_leaves_nothing(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "set" / "walk").mkdir(parents=True)
+    for name in "ab":
+        (tmp_path / "set" / "walk" / f"{name}.avi").write_bytes(b"no video")
+    assert main(flags_of(tmp_path / "set", weights, tmp_path / "out.npz")) == 2
+    assert "--on-bad-video skip goes on without it" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
 
 def test_a_folder_that_is_not_complete_cannot_be_read(
@@ -257,7 +317,8 @@ def test_a_folder_that_is_not_complete_cannot_be_read(
         (["--mirror"], "holds other features (mirror False, not True)"),
         (["--split=test"], "holds the features of other videos (32, not 8)"),
         (["--pool"], "--pool: pool5 is pooled already"),
-        (["--clips=0"], "--clips and --batch-size must be 1 or more, --workers 0"),
+        (["--clips=0"], "--clips is 0; give 1 or more"),
+        (["--workers=-1"], "--workers is -1; give 0 or more"),
         (["--per-video"], "is a file; --per-video writes a folder"),
         (["--group-pattern=^(xyz)"], "finds no group in"),
         (["--out=features"], "give a file that ends in .npz, or --per-video"),

@@ -15,6 +15,7 @@ from p3d.cli import main
 from p3d.inference.far_rates import describe_far_rates
 from p3d.model.network import create_model
 from p3d.preprocessing import IMAGENET
+from p3d.system.text import columns
 from p3d.weights.loading import load_model
 from p3d.weights.metadata import save_model
 
@@ -64,6 +65,17 @@ def test_folder_gives_a_line_for_each_video(capsys: pytest.CaptureFixture[str]) 
         "p3d: --clips 10 would see all 2 such videos whole",
         "p3d: 1 of 4 videos were not read",
     ]
+
+
+def test_lines_are_aligned_after_wide_names(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "wide").mkdir()
+    for name in ("走路.avi", "ab.avi"):
+        write_video(folder / "wide" / name, 4)
+    assert predict("wide") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len({columns(line.partition("<run>")[0]) for line in lines}) == 1
 
 
 def test_single_video_gives_a_table(capsys: pytest.CaptureFixture[str]) -> None:

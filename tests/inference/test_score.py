@@ -173,6 +173,19 @@ def test_wrong_uses_get_one_line(
     assert message in line
 
 
+def test_results_are_no_class_of_the_videos(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "films" / "walk").mkdir(parents=True)
+    shutil.copy(root / "set" / "0.avi", tmp_path / "films" / "walk")
+    command = words(root, tmp_path / "films" / "scores")
+    command[1] = str(tmp_path / "films")
+    assert main(command) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert f"--out {command[5]}: is inside the data set {command[1]} and would be taken" in line
+    assert [path.name for path in (tmp_path / "films").iterdir()] == ["walk"]
+
+
 def test_a_mistyped_folder_is_no_bad_video(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -145,7 +145,7 @@ def test_bad_video_is_skipped_or_an_error(
     assert torch.equal(found.logits, scored.logits[[0, 2, 3, 4]])
     (line,) = found.bad
     assert line.startswith(f"{tmp_path / 'bad.avi'}: ")
-    with pytest.raises(BadVideoError):
+    with pytest.raises(BadVideoError, match="--on-bad-video skip goes on without it"):
         score_videos(scorer, dataset, num_clips=NUM_CLIPS)
     only_bad = replace(dataset, records=dataset.records[1:2])
     with pytest.raises(UserError, match=r"none of the 1 videos could be read.*bad\.avi"):

@@ -146,9 +146,11 @@ def test_files_that_cannot_be_written_are_found_before_the_work(
 ) -> None:
     monkeypatch.setattr("p3d.prepare.check.run_work", lambda *_: pytest.fail("has begun"))
     (data / "file").touch()
+    (data / "manifest.csv").write_text("path,class\nrun/a.avi,run\n")
     for place, message in (
-        (data / "file" / "x.csv", f"cannot be written .*; choose another --{option}"),
+        (data / "file" / "x.csv", f"file: is a file, no folder; choose another --{option}"),
         (data / "run", "is a folder; give the name of a CSV file in it"),
+        (data / "manifest.csv", f"--{option} .*: is the input itself, which would be replaced"),
     ):
         with pytest.raises(UserError, match=message):
             check_dataset(replace(options(data), **{option: place}))

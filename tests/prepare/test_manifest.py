@@ -310,6 +310,8 @@ def test_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(options)
     assert "lists 2 train" in capsys.readouterr().out
     assert read(options.out)["train"] == [("walk", "a.mp4", "anna"), ("run", "b.mp4", "ben")]
+    with pytest.raises(UserError, match="is the input itself, which would be replaced"):
+        prepare_manifest(replace(options, out=table))
     with pytest.raises(UserError, match="split '' must be train"):
         prepare_manifest(replace(options, split=None))
     table.write_text("clip,what,who\na.mp4,-1,anna\n")

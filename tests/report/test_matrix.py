@@ -31,6 +31,13 @@ def test_names_are_shortened_and_printable() -> None:
     assert [label.text for label in matrix.labels] == [r"two\nlines", "long long long long lon…"]
 
 
+def test_wide_names_have_room() -> None:
+    counts = torch.eye(2, dtype=torch.int64)
+    wide, narrow = (draw_matrix(counts, (c * 20, "b")) for c in "走a")
+    assert wide.labels[0].text == "走" * 11 + "…"
+    assert wide.left - narrow.left == pytest.approx(3 * 0.56 * wide.font)
+
+
 @pytest.mark.parametrize("classes", [21, 101, 150])
 def test_large_matrix_has_all_names_and_fits_the_page(classes: int) -> None:
     names = [f"class {number}" for number in range(classes)]

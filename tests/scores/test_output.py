@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from helpers.fonts import HANZI, only_fonts_of, write_font
 from p3d.scores.accuracy import Accuracy, measure
 from p3d.scores.output import draw_confusion, write_accuracy
 
@@ -36,6 +37,27 @@ def test_names_may_hold_any_characters(tmp_path: Path) -> None:
     assert header == ["class", "videos", "top1", "predicted", "precision", "f1"]
     assert rows[0] == [NAMES[0], "2", "0.5000", "1", "1.0000", "0.6667"]
     assert rows[1] == [NAMES[1], "1", "1.0000", "2", "0.5000", "0.6667"]
+
+
+@pytest.mark.parametrize("has_font", [True, False])
+def test_names_are_drawn_with_an_installed_font(
+    has_font: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("matplotlib")
+    only_fonts_of(tmp_path, monkeypatch)
+    if has_font:
+        write_font(tmp_path / "fonts" / "confusion.ttf", HANZI)
+    pictures = []
+    for names in (HANZI[:2], HANZI[2:]):
+        write_accuracy(tmp_path, _accuracy(2), names)
+        with Image.open(tmp_path / "confusion.png") as image:
+            pictures.append(image.tobytes())
+    # Without the font, all characters are the same box, and one note says why.
+    assert (pictures[0] != pictures[1]) == has_font
+    assert capsys.readouterr().err.count("install one that has them") == (not has_font)
 
 
 def test_ratios_without_a_denominator_are_empty(tmp_path: Path) -> None:

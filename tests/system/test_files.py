@@ -27,6 +27,7 @@ from p3d.system.files import (
     write_csv,
     write_text,
 )
+from p3d.system.folders import results_folder
 from p3d.weights.metadata import save_model
 
 
@@ -235,6 +236,35 @@ def test_a_folder_is_locked_until_its_process_ends(tmp_path: Path, end: str) -> 
     process.communicate("\n")
     assert process.returncode == (-signal.SIGKILL if end == "SIGKILL" else 0)
     lock(tmp_path)
+
+
+def fail_in(folder: Path, *, writes: bool) -> None:
+    with results_folder(folder), lock_folder(folder):
+        if writes:
+            (folder / "log.jsonl").touch()
+        raise UserError("wrong")
+
+
+def test_a_new_folder_stays_only_if_something_is_in_it(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "first"
+    with pytest.raises(UserError, match="wrong"):
+        fail_in(folder, writes=False)
+    assert names(tmp_path) == []
+    with pytest.raises(UserError, match="wrong"):
+        fail_in(folder, writes=True)
+    assert sorted(names(folder)) == [".lock", "log.jsonl"]
+    (folder / "log.jsonl").unlink()
+    with pytest.raises(UserError, match="wrong"):
+        fail_in(folder, writes=False)
+    assert names(folder) == []  # it was there before
+
+
+def test_another_process_keeps_its_lock(tmp_path: Path) -> None:
+    process = lock_in_another_process(tmp_path)
+    with pytest.raises(UserError, match="another process is using this folder"):
+        fail_in(tmp_path, writes=False)
+    assert names(tmp_path) == [".lock"]
+    process.communicate("\n")
 
 
 def lock(folder: Path) -> None:

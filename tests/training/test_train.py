@@ -206,7 +206,7 @@ def test_training_skips_a_broken_video(
     recipe = replace(TINY, epochs=1)
     assert run(options(data, tmp_path / "run", recipe)) == 0
     assert "1 video SKIPPED" in capsys.readouterr().out
-    with pytest.raises(BadVideoError, match=broken.name):
+    with pytest.raises(BadVideoError, match=f"{broken.name}.*--on-bad-video skip goes on"):
         run(options(data, tmp_path / "strict", recipe, on_bad_video="error"))
 
 
@@ -351,6 +351,20 @@ def test_weights_of_another_depth_are_rejected(
         UserError, match="network is p3d63, p3d131 was asked for; give --network p3d63"
     ):
         run(options(sample, tmp_path, recipe, weights=finished / BEST_FILE))
+
+
+def test_a_run_that_cannot_start_leaves_nothing(sample: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.pth"
+    damaged.write_bytes(b"no weights")
+    out = tmp_path / "runs" / "first"
+    for message, changes in {
+        "gone.pth": {"weights": tmp_path / "gone.pth"},
+        "damaged.pth": {"weights": damaged},
+        "takes optical flow": {"modality": "flow"},
+    }.items():
+        with pytest.raises(UserError, match=message):
+            run(options(sample, out, **changes))
+        assert [*tmp_path.iterdir()] == [damaged]
 
 
 def test_tensorboard_receives_scalars_and_clips(sample: Path, tmp_path: Path) -> None:

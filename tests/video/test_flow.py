@@ -31,6 +31,8 @@ from p3d.data.transforms import crop, eval_transform, horizontal_flip
 from p3d.data.workers import Videos
 from p3d.errors import BadVideoError, OtherFlowError, UserError
 from p3d.inference.arrays import FramesInMemory
+from p3d.inference.extractor import Extractor
+from p3d.inference.feature_options import FeaturesOptions
 from p3d.inference.network_input import network_input
 from p3d.inference.scorer import Scorer
 from p3d.inference.scoring import score_videos
@@ -503,6 +505,12 @@ def test_training_stops_at_other_flow(other: dict[str, Any], options: FlowOption
     scorer = Scorer(model, torch.device("cpu"))
     with pytest.raises(OtherFlowError, match="its flow was computed"):
         score_videos(scorer, mixed, num_clips=1, on_bad_video="skip")
+    extractor = Extractor(
+        FeaturesOptions(DataOptions(options.out), Path(), Path()), model, scorer.device
+    )
+    with pytest.raises(UserError, match="its flow was computed") as ending:
+        extractor.read(theirs.records[0])
+    assert not isinstance(ending.value, BadVideoError)  # which --on-bad-video skip would leave out
 
 
 def test_a_flow_network_goes_on_with_its_kind_of_flow(

@@ -92,6 +92,11 @@ def test_does_not_convert_a_file_onto_itself_by_another_name(tmp_path: Path) -> 
 
 def test_rejects_unreadable_class_names(port_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.safetensors"
-    with pytest.raises(UserError, match="class names cannot be read"):
-        run(ConvertOptions(port_file, out, class_names=tmp_path / "none.txt"))
+    (tmp_path / "names.txt").write_bytes(b"walk\n\xff\n")
+    for name, message in (
+        ("none.txt", r"none\.txt: cannot be read \(No such file or directory\); check the path$"),
+        ("names.txt", r"names\.txt: is not text in UTF-8; save it as such$"),
+    ):
+        with pytest.raises(UserError, match=f"^--class-names .*{message}"):
+            run(ConvertOptions(port_file, out, class_names=tmp_path / name))
     assert not out.exists()

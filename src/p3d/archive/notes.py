@@ -11,7 +11,7 @@ from p3d.archive.results import BAD_COLUMNS, BAD_FILE
 from p3d.errors import printable
 from p3d.system.files import write_csv
 from p3d.system.messages import print_note
-from p3d.system.text import counted
+from p3d.system.text import counted, first_lines
 
 
 class Notes:
@@ -62,10 +62,6 @@ class Notes:
         self.attempts.compact()
 
 
-_SHOWN = 5
-"""Bad videos whose reasons are printed; the file has all."""
-
-
 def describe_bad(folder: Path, bad: Sequence[tuple[object, str]], remedy: str = "") -> str:
     """Return how many videos have no result, and why the first of them have none, in lines.
 
@@ -74,10 +70,8 @@ def describe_bad(folder: Path, bad: Sequence[tuple[object, str]], remedy: str = 
         bad: They, and why.
         remedy: What to do about them.
     """
-    lines = [f"{counted(len(bad), 'video')} could not be read: {folder / BAD_FILE}{remedy}"]
-    lines += [f"  {video}: {reason}" for video, reason in bad[:_SHOWN]]
-    lines += [f"  and {len(bad) - _SHOWN:,} more"] * (len(bad) > _SHOWN)
-    return "\n".join(map(printable, lines))
+    head = f"{counted(len(bad), 'video')} could not be read: {folder / BAD_FILE}{remedy}"
+    return "\n".join([printable(head), *first_lines([f"{video}: {why}" for video, why in bad])])
 
 
 def write_bad(folder: Path, bad: Sequence[tuple[object, str]]) -> None:

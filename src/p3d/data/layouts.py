@@ -9,13 +9,15 @@ A split rule divides the videos of any layout, see `p3d.data.splits`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from p3d.data.background import add_background, check_background
 from p3d.data.dataset import SPLITS, Listing, Part, Split, VideoDataset
 from p3d.data.folders import list_folders, would_search
+from p3d.data.listing import list_folder
 from p3d.data.manifest import find_videos, read_manifest
 from p3d.data.rates import check_rate
 from p3d.data.splits import SplitRule, apply_rule
@@ -134,6 +136,48 @@ def check_outside(options: DataOptions, out: Path) -> None:
             f"--out {out}: is inside the data set {root} and would be taken for a class; choose a "
             "folder elsewhere"
         )
+
+
+def check_apart(data: Path, out: Path, videos: Iterable[Path]) -> None:
+    """Check that a folder with a file or folder for each video is not a part of the data set.
+
+    Args:
+        data: The data set.
+        out: The folder; need not exist.
+        videos: The videos of the data set.
+
+    Raises:
+        UserError: It is the folder of the data set, or inside one that is searched for videos.
+    """
+    source, target = data.resolve(), out.resolve()
+    if target in (source, source.parent):
+        raise UserError(f"--out {out}: holds the data set itself; choose another folder")
+    has_lists = (data / LISTS).is_dir()
+    if not has_lists and (data.is_file() or (data / "manifest.csv").is_file()):
+        return  # only what the manifest lists is a part of it
+    folders = {video.parent.resolve() for video in videos} | (set() if has_lists else {source})
+    if inside := folders & {target, *target.parents}:
+        raise UserError(
+            f"--out {out}: would become a part of the data set, since it is inside {min(inside)}; "
+            "choose a folder elsewhere"
+        )
+
+
+def check_among(folders: Iterable[Path], out: Path) -> None:
+    """Check that a folder for results would not be taken for a class, where videos are in folders.
+
+    Args:
+        folders: What the user gave; they may be data sets of class folders.
+        out: The folder; need not exist.
+
+    Raises:
+        UserError: It is inside such a data set.
+    """
+    for folder in folders:
+        # Not the method of Path, which raises for long names.
+        is_inside = os.path.isdir(folder) and out.resolve().is_relative_to(folder.resolve())  # noqa: PTH112
+        if is_inside and not list_folder(folder).videos:
+            check_outside(DataOptions(folder), out)
 
 
 def read_splits(

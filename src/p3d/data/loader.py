@@ -213,13 +213,20 @@ def _unpack(loader: DataLoader[Any]) -> Iterator[Batch]:
     try:
         for batch, error in loader:
             if error is not None:
-                raise error
+                raise with_remedy(error)
             yield batch
     except RuntimeError as error:
         explained = explain_death(error)
         if explained is None:
             raise
         raise explained from error
+
+
+def with_remedy(error: BadVideoError) -> BadVideoError:
+    """Return the error of a video that ends a command, with the option that skips the video."""
+    if isinstance(error, OtherFlowError):
+        return error
+    return BadVideoError(error.path, f"{error.reason}; --on-bad-video skip goes on without it")
 
 
 def check_dataset(dataset: VideoDataset, prep: Preprocessing) -> None:

@@ -39,6 +39,7 @@ from p3d.data.dataset import (
 from p3d.data.listing import NameFinder, absent, find_clash
 from p3d.errors import UserError
 from p3d.system.files import replacing
+from p3d.system.spelling import describe_unread
 from p3d.system.text import counted
 
 SUFFIXES = (".csv", ".tsv")
@@ -172,7 +173,9 @@ def _read_rows(path: Path) -> tuple[Columns, list[_Row]]:
                 for cells in reader
                 if any(cells)
             ]
-    except (OSError, csv.Error) as error:
+    except OSError as error:
+        raise UserError(f"{path}: {describe_unread(path, error)}") from error
+    except csv.Error as error:
         raise UserError(f"{path}: cannot be read as CSV in UTF-8 ({error})") from error
 
 

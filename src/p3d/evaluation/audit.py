@@ -30,6 +30,7 @@ from p3d.scores.resampling import Bootstrap
 from p3d.scores.score_file import ScoreFile, read_score_file
 from p3d.system.files import make_folder
 from p3d.system.markers import First, Positional
+from p3d.system.options import check_least
 from p3d.system.text import counted
 
 
@@ -60,8 +61,7 @@ def run(options: AuditOptions) -> None:
     """
     if not 0 < options.similarity <= 1:
         raise UserError(f"--similarity is {options.similarity:g}; give a number above 0, up to 1")
-    if min(options.min_videos, options.top) < 1:
-        raise UserError("--min-videos and --top must be 1 or more")
+    check_least(1, min_videos=options.min_videos, top=options.top)
     folder = options.scores if options.scores.is_dir() else options.scores.parent
     scores = read_score_file(options.scores)
     labeled = labeled_scores(scores, str(options.scores))

@@ -14,11 +14,10 @@ from p3d.evaluation.audit_duplicates import Duplicate
 from p3d.evaluation.audit_labels import LabelAudit, Suspect
 from p3d.run_folder import AUDIT_FILE, AUDIT_VERSION
 from p3d.scores.arrays import Integers
-from p3d.scores.output import shorten, shorten_path
 from p3d.scores.score_file import ScoreFile
 from p3d.scores.tables import format_interval
 from p3d.system.files import file_sha256, write_csv, write_json
-from p3d.system.text import counted, format_percent, format_table
+from p3d.system.text import counted, format_percent, format_table, shorten, shorten_path
 
 _WEAK = 0.9
 """Below this accuracy, many of the suspects are mistakes of the network."""

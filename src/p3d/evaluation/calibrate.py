@@ -33,6 +33,7 @@ from p3d.scores.score_file import ScoreFile, read_score_file
 from p3d.scores.tables import describe_intervals
 from p3d.system.files import check_place
 from p3d.system.markers import First, Positional
+from p3d.system.options import check_least
 from p3d.system.text import format_percent, format_table
 from p3d.weights.calibration import check_scored_by
 from p3d.weights.describe import read_weights
@@ -73,8 +74,8 @@ def run(options: CalibrateOptions) -> None:
     Raises:
         UserError: The scores are not those of the weights, or no temperature fits them.
     """
-    if options.resamples < 1 or options.seed < 0:
-        raise UserError("--resamples must be 1 or more, --seed 0 or more")
+    check_least(1, resamples=options.resamples)
+    check_least(0, seed=options.seed)
     weights, name = find_weights(options.weights), str(options.scores)
     target = _target(options.out, weights)
     if holds_window_scores(options.scores) and options.truth is None:

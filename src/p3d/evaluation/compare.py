@@ -15,6 +15,7 @@ from p3d.scores.figures import labeled_scores
 from p3d.scores.resampling import Bootstrap, smallest_p
 from p3d.scores.tables import describe_intervals, format_interval
 from p3d.system.markers import Positional
+from p3d.system.options import check_least
 from p3d.system.text import format_percent, format_table, json_line
 
 _TITLES = {"top1": "top-1", "mean_class": "mean class", "loss": "log loss"}
@@ -42,8 +43,8 @@ def run(options: CompareOptions) -> None:
     """
     if len(options.scores) < 2:
         raise UserError("give two or more folders of scores; p3d metrics is for one")
-    if options.resamples < 1 or options.seed < 0:
-        raise UserError("--resamples must be 1 or more, --seed 0 or more")
+    check_least(1, resamples=options.resamples)
+    check_least(0, seed=options.seed)
     bootstrap = Bootstrap(options.resamples, options.seed)
     first, *others = read_named(options.scores)
     first = Named(first.name, labeled_scores(first.scores, first.name))

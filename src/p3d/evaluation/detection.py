@@ -13,10 +13,9 @@ from p3d.scores.detection import (
     DetectionFigures,
     detection_figures,
 )
-from p3d.scores.output import shorten
 from p3d.scores.segment_file import read_segments
 from p3d.system.markers import Positional
-from p3d.system.text import counted, format_percent, format_table, json_line
+from p3d.system.text import counted, format_percent, format_table, json_line, shorten
 
 _SHOWN = tuple(TIOU_THRESHOLDS.index(threshold) for threshold in (0.5, 0.75, 0.95))
 

@@ -7,6 +7,7 @@ and center-cropped to 160, as in Qiu et al. 2017, sec. 4). `p3d.evaluation.proto
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,8 +37,8 @@ from p3d.run_folder import MOTION_FILE
 from p3d.scores.accuracy import measure
 from p3d.system.device import describe_device, resolve_device, set_up_cpu
 from p3d.system.distributed import Group, join, read_launch
-from p3d.system.files import make_folder
-from p3d.system.options import plain_options
+from p3d.system.folders import results_folder
+from p3d.system.options import check_least, plain_options
 
 
 def run(options: EvalOptions) -> None:
@@ -47,9 +48,7 @@ def run(options: EvalOptions) -> None:
         UserError: The options, the data or the weights do not fit together.
         BadVideoError: A video cannot be read and `--on-bad-video` is "error".
     """
-    numbers = (options.clips, options.batch_size)
-    if any(isinstance(number, int) and number < 1 for number in numbers):
-        raise UserError("--clips and --batch-size must be 1 or more")
+    check_least(1, clips=options.clips, batch_size=options.batch_size)
     if options.clips_curve:
         check_curve(options.clips)
         if options.crops > 1 or options.mirror:
@@ -75,12 +74,15 @@ def run(options: EvalOptions) -> None:
 
 def _evaluate(job: Job, device: torch.device, group: Group) -> Result:
     """Measure a network with each order of frames; print and write the results."""
-    options = job.options
-    folder = _folder(options)
+    folder = _folder(job.options)
     if folder is not None:
-        check_outside(options.data, folder)
-        if group.is_main:
-            make_folder(folder)
+        check_outside(job.options.data, folder)
+    with nullcontext() if folder is None or not group.is_main else results_folder(folder):
+        return _evaluate_into(folder, job, device, group)
+
+
+def _evaluate_into(folder: Path | None, job: Job, device: torch.device, group: Group) -> Result:
+    options = job.options
     compute = options.compute
     orders = orders_of(options.frames)
     clips = expected_clips(options.clips) * job.protocol.views.per_window * len(orders)

@@ -20,7 +20,7 @@ from p3d.evaluation.gradcam import CamLayer, grad_cam, stretch
 from p3d.evaluation.overlays import write_mp4, write_strip
 from p3d.preprocessing import Preprocessing, normalize
 from p3d.system.device import DeviceName, resolve_device
-from p3d.system.files import check_place
+from p3d.system.files import check_no_input, check_place
 from p3d.system.markers import Positional
 from p3d.system.text import format_percent
 from p3d.video.decode import open_video
@@ -61,6 +61,7 @@ def run(options: ExplainOptions) -> None:
     if suffix not in (".mp4", ".png"):
         raise UserError(f"--out {options.out}: give a file that ends in .mp4 or .png")
     check_place(options.out, "--out")
+    check_no_input(options.out, "--out", (options.video, options.weights))
     device = resolve_device(options.device)
     model = load_model(options.weights).eval().requires_grad_(False).to(device)
     names = model.class_names or tuple(map(str, range(model.config.num_classes)))

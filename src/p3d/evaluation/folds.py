@@ -22,13 +22,14 @@ from p3d.evaluation.held_out import describe_held_out, top1_of, write_held_out
 from p3d.evaluation.options import EvalOptions
 from p3d.evaluation.protocols import NUM_CLIPS
 from p3d.inference.clip_plan import NumClips
-from p3d.run_folder import BEST_FILE, CONFIG_FILE, LOGITS_FILE, METRICS_FILE
+from p3d.run_folder import BEST_FILE, CONFIG_FILE, FOLDS_FILE, LOGITS_FILE, METRICS_FILE
 from p3d.scores.alignment import Named, pool
 from p3d.scores.score_file import read_score_file
 from p3d.system.children import Job, run_on_devices
 from p3d.system.device import DeviceName, find_device, resolve_device, set_up_cpu
 from p3d.system.distributed import ALONE, read_launch
 from p3d.system.files import lock_folder, make_folder, write_json
+from p3d.system.folders import results_folder
 from p3d.system.markers import First, Heading
 from p3d.system.options import plain_options
 from p3d.system.signals import StopRequest
@@ -37,6 +38,7 @@ from p3d.training import train
 from p3d.training.budget import fit
 from p3d.training.options import TrainOptions, fingerprint
 from p3d.training.recipes import QuickRecipe
+from p3d.weights.loading import PretrainedWeights
 
 TEST_FOLDER = "test"
 """Folder of a fold's evaluation, in that of its run."""
@@ -102,13 +104,24 @@ def run(options: FoldsOptions) -> int:
     earlier = read_record(options.out)
     if options.plan:
         return _print_plan(options, runs)
-    make_folder(options.out)
-    with lock_folder(options.out):
+    if options.weights is not None and (earlier is None or not earlier.has_work(options.out)):
+        PretrainedWeights(options.weights)  # a wrong file is reported before anything is written
+    with results_folder(options.out), lock_folder(options.out):
         record, runs = _start(options, runs, earlier, now)
-        code = _train(options, runs, devices, record)
+        try:
+            code = _train(options, runs, devices, record)
+        finally:
+            _forget_unstarted(options, runs)
         if code == 0:
             _report(options, runs)
         return code
+
+
+def _forget_unstarted(options: FoldsOptions, runs: Sequence[FoldRun]) -> None:
+    """Remove the record of folds none of which was started, such as of a network for flow."""
+    if not any(each.folder.exists() for each in runs):
+        for name in (FOLDS_FILE, CONFIG_FILE):
+            (options.out / name).unlink(missing_ok=True)
 
 
 def _find_devices(names: Sequence[str]) -> list[tuple[DeviceName, int]]:

@@ -14,7 +14,7 @@ from p3d.scores.accuracy import shows_top5
 from p3d.scores.alignment import Named, pool
 from p3d.scores.calibration import BINS
 from p3d.scores.figures import Figures, compute_figures
-from p3d.scores.output import shorten_path, write_figures
+from p3d.scores.output import write_figures
 from p3d.scores.resampling import Bootstrap
 from p3d.scores.score_file import ScoreFile, read_score_file
 from p3d.scores.tables import (
@@ -29,7 +29,8 @@ from p3d.scores.tables import (
 )
 from p3d.system.files import make_folder, write_json
 from p3d.system.markers import First, Positional
-from p3d.system.text import counted, format_percent, format_table, json_line
+from p3d.system.options import check_least
+from p3d.system.text import counted, format_percent, format_table, json_line, shorten_path
 
 
 @dataclass(frozen=True)
@@ -93,10 +94,8 @@ def _check(options: MetricsOptions) -> None:
         raise UserError("no scores were given; give a folder that p3d eval wrote to")
     if options.temperature <= 0:
         raise UserError(f"--temperature is {options.temperature}; give a number above 0")
-    if min(options.bins, options.resamples, options.top) < 1:
-        raise UserError("--bins, --resamples and --top must be 1 or more")
-    if options.seed < 0:
-        raise UserError(f"--seed is {options.seed}; give 0 or more")
+    check_least(1, bins=options.bins, resamples=options.resamples, top=options.top)
+    check_least(0, seed=options.seed)
     folders = {path if path.is_dir() else path.parent for path in options.scores}
     if options.out is not None and options.out.resolve() in {each.resolve() for each in folders}:
         raise UserError(

@@ -24,7 +24,7 @@ from p3d.scores.score_file import collect_scores, write_score_file
 from p3d.system.device import Precision
 from p3d.system.files import make_folder, write_json
 from p3d.system.machine import describe_call
-from p3d.system.text import counted, format_percent, format_table
+from p3d.system.text import counted, first_lines, format_percent, format_table
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def summarize(result: Result) -> str:
     lines += [*dataset.remarks(), *assumed_rates(dataset, result.protocol.prep)]
     if bad := result.scored.bad:
         lines.append(f"NOT MEASURED: {counted(len(bad), 'video')} that cannot be read:")
-        lines += [f"  {printable(line)}" for line in bad]
+        lines += first_lines(bad)
     lines += [*result.clips.lines, *_describe_seen(result)]
     if result.overlap is not None and (message := result.overlap.message(result.split)):
         lines.append(printable(message))

@@ -8,6 +8,7 @@ training videos is subtracted.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -28,7 +29,7 @@ from p3d.evaluation.probe_folds import (
 )
 from p3d.inference.feature_file import FeatureIndex, FeatureSet, read_features
 from p3d.scores.score_file import ScoreFile
-from p3d.system.files import make_folder
+from p3d.system.folders import results_folder
 from p3d.system.markers import First, Positional
 from p3d.system.progress import ProgressBar
 from p3d.system.text import counted, format_percent, format_table
@@ -80,10 +81,9 @@ def run(options: ProbeOptions) -> None:
     folds = _folds(options, found.index)
     labels = np.array(found.index.labels, np.int64)
     check_classes(folds, labels, found.index.class_names)
-    if options.out is not None:
-        make_folder(options.out)
     classifier = LinearClassifier(options.classifier, options.c)
-    results, logits = _measure(found, labels, folds, classifier)
+    with nullcontext() if options.out is None else results_folder(options.out):
+        results, logits = _measure(found, labels, folds, classifier)
     scores = _pool(options, found.index, folds, logits)
     _print(options, found.index, results, scores, folds)
     if classifier.unconverged:

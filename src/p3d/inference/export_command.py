@@ -27,6 +27,7 @@ from p3d.inference.verify import Verification
 from p3d.model.network import P3D
 from p3d.system.device import Precision
 from p3d.system.markers import First, Positional
+from p3d.system.text import counted, first_lines
 from p3d.video.decode import open_video
 from p3d.weights.loading import load_model
 from p3d.weights.reading import prefix_errors
@@ -151,13 +152,16 @@ def run(options: ExportOptions) -> None:
     model = load_model(options.input)
     with prefix_errors(options.output):
         spec = make_spec(options, model)
-        if options.int8:
-            result = _export_int8(options, model, spec)
-            print(_int8_summary(options.output, result))
-            for line in result.unread:
-                print(f"SKIPPED {printable(line)}")
-            return
-        clips = _read_clips(model, spec, options.verify_with)
+    # Errors of videos and of data sets name these themselves.
+    if options.int8:
+        result = _export_int8(options, model, spec)
+        print(_int8_summary(options.output, result))
+        if result.unread:
+            print(f"SKIPPED: {counted(len(result.unread), 'video')} that cannot be read:")
+            print("\n".join(first_lines(result.unread)))
+        return
+    clips = _read_clips(model, spec, options.verify_with)
+    with prefix_errors(options.output):
         found = export_network(
             model,
             options.output,

@@ -14,6 +14,7 @@ from p3d.data.clips import check_source, read_eval_clips
 from p3d.data.dataset import VideoRecord
 from p3d.data.track import open_record
 from p3d.data.transforms import horizontal_flip
+from p3d.errors import OtherFlowError, UserError
 from p3d.inference.feature_options import FeaturesOptions
 from p3d.inference.scorer import Scorer
 from p3d.inference.unchanged import leave_out_notes, load_unchanged
@@ -76,7 +77,10 @@ class Extractor:
         """Return the clips of a video: uint8 `(num_clips, T, H, W, C)`."""
         prep = self._scorer.preprocessing
         with open_record(source, prefer_flow=prep.channels == "flow") as video:
-            check_source(source.path, video, prep)
+            try:
+                check_source(source.path, video, prep)
+            except OtherFlowError as error:  # ends the run, whatever --on-bad-video says
+                raise UserError(str(error)) from error
             return read_eval_clips(video, prep, self._options.clips, segment=source.segment)
 
     def compute(self, source: VideoRecord, content: Tensor) -> NDArray[np.float32]:  # noqa: ARG002

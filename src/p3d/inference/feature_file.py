@@ -213,6 +213,11 @@ class FeatureFolder:
         head = {"format": FORMAT.name, "version": FORMAT.version}
         write_json(self.path / INDEX_FILE, {**head, **index.header(), "files": list(files)})
 
+    def forget_if_empty(self) -> None:
+        """Remove `features.json` unless a video has features, which it describes."""
+        if not any(self.path.rglob("*.npy")):
+            (self.path / INDEX_FILE).unlink(missing_ok=True)
+
     def add(self, file: str, values: NDArray[np.float32]) -> None:
         """Write the features of a video.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from p3d.archive.notes import Notes
 from p3d.data.dataset import VideoRecord
+from p3d.data.loader import with_remedy
 from p3d.errors import BadVideoError
 from p3d.inference.feature_file import FeatureFolder
 
@@ -46,4 +47,4 @@ class FeatureNotes(Notes):
         """
         super().add_bad(video, reason)
         if self._stops:
-            raise BadVideoError(self._items[video].name, reason)
+            raise with_remedy(BadVideoError(self._items[video].name, reason))

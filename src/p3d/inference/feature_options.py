@@ -12,7 +12,7 @@ from p3d.data.loader import BadVideoPolicy
 from p3d.errors import UserError
 from p3d.model.config import Layer
 from p3d.system.markers import First, Heading
-from p3d.system.options import DeviceOptions
+from p3d.system.options import DeviceOptions, check_least
 
 LayerName = Literal["pool5", "prob", "res5", "res5c", "res4"]
 
@@ -67,11 +67,8 @@ class FeaturesOptions:
         Raises:
             UserError: Options contradict each other.
         """
-        if (
-            min(self.clips, 1 if self.batch_size is None else self.batch_size) < 1
-            or self.workers < 0
-        ):
-            raise UserError("--clips and --batch-size must be 1 or more, --workers 0 or more")
+        check_least(1, clips=self.clips, batch_size=self.batch_size)
+        check_least(0, workers=self.workers)
         if self.pool and self.layer in ("pool5", "prob"):
             raise UserError(
                 f"--pool: {self.layer} is pooled already; drop it, or give res4 or res5"

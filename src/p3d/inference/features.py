@@ -8,8 +8,8 @@ same command goes on after a kill.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +21,8 @@ from p3d.archive.notes import write_bad
 from p3d.archive.run import run_work
 from p3d.data.dataset import VideoDataset, VideoRecord
 from p3d.data.digests import video_digest
-from p3d.data.layouts import read_parts
+from p3d.data.layouts import check_apart, read_parts
+from p3d.data.loader import check_dataset
 from p3d.data.rates import assumed_rates
 from p3d.errors import UserError, printable
 from p3d.inference.extractor import FeatureWork
@@ -39,9 +40,10 @@ from p3d.inference.feature_options import FeaturesOptions
 from p3d.model.network import P3D
 from p3d.system.device import set_up_cpu
 from p3d.system.distributed import Group, Launch, join, read_launch
-from p3d.system.files import file_sha256, lock_folder, make_folder
+from p3d.system.files import file_sha256, lock_folder
+from p3d.system.folders import results_folder
 from p3d.system.messages import print_note
-from p3d.system.text import counted
+from p3d.system.text import counted, first_lines
 from p3d.weights.loading import find_weights, load_model
 
 
@@ -90,9 +92,10 @@ def _run(options: FeaturesOptions, machine: Machine, launch: Launch, group: Grou
     names = [Path(record.name) for record in dataset.records]
     files = names_below(names, root if root.is_dir() else root.parent)
     folder = FeatureFolder(_working_folder(options))
-    if group.is_main:
-        make_folder(folder.path)
-    with lock_folder(folder.path) if group.is_main else nullcontext():
+    check_dataset(dataset, model.preprocessing)
+    if options.per_video:
+        check_apart(root, options.out, (record.path for record in dataset.records))
+    with _opened(folder) if group.is_main else nullcontext():
         missing = _prepare(options, folder, index, files) if group.is_main else []
         missing = group.gather(missing)[0]
         compute = replace(options.compute, device=machine.device, threads=machine.threads)
@@ -104,6 +107,17 @@ def _run(options: FeaturesOptions, machine: Machine, launch: Launch, group: Grou
         if group.is_main:
             notes = assumed_rates(dataset, model.preprocessing)
             _finish(options, folder, dict(zip(index.paths, files, strict=True)), index, bad, notes)
+
+
+@contextmanager
+def _opened(folder: FeatureFolder) -> Iterator[None]:
+    """Make and lock the folder; if an error ends the work before any features, leave nothing."""
+    with results_folder(folder.path), lock_folder(folder.path):
+        try:
+            yield
+        except BaseException:
+            folder.forget_if_empty()
+            raise
 
 
 def _prepare(
@@ -287,5 +301,5 @@ def _finish(
     print("".join(f"{line}\n" for line in notes), end="")
     if reasons:
         print(f"LEFT OUT: {counted(len(reasons), 'video')} that cannot be read:")
-        print("\n".join(f"  {printable(f'{path}: {reason}')}" for path, reason in reasons))
+        print("\n".join(first_lines([f"{path}: {reason}" for path, reason in reasons])))
     print(f"written to {printable(options.out)}")

@@ -12,7 +12,7 @@ from p3d.inference.predict_options import PredictOptions
 from p3d.inference.prediction import UNKNOWN, Prediction
 from p3d.inference.predictor import Predictor
 from p3d.system.messages import print_note
-from p3d.system.text import counted, format_percent, format_table, json_line
+from p3d.system.text import columns, counted, format_percent, format_table, json_line, pad
 from p3d.video.sources import ASSUMED_FPS
 
 _MAX_WIDTH = 40
@@ -57,9 +57,7 @@ class Printer:
         names = [*class_names, UNKNOWN] if options.threshold else class_names
         paths = (str(path_of(item)) for item in items)
         self._widths = [
-            max(
-                (len(printable(text)) for text in texts if len(printable(text)) <= limit), default=0
-            )
+            max((n for n in (columns(printable(text)) for text in texts) if n <= limit), default=0)
             for texts, limit in ((paths, _MAX_WIDTH), (names, _MAX_WIDTH // 2))
         ]
         self._unseen: list[Prediction] = []
@@ -81,7 +79,7 @@ class Printer:
     def _line(self, prediction: Prediction) -> str:
         ((_, probability),) = prediction.top(1)
         cells = (str(prediction.path), prediction.answer(self._options.threshold))
-        padded = [printable(c).ljust(w) for c, w in zip(cells, self._widths, strict=True)]
+        padded = [pad(printable(c), w) for c, w in zip(cells, self._widths, strict=True)]
         share = format_percent(probability).rjust(6)
         return "  ".join([*padded, share, self._seen(prediction)]).rstrip()
 

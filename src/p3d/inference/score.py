@@ -17,6 +17,7 @@ from p3d.archive.options import ClusterOptions, PoolOptions
 from p3d.archive.parts import PartFormat, part_files, read_part
 from p3d.archive.results import PARTS, Results
 from p3d.archive.run import run_work
+from p3d.data.layouts import check_among
 from p3d.data.rates import check_rate
 from p3d.errors import BadVideoError, UserError, printable
 from p3d.inference.arguments import Item, VideoFinder, local_path
@@ -28,10 +29,11 @@ from p3d.inference.pipe import num_threads
 from p3d.inference.score_work import ScoreWork, What, class_names
 from p3d.system.compiler import find_compiler
 from p3d.system.device import set_up_cpu
-from p3d.system.files import file_sha256, lock_folder, make_folder
+from p3d.system.files import file_sha256, lock_folder
+from p3d.system.folders import results_folder
 from p3d.system.markers import First, Heading, Positional
 from p3d.system.messages import print_note
-from p3d.system.options import DeviceOptions
+from p3d.system.options import DeviceOptions, check_least
 from p3d.system.text import counted
 from p3d.video.remote import public_name
 from p3d.weights.loading import find_weights
@@ -92,15 +94,13 @@ class ScoreOptions:
         """
         if not self.videos:
             raise UserError("no videos were given; give folders, lists or files after the options")
-        counts = {
-            "--top": self.top,
-            "--clips": self.clips,
-            "--part-videos": self.part_videos,
-            "--batch-size": self.batch_size,
-        }
-        for flag, count in counts.items():
-            if isinstance(count, int) and count < 1:
-                raise UserError(f"{flag} is {count}; give 1 or more")
+        check_least(
+            1,
+            top=self.top,
+            clips=self.clips,
+            part_videos=self.part_videos,
+            batch_size=self.batch_size,
+        )
         if self.what == "features" and self.clips == "auto":
             raise UserError("--clips auto: features have no answer that settles; give a number")
         check_rate("--frame-rate", self.frame_rate)
@@ -126,9 +126,9 @@ def _score(options: ScoreOptions, machine: Machine) -> int:
     names = class_names(work.load())
     found = _find(options)
     found.check_found()
+    check_among(map(Path, options.videos), options.out)
     items, unusable = _items(found)
-    make_folder(options.out / PARTS)
-    with lock_folder(options.out):
+    with results_folder(options.out / PARTS), lock_folder(options.out):
         work = replace(work, backend=_backend(options, work, machine, len(items)))
         results = Results(options.out, _settings(work, names), options.part_videos, options.format)
         if options.retry_bad:

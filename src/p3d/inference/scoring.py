@@ -15,7 +15,7 @@ from torch import Tensor
 
 from p3d.data.clips import EvalClips
 from p3d.data.dataset import VideoDataset
-from p3d.data.loader import BadVideoPolicy, check_dataset
+from p3d.data.loader import BadVideoPolicy, check_dataset, with_remedy
 from p3d.data.views import CENTER, Views
 from p3d.data.workers import Videos
 from p3d.errors import BadVideoError, OtherFlowError, UserError
@@ -119,7 +119,7 @@ def score_videos(
         for video, result in zip(shard, results, strict=True):
             if isinstance(result, BadVideoError):
                 if on_bad_video == "error" or isinstance(result, OtherFlowError):
-                    raise result
+                    raise with_remedy(result)
                 bad.append(_Bad(video, str(result)))
             else:
                 rows.append(_Row(*result.info, result.logits))

@@ -31,7 +31,7 @@ from p3d.prepare.folder import walk_videos
 from p3d.prepare.options import CheckOptions
 from p3d.prepare.same_content import find_same_content
 from p3d.system.device import set_up_cpu
-from p3d.system.files import make_folder
+from p3d.system.files import check_no_input, make_folder
 from p3d.system.machine import num_cores
 from p3d.video.packets import open_stream
 from p3d.video.sources import FrameSource, chunks
@@ -46,6 +46,7 @@ def check_dataset(options: CheckOptions) -> CheckReport:
     for path, flag in ((options.out, "--out"), (options.findings, "--findings")):
         if path is not None:
             _check_writable(path, flag)
+            check_no_input(path, flag, (options.data.data, options.data.data / "manifest.csv"))
     listing = list_dataset(options.data)
     datasets, faults = _read_parts(listing, allow_missing=options.data.allow_missing)
     listed = [(split, record) for split, data in datasets.items() for record in data.records]

@@ -15,7 +15,7 @@ from p3d.archive.notes import Notes, write_bad
 from p3d.archive.run import run_work
 from p3d.archive.work import OneStage, Work
 from p3d.data.dataset import Part, VideoDataset, VideoRecord
-from p3d.data.layouts import DataOptions, read_parts
+from p3d.data.layouts import DataOptions, check_apart, read_parts
 from p3d.data.listing import read_text, stem_of
 from p3d.data.manifest import write_manifest
 from p3d.data.track import check_segment, track_of
@@ -23,7 +23,8 @@ from p3d.data.ucf101 import LISTS
 from p3d.errors import BadVideoError, UserError, printable
 from p3d.prepare.linking import remove_partial
 from p3d.prepare.lists import write_lines
-from p3d.system.files import lock_folder, make_folder
+from p3d.system.files import lock_folder
+from p3d.system.folders import results_folder
 from p3d.system.text import counted
 from p3d.video.sources import FrameSource
 
@@ -169,9 +170,8 @@ def derive(
     parts = read_parts(data)
     plan = _plan(parts, out, what, suffix)
     if not (in_place and (data.data / LISTS).is_dir() and out.resolve() == data.data.resolve()):
-        _check_out(data.data, out, (records[0].path for _, records in plan.values()))
-    make_folder(out)
-    with lock_folder(out):
+        check_apart(data.data, out, (records[0].path for _, records in plan.values()))
+    with results_folder(out), lock_folder(out):
         _remove_partial(plan)
         notes = Notes(out)
         items = {str(target): _item(target, records) for target, (_, records) in plan.items()}
@@ -214,26 +214,6 @@ def _errors(plan: _Plan, notes: Notes) -> Iterator[BadVideoError]:
         for old, new in zip(records, notes.done[str(target)].records, strict=True):
             if isinstance(new, BadVideoError):
                 yield BadVideoError(old.name, new.reason)
-
-
-def _check_out(data: Path, out: Path, videos: Iterable[Path]) -> None:
-    """Check that new videos in a folder do not become a part of the data set.
-
-    Raises:
-        UserError: They would.
-    """
-    source, target = data.resolve(), out.resolve()
-    if target in (source, source.parent):
-        raise UserError(f"--out {out}: holds the data set itself; choose another folder")
-    has_lists = (data / LISTS).is_dir()
-    if not has_lists and (data.is_file() or (data / "manifest.csv").is_file()):
-        return  # only what the manifest lists is a part of it
-    folders = {video.parent.resolve() for video in videos} | (set() if has_lists else {source})
-    if inside := folders & {target, *target.parents}:
-        raise UserError(
-            f"--out {out}: would become a part of the data set, since it is inside {min(inside)}; "
-            "choose a folder elsewhere"
-        )
 
 
 def _plan(

@@ -28,7 +28,7 @@ from p3d.errors import UserError, printable
 from p3d.prepare import segment_files, tables
 from p3d.prepare.archive import open_archive, text_folder
 from p3d.prepare.tables import Row, is_number
-from p3d.system.files import TEMPORARY
+from p3d.system.files import TEMPORARY, check_no_input
 from p3d.system.markers import First
 from p3d.system.spelling import ask_meant
 from p3d.system.text import counted
@@ -117,6 +117,8 @@ def prepare_manifest(options: ManifestOptions) -> ManifestSummary:
         UserError: A list is missing or malformed, a video is listed twice, or videos are missing
             and `allow_missing` is off.
     """
+    lists = (options.train_list, options.validation_list, options.test_list, options.classes)
+    check_no_input(options.out, "--out", (*options.tables, *filter(None, lists)))
     class_names = _class_names(options)
     rows = list(_read_rows(options, class_names))
     if not rows:

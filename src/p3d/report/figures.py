@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -82,10 +81,7 @@ class Chart(NamedTuple):
 @contextmanager
 def figure_style() -> Iterator[None]:
     """Apply the style of the report pages to the figures made and rendered in this context."""
-    # Class names may be in any script. The browser has the glyphs that matplotlib's font lacks.
-    with mpl.rc_context(_STYLE), warnings.catch_warnings():
-        for message in ("Glyph .* missing from", "Matplotlib currently does not support"):
-            warnings.filterwarnings("ignore", message=message)
+    with mpl.rc_context(_STYLE):
         yield
 
 

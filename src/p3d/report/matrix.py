@@ -9,6 +9,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from p3d.errors import printable
+from p3d.system.text import columns, shorten
 
 COUNTED = 20
 """Most classes for which cells hold numbers."""
@@ -16,7 +17,6 @@ NAMED = 150
 """Most classes that are labeled by name; more are labeled by number."""
 
 _FULL_WIDTH = 1050.0
-_NAME_LIMIT = 24
 
 
 class Cell(NamedTuple):
@@ -98,7 +98,7 @@ def draw_matrix(counts: Tensor, class_names: Sequence[str]) -> Matrix:
     texts = _texts(class_names)
     size = _cell_size(classes)
     font = min(12.0, max(size * 0.95, 7.5)) if classes <= NAMED else 11.0
-    label = 0.56 * font * max(map(len, texts.values())) + 26
+    label = 0.56 * font * max(map(columns, texts.values())) + 26
     side = size * classes
     return Matrix(
         description=f"{classes} classes, {int(counts.trace())} of {int(counts.sum())} videos on "
@@ -129,9 +129,7 @@ def _texts(class_names: Sequence[str]) -> dict[int, str]:
     if len(class_names) > NAMED:
         step = 10 * max(1, len(class_names) // 200)
         return {index: str(index + 1) for index in range(step - 1, len(class_names), step)}
-    names = [printable(name) for name in class_names]
-    short = [n if len(n) <= _NAME_LIMIT else f"{n[: _NAME_LIMIT - 1]}…" for n in names]
-    return dict(enumerate(short))
+    return {index: shorten(printable(name)) for index, name in enumerate(class_names)}
 
 
 def _cells(counts: Tensor, class_names: Sequence[str], size: float) -> list[Cell]:

@@ -14,7 +14,8 @@ from p3d.scores.calibration import Bin
 from p3d.scores.coverage import Coverage
 from p3d.scores.figures import Figures
 from p3d.system.files import replacing, write_csv
-from p3d.system.text import format_percent
+from p3d.system.fonts import plot_fonts
+from p3d.system.text import format_percent, shorten
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -97,13 +98,14 @@ def _fraction(value: float | None) -> str:
 
 def _write_confusion_png(path: Path, accuracy: Accuracy, class_names: Sequence[str]) -> None:
     side = min(24.0, 3.0 + 0.38 * len(class_names))
-    figure = draw_confusion(accuracy, class_names, side)
-    [axes] = figure.axes
-    axes.set_title(f"top-1 {format_percent(accuracy.top1)} of {accuracy.videos} videos")
-    figure.set_size_inches(side + 1.2, side)
-    figure.colorbar(axes.images[0], ax=axes, shrink=0.8, label="fraction of the true class")
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=150, format="png")
+    with plot_fonts("".join(map(printable, class_names))):
+        figure = draw_confusion(accuracy, class_names, side)
+        [axes] = figure.axes
+        axes.set_title(f"top-1 {format_percent(accuracy.top1)} of {accuracy.videos} videos")
+        figure.set_size_inches(side + 1.2, side)
+        figure.colorbar(axes.images[0], ax=axes, shrink=0.8, label="fraction of the true class")
+        with replacing(path) as temporary:
+            figure.savefig(temporary, dpi=150, format="png")
 
 
 def draw_confusion(accuracy: Accuracy, class_names: Sequence[str], side: float) -> Figure:
@@ -155,13 +157,3 @@ def draw_confusion(accuracy: Accuracy, class_names: Sequence[str], side: float) 
             color="white" if fractions[row, column] > 0.5 else "#1f2733",
         )
     return figure
-
-
-def shorten(name: str, limit: int = 24) -> str:
-    """Return a name cut to a number of characters, the last of which is then "…"."""
-    return name if len(name) <= limit else f"{name[: limit - 1]}…"
-
-
-def shorten_path(path: str, limit: int = 24) -> str:
-    """Return a path cut to a number of characters, the first of which is then "…"."""
-    return path if len(path) <= limit else f"…{path[len(path) - limit + 1 :]}"

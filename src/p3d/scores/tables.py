@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from p3d.errors import printable
 from p3d.scores.accuracy import shows_top5
 from p3d.scores.figures import Figures
-from p3d.scores.output import shorten
 from p3d.scores.resampling import Bootstrap, Groups, Interval
 from p3d.scores.score_file import ScoreFile
-from p3d.system.text import counted, format_percent, format_table
+from p3d.system.text import counted, format_percent, format_table, shorten
 
 
 def describe_clips(scores: ScoreFile) -> str:

@@ -205,6 +205,19 @@ def check_place(path: Path, flag: str) -> None:
         raise UserError(f"{flag} {path}: {fault}; give a file in an existing folder")
 
 
+def check_no_input(path: Path, flag: str, inputs: Iterable[Path]) -> None:
+    """Check that a file to write would not replace what a command reads.
+
+    Raises:
+        UserError: It is one of the inputs.
+    """
+    with suppress(OSError):  # there is no such file, or a name is too long for one
+        if any(path.samefile(each) for each in inputs if os.path.exists(each)):  # noqa: PTH110
+            raise UserError(
+                f"{flag} {path}: is the input itself, which would be replaced; give another name"
+            )
+
+
 def make_folder(folder: Path, flag: str = "--out") -> None:
     """Create a folder and its parents if they do not exist.
 
@@ -220,6 +233,8 @@ def make_folder(folder: Path, flag: str = "--out") -> None:
         probe = folder / ".p3d-can-write"
         probe.touch()
         probe.unlink()
+    except FileExistsError as error:
+        raise UserError(f"{folder}: is a file, no folder; choose another {flag}") from error
     except OSError as error:
         raise UserError(
             f"{folder}: the folder cannot be written ({error.strerror}); choose another {flag}"
@@ -230,7 +245,8 @@ def make_folder(folder: Path, flag: str = "--out") -> None:
 def lock_folder(folder: Path) -> Iterator[None]:
     """Lock a folder for this process; the system unlocks it when the process ends, even by SIGKILL.
 
-    On a file system without locks, print a warning and continue.
+    On a file system without locks, print a warning and continue. After an error, a folder that
+    holds nothing but the lock is left empty.
 
     Raises:
         UserError: Another process holds the lock, or the lock file cannot be opened.
@@ -252,6 +268,12 @@ def lock_folder(folder: Path) -> Iterator[None]:
         print_warning(f"{folder}: this file system has no locks; run only one process in it")
     try:
         yield
+    except BaseException:
+        # Before the release, so that no other process can have locked it.
+        with suppress(OSError):  # Windows removes it at the release
+            if [each.name for each in folder.iterdir()] == [".lock"]:
+                (folder / ".lock").unlink()
+        raise
     finally:
         lock.release()
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
+from p3d.errors import UserError
 from p3d.system.device import DeviceName, Precision
 from p3d.system.markers import First, Heading
 
@@ -24,6 +25,18 @@ class DeviceOptions:
     threads: int | None = None
     """CPU threads of each process; by default PyTorch's choice, usually one per core. Results are
     equal bit for bit only with the same number."""
+
+
+def check_least(least: int, **values: int | str | None) -> None:
+    """Check numbers of options, by the names of their fields; words and None pass.
+
+    Raises:
+        UserError: A number is smaller; the message has its option and the number.
+    """
+    for name, value in values.items():
+        if isinstance(value, int) and value < least:
+            flag = f"--{name.replace('_', '-')}"
+            raise UserError(f"{flag} is {value}; give {least} or more")
 
 
 def plain_options(options: Any) -> dict[str, Any]:

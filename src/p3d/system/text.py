@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+import unicodedata
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import Any
 
 from p3d.errors import printable
@@ -16,15 +18,57 @@ def format_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str
     Characters that cannot be printed are escaped.
     """
     cells = [[printable(cell) for cell in row] for row in (header, *rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    widths = [max(columns(row[i]) for row in cells) for i in range(len(header))]
     lines = [
         "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
+            pad(cell, width, right=i > 0)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in cells
     ]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+    return "\n".join([lines[0], "-" * columns(lines[0]), *lines[1:]])
+
+
+def first_lines(lines: Sequence[object], shown: int = 5) -> list[str]:
+    """Return the first of some lines for a list in a message, indented, and how many follow."""
+    first = [f"  {printable(line)}" for line in lines[:shown]]
+    return first + [f"  and {len(lines) - shown:,} more"] * (len(lines) > shown)
+
+
+def columns(text: str) -> int:
+    """Return how many columns a text takes in a terminal.
+
+    Chinese, Japanese and Korean characters and emoji take two, accents and other marks none.
+    """
+    return len(text) if text.isascii() else sum(map(_columns_of, text))
+
+
+def _columns_of(character: str) -> int:
+    if unicodedata.category(character) in ("Mn", "Me"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def pad(text: str, width: int, *, right: bool = False) -> str:
+    """Return a text filled up with spaces to a number of columns; aligned left, or else right."""
+    spaces = " " * (width - columns(text))
+    return spaces + text if right else text + spaces
+
+
+def shorten(text: str, limit: int = 24) -> str:
+    """Return a text cut to a number of columns, the last of which is then "…"."""
+    if columns(text) <= limit:
+        return text
+    ends = accumulate(map(_columns_of, text))
+    return text[: sum(end < limit for end in ends)] + "…"
+
+
+def shorten_path(path: str, limit: int = 24) -> str:
+    """Return a path cut to a number of columns, the first of which is then "…"."""
+    if columns(path) <= limit:
+        return path
+    ends = accumulate(map(_columns_of, reversed(path)))
+    return "…" + path[len(path) - sum(end < limit for end in ends) :]
 
 
 def counted(number: int, noun: str) -> str:

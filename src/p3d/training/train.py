@@ -27,7 +27,8 @@ from p3d.report.page import write_run_report
 from p3d.run_folder import CONFIG_FILE, ENVIRONMENT_FILE
 from p3d.system.device import needs_pinned_memory, resolve_device, set_up_cpu
 from p3d.system.distributed import Group, join, read_launch
-from p3d.system.files import lock_folder, make_folder, write_json
+from p3d.system.files import lock_folder, write_json
+from p3d.system.folders import results_folder
 from p3d.system.machine import describe_call, describe_machine
 from p3d.system.options import leaves, plain_options
 from p3d.system.resources import raise_file_limit
@@ -102,7 +103,7 @@ def _locked(options: TrainOptions, group: Group) -> Iterator[None]:
     """
     with ExitStack() as stack:
         if group.is_main and not options.plan:
-            make_folder(options.out)
+            stack.enter_context(results_folder(options.out))
             stack.enter_context(lock_folder(options.out))
         group.any(False)  # the other ranks wait for the lock
         yield

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
+from p3d.system.fonts import picture_font
 from p3d.video.decode import open_video
 from p3d.video.flow_file import motion_of
 
@@ -75,10 +76,8 @@ def with_caption(image: Image.Image, caption: str) -> Image.Image:
         return image
     framed = Image.new("RGB", (image.width, image.height + 16), "white")
     framed.paste(image)
-    # Pillow's built-in font covers only Latin-1.
-    text = caption.encode("latin-1", "replace").decode("latin-1")
-    position = (3, image.height + 2)
-    ImageDraw.Draw(framed).text(position, text, fill="black", font=ImageFont.load_default())
+    font, text = picture_font(caption, 12)
+    ImageDraw.Draw(framed).text((3, image.height + 1), text, fill="black", font=font)
     return framed
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from p3d.errors import UserError, printable
 from p3d.model.config import Modality, Variant, Wiring
 from p3d.system.markers import Positional
+from p3d.system.spelling import describe_unread
 from p3d.weights.describe import Overrides, PreprocessingName, WeightFile, read_weights
 from p3d.weights.loading import build_model, find_weights
 from p3d.weights.metadata import save_model
@@ -46,8 +47,10 @@ class ConvertOptions:
 def _read_class_names(path: Path) -> tuple[str, ...]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{printable(path)}: class names cannot be read ({error})") from error
+    except OSError as error:
+        raise UserError(f"--class-names {path}: {describe_unread(path, error)}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"--class-names {path}: is not text in UTF-8; save it as such") from error
     return tuple(line.strip() for line in lines if line.strip())
 
 

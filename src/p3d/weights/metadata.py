@@ -22,7 +22,7 @@ from p3d.errors import UserError, printable
 from p3d.model.config import P3DConfig
 from p3d.model.network import P3D
 from p3d.preprocessing import Preprocessing
-from p3d.system.files import replacing
+from p3d.system.files import reason_of, replacing
 from p3d.weights.calibration import check_calibration, read_calibration
 from p3d.weights.entries import (
     MAX_TRAINED_ON,
@@ -118,8 +118,8 @@ def save_model(
             save_file(tensors, temporary, metadata)
     except (OSError, SafetensorError) as error:
         raise UserError(
-            f"{printable(path)}: cannot be written ({error}); check that the folder exists and is "
-            "writable, and that its disk has room"
+            f"{printable(path)}: cannot be written ({reason_of(error)}); check that the folder "
+            "exists and is writable, and that its disk has room"
         ) from error
 
 

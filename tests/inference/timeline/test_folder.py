@@ -32,6 +32,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / "set" / "day").mkdir(parents=True, exist_ok=True)
         write_video(root / "set" / ("day" if number % 2 else "") / f"{number}.avi", 20 + number)
     (root / "set" / "bad.avi").write_bytes(b"no video")
+    (root / "classes" / "walk").mkdir(parents=True)
+    write_video(root / "classes" / "walk" / "a.avi", 20)
     return root
 
 
@@ -88,6 +90,7 @@ def test_killed_run_goes_on_with_the_videos_that_are_left(
         (("--scores", "x.bin"), "is a folder of many videos' files"),
         (("--weights", "gone.safetensors"), "gone.safetensors"),
         (("--format", "doc"), "--format"),
+        (("--out", "classes/walk"), "--out classes/walk: is inside the data set classes"),
     ],
 )
 def test_wrong_uses_get_one_line(
@@ -95,9 +98,13 @@ def test_wrong_uses_get_one_line(
     message: str,
     root: Path,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert main(words(root, tmp_path / "out", *more)) == 2
+    monkeypatch.chdir(root)
+    command = words(root, tmp_path / "out", *more)
+    command[1] = "classes" if "classes/walk" in more else command[1]
+    assert main(command) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
 
@@ -123,4 +130,5 @@ def test_wrong_words_leave_nothing_behind(
     command[1] = str(root / "set" / "day")
     assert main([*command, "--window", "0"]) == 2  # the workers refuse it
     assert "--window is 0; give seconds" in capsys.readouterr().err
+    assert not out.exists()
     assert main(command) == 0, "the refused option does not bind the next run"

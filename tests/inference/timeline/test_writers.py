@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.fonts import HANZI, only_fonts_of, write_font
 from helpers.videos import number_of, write_video
 from p3d.errors import BadVideoError, UserError
 from p3d.inference.timeline.annotate import write_annotated
@@ -116,6 +117,25 @@ def test_strip_draws_scores_and_segments(tmp_path: Path, timeline: Timeline) -> 
     # The area of a rising score grows from left to right.
     pale = (pixels == (0xA9, 0xC5, 0xE8)).all(2)[28:76].sum(0)
     assert pale[300] < pale[700] < pale[1100]
+
+
+def test_pictures_show_names_in_an_installed_font(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only_fonts_of(tmp_path, monkeypatch)
+    write_font(tmp_path / "fonts" / "a.ttf", HANZI + "walk 1234567890.%:,/")
+    source, pictures = write_video(tmp_path / "a.mkv", 1, size=(96, 120)), []
+    for name in HANZI[:2]:
+        segments = (Segment(0.0, 1.0, name, 0.9),)
+        timeline = Timeline(source, np.zeros(1), np.ones((1, 1)), (name,), 1.0, segments)
+        write_strip(tmp_path / "strip.png", timeline)
+        write_annotated(tmp_path / "b.mp4", timeline)
+        with av.open(str(tmp_path / "b.mp4")) as file:
+            frame = next(file.decode(video=0)).to_ndarray(format="rgb24")
+        with Image.open(tmp_path / "strip.png") as image:
+            pictures.append((np.asarray(image), frame))
+    for first, second in zip(*pictures, strict=True):
+        assert (first != second).any()
 
 
 def test_annotated_video_keeps_frames_and_times(tmp_path: Path) -> None:

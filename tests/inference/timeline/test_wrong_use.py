@@ -29,6 +29,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         write_video(root / "a.avi", 4)
         write_video(root / "b.avi", 2)
         (root / "c.avi").write_bytes(b"no video")
+        write_video(root / "d.mp4", 4)
+        (root / "e.mp4").symlink_to(root / "d.mp4")
+        (root / "a.csv").write_text("path\na.avi\n")
         yield root
 
 
@@ -51,6 +54,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         (("a.avi", "--strip", "x.gif"), "--strip x.gif: give a name that ends in .svg or .png"),
         (("a.avi", "--annotate", "x.avi"), "--annotate x.avi: give a name that ends in .mp4"),
         (("a.avi", "--scores", "a.avi"), "holds something else"),
+        (("d.mp4", "--annotate", "d.mp4"), "--annotate d.mp4: is the input itself, which would be"),
+        ((".", "--annotate", "e.mp4"), "--annotate is for one video, but there are 5"),
+        (("d.mp4", "--annotate", "e.mp4"), "--annotate e.mp4: is the input itself"),  # a link
+        (("a.csv", "--out", "a.csv"), "--out a.csv: is the input itself, which would be replaced"),
         (("a.avi", "--weights", "damaged.safetensors"), "of timelines is damaged (--low is 0.9"),
         (("c.avi",), "c.avi: not a video that FFmpeg can read"),
         (("absent.avi",), "absent.avi: no such file"),

@@ -10,12 +10,13 @@ from pathlib import Path
 import av
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from p3d.errors import UserError
 from p3d.inference.timeline.segments import Segment
 from p3d.inference.timeline.timeline import Timeline
 from p3d.system.files import replacing
+from p3d.system.fonts import picture_font
 from p3d.system.progress import ProgressBar
 from p3d.system.text import format_percent
 from p3d.video.stream import stream_file
@@ -23,7 +24,7 @@ from p3d.video.stream import stream_file
 _TICKS = 60_000
 """Ticks of a second: frames at 24, 25, 30, 50 and 60 per second, and NTSC's, fall on them."""
 _LINES_OF_TEXT = 16
-"""Lines of text that fit into the height of a frame."""
+"""Lines of text that fit into the height of a frame, unless they are less than 12 pixels high."""
 
 
 def write_annotated(path: Path, timeline: Timeline) -> None:
@@ -85,21 +86,19 @@ def _drawn(pixels: NDArray[np.uint8], lines: tuple[str, ...]) -> NDArray[np.uint
     frame = np.zeros((height + height % 2, width + width % 2, 3), np.uint8)
     frame[:height, :width] = pixels
     if lines:
-        text = _text(lines, max(1, height // (_LINES_OF_TEXT * 12)))
+        text = _text(lines, max(12, height // _LINES_OF_TEXT))
         rows, columns = min(height, text.shape[0]), min(width, text.shape[1])
         frame[:rows, :columns] = text[:rows, :columns]
     return frame
 
 
 @lru_cache(maxsize=64)
-def _text(lines: tuple[str, ...], zoom: int) -> NDArray[np.uint8]:
-    """Return white text on black: uint8 `(h, w, 3)`."""
-    font = ImageFont.load_default()
-    # Pillow's built-in font covers only Latin-1.
-    text = "\n".join(lines).encode("latin-1", "replace").decode("latin-1")
+def _text(lines: tuple[str, ...], size: int) -> NDArray[np.uint8]:
+    """Return white text of a size in pixels on black: uint8 `(h, w, 3)`."""
+    font, text = picture_font("\n".join(lines), size)
     probe = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     _, _, right, bottom = probe.multiline_textbbox((0, 0), text, font=font)
-    image = Image.new("RGB", (int(right) + 5, int(bottom) + 4))
-    ImageDraw.Draw(image).multiline_text((2, 1), text, fill="white", font=font)
-    large = image.resize((image.width * zoom, image.height * zoom), Image.Resampling.BICUBIC)
-    return np.asarray(large)
+    margin = size // 6
+    image = Image.new("RGB", (int(right) + 2 * margin + 1, int(bottom) + 2 * margin))
+    ImageDraw.Draw(image).multiline_text((margin, margin // 2), text, fill="white", font=font)
+    return np.asarray(image)

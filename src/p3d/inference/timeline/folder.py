@@ -17,6 +17,7 @@ from p3d.archive.notes import Notes, describe_bad, write_bad
 from p3d.archive.results import SETTINGS_FILE
 from p3d.archive.run import run_work
 from p3d.archive.work import OneStage
+from p3d.data.layouts import check_among
 from p3d.errors import BadVideoError, UserError, printable
 from p3d.inference.arguments import Item
 from p3d.inference.feature_file import names_below
@@ -28,7 +29,8 @@ from p3d.inference.timeline.scan import scan
 from p3d.inference.timeline.timeline import make_timeline
 from p3d.inference.timeline.writers import write_timelines
 from p3d.system.device import count_devices, resolve_device, set_up_cpu
-from p3d.system.files import lock_folder, make_folder, write_json
+from p3d.system.files import lock_folder, write_json
+from p3d.system.folders import results_folder
 from p3d.system.messages import print_note
 from p3d.system.text import counted
 from p3d.weights.reading import check_readable
@@ -47,12 +49,13 @@ def run_folder(options: TimelineOptions, networks: Sequence[Path], items: Sequen
         SystemExit: SIGINT or SIGTERM stopped it.
     """
     assert options.out is not None
+    check_among(map(Path, options.videos), options.out)
     files = find_networks(networks)
     for weights in files:
         check_readable(weights)
     compute, pool = options.compute, options.pool
-    make_folder(options.out)
     with (
+        results_folder(options.out),
         open_machine(
             options.cluster.ray, pool.processes, compute.device, compute.threads
         ) as machine,

@@ -9,13 +9,13 @@ from typing import Annotated, Literal
 
 from p3d.archive.options import ClusterOptions, PoolOptions
 from p3d.errors import UserError
-from p3d.inference.arguments import Item
+from p3d.inference.arguments import Item, path_of
 from p3d.inference.backends.names import BackendChoice
 from p3d.inference.timeline import strip
 from p3d.inference.timeline.calibrated import CutArguments
 from p3d.inference.timeline.frames import check_fps
 from p3d.inference.timeline.writers import check_file, check_out
-from p3d.system.files import check_place
+from p3d.system.files import check_no_input, check_place
 from p3d.system.markers import First, Heading, Positional
 from p3d.system.options import DeviceOptions
 
@@ -147,12 +147,17 @@ class TimelineOptions:
         )
 
     def check_items(self, items: Sequence[Item]) -> None:
-        """Raise UserError if a file cannot show so many, or such, videos."""
+        """Raise UserError if a file cannot show so many, or such, videos, or would replace one."""
         if self.out is not None and not self.has_folder:
             check_out(self.out, len(items))
         for path, flag, _ in self._pictures():
             if path is not None and len(items) != 1:
                 raise UserError(f"{flag} is for one video, but there are {len(items)}; give one")
+        files = {flag: path for path, flag, _ in self._pictures()} | {"--out": self.out}
+        inputs = [path_of(item) for item in items] + [Path(word) for word in self.videos]
+        for flag, path in files.items():
+            if path is not None:
+                check_no_input(path, flag, inputs)
         for item in items:
             if self.annotate is not None and isinstance(item, Path) and item.is_dir():
                 raise UserError(f"--annotate is for video files; {item} is a folder")

@@ -9,16 +9,18 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from p3d.errors import UserError, printable
 from p3d.inference.timeline.segments import BACKGROUND
 from p3d.inference.timeline.timeline import Timeline, format_time
 from p3d.system.files import replacing
+from p3d.system.fonts import picture_font
+from p3d.system.text import shorten
 
 SUFFIXES = (".svg", ".png")
 
-_LEFT, _RIGHT, _TOP, _BOTTOM = 150, 20, 28, 24
+_LEFT, _RIGHT, _TOP, _BOTTOM = 150, 40, 28, 24
 """Margins in pixels: labels, and the axis of time."""
 _COLUMNS = 1000
 """Width of the scores in pixels."""
@@ -78,7 +80,6 @@ class _Png:
     def __init__(self, width: int, height: int) -> None:
         self._image = Image.new("RGB", (width, height), "white")
         self._draw = ImageDraw.Draw(self._image)
-        self._font = ImageFont.load_default()
 
     def rect(self, box: tuple[float, float, float, float], color: str) -> None:
         self._draw.rectangle(box, fill=color)
@@ -87,10 +88,9 @@ class _Png:
         self._draw.polygon(list(points), fill=color)
 
     def text(self, x: float, y: float, text: str, *, center: bool = False) -> None:
-        # Pillow's built-in font covers only Latin-1.
-        text = text.encode("latin-1", "replace").decode("latin-1")
-        left = x - self._draw.textlength(text, font=self._font) / 2 if center else x
-        self._draw.text((left, y), text, fill=_INK, font=self._font)
+        font, text = picture_font(text, 12)
+        left = x - self._draw.textlength(text, font=font) / 2 if center else x
+        self._draw.text((left, y), text, fill=_INK, font=font)
 
     def save(self, path: Path) -> None:
         self._image.save(path, "PNG")
@@ -137,7 +137,7 @@ def _draw_axis(canvas: _Canvas, duration: float, bottom: float) -> None:
 def _draw_class(canvas: _Canvas, timeline: Timeline, label: int, top: float) -> None:
     """Draw the scores of a class as an area, over a bar for each of its segments."""
     name, base = printable(timeline.class_names[label]), top + _ROW - 6
-    canvas.text(8, top + _ROW / 2 - 8, name if len(name) <= 22 else f"{name[:20]}...")
+    canvas.text(8, top + _ROW / 2 - 8, shorten(name, 22))
     scale = _COLUMNS / timeline.duration
     levels = base - (_ROW - 8) * _levels(timeline.times * scale, timeline.scores[:, label])
     steps = [(_LEFT + x + side, y) for x, y in enumerate(levels.tolist()) for side in (0, 1)]
