@@ -1,7 +1,9 @@
 """Compiled batch normalization with what follows it, against PyTorch's operations in float64."""
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,6 +26,9 @@ pytestmark = pytest.mark.skipif(find_compiler() is None, reason="no C++ compiler
 
 @pytest.fixture(autouse=True, scope="module")
 def any_size() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # PyTorch's compiler imports such
+        import torch.utils.mkldnn  # noqa: F401
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fused_norm, "_SMALLEST", 0)
         yield
@@ -132,6 +137,10 @@ def network(wiring: str, prepare: Callable[[P3D], object]) -> tuple[P3D, P3D]:
     """Return a network of float64 with fused norms, and its plain twin."""
     torch.manual_seed(3)
     plain = create_model("p3d63", num_classes=3, wiring=wiring, dropout=0.0).double()
+    for module in plain.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.1)
     prepare(plain)
     fused = copy.deepcopy(plain)
     fuse_norms(fused)
@@ -149,7 +158,7 @@ def keep_inputs_only(model: P3D) -> None:
 
 
 def freeze_but_first(model: P3D) -> None:
-    freeze(model, UCF101)
+    freeze(model, replace(UCF101, norms="freeze-but-first"))
     assert model.frozen_norms
 
 
@@ -164,11 +173,12 @@ def freeze_but_first(model: P3D) -> None:
 )
 def test_a_network_trains_the_same(wiring: str, prepare: Callable[[P3D], Any]) -> None:
     fused, plain = network(wiring, prepare)
-    clips = torch.randn(2, 3, 16, 32, 32, dtype=torch.float64)
+    # Normalizations over fewer pixels would multiply rounding errors.
+    clips = torch.randn(2, 3, 16, 64, 64, dtype=torch.float64)
     found, wanted = gradients(fused, clips), gradients(plain, clips)
     assert found.keys() == wanted.keys()
     for name, value in wanted.items():
-        torch.testing.assert_close(found[name], value, rtol=1e-6, atol=1e-9)
+        assert torch.linalg.vector_norm(found[name] - value) <= 1e-9 * value.norm(), name
     for name, value in plain.named_buffers():
         torch.testing.assert_close(fused.get_buffer(name), value, rtol=1e-9, atol=1e-9)
     fused.eval()
@@ -178,7 +188,7 @@ def test_a_network_trains_the_same(wiring: str, prepare: Callable[[P3D], Any]) -
 
 def test_fused_norms_keep_parameters_and_what_is_frozen() -> None:
     model = create_model("p3d63", num_classes=3)
-    freeze(model, UCF101)
+    freeze_but_first(model)
     parameters, frozen = list(model.parameters()), model.frozen_norms
     fuse_norms(model)
     assert all(mine is theirs for mine, theirs in zip(model.parameters(), parameters, strict=True))

@@ -14,14 +14,12 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from p3d.data.balance import class_weights
 from p3d.data.dataset import VideoDataset
-from p3d.errors import UserError
-from p3d.model.fused_norm import fuse_norms
 from p3d.model.network import P3D
-from p3d.model.sync_batchnorm import SyncNorm
 from p3d.system.device import Precision, grad_scaler, set_precision
 from p3d.system.distributed import ALONE, Group
 from p3d.training.average import WeightAverage
 from p3d.training.checkpoint import CheckpointState
+from p3d.training.network import compile_network
 from p3d.training.optim import build_optimizer, build_schedule, parameter_groups
 from p3d.training.progress import Progress
 from p3d.training.recipes import Recipe
@@ -215,7 +213,7 @@ def build_state(
     model.to(device)
     optimizer = build_optimizer(parameter_groups(model, recipe), recipe)
     steps = total_steps(recipe, steps_per_epoch)
-    forward: Any = _compile(model, device) if compiled else model
+    forward: Any = compile_network(model, device) if compiled else model
     if group.world_size > 1:
         forward = DistributedDataParallel(
             forward,
@@ -244,23 +242,6 @@ def build_state(
         class_weights=_class_weights(recipe, dataset, model, device),
         average=WeightAverage(model, span) if span else None,
     )
-
-
-def _compile(model: P3D, device: torch.device) -> Any:
-    """Return the network compiled; on a CPU only what is slow there, the batch normalizations.
-
-    Raises:
-        UserError: There is no compiler, or the normalizations are synchronized on a CPU.
-    """
-    if device.type != "cpu":
-        return torch.compile(model)
-    if any(isinstance(module, SyncNorm) for module in model.modules()):
-        raise UserError(
-            "--compile and --sync-norms cannot be combined on a CPU, where the normalizations are "
-            "what is compiled; use one of them"
-        )
-    fuse_norms(model)
-    return model
 
 
 def _class_weights(
