@@ -1,4 +1,4 @@
-"""Training steps to time: the plain network's, and this one's, with each policy of normalization."""
+"""Training steps to time: the plain network, and this one with each policy of normalization."""
 
 from __future__ import annotations
 
