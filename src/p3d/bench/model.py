@@ -14,13 +14,12 @@ from dataclasses import asdict, dataclass, replace
 from datetime import date
 from itertools import product
 from pathlib import Path
-from typing import cast
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from p3d.bench.backends import SIDE, SMALL_SIDE, BackendBench, matrix_rate
+from p3d.bench.training_steps import channels_last, training_steps
 from p3d.bench.turns import Candidate, time_in_turns
 from p3d.errors import UserError
 from p3d.inference.backends.names import Backend
@@ -39,8 +38,6 @@ from p3d.system.device import (
 from p3d.system.files import write_json
 from p3d.system.machine import describe_processor
 from p3d.system.text import format_percent, format_table
-from p3d.training.optim import freeze
-from p3d.training.recipes import UCF101, NormPolicy
 from p3d.weights.info import stages
 from p3d.weights.loading import convert_state_dict
 
@@ -54,7 +51,7 @@ class ModelBenchOptions:
     precisions: tuple[Precision, ...] = ("fp32", "bf16")
     """Precisions to time."""
     compile: bool = False
-    """Also time the compiled network."""
+    """Also time the network compiled, in training as `p3d train --compile` does."""
     backends: tuple[Backend, ...] = ()
     """Also time clips of videos (uint8) by these backends, and print their compile and load
     times."""
@@ -80,12 +77,6 @@ class ModelBenchOptions:
     """JSON file for the figures."""
 
 
-_FROZEN: dict[str, NormPolicy] = {
-    "all BN frozen but the first": "freeze-but-first",
-    "all BN frozen": "freeze-all",
-}
-
-
 @dataclass(frozen=True)
 class Timing:
     """Time of a candidate for one clip, in seconds: the median round, and the best."""
@@ -109,7 +100,7 @@ def _inference(options: ModelBenchOptions, device: torch.device) -> list[Candida
         ours = P3D(config)
         ours.load_state_dict(weights)
         folded = fold_norms(ours.requires_grad_(False)).to(device, DTYPES[precision])
-        frames = _channels_last(clips).to(DTYPES[precision])
+        frames = channels_last(clips).to(DTYPES[precision])
         calls = {
             "plain": _forward(plain, clips, precision),
             "p3d": _forward(folded, frames, "fp32"),
@@ -165,57 +156,8 @@ def _forward(
     return call
 
 
-def _training(options: ModelBenchOptions, device: torch.device) -> list[Candidate]:
-    """Return training steps without the optimizer, which is the same for all."""
-    config = P3DConfig(options.network, 101, dropout=0.0)
-    clips = _clips(options, options.training_batch_size, device)
-    labels = torch.arange(options.training_batch_size, device=device)
-    frames = _channels_last(clips)
-    plain, ours = plain_twin(config).to(device), P3D(config).to(device)
-    frozen = {name: _frozen(config, norms).to(device) for name, norms in _FROZEN.items()}
-    candidates = []
-    for precision in options.precisions:
-        nets: dict[str, tuple[nn.Module, Tensor]] = {
-            "plain": (plain, clips),
-            "p3d": (ours, frames),
-            **{f"p3d, {name}": (net, frames) for name, net in frozen.items()},
-        }
-        if options.compile:
-            nets["p3d compiled"] = (cast(nn.Module, torch.compile(ours)), frames)
-        for name, (net, batch) in nets.items():
-            call = _step(net, batch, labels, precision)
-            candidates.append(Candidate(name, precision, call, options.training_batch_size))
-    return candidates
-
-
-def _frozen(config: P3DConfig, norms: NormPolicy) -> P3D:
-    model = P3D(config)
-    freeze(model, replace(UCF101, norms=norms))
-    return model.train()
-
-
-def _step(
-    net: nn.Module,
-    clips: Tensor,
-    labels: Tensor,
-    precision: Precision,
-) -> Callable[[], None]:
-    def call() -> None:
-        net.zero_grad(set_to_none=True)
-        with autocast(clips.device, precision):
-            logits = net(clips)
-        F.cross_entropy(logits.float(), labels).backward()
-
-    return call
-
-
 def _clips(options: ModelBenchOptions, batch: int, device: torch.device) -> Tensor:
     return torch.randn(batch, 3, options.frames, options.size, options.size, device=device)
-
-
-def _channels_last(clips: Tensor) -> Tensor:
-    """Copy clips to the memory order of `normalize`, which is that of decoded frames."""
-    return clips.permute(0, 2, 3, 4, 1).contiguous().permute(0, 4, 1, 2, 3)
 
 
 @dataclass(frozen=True)
@@ -258,7 +200,10 @@ def bench_model(options: ModelBenchOptions) -> ModelBench:
             for side in (SIDE, SMALL_SIDE)
         )
     if options.training:
-        timings += _time("training", _training(options, device), options, device)
+        clips = _clips(options, options.training_batch_size, device)
+        config = P3DConfig(options.network, 101, dropout=0.0)
+        steps = training_steps(config, options.precisions, clips, compiled=options.compile)
+        timings += _time("training", steps, options, device)
     return ModelBench(timings, lines, rates, small_rates)
 
 

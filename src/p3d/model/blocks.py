@@ -14,12 +14,23 @@ from torch.nn import functional as F
 
 from p3d.model.config import EXPANSION, PLANES, Wiring
 from p3d.model.few_pixels import convolve_small, is_small, outweighs_output
+from p3d.model.fused_norm import fuses, relu_of_sum
 from p3d.model.modes import is_on_cpu, is_tracing, trains_eagerly
 from p3d.model.moments import fold_by_input, foresees_output
 from p3d.model.views import pool_time, pool_up, spatial_view, temporal_view
 
 _FRAMES = 4
 """Frames of a part of the stem's input, an even number; 6.6 MB of output for 160x160 pixels."""
+
+
+def _add(x: Tensor, y: Tensor) -> Tensor:
+    """Add `y`; in place, unless the backward pass of that would copy a view.
+
+    A trace must not depend on gradients, see `pool_time`.
+    """
+    if torch.is_grad_enabled() or is_tracing():
+        return x + y if torch.compiler.is_compiling() or y._is_view() else x.add_(y)
+    return x.add_(y)
 
 
 class ConvBN(nn.Module):
@@ -39,6 +50,33 @@ class ConvBN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(N, C, H, W)` to `(N, C', H', W')`."""
+        y, is_normal = self._convolve(x)
+        out: Tensor = y if is_normal else self.bn(y)
+        return out
+
+    def relu(self, x: Tensor, addend: Tensor | None = None, factor: float = 1.0) -> Tensor:
+        """Return `relu(factor * (self(x) + addend))`.
+
+        Args:
+            x: `(N, C, H, W)`.
+            addend: `(N, C', H', W')` or None.
+            factor: A positive number.
+        """
+        y, is_normal = self._convolve(x)
+        bn = self.bn
+        if fuses(bn, y) and bn.training and not is_normal:
+            return bn.relu(y, addend, factor)
+        out: Tensor = y if is_normal else bn(y)
+        if addend is not None:
+            if fuses(bn, out):
+                return relu_of_sum(out, addend, factor)
+            out = _add(out, addend)
+        if factor != 1:
+            out = out.mul_(factor)
+        return F.relu(out, inplace=True)
+
+    def _convolve(self, x: Tensor) -> tuple[Tensor, bool]:
+        """Return the output of the convolution, and whether it is normalized already."""
         conv = self.conv
         folded = self._fold(x)
         weight, bias = folded or (conv.weight, conv.bias)
@@ -48,8 +86,7 @@ class ConvBN(nn.Module):
             y = conv(x)
         else:
             y = F.conv2d(x, weight, bias, conv.stride, conv.padding)
-        out: Tensor = y if folded else self.bn(y)
-        return out
+        return y, folded is not None
 
     def _fold(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
         """Return weight and bias that include the normalization, with gradients.
@@ -105,17 +142,8 @@ class Bottleneck(nn.Module):
     def forward(self, x: Tensor, frames: int) -> Tensor:
         """Map `(N*T, C, H, W)`, where T is `frames`, to `(N*T, 4 * planes, H', W')`."""
         residual = x if self.shortcut is None else self.shortcut(x)
-        mixed = self.mix(self, F.relu(self.reduce(x), inplace=True), frames)
-        return F.relu(self.expand(mixed).add_(residual), inplace=True)
-
-    def convolve_space(self, x: Tensor) -> Tensor:
-        """Apply S, its batch normalization and a ReLU."""
-        return F.relu(self.spatial(x), inplace=True)
-
-    def convolve_time(self, x: Tensor, frames: int) -> Tensor:
-        """Apply T and its batch normalization, without a ReLU; return `(N, C, T, H*W)`."""
-        out: Tensor = self.temporal(temporal_view(x, frames))
-        return out
+        mixed = self.mix(self, self.reduce.relu(x), frames)
+        return self.expand.relu(mixed, residual)
 
     def fold_factor(self) -> None:
         """Move the factor of a block C into `expand`, in place, for inference."""
@@ -128,52 +156,40 @@ class Bottleneck(nn.Module):
 # the memory: compilers fuse it into the convolution only if no change of shape is between them.
 
 
-def _add(x: Tensor, y: Tensor) -> Tensor:
-    """Add; in place without gradients only, since the backward pass of that copies a view.
-
-    A trace must not depend on gradients, see `pool_time`.
-    """
-    return x + y if torch.is_grad_enabled() or is_tracing() else x.add_(y)
-
-
 def _mix_2d(block: Bottleneck, x: Tensor, frames: int) -> Tensor:  # noqa: ARG001
-    return block.convolve_space(x)
+    return block.spatial.relu(x)
 
 
 def _mix_a(block: Bottleneck, x: Tensor, frames: int) -> Tensor:
-    time = F.relu(block.convolve_time(block.convolve_space(x), frames), inplace=True)
+    time = block.temporal.relu(temporal_view(block.spatial.relu(x), frames))
     return spatial_view(time, *x.shape[2:])
 
 
 def _mix_b_author(block: Bottleneck, x: Tensor, frames: int) -> Tensor:
-    space = temporal_view(block.convolve_space(x), frames)
-    mixed = F.relu(_add(block.convolve_time(x, frames), space), inplace=True)
+    space = temporal_view(block.spatial.relu(x), frames)
+    mixed = block.temporal.relu(temporal_view(x, frames), space)
     return spatial_view(mixed, *x.shape[2:])
 
 
 def _mix_b_port(block: Bottleneck, x: Tensor, frames: int) -> Tensor:
-    time = F.relu(block.convolve_time(x, frames), inplace=True)
-    return block.convolve_space(x) + spatial_view(time, *x.shape[2:])
-
-
-def _sum_c(block: Bottleneck, x: Tensor, frames: int) -> Tensor:
-    space = block.convolve_space(x)
-    return _add(block.convolve_time(space, frames), temporal_view(space, frames))
+    time = block.temporal.relu(temporal_view(x, frames))
+    return block.spatial.relu(x) + spatial_view(time, *x.shape[2:])
 
 
 def _mix_c_author(block: Bottleneck, x: Tensor, frames: int) -> Tensor:
-    mixed = F.relu(_sum_c(block, x, frames).mul_(0.5), inplace=True)
-    return spatial_view(mixed, *x.shape[2:])
+    space = temporal_view(block.spatial.relu(x), frames)
+    return spatial_view(block.temporal.relu(space, space, 0.5), *x.shape[2:])
 
 
 def _mix_c_author_doubled(block: Bottleneck, x: Tensor, frames: int) -> Tensor:
     """Return twice the block's mix, for an `expand` with half the weight."""
-    return spatial_view(F.relu(_sum_c(block, x, frames), inplace=True), *x.shape[2:])
+    space = temporal_view(block.spatial.relu(x), frames)
+    return spatial_view(block.temporal.relu(space, space), *x.shape[2:])
 
 
 def _mix_c_port(block: Bottleneck, x: Tensor, frames: int) -> Tensor:
-    space = block.convolve_space(x)
-    time = F.relu(block.convolve_time(space, frames), inplace=True)
+    space = block.spatial.relu(x)
+    time = block.temporal.relu(temporal_view(space, frames))
     return space + spatial_view(time, *x.shape[2:])
 
 
@@ -217,7 +233,12 @@ class Stem(ConvBN):
         return frames % 2 == 0 and len(x) > 0 and not self.bn.training
 
     def _convolve_and_pool(self, x: Tensor, frames: int) -> tuple[Tensor, int]:
-        x, frames = pool_time(super().forward(x), frames, self.wiring)
+        y, is_normal = self._convolve(x)
+        bn = self.bn
+        if fuses(bn, y) and bn.training and not is_normal and frames % 2 == 0:
+            x, frames = bn.max_of_pairs(y), frames // 2
+        else:
+            x, frames = pool_time(y if is_normal else bn(y), frames, self.wiring)
         if self.wiring == "author":
             return pool_up(x, (3, 3), (2, 2)), frames
         return F.max_pool2d(x, 3, 2, padding=1), frames

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from p3d.model.fused_norm import FusedNorm
 from p3d.model.modes import is_on_cpu, trains_eagerly
 from p3d.model.views import pixel_rows
 
@@ -25,7 +26,7 @@ def foresees_output(conv: nn.Conv2d, bn: nn.Module, x: Tensor) -> bool:
     clips of one process. In bf16 and fp16 the bias would be rounded, which moves the mean of a
     whole channel: by 0.01 standard deviations, and more where the input's mean is large.
     """
-    if not is_on_cpu(x) or not trains_eagerly() or type(bn) is not nn.BatchNorm2d:
+    if not is_on_cpu(x) or not trains_eagerly() or type(bn) not in (nn.BatchNorm2d, FusedNorm):
         return False
     if conv.kernel_size != (1, 1) or conv.stride != (1, 1) or conv.bias is not None:
         return False

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
+import torch
+
+from p3d.errors import UserError
 from p3d.model.config import Modality, Variant, Wiring
+from p3d.model.fused_norm import fuse_norms
 from p3d.model.network import P3D, create_model, zero_init_residuals
-from p3d.model.sync_batchnorm import synchronize_norms
+from p3d.model.sync_batchnorm import SyncNorm, synchronize_norms
 from p3d.training.optim import freeze
 from p3d.training.recipes import Recipe
 
@@ -66,3 +71,22 @@ def prepare_for_training(
     freeze(model, recipe)
     model.checkpoint_activations = checkpoint_activations
     model.train()
+
+
+def compile_network(model: P3D, device: torch.device) -> Any:
+    """Return a network compiled for training; on a CPU only its batch normalizations, in place.
+
+    The rest is as fast as it is on a CPU, and the compiler's convolutions are slower.
+
+    Raises:
+        UserError: There is no compiler, or the normalizations are synchronized on a CPU.
+    """
+    if device.type != "cpu":
+        return torch.compile(model)
+    if any(isinstance(module, SyncNorm) for module in model.modules()):
+        raise UserError(
+            "--compile and --sync-norms cannot be combined on a CPU, where the normalizations are "
+            "what is compiled; use one of them"
+        )
+    fuse_norms(model)
+    return model

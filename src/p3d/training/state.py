@@ -19,6 +19,7 @@ from p3d.system.device import Precision, grad_scaler, set_precision
 from p3d.system.distributed import ALONE, Group
 from p3d.training.average import WeightAverage
 from p3d.training.checkpoint import CheckpointState
+from p3d.training.network import compile_network
 from p3d.training.optim import build_optimizer, build_schedule, parameter_groups
 from p3d.training.progress import Progress
 from p3d.training.recipes import Recipe
@@ -212,7 +213,7 @@ def build_state(
     model.to(device)
     optimizer = build_optimizer(parameter_groups(model, recipe), recipe)
     steps = total_steps(recipe, steps_per_epoch)
-    forward: Any = torch.compile(model) if compiled else model
+    forward: Any = compile_network(model, device) if compiled else model
     if group.world_size > 1:
         forward = DistributedDataParallel(
             forward,
