@@ -9,6 +9,7 @@ functions below, for any size.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from typing import Any, TypeGuard
 
@@ -233,9 +234,20 @@ def _call(function: Function, *tensors: Tensor) -> tuple[Tensor, ...]:
     if compiled is not None:
         return compiled(*tensors)
     compiled = _COMPILED[key] = torch.compile(function, dynamic=True, fullgraph=True)
-    # Otherwise axes of equal sizes, as it happens in this call, would be taken to be equal always.
-    with shape_settings.patch(use_duck_shape=False):  # type: ignore[attr-defined]
+    with _distinct_sizes():
         return compiled(*tensors)
+
+
+def _distinct_sizes() -> AbstractContextManager[None, bool | None]:
+    """Return a context in which axes that happen to be equal are not taken to be equal always.
+
+    Older versions of PyTorch lack the setting; they compile once more for such sizes.
+    """
+    if not hasattr(shape_settings, "use_duck_shape"):
+        return nullcontext()
+    patch: Any = shape_settings.patch  # type: ignore[attr-defined]
+    context: AbstractContextManager[None, bool | None] = patch(use_duck_shape=False)
+    return context
 
 
 @lru_cache
