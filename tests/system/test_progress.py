@@ -86,7 +86,10 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
 
         def output() -> str:
             print("END", file=file, flush=True)
-            return os.read(leader, 65536).decode().removesuffix("END\r\n")
+            found = b""
+            while not found.endswith(b"END\r\n"):  # the system delivers it in parts
+                found += os.read(leader, 65536)
+            return found.decode().removesuffix("END\r\n")
 
         yield output
     os.close(leader)
