@@ -3,7 +3,7 @@
 PyTorch's operations pass over an activation many times: for its statistics, its normalization, a
 sum and a ReLU, and as often in the backward pass. Here each direction passes over it twice, once
 for the sums over all pixels and once for the values. `torch.compile` makes the code from the
-functions below, for any size.
+functions of `p3d.model.norm_passes`, for any size.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch.fx.experimental._config as shape_settings
 from torch import Tensor, nn
 
 from p3d.errors import UserError
+from p3d.model import norm_passes as passes
 from p3d.model.modes import trains_eagerly
 from p3d.model.views import pixel_rows
 from p3d.system.compiler import find_compiler, use_cache
@@ -97,136 +98,11 @@ def fuse_norms(model: nn.Module) -> None:
             norm.__class__ = FusedNorm
 
 
-# What is compiled. Activations are `(..., Q, C)`, with Q pixels that are summed at once, and all
-# other tensors are of channels, `(C)`.
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def _sum(x: Tensor) -> Tensor:
-    """Sum over all pixels: first those of a block, then the blocks."""
-    return x.sum(-2).flatten(0, -2).sum(0)
-
-
-def _count(x: Tensor) -> int:
-    return x.numel() // x.shape[-1]
-
-
-def _normalization(
-    x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, settings: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return mean, inverse standard deviation, scale and shift; update the running statistics.
-
-    Values are taken relative to the mean of some, since the difference of two large sums would lose
-    precision.
-    """
-    momentum, eps = settings[0], settings[1]
-    origin = _wide(x.flatten(0, -3)[0]).mean(0)
-    values, count = _wide(x) - origin, _count(x)
-    offset = _sum(values) / count
-    spread = (_sum(values * values) / count - offset * offset).clamp_min(0)
-    center = origin + offset
-    mean.lerp_(center, momentum)
-    variance.lerp_(spread * (count / (count - 1)), momentum)
-    rate = (spread + eps).rsqrt()
-    scale = weight * rate
-    return center, rate, scale, bias - center * scale
-
-
-def _relu(x: Tensor, *norm: Tensor) -> tuple[Tensor, ...]:
-    center, rate, scale, shift = _normalization(x, *norm)
-    return (_wide(x) * scale + shift).relu().to(x.dtype), center, rate, scale, shift
-
-
-def _sum_relu(x: Tensor, addend: Tensor, factor: Tensor, *norm: Tensor) -> tuple[Tensor, ...]:
-    center, rate, scale, shift = _normalization(x, *norm)
-    out = ((_wide(x) * scale + shift + _wide(addend)) * factor).relu()
-    return out.to(x.dtype), center, rate, scale, shift
-
-
-def _max(x: Tensor, *norm: Tensor) -> tuple[Tensor, ...]:
-    center, rate, scale, shift = _normalization(x, *norm)
-    first, second = (_wide(x) * scale + shift).unbind(1)
-    return torch.maximum(first, second).to(x.dtype), center, rate, scale, shift
-
-
-def _plain_sum_relu(x: Tensor, addend: Tensor, factor: Tensor) -> tuple[Tensor, ...]:
-    return (((_wide(x) + _wide(addend)) * factor).relu().to(x.dtype),)
-
-
-def _gradients(
-    x: Tensor,
-    gradient: Tensor,
-    sums: tuple[Tensor, Tensor],
-    rate: Tensor,
-    scale: Tensor,
-    count: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of a normalization's input, weight and bias.
-
-    Args:
-        x: Its input, minus its mean.
-        gradient: That of its output.
-        sums: Of the gradient, and of its product with `x`.
-        rate: Inverse standard deviation.
-        scale: Its product with the weight.
-        count: Pixels.
-    """
-    level, slope = sums[0] / count, sums[1] * rate * rate / count
-    return (gradient - level - x * slope) * scale, sums[1] * rate, sums[0]
-
-
-def _relu_backward(
-    x: Tensor, gradient: Tensor, center: Tensor, rate: Tensor, scale: Tensor, shift: Tensor
-) -> tuple[Tensor, ...]:
-    values = _wide(x) - center
-    passed = torch.where(_wide(x) * scale + shift > 0, _wide(gradient), 0.0)
-    sums = _sum(passed), _sum(passed * values)
-    of_x, *of_norm = _gradients(values, passed, sums, rate, scale, _count(x))
-    return of_x.to(x.dtype), *of_norm
-
-
-def _sum_relu_backward(
-    x: Tensor,
-    out: Tensor,
-    gradient: Tensor,
-    factor: Tensor,
-    center: Tensor,
-    rate: Tensor,
-    scale: Tensor,
-) -> tuple[Tensor, ...]:
-    values = _wide(x) - center
-    passed = torch.where(out > 0, _wide(gradient) * factor, 0.0)
-    sums = _sum(passed), _sum(passed * values)
-    of_x, *of_norm = _gradients(values, passed, sums, rate, scale, _count(x))
-    return passed.to(x.dtype), of_x.to(x.dtype), *of_norm
-
-
-def _max_backward(
-    x: Tensor, gradient: Tensor, center: Tensor, rate: Tensor, scale: Tensor, shift: Tensor
-) -> tuple[Tensor, ...]:
-    first, second = _wide(x).unbind(1)
-    is_first = first * scale + shift >= second * scale + shift
-    of_first = torch.where(is_first, _wide(gradient), 0.0)
-    of_second = _wide(gradient) - of_first
-    chosen = torch.where(is_first, first, second) - center
-    sums = _sum(_wide(gradient)), _sum(_wide(gradient) * chosen)
-    # Each alone, since the compiler makes slow code for values that are stacked before the end.
-    parts = [
-        _gradients(values - center, passed, sums, rate, scale, _count(x))
-        for values, passed in ((first, of_first), (second, of_second))
-    ]
-    [(of_first, *of_norm), (of_second, *_)] = parts
-    return torch.stack([of_first.to(x.dtype), of_second.to(x.dtype)], 1), *of_norm
-
-
 _COMPILED: dict[tuple[Function, torch.dtype], Function] = {}
 
 
 def _call(function: Function, *tensors: Tensor) -> tuple[Tensor, ...]:
-    """Call a function of the above, compiled for tensors of any size."""
+    """Call a function of `norm_passes`, compiled for tensors of any size."""
     key = function, tensors[0].dtype
     compiled = _COMPILED.get(key)
     # The compiler would make code for the size of each parameter.
@@ -286,9 +162,9 @@ class _NormRelu(torch.autograd.Function):
         ctx.factor = torch.tensor(factor)
         norm = weight, bias, *state
         if addend is None:
-            out, *saved = _call(_relu, _blocks(x), *norm)
+            out, *saved = _call(passes.relu, _blocks(x), *norm)
         else:
-            out, *saved = _call(_sum_relu, _blocks(x), _blocks(addend), ctx.factor, *norm)
+            out, *saved = _call(passes.sum_relu, _blocks(x), _blocks(addend), ctx.factor, *norm)
         out = _unblocked(out, x)
         ctx.save_for_backward(x, *saved, *(() if addend is None else (out,)))
         return out
@@ -299,13 +175,15 @@ class _NormRelu(torch.autograd.Function):
         blocks, gradient, of_addend = _blocks(x), _blocks(gradients[0]), None
         if outs:
             passed, of_x, *of_norm = _call(
-                _sum_relu_backward,
+                passes.sum_relu_backward,
                 *(blocks, _blocks(outs[0]), gradient),
                 *(ctx.factor, center, rate, scale),
             )
             of_addend = _unblocked(passed, x)
         else:
-            of_x, *of_norm = _call(_relu_backward, blocks, gradient, center, rate, scale, shift)
+            of_x, *of_norm = _call(
+                passes.relu_backward, blocks, gradient, center, rate, scale, shift
+            )
         return _unblocked(of_x, x), of_addend, *of_norm, None, None
 
 
@@ -314,7 +192,7 @@ class _NormMax(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, state: tuple[Tensor, ...]
     ) -> Tensor:
-        out, *saved = _call(_max, _pairs(x), weight, bias, *state)
+        out, *saved = _call(passes.max_of_pairs, _pairs(x), weight, bias, *state)
         ctx.save_for_backward(x, *saved)
         return _unblocked(out, x)
 
@@ -323,14 +201,14 @@ class _NormMax(torch.autograd.Function):
         x, *saved = ctx.saved_tensors
         pairs, gradient = _pairs(x), _blocks(gradients[0])
         gradient = gradient.view(len(pairs), *pairs.shape[2:])
-        of_x, *of_norm = _call(_max_backward, pairs, gradient, *saved)
+        of_x, *of_norm = _call(passes.max_of_pairs_backward, pairs, gradient, *saved)
         return _unblocked(of_x, x), *of_norm, None
 
 
 class _SumRelu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, addend: Tensor, factor: float) -> Tensor:
-        [out] = _call(_plain_sum_relu, _blocks(x), _blocks(addend), torch.tensor(factor))
+        [out] = _call(passes.relu_of_sum, _blocks(x), _blocks(addend), torch.tensor(factor))
         out = _unblocked(out, x)
         ctx.save_for_backward(out)
         ctx.factor = factor
