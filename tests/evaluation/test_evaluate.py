@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import p3d
-from helpers.runs import copy_set
+from helpers.runs import copy_with_bad
 from helpers.runs import options as run_options
 from helpers.videos import write_video
 from p3d.cli import main
@@ -133,10 +133,7 @@ def test_an_evaluation_that_fails_at_once_leaves_nothing(
     finished: Path, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data, flow = tmp_path / "set", tmp_path / "flow.safetensors"
-    copy_set(sample, data)
-    bad = sorted((data / "test").rglob("*.avi"))[0]
-    bad.unlink()
-    bad.write_bytes(b"no video")
+    [bad] = copy_with_bad(sample, data, slice(1))
     p3d.save_model(p3d.create_model("p3d63", num_classes=8, modality="flow"), flow)
     for weights, message in (
         (finished / "best.safetensors", f"{bad}: not a video"),
@@ -153,10 +150,7 @@ def test_many_bad_videos_are_counted(
     finished: Path, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = tmp_path / "set"
-    copy_set(sample, data)
-    for bad in sorted((data / "test").rglob("*.avi"))[:7]:
-        bad.unlink()
-        bad.write_bytes(b"no video")
+    copy_with_bad(sample, data, slice(7))
     words = ["--data", str(data), "--weights", str(finished / "best.safetensors")]
     assert main(["eval", *words, *QUICK, "--on-bad-video", "skip"]) == 0
     lines = capsys.readouterr().out.splitlines()

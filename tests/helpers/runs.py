@@ -140,3 +140,13 @@ def copy_set(source: Path, target: Path) -> None:
         if path.is_file():
             (target / path.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
             (target / path.relative_to(source)).hardlink_to(path)
+
+
+def copy_with_bad(source: Path, target: Path, places: slice) -> list[Path]:
+    """Copy a data set with some videos of its test list damaged, and return these."""
+    copy_set(source, target)
+    damaged = sorted((target / "test").rglob("*.avi"))[places]
+    for path in damaged:
+        path.unlink()
+        path.write_bytes(b"no video")
+    return damaged

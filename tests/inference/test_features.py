@@ -13,7 +13,7 @@ import torch
 
 import p3d
 from helpers.processes import finish, launch
-from helpers.runs import copy_set, start
+from helpers.runs import copy_with_bad, start
 from p3d.cli import main
 from p3d.data.clips import read_eval_clips
 from p3d.data.dataset import VideoRecord
@@ -225,10 +225,7 @@ def test_videos_that_cannot_be_read_are_left_out(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     data = tmp_path / "set"
-    copy_set(sample, data)
-    bad = sorted((data / "test").rglob("*.avi"))[2]
-    bad.unlink()
-    bad.write_bytes(b"no video")
+    [bad] = copy_with_bad(sample, data, slice(2, 3))
     out = tmp_path / "set.npz"
     assert extract(out, "--split=test", data=data) == 2
     *_, line = capsys.readouterr().err.splitlines()
@@ -250,10 +247,7 @@ def test_many_bad_videos_are_counted(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     data = tmp_path / "set"
-    copy_set(sample, data)
-    for bad in sorted((data / "test").rglob("*.avi"))[:7]:
-        bad.unlink()
-        bad.write_bytes(b"no video")
+    copy_with_bad(sample, data, slice(7))
     out = tmp_path / "set.npz"
     assert extract(out, "--split=test", "--on-bad-video=skip", data=data) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -1,7 +1,6 @@
 """Compiled batch normalization with what follows it, against PyTorch's operations in float64."""
 
 import copy
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -13,8 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from helpers.compiled_norms import compiled_norms
 from p3d.errors import UserError
-from p3d.model import fused_norm
 from p3d.model.fused_norm import FusedNorm, fuse_norms, relu_of_sum
 from p3d.model.network import P3D, create_model
 from p3d.system.compiler import find_compiler
@@ -26,11 +25,7 @@ pytestmark = pytest.mark.skipif(find_compiler() is None, reason="no C++ compiler
 
 @pytest.fixture(autouse=True, scope="module")
 def any_size() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # PyTorch's compiler imports such
-        import torch.utils.mkldnn  # noqa: F401
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fused_norm, "_SMALLEST", 0)
+    with compiled_norms():
         yield
 
 
