@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import warnings
 
+import pytest
 import torch
 import torch.distributed as dist
 from distributed_checks import DATASET, RECIPE, batch
+from mlu import compute_as_the_card
 
-from p3d.model import blocks, few_pixels
 from p3d.model.network import create_model
 from p3d.model.sync_batchnorm import synchronize_norms
 from p3d.system.device import resolve_device
@@ -83,8 +84,7 @@ def check_step(group: Group, card: torch.device) -> None:
 
 def main() -> None:
     torch.set_num_threads(1)
-    few_pixels.MOST_ROWS = 0  # the CPU computes convolutions as the card does
-    blocks.foresees_output = lambda *_: False  # and normalizations
+    compute_as_the_card(pytest.MonkeyPatch())
     launch = read_launch()
     card = resolve_device("mlu", launch.local_rank)
     with join(card, launch) as group:

@@ -8,8 +8,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from p3d.model.blocks import ConvBN
-from p3d.model.few_pixels import MOST_ROWS, convolve_small, is_small, outweighs_output
 from p3d.model.pair_max import max_of_pairs
+from p3d.model.pointwise import (
+    MOST_ROWS,
+    convolve_beside,
+    convolve_small,
+    is_small,
+    outweighs_output,
+)
+from p3d.model.views import every
 
 
 @settings(max_examples=30, deadline=None)
@@ -79,16 +86,11 @@ def test_frozen_norm_has_the_gradients_of_conv_and_norm(
 @given(
     shape=st.tuples(*[st.integers(1, 4)] * 4),
     channels=st.integers(1, 4),
-    stride=st.sampled_from([1, 2]),
     has_bias=st.booleans(),
     layout=st.sampled_from([torch.contiguous_format, torch.channels_last]),
 )
 def test_a_small_convolution_has_the_gradients_of_conv2d(
-    shape: tuple[int, ...],
-    channels: int,
-    stride: int,
-    has_bias: bool,
-    layout: torch.memory_format,
+    shape: tuple[int, ...], channels: int, has_bias: bool, layout: torch.memory_format
 ) -> None:
     generator = torch.Generator().manual_seed(0)
 
@@ -98,8 +100,8 @@ def test_a_small_convolution_has_the_gradients_of_conv2d(
     x = draw(*shape).detach().contiguous(memory_format=layout).requires_grad_()
     inputs = [x, draw(channels, shape[1], 1, 1), *([draw(channels)] if has_bias else [])]
     weight, bias = inputs[1], inputs[2] if has_bias else None
-    expected = F.conv2d(x, weight, bias, stride)
-    out = convolve_small(x, weight, bias, stride)
+    expected = F.conv2d(x, weight, bias)
+    out = convolve_small(x, weight, bias)
     torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)
     seed = draw(*out.shape).detach()
     for gradient, wanted in zip(
@@ -114,20 +116,80 @@ def test_a_small_convolution_has_the_gradients_of_conv2d(
 def test_a_small_convolutions_gradient_has_the_weights_order(strides: tuple[int, ...]) -> None:
     """DistributedDataParallel copies gradients of another order, and warns."""
     weight = torch.randn(24).as_strided((6, 4, 1, 1), strides).requires_grad_()
-    out = convolve_small(torch.randn(2, 4, 3, 3), weight, None, 1)
+    out = convolve_small(torch.randn(2, 4, 3, 3), weight, None)
     [gradient] = torch.autograd.grad(out.sum(), weight)
     assert gradient.stride() == strides
 
 
 def test_only_small_pointwise_convolutions_in_training_are_products() -> None:
-    conv = nn.Conv2d(4, 4, 1, stride=2)
-    most = torch.empty(1, 4, 2, 2 * MOST_ROWS)
+    conv = nn.Conv2d(4, 4, 1)
+    most = torch.empty(1, 4, 1, MOST_ROWS)
     assert is_small(conv, most)
-    assert not is_small(conv, torch.empty(2, 4, 2, 2 * MOST_ROWS))
+    assert not is_small(conv, torch.empty(2, 4, 1, MOST_ROWS))
     assert not is_small(nn.Conv2d(4, 4, 3), most)
+    assert not is_small(nn.Conv2d(4, 4, 1, stride=2), most)
     assert not is_small(conv, most.to("meta"))
     with torch.no_grad():
         assert not is_small(conv, most)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    shape=st.tuples(*[st.integers(1, 4)] * 4),
+    channels=st.integers(1, 4),
+    has_bias=st.booleans(),
+    layout=st.sampled_from([torch.contiguous_format, torch.channels_last]),
+)
+def test_a_shared_gradient_is_the_sum_of_both(
+    shape: tuple[int, ...], channels: int, has_bias: bool, layout: torch.memory_format
+) -> None:
+    torch.manual_seed(0)
+
+    def draw(*sizes: int) -> torch.Tensor:
+        return torch.randn(sizes, dtype=torch.float64).requires_grad_()
+
+    x = draw(*shape).detach().contiguous(memory_format=layout).requires_grad_()
+    inputs = [x, draw(channels, shape[1], 1, 1), *([draw(channels)] if has_bias else [])]
+    weight, bias = inputs[1], inputs[2] if has_bias else None
+    out, shortcut = convolve_beside(x, weight, bias)
+    expected = F.conv2d(x, weight, bias)
+    torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)
+    assert torch.equal(shortcut, x)
+    seeds = [torch.randn_like(out), torch.randn_like(x).contiguous(memory_format=layout)]
+    wanted = torch.autograd.grad((expected, x.clone()), inputs, [seed.clone() for seed in seeds])
+    found = torch.autograd.grad((out, shortcut), inputs, seeds)
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_a_shared_gradient_has_gradients() -> None:
+    torch.manual_seed(0)
+    inputs = [
+        torch.randn(*sizes).double().requires_grad_() for sizes in ((2, 3, 2, 2), (4, 3, 1, 1))
+    ]
+
+    def run(x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        out, shortcut = convolve_beside(x, weight, None)
+        return out.square(), shortcut.square()
+
+    assert torch.autograd.gradcheck(run, inputs)
+    assert torch.autograd.gradgradcheck(run, inputs)
+
+
+@settings(max_examples=30, deadline=None)
+@given(shape=st.tuples(*[st.integers(1, 7)] * 4), stride=st.integers(1, 3))
+def test_every_second_pixel_has_the_gradient_of_a_slice(
+    shape: tuple[int, ...], stride: int
+) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(shape).contiguous(memory_format=torch.channels_last).requires_grad_()
+    out, expected = every(x, stride), x[:, :, ::stride, ::stride]
+    assert torch.equal(out, expected)
+    seed = torch.randn_like(out)
+    [gradient] = torch.autograd.grad(out, x, seed)
+    [wanted] = torch.autograd.grad(expected, x, seed)
+    assert torch.equal(gradient, wanted)
+    for tensor in (out, gradient):
+        assert tensor.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_frozen_weights_of_a_small_convolution_get_no_gradient() -> None:

@@ -16,10 +16,9 @@ import torch
 from safetensors.torch import load_file
 
 from helpers import mlu_checks
-from helpers.mlu import missing_requirement
+from helpers.mlu import compute_as_the_card, missing_requirement
 from helpers.processes import finish, launch, train_flags
 from p3d.cli import main
-from p3d.model import blocks, few_pixels
 from p3d.run_folder import BEST_FILE, find_checkpoints, read_log
 from p3d.training.checkpoint import read_checkpoint
 
@@ -80,8 +79,7 @@ def on_cpu(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run on the CPU, with the convolutions of the card."""
     out = tmp_path_factory.mktemp("cpu") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(few_pixels, "MOST_ROWS", 0)
-        patch.setattr(blocks, "foresees_output", lambda *_: False)
+        compute_as_the_card(patch)
         assert main(train_flags(sample, out, **SHORT)) == 0
     return out
 

@@ -14,8 +14,7 @@ from p3d.model.config import P3DConfig
 from p3d.model.network import P3D
 from p3d.model.plain import plain_twin
 from p3d.system.device import Precision, autocast
-from p3d.training.network import compile_network
-from p3d.training.optim import freeze
+from p3d.training.network import compile_network, prepare_for_training
 from p3d.training.recipes import UCF101, NormPolicy
 
 _NORMS: dict[str, NormPolicy] = {
@@ -53,8 +52,9 @@ def training_steps(
 
 def _network(config: P3DConfig, norms: NormPolicy, device: torch.device) -> P3D:
     model = P3D(config)
-    freeze(model, replace(UCF101, norms=norms))
-    return model.train().to(device)
+    recipe = replace(UCF101, norms=norms)
+    prepare_for_training(model, recipe, sync_norms=False, checkpoint_activations=False)
+    return model.to(device)
 
 
 def _step(

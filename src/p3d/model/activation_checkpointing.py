@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 
-def run_checkpointed(block: nn.Module, x: Tensor, frames: int) -> Tensor:
+def run_checkpointed(block: nn.Module, x: Tensor, *sizes: int) -> Tensor:
     """Run a block and keep only its input for the backward pass."""
     out: Tensor = checkpoint(
         block,
         x,
-        frames,
+        *sizes,
         use_reentrant=False,
         preserve_rng_state=False,  # nothing in a block is random
         context_fn=lambda: (nullcontext(), _unchanged_statistics(block)),

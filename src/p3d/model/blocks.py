@@ -13,11 +13,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from p3d.model.config import EXPANSION, PLANES, Wiring
-from p3d.model.few_pixels import convolve_small, is_small, outweighs_output
 from p3d.model.fused_norm import fuses, relu_of_sum
 from p3d.model.modes import is_on_cpu, is_tracing, trains_eagerly
 from p3d.model.moments import fold_by_input, foresees_output
-from p3d.model.views import pool_time, pool_up, spatial_view, temporal_view
+from p3d.model.pointwise import (
+    convolve_beside,
+    convolve_small,
+    is_small,
+    outweighs_output,
+    shares_gradient,
+)
+from p3d.model.views import every, pool_time, pool_up, spatial_view, temporal_view
 
 _FRAMES = 4
 """Frames of a part of the stem's input, an even number; 6.6 MB of output for 160x160 pixels."""
@@ -54,15 +60,32 @@ class ConvBN(nn.Module):
         out: Tensor = y if is_normal else self.bn(y)
         return out
 
-    def relu(self, x: Tensor, addend: Tensor | None = None, factor: float = 1.0) -> Tensor:
-        """Return `relu(factor * (self(x) + addend))`.
+    def relu(
+        self, x: Tensor, addend: Tensor | None = None, factor: float = 1.0, *, stride: int = 1
+    ) -> Tensor:
+        """Return every `stride`th pixel of `relu(factor * (self(x) + addend))`.
 
         Args:
             x: `(N, C, H, W)`.
-            addend: `(N, C', H', W')` or None.
+            addend: `(N, C', H', W')`, or None.
             factor: A positive number.
+            stride: Stride of the convolution. A normalization that is trained needs 1, since its
+                statistics are those of all pixels.
         """
-        y, is_normal = self._convolve(x)
+        return self._finish(*self._convolve(x, stride), addend, factor)
+
+    def relu_beside(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `relu(self(x))`, and `x` for a block's shortcut, see `convolve_beside`."""
+        if not shares_gradient(self.conv, x):
+            return self.relu(x), x
+        folded = self._fold(x)
+        y, shortcut = convolve_beside(x, *(folded or (self.conv.weight, self.conv.bias)))
+        return self._finish(y, folded is not None), shortcut
+
+    def _finish(
+        self, y: Tensor, is_normal: bool, addend: Tensor | None = None, factor: float = 1.0
+    ) -> Tensor:
+        """Normalize the output of the convolution unless it is; return `relu` of it."""
         bn = self.bn
         if fuses(bn, y) and bn.training and not is_normal:
             return bn.relu(y, addend, factor)
@@ -75,17 +98,18 @@ class ConvBN(nn.Module):
             out = out.mul_(factor)
         return F.relu(out, inplace=True)
 
-    def _convolve(self, x: Tensor) -> tuple[Tensor, bool]:
+    def _convolve(self, x: Tensor, stride: int = 1) -> tuple[Tensor, bool]:
         """Return the output of the convolution, and whether it is normalized already."""
         conv = self.conv
         folded = self._fold(x)
         weight, bias = folded or (conv.weight, conv.bias)
         if is_small(conv, x):
-            y = convolve_small(x, weight, bias, conv.stride[0])
-        elif folded is None:
+            y = convolve_small(x, weight, bias)
+        elif folded is None and stride == 1:
             y = conv(x)
         else:
-            y = F.conv2d(x, weight, bias, conv.stride, conv.padding)
+            strides = [stride * each for each in conv.stride]
+            y = F.conv2d(x, weight, bias, strides, conv.padding)
         return y, folded is not None
 
     def _fold(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -113,7 +137,6 @@ class Bottleneck(nn.Module):
     Args:
         in_channels: Channels of the input.
         planes: Channels of S and T; the output has `4 * planes`.
-        stride: Spatial stride of the first convolution and of the shortcut.
         kind: "A", "B", "C", or "2d" for a block without T.
         wiring: "author" or "port".
         project: Whether the shortcut is a convolution (first block of a stage) or the identity.
@@ -124,7 +147,6 @@ class Bottleneck(nn.Module):
         in_channels: int,
         planes: int,
         *,
-        stride: int,
         kind: str,
         wiring: Wiring,
         project: bool,
@@ -132,18 +154,28 @@ class Bottleneck(nn.Module):
         super().__init__()
         out_channels = planes * EXPANSION
         self.mix = MIXES[wiring][kind]
-        self.reduce = ConvBN(in_channels, planes, 1, stride)
+        self.reduce = ConvBN(in_channels, planes, 1)
         self.spatial = ConvBN(planes, planes, 3, padding=1)
         if kind != "2d":
             self.temporal = ConvBN(planes, planes, (3, 1), padding=(1, 0))
         self.expand = ConvBN(planes, out_channels, 1)
-        self.shortcut = ConvBN(in_channels, out_channels, 1, stride) if project else None
+        self.shortcut = ConvBN(in_channels, out_channels, 1) if project else None
 
-    def forward(self, x: Tensor, frames: int) -> Tensor:
-        """Map `(N*T, C, H, W)`, where T is `frames`, to `(N*T, 4 * planes, H', W')`."""
-        residual = x if self.shortcut is None else self.shortcut(x)
-        mixed = self.mix(self, self.reduce.relu(x), frames)
-        return self.expand.relu(mixed, residual)
+    def forward(self, x: Tensor, frames: int, stride: int = 1) -> Tensor:
+        """Map `(N*T, C, H, W)`, where T is `frames`, to `(N*T, 4 * planes, H', W')`.
+
+        With a stride, only every `stride`th pixel of the output is returned, in height and width,
+        and where that is possible only those are computed.
+        """
+        if stride > 1 and self._trains_norms():
+            return every(self.forward(x, frames), stride)
+        reduced, x = self.reduce.relu_beside(x)
+        mixed, x = self.mix(self, reduced, frames, stride), every(x, stride)
+        return self.expand.relu(mixed, x if self.shortcut is None else self.shortcut(x))
+
+    def _trains_norms(self) -> bool:
+        norms = (layer.bn for layer in self.children() if isinstance(layer, ConvBN))
+        return any(norm.training and not isinstance(norm, nn.Identity) for norm in norms)
 
     def fold_factor(self) -> None:
         """Move the factor of a block C into `expand`, in place, for inference."""
@@ -154,46 +186,52 @@ class Bottleneck(nn.Module):
 
 # The combinations of S and T (Qiu et al. 2017, fig. 3). What follows T is computed in T's view of
 # the memory: compilers fuse it into the convolution only if no change of shape is between them.
+# Each returns every `stride`th pixel. T and sums need no others, so S can have the stride.
 
 
-def _mix_2d(block: Bottleneck, x: Tensor, frames: int) -> Tensor:  # noqa: ARG001
-    return block.spatial.relu(x)
+def _mix_2d(block: Bottleneck, x: Tensor, frames: int, stride: int) -> Tensor:  # noqa: ARG001
+    return block.spatial.relu(x, stride=stride)
 
 
-def _mix_a(block: Bottleneck, x: Tensor, frames: int) -> Tensor:
-    time = block.temporal.relu(temporal_view(block.spatial.relu(x), frames))
-    return spatial_view(time, *x.shape[2:])
-
-
-def _mix_b_author(block: Bottleneck, x: Tensor, frames: int) -> Tensor:
-    space = temporal_view(block.spatial.relu(x), frames)
-    mixed = block.temporal.relu(temporal_view(x, frames), space)
-    return spatial_view(mixed, *x.shape[2:])
-
-
-def _mix_b_port(block: Bottleneck, x: Tensor, frames: int) -> Tensor:
-    time = block.temporal.relu(temporal_view(x, frames))
-    return block.spatial.relu(x) + spatial_view(time, *x.shape[2:])
-
-
-def _mix_c_author(block: Bottleneck, x: Tensor, frames: int) -> Tensor:
-    space = temporal_view(block.spatial.relu(x), frames)
-    return spatial_view(block.temporal.relu(space, space, 0.5), *x.shape[2:])
-
-
-def _mix_c_author_doubled(block: Bottleneck, x: Tensor, frames: int) -> Tensor:
-    """Return twice the block's mix, for an `expand` with half the weight."""
-    space = temporal_view(block.spatial.relu(x), frames)
-    return spatial_view(block.temporal.relu(space, space), *x.shape[2:])
-
-
-def _mix_c_port(block: Bottleneck, x: Tensor, frames: int) -> Tensor:
-    space = block.spatial.relu(x)
+def _mix_a(block: Bottleneck, x: Tensor, frames: int, stride: int) -> Tensor:
+    space = block.spatial.relu(x, stride=stride)
     time = block.temporal.relu(temporal_view(space, frames))
-    return space + spatial_view(time, *x.shape[2:])
+    return spatial_view(time, *space.shape[2:])
 
 
-Mix = Callable[[Bottleneck, Tensor, int], Tensor]
+def _mix_b_author(block: Bottleneck, x: Tensor, frames: int, stride: int) -> Tensor:
+    space = block.spatial.relu(x, stride=stride)
+    time_input = temporal_view(every(x, stride), frames)
+    mixed = block.temporal.relu(time_input, temporal_view(space, frames))
+    return spatial_view(mixed, *space.shape[2:])
+
+
+def _mix_b_port(block: Bottleneck, x: Tensor, frames: int, stride: int) -> Tensor:
+    time = block.temporal.relu(temporal_view(every(x, stride), frames))
+    space = block.spatial.relu(x, stride=stride)
+    return space + spatial_view(time, *space.shape[2:])
+
+
+def _mix_c_author(
+    block: Bottleneck, x: Tensor, frames: int, stride: int, factor: float = 0.5
+) -> Tensor:
+    images = block.spatial.relu(x, stride=stride)
+    space = temporal_view(images, frames)
+    return spatial_view(block.temporal.relu(space, space, factor), *images.shape[2:])
+
+
+def _mix_c_author_doubled(block: Bottleneck, x: Tensor, frames: int, stride: int) -> Tensor:
+    """Return twice the block's mix, for an `expand` with half the weight."""
+    return _mix_c_author(block, x, frames, stride, 1.0)
+
+
+def _mix_c_port(block: Bottleneck, x: Tensor, frames: int, stride: int) -> Tensor:
+    space = block.spatial.relu(x, stride=stride)
+    time = block.temporal.relu(temporal_view(space, frames))
+    return space + spatial_view(time, *space.shape[2:])
+
+
+Mix = Callable[[Bottleneck, Tensor, int, int], Tensor]
 MIXES: dict[str, dict[str, Mix]] = {
     "author": {"A": _mix_a, "B": _mix_b_author, "C": _mix_c_author, "2d": _mix_2d},
     "port": {"A": _mix_a, "B": _mix_b_port, "C": _mix_c_port, "2d": _mix_2d},

@@ -36,12 +36,16 @@ from p3d.errors import UserError
 from p3d.model.activation_checkpointing import run_checkpointed
 from p3d.model.blocks import Bottleneck, ConvBN, Stem
 from p3d.model.config import BLOCKS, CHANNELS, EXPANSION, FEATURES, PLANES, Layer, P3DConfig
-from p3d.model.views import pool_time
+from p3d.model.views import every, pool_time
 from p3d.preprocessing import Preprocessing, default_preprocessing
 
+_STRIDES = {"res2": 2, "res3": 2, "res4": 2, "res5": 1}
+"""Spatial stride between a stage and the next, which a bottleneck ResNet has in its first 1x1
+convolutions. They would read every second pixel of the pooled stage; here no others are pooled."""
 
-def _run(block: nn.Module, x: Tensor, frames: int) -> Tensor:
-    out: Tensor = block(x, frames)
+
+def _run(block: nn.Module, x: Tensor, *sizes: int) -> Tensor:
+    out: Tensor = block(x, *sizes)
     return out
 
 
@@ -60,6 +64,10 @@ class P3D(nn.Module):
         frozen_norms: Batch normalizations that stay in evaluation mode during training.
         checkpoint_activations: Whether training keeps only each block's input and recomputes the
             other activations in the backward pass.
+        skips_unread: Whether the last blocks of res2 to res4 compute only the pixels that the next
+            stage reads, every second in height and width. Logits stay the same. Whoever hooks into
+            these blocks wants all pixels, so it is off until the network is folded for inference
+            or set up for training.
     """
 
     def __init__(self, config: P3DConfig) -> None:
@@ -72,6 +80,7 @@ class P3D(nn.Module):
         self.calibration: dict[str, float] = {}
         self.frozen_norms: tuple[nn.Module, ...] = ()
         self.checkpoint_activations = False
+        self.skips_unread = False
 
         self.stem = Stem(CHANNELS[config.modality], config.wiring)
         kinds = cycle([config.variant] if config.variant == "2d" else config.variant)
@@ -93,7 +102,6 @@ class P3D(nn.Module):
             Bottleneck(
                 width_in if i == 0 else planes * EXPANSION,
                 planes,
-                stride=2 if i == 0 and index > 0 else 1,
                 kind=next(kinds),
                 wiring=self.config.wiring,
                 project=i == 0,
@@ -159,13 +167,17 @@ class P3D(nn.Module):
         batch = images.shape[0] // frames
         x, frames = self.stem(images, frames)
         stages = {"res2": self.res2, "res3": self.res3, "res4": self.res4, "res5": self.res5}
-        for name, stage in stages.items():
-            for block in stage:
-                x = run(block, x, frames)
+        for name, (*blocks, last) in stages.items():
+            for block in blocks:
+                x = run(block, x, frames, 1)
+            stride = _STRIDES[name]
+            skips = self.skips_unread and name != layer
+            x = run(last, x, frames, stride if skips else 1)
             if name == layer:
                 volume: Tensor = x.unflatten(0, (batch, frames)).transpose(1, 2)
                 return volume
             if name != "res5":
+                x = x if skips else every(x, stride)
                 x, frames = pool_time(x, frames, self.config.wiring)
         positions = frames * x.shape[2] * x.shape[3]
         pooled: Tensor = x.permute(0, 2, 3, 1).reshape(batch, positions, FEATURES).mean(1)
@@ -250,4 +262,5 @@ def fold_norms(model: P3D) -> P3D:
     for module in model.modules():
         if isinstance(module, Bottleneck):
             module.fold_factor()
+    model.skips_unread = True
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

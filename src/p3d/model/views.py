@@ -1,4 +1,4 @@
-"""The two views of a batch of clips in memory, and max-pooling in them.
+"""The two views of a batch of clips in memory, and strides and max-pooling in them.
 
 All convolutions are 2-D, and no activation is copied to change its shape. A batch of clips stored
 as `(N, T, H, W, C)` is also a channels-last batch of images `(N*T, C, H, W)`, the spatial view. The
@@ -7,12 +7,14 @@ same memory is a channels-last batch `(N, C, T, H*W)`, the temporal view.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from p3d.model.config import Wiring
-from p3d.model.modes import is_tracing
+from p3d.model.modes import is_tracing, trains_eagerly
 from p3d.model.pair_max import max_of_pairs
 
 
@@ -33,6 +35,33 @@ def spatial_view(x: Tensor, height: int, width: int) -> Tensor:
     batch, channels, frames, _ = x.shape
     rows = x.permute(0, 2, 3, 1).reshape(batch * frames, height, width, channels)
     return rows.permute(0, 3, 1, 2)
+
+
+def every(x: Tensor, stride: int) -> Tensor:
+    """Return every `stride`th pixel of `(N, C, H, W)` in height and width, channels-last."""
+    if stride == 1:
+        return x
+    if x.requires_grad and trains_eagerly():
+        choose: Any = _Every.apply
+        out: Tensor = choose(x, stride)
+        return out
+    return x[:, :, ::stride, ::stride].contiguous(memory_format=torch.channels_last)
+
+
+class _Every(torch.autograd.Function):
+    """`every` with a gradient that is channels-last, unlike that of a slice."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, stride: int) -> Tensor:
+        ctx.shape, ctx.stride = x.shape, stride
+        return x[:, :, ::stride, ::stride].contiguous(memory_format=torch.channels_last)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        count, channels, height, width = ctx.shape
+        out = gradients[0].new_zeros((count, height, width, channels)).permute(0, 3, 1, 2)
+        out[:, :, :: ctx.stride, :: ctx.stride] = gradients[0]
+        return out, None
 
 
 def pool_up(x: Tensor, kernel: tuple[int, int], stride: tuple[int, int]) -> Tensor:

@@ -17,7 +17,7 @@ from p3d.model.config import CHANNELS
 from p3d.model.modes import planned_for
 from p3d.model.network import P3D
 from p3d.system.device import DTYPES, Precision
-from p3d.training.optim import freeze
+from p3d.training.network import prepare_for_training
 from p3d.training.recipes import Recipe
 from p3d.weights.metadata import skeleton
 
@@ -61,8 +61,7 @@ def activation_bytes(model: P3D, recipe: Recipe, precision: Precision, device: t
         UserError: The clips are too small for the network.
     """
     network = skeleton(model.config)
-    freeze(network, recipe)
-    network.train()
+    prepare_for_training(network, recipe, sync_norms=False, checkpoint_activations=False)
     dtype, prep = DTYPES[precision], model.preprocessing
     shape = (recipe.batch_size, prep.num_frames, prep.crop, prep.crop)
     clips = torch.empty(*shape, CHANNELS[model.config.modality], device="meta")

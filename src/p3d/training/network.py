@@ -70,6 +70,7 @@ def prepare_for_training(
         synchronize_norms(model)
     freeze(model, recipe)
     model.checkpoint_activations = checkpoint_activations
+    model.skips_unread = True
     model.train()
 
 
