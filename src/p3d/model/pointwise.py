@@ -28,7 +28,9 @@ def is_small(conv: nn.Module, x: Tensor) -> bool:
 
     Only a CPU takes it: other devices have no such reorders.
     """
-    return _is_pointwise(conv) and _pixels(x) <= MOST_ROWS and is_on_cpu(x) and trains_eagerly()
+    if not _is_pointwise(conv) or not is_on_cpu(x) or not trains_eagerly():
+        return False  # before an export is asked for the size of an axis that is free
+    return _pixels(x) <= MOST_ROWS
 
 
 def outweighs_output(conv: nn.Conv2d, x: Tensor) -> bool:
@@ -36,8 +38,9 @@ def outweighs_output(conv: nn.Conv2d, x: Tensor) -> bool:
 
     That is where the weight has more elements than the output for `x`, `(N, C, H, W)`.
     """
-    pixels = _pixels(x) / (conv.stride[0] * conv.stride[1])
-    return trains_eagerly() and pixels < conv.weight[0].numel()
+    if not trains_eagerly():
+        return False
+    return _pixels(x) < conv.weight[0].numel() * conv.stride[0] * conv.stride[1]
 
 
 def _is_pointwise(conv: nn.Module) -> bool:
