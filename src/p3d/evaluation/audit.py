@@ -28,7 +28,7 @@ from p3d.scores.alignment import path_keys
 from p3d.scores.figures import labeled_scores
 from p3d.scores.resampling import Bootstrap
 from p3d.scores.score_file import ScoreFile, read_score_file
-from p3d.system.files import make_folder
+from p3d.system.folders import make_folder
 from p3d.system.markers import First, Positional
 from p3d.system.options import check_least
 from p3d.system.text import counted

@@ -16,7 +16,8 @@ from p3d.run_folder import AUDIT_FILE, AUDIT_VERSION
 from p3d.scores.arrays import Integers
 from p3d.scores.score_file import ScoreFile
 from p3d.scores.tables import format_interval
-from p3d.system.files import file_sha256, write_csv, write_json
+from p3d.system.csv_file import write_csv
+from p3d.system.files import file_sha256, write_json
 from p3d.system.text import counted, format_percent, format_table, shorten, shorten_path
 
 _WEAK = 0.9

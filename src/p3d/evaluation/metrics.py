@@ -27,7 +27,8 @@ from p3d.scores.tables import (
     pair_table,
     reliability_table,
 )
-from p3d.system.files import make_folder, write_json
+from p3d.system.files import write_json
+from p3d.system.folders import make_folder
 from p3d.system.markers import First, Positional
 from p3d.system.options import check_least
 from p3d.system.text import counted, format_percent, format_table, json_line, shorten_path

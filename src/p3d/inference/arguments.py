@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 from p3d.data.listing import numbered_lines, read_text, split_label, stem_of, visible_entries
 from p3d.errors import BadVideoError, UserError
-from p3d.system.files import plain_cell
+from p3d.system.csv_file import plain_cell
 from p3d.system.spelling import ask_meant
 from p3d.video.remote import is_address
 from p3d.video.remote_folder import videos_at

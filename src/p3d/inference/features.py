@@ -40,8 +40,8 @@ from p3d.inference.feature_options import FeaturesOptions
 from p3d.model.network import P3D
 from p3d.system.device import set_up_cpu
 from p3d.system.distributed import Group, Launch, join, read_launch
-from p3d.system.files import file_sha256, lock_folder
-from p3d.system.folders import results_folder
+from p3d.system.files import file_sha256
+from p3d.system.folders import lock_folder, results_folder
 from p3d.system.messages import print_note
 from p3d.system.text import counted, first_lines
 from p3d.weights.loading import find_weights, load_model

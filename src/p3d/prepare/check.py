@@ -31,7 +31,8 @@ from p3d.prepare.folder import walk_videos
 from p3d.prepare.options import CheckOptions
 from p3d.prepare.same_content import find_same_content
 from p3d.system.device import set_up_cpu
-from p3d.system.files import check_no_input, make_folder
+from p3d.system.files import check_no_input
+from p3d.system.folders import make_folder
 from p3d.system.machine import num_cores
 from p3d.video.packets import open_stream
 from p3d.video.sources import FrameSource, chunks

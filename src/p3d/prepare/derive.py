@@ -23,8 +23,7 @@ from p3d.data.ucf101 import LISTS
 from p3d.errors import BadVideoError, UserError, printable
 from p3d.prepare.linking import remove_partial
 from p3d.prepare.lists import write_lines
-from p3d.system.files import lock_folder
-from p3d.system.folders import results_folder
+from p3d.system.folders import lock_folder, results_folder
 from p3d.system.text import counted
 from p3d.video.sources import FrameSource
 

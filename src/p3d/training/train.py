@@ -27,8 +27,8 @@ from p3d.report.page import write_run_report
 from p3d.run_folder import CONFIG_FILE, ENVIRONMENT_FILE
 from p3d.system.device import needs_pinned_memory, resolve_device, set_up_cpu
 from p3d.system.distributed import Group, join, read_launch
-from p3d.system.files import lock_folder, write_json
-from p3d.system.folders import results_folder
+from p3d.system.files import write_json
+from p3d.system.folders import lock_folder, results_folder
 from p3d.system.machine import describe_call, describe_machine
 from p3d.system.options import leaves, plain_options
 from p3d.system.resources import raise_file_limit

@@ -29,8 +29,8 @@ from p3d.inference.timeline.scan import scan
 from p3d.inference.timeline.timeline import make_timeline
 from p3d.inference.timeline.writers import write_timelines
 from p3d.system.device import count_devices, resolve_device, set_up_cpu
-from p3d.system.files import lock_folder, write_json
-from p3d.system.folders import results_folder
+from p3d.system.files import write_json
+from p3d.system.folders import lock_folder, results_folder
 from p3d.system.messages import print_note
 from p3d.system.text import counted
 from p3d.weights.reading import check_readable

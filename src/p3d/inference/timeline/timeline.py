@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from p3d.errors import printable
 from p3d.inference.timeline.scan import WindowScores, to_probabilities
 from p3d.inference.timeline.segments import CutOptions, Segment, cut
-from p3d.system.files import csv_line
+from p3d.system.csv_file import csv_line
 from p3d.system.text import counted, format_percent, format_table
 
 COLUMNS = ("path", "start", "end", "class", "score")
