@@ -9,7 +9,7 @@ from p3d.cli.options import build, options_of
 from p3d.cli.words import read_words
 from p3d.data.dataset import VideoRecord
 from p3d.data.layouts import DataOptions, read_dataset, read_splits, read_videos
-from p3d.data.manifest import write_manifest
+from p3d.data.manifest_writer import write_manifest
 from p3d.data.splits import SplitRule
 from p3d.errors import UserError
 

@@ -22,7 +22,7 @@ from p3d.data.dataset import (
     VideoRecord,
 )
 from p3d.data.layouts import list_dataset
-from p3d.data.manifest import write_manifest
+from p3d.data.manifest_writer import write_manifest
 from p3d.data.track import Track, open_record, track_of
 from p3d.errors import BadVideoError, UserError, printable
 from p3d.prepare.check_report import CheckReport
