@@ -21,7 +21,8 @@ from p3d.evaluation.audit_labels import audit_labels, checked_classes
 from p3d.evaluation.audit_output import NO_FEATURES, Audit, describe_audit, write_audit
 from p3d.evaluation.metrics import describe_scores
 from p3d.evaluation.output import renew_report
-from p3d.inference.feature_file import FeatureSet, read_features
+from p3d.inference.feature_file import read_features
+from p3d.inference.feature_index import FeatureSet
 from p3d.report.evaluations import read_metrics
 from p3d.run_folder import LOGITS_FILE
 from p3d.scores.alignment import path_keys

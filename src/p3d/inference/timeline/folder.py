@@ -20,8 +20,8 @@ from p3d.archive.work import OneStage
 from p3d.data.layouts import check_among
 from p3d.errors import BadVideoError, UserError, printable
 from p3d.inference.arguments import Item
-from p3d.inference.feature_file import names_below
 from p3d.inference.pipe import num_threads
+from p3d.inference.result_names import names_below
 from p3d.inference.timeline.frames import open_frames
 from p3d.inference.timeline.network import TimelineNetwork, find_networks, weights_sha256
 from p3d.inference.timeline.options import TimelineOptions
