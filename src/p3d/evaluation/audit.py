@@ -37,17 +37,18 @@ from p3d.system.text import counted
 
 @dataclass(frozen=True)
 class AuditOptions:
-    """Find labels that look wrong, videos that are there twice, and classes that the network cannot
+    """Find labels that look wrong, videos that occur twice, and classes that the network cannot
     tell apart, from held-out scores. Nothing is changed."""
 
     scores: Positional[Path]
     """Folder with the scores.npz of p3d eval or p3d probe. audit.csv and audit.json are written to
     it, and its report.html is renewed."""
     features: First[Path | None] = None
-    """Features of the same data set, of p3d features: look for near-duplicates too, across splits
-    and groups."""
+    """Features of the same data set, from p3d features: look for near-duplicates too, across splits
+    and groups. By default only copies of the same content are found."""
     similarity: First[float] = 0.95
-    """Smallest cosine of near-duplicates, after the mean of all features is subtracted."""
+    """Smallest cosine similarity of the features of near-duplicates, after the mean of all features
+    is subtracted."""
     min_videos: First[int] = 5
     """Classes with fewer videos are not checked."""
     top: int = 10
@@ -129,7 +130,7 @@ def _read_features(path: Path, scores: ScoreFile) -> FeatureSet:
 def _duplicates(
     options: AuditOptions, scores: ScoreFile, features: FeatureSet | None, base: str
 ) -> tuple[list[Duplicate], list[str]]:
-    """Return videos that are there twice, and what limits the search."""
+    """Return videos that occur twice, and what limits the search."""
     if features is None:
         items = _scored_items(scores)
         near, remarks = [], [NO_FEATURES]

@@ -37,12 +37,12 @@ class Audit:
     Attributes:
         scores: The scores of the videos with a label.
         min_videos: Fewest videos of a class that is checked.
-        similarity: Smallest cosine of near-duplicates.
+        similarity: Smallest cosine similarity of near-duplicates.
         labels: What confident learning says about the labels.
         pairs: Classes that cannot be told apart.
         classes: The classes that were checked.
         accuracy: Top-1 accuracy of the network, in [0, 1].
-        duplicates: Videos that are there twice.
+        duplicates: Videos that occur twice.
         remarks: What limits the findings.
     """
 
@@ -57,7 +57,7 @@ class Audit:
     remarks: tuple[str, ...] = ()
 
     def with_duplicates(self, duplicates: Sequence[Duplicate], remarks: Sequence[str]) -> Audit:
-        """Return the audit with videos that are there twice, and more remarks."""
+        """Return the audit with videos that occur twice, and more remarks."""
         remarks = (*self.remarks, *remarks)
         return replace(self, duplicates=tuple(duplicates), remarks=remarks)
 

@@ -42,8 +42,8 @@ class ExplainOptions:
     class_: str | None = None
     """Class to explain; by default the most likely one."""
     layer: CamLayer = "res4"
-    """Stage whose last block is looked at. Of 16 frames, res4 has 2 steps in time and 10x10
-    places, res5 a single step and 5x5."""
+    """Stage whose last block the map shows. For a clip of 16x160x160, res4 has 2 steps in time and
+    10x10 positions, res5 a single step and 5x5."""
     start: int | None = None
     """First frame of the clip, from 0; by default that of the clip in the middle."""
     device: DeviceName = "auto"

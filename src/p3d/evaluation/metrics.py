@@ -42,7 +42,7 @@ class MetricsOptions:
     """Folders that p3d eval wrote to, or their scores.npz. Several give one line each."""
     out: First[Path | None] = None
     """Folder for metrics.json, per_class.csv, confused_pairs.csv, confusion.csv, reliability.csv,
-    coverage.csv and confusion.png."""
+    coverage.csv and confusion.png; by default the figures are only printed."""
     pool: bool = False
     """Measure the videos of all folders together, as those of the folds of a cross-validation."""
     temperature: float = 1.0

@@ -57,7 +57,7 @@ class ProbeOptions:
     training videos, which keep groups together."""
     out: First[Path | None] = None
     """Folder for scores.npz (decision values or log-probabilities of the held-out videos),
-    folds.csv, per_class.csv and confusion.csv."""
+    folds.csv, per_class.csv and confusion.csv; by default the result is only printed."""
 
 
 class FoldResult(NamedTuple):

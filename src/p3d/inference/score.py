@@ -76,7 +76,8 @@ class ScoreOptions:
     """Frames per second of folders of frames, for weights that take frames at a rate; 25 are
     assumed by default."""
     workers: Annotated[int | None, Heading("machine")] = None
-    """Threads of each process that decode while the network computes; 0 decodes in turn with it."""
+    """Threads of each process that decode while the network computes; 0 decodes in turn with it.
+    By default what suits the machine."""
     batch_size: int | None = None
     """Clips on the device at once, all of one video; by default what suits the device."""
     backend: BackendChoice = "auto"
