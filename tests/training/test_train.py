@@ -36,7 +36,8 @@ from p3d.errors import BadVideoError, UserError
 from p3d.run_folder import BEST_FILE, LAST_FILE, find_checkpoints
 from p3d.training import loop as train_loop
 from p3d.training import validation
-from p3d.training.checkpoint import CheckpointState, DamagedCheckpoint, read_checkpoint
+from p3d.training.checkpoint import CheckpointState
+from p3d.training.checkpoint_files import DamagedCheckpoint, read_checkpoint
 from p3d.training.console import epoch_line, print_summary
 from p3d.training.recipes import Schedule
 from p3d.training.resume import restorable_network
