@@ -203,9 +203,11 @@ def test_training_skips_a_broken_video(
     broken = next(data.glob("train/*/*.avi"))
     broken.unlink()
     broken.write_bytes(b"no video")
-    recipe = replace(TINY, epochs=1)
+    recipe = replace(TINY, epochs=2)
     assert run(options(data, tmp_path / "run", recipe)) == 0
-    assert "1 video SKIPPED" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert out.count("1 video SKIPPED") == 2, "each epoch counts it"
+    assert out.count("skipped ") == 1, "and the first one says why"
     with pytest.raises(BadVideoError, match=f"{broken.name}.*--on-bad-video skip goes on"):
         run(options(data, tmp_path / "strict", recipe, on_bad_video="error"))
 
