@@ -17,7 +17,6 @@ spreadsheets.
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 from collections.abc import Collection, Mapping, Sequence
@@ -25,7 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from p3d.data.columns import TIMES, Columns, find_columns, find_delimiter
+from p3d.data.columns import TIMES, Columns, find_columns, read_cells
 from p3d.data.dataset import (
     SPLIT_NAMES,
     SPLITS,
@@ -38,7 +37,6 @@ from p3d.data.dataset import (
 )
 from p3d.data.listing import NameFinder, absent, find_clash
 from p3d.errors import UserError
-from p3d.system.spelling import describe_unread
 from p3d.system.text import counted
 
 SUFFIXES = (".csv", ".tsv")
@@ -161,21 +159,9 @@ def find_videos(listing: Listing, parts: Collection[Part]) -> Listing:
 
 
 def _read_rows(path: Path) -> tuple[Columns, list[_Row]]:
-    try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            first = file.readline()
-            file.seek(0)
-            reader = csv.reader(file, strict=True, delimiter=find_delimiter(first))
-            columns = find_columns(path, next(reader, []))
-            return columns, [
-                _parse(path, f"{path}:{reader.line_num}", columns, cells)
-                for cells in reader
-                if any(cells)
-            ]
-    except OSError as error:
-        raise UserError(f"{path}: {describe_unread(path, error)}") from error
-    except csv.Error as error:
-        raise UserError(f"{path}: cannot be read as CSV in UTF-8 ({error})") from error
+    rows = read_cells(path)
+    columns = find_columns(path, next(rows, ("", []))[1])
+    return columns, [_parse(path, location, columns, cells) for location, cells in rows]
 
 
 def _parse(path: Path, location: str, columns: Columns, cells: Sequence[str]) -> _Row:

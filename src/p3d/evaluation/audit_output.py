@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from p3d.scores.score_file import ScoreFile
 from p3d.scores.tables import format_interval
 from p3d.system.csv_file import write_csv
 from p3d.system.files import file_sha256, write_json
-from p3d.system.text import counted, format_percent, format_table, shorten, shorten_path
+from p3d.system.text import counted, fill, format_percent, format_table, shorten, shorten_path
 
 _WEAK = 0.9
 """Below this accuracy, many of the suspects are mistakes of the network."""
@@ -168,7 +167,7 @@ def _limits(audit: Audit) -> Iterator[str]:
             f"({shown})"
         )
     if remarks:
-        yield "\n".join(textwrap.fill(printable(remark), 80) for remark in remarks)
+        yield "\n".join(fill(printable(remark)) for remark in remarks)
 
 
 def write_audit(folder: Path, audit: Audit, source: Path) -> None:

@@ -52,7 +52,7 @@ class _Child:
         with suppress(EOFError):  # it ended without one
             message = self.errors.recv() if self.errors.poll() else None
         if message is not None:
-            raise UserError(f"{self.job.name}: {message}")
+            raise UserError(f"{self.job.name}: {message} (its output is in {self.job.log})")
         if code:
             cause = f"exit code {code}" if code > 0 else signal.Signals(-code).name
             raise UserError(

@@ -145,7 +145,10 @@ def presentation_order(
     if not packets or not packets[0].is_key or any(packet.is_corrupt for packet in packets):
         return None
     if context.name == "mpeg4":
-        return None if types is None else order_by_type(types)
+        order = None if types is None else order_by_type(types)
+        # The edit list of a trimmed MP4 file hides frames, which are decoded and not returned.
+        hidden = [number for number, packet in enumerate(packets) if not packet.is_shown]
+        return order if order is None or not hidden else order[~np.isin(order, hidden)]
     if context.name not in _ONE_FRAME_PER_PACKET:
         return None
     if context.name == "h264" and may_have_fields(context.extradata or b""):
