@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import get_args
 
 from p3d.evaluation.timeline_fit import Goal, fit_cut
+from p3d.inference.timeline.cut_options import CutOptions
 from p3d.inference.timeline.score_log import read_kept_scores
-from p3d.inference.timeline.segments import CutOptions
 from p3d.inference.timeline.timeline import Timeline, make_timeline
 from p3d.scores.detection import Found, detection_figures
 from p3d.scores.segment_file import read_segments, video_key

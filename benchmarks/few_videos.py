@@ -47,8 +47,8 @@ from p3d.system.device import autocast
 from p3d.system.distributed import ALONE
 from p3d.training.network import prepare_for_training
 from p3d.training.options import TrainOptions
+from p3d.training.start import build_loader, start_network
 from p3d.training.state import TrainState, build_state
-from p3d.training.train import build_loader, start_network
 
 CPU = torch.device("cpu")
 ARMS = ("plain", "mixup", "cutmix", "constant")

@@ -25,7 +25,7 @@ import torch
 
 from p3d.prepare.sample import write_sample
 from p3d.run_folder import find_checkpoints, read_log
-from p3d.training.checkpoint import read_newest
+from p3d.training.checkpoint_files import read_newest
 
 FLAGS = (
     "train --recipe scratch --device cpu --workers 1 --clips-per-video 1 --num-frames 4 "

@@ -31,7 +31,7 @@ import av
 
 from p3d.data.dataset import VideoRecord
 from p3d.data.layouts import read_splits
-from p3d.data.manifest import write_manifest
+from p3d.data.manifest_writer import write_manifest
 from p3d.prepare.sample import FPS
 from p3d.weights.loading import load_model
 from p3d.weights.metadata import save_model

@@ -43,8 +43,8 @@ from p3d.inference.timeline.motion import read_clips
 from p3d.inference.timeline.scan import scan
 from p3d.inference.timeline.window_scorer import WindowScorer
 from p3d.inference.timeline.windows import make_plan
+from p3d.system.csv_file import write_csv
 from p3d.system.device import set_up_cpu
-from p3d.system.files import write_csv
 from p3d.system.text import format_table
 from p3d.weights.loading import find_weights
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from p3d.errors import UserError as UserError
     from p3d.inference.prediction import Prediction as Prediction
     from p3d.inference.predictor import Predictor as Predictor
-    from p3d.inference.timeline.segments import CutOptions as CutOptions
+    from p3d.inference.timeline.cut_options import CutOptions as CutOptions
     from p3d.inference.timeline.timeline import Timeline as Timeline
     from p3d.model.network import P3D as P3D
     from p3d.model.network import create_model as create_model
@@ -36,7 +36,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "BadVideoError": "errors",
-    "CutOptions": "inference.timeline.segments",
+    "CutOptions": "inference.timeline.cut_options",
     "DataOptions": "data.layouts",
     "EvalClipDataset": "data.clip_dataset",
     "P3D": "model.network",

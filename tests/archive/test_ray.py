@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -226,15 +227,12 @@ def test_auto_without_a_cluster_is_one_line(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_head_that_is_gone_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("p3d.archive.ray_head._LOOK_SECONDS", 0.5)
+    clock = iter((0.0, 4.0, 33.0, 36.0))  # it looks at most every 3 s, and waits for 30 s
+    monkeypatch.setattr("p3d.archive.ray_head.time", SimpleNamespace(monotonic=clock.__next__))
     with socket.create_server(("127.0.0.1", 0)) as server:
         head = Head(f"127.0.0.1:{server.getsockname()[1]}")
-        time.sleep(0.6)
         head.check()
-    time.sleep(0.6)
     head.check()  # it may be restarted
-    time.sleep(0.6)
-    monkeypatch.setattr("p3d.archive.ray_head._HEAD_SECONDS", 0.5)
     with pytest.raises(UserError, match=rf"^the head of the Ray cluster, {head.address}, does not"):
         head.check()
 

@@ -7,18 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from helpers.folders import touch
 from p3d.data.layouts import DataOptions, read_dataset, read_splits, read_videos
 from p3d.data.splits import SplitRule
 from p3d.errors import UserError
 
 LAST_WORD = "_([^_]+)$"
-
-
-def touch(root: Path, *names: str) -> None:
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.folders import touch
 from p3d.data.dataset import VideoDataset
 from p3d.data.layouts import (
     DataOptions,
@@ -21,13 +22,6 @@ from p3d.errors import UserError
 PEOPLE = ("ada", "ben", "cleo", "dan", "eve")
 ACTIONS = ("Jump", "run", "walk")
 BY_PERSON = "^([^_]+)_"
-
-
-def touch(root: Path, *names: str) -> None:
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
 
 
 @pytest.fixture

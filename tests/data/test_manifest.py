@@ -9,7 +9,7 @@ from p3d.cli.options import build, options_of
 from p3d.cli.words import read_words
 from p3d.data.dataset import VideoRecord
 from p3d.data.layouts import DataOptions, read_dataset, read_splits, read_videos
-from p3d.data.manifest import write_manifest
+from p3d.data.manifest_writer import write_manifest
 from p3d.data.splits import SplitRule
 from p3d.errors import UserError
 
@@ -74,6 +74,14 @@ def test_missing_videos_are_an_error_unless_allowed(tmp_path):
         read_dataset(DataOptions(path, allow_missing=True), "test")
 
 
+def test_missing_videos_of_a_list_from_windows(tmp_path):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x/a.avi").touch()
+    path = write(tmp_path, HEADER + "x\\a.avi,x,train\n")
+    with pytest.raises(UserError, match=r"x\\a.avi\); write / in its paths in place of \\$"):
+        read_dataset(DataOptions(path), "train")
+
+
 def test_only_folders_of_the_splits_asked_for_are_listed(tmp_path, monkeypatch):
     names = {
         "train": ("a/1.avi", "a/2.avi", "b/3.avi"),
@@ -103,6 +111,11 @@ MEASURED = "path,class,split,num_frames,fps\n"
         ("", "header has no column path .*it is empty; it needs path and class"),
         ("a.avi,walk\nb.avi,run", r"header has no column path .*, it is 'a.avi', 'walk'; it needs"),
         ("path,group\na.avi,1\n", r"header has no column class \(or class_name, .*, label\)"),
+        (
+            "path,class,file,Path\na.avi,x,b.avi,c.avi\n",
+            "header has the column path twice; keep one",
+        ),
+        ("\xff\xfep\0a\0,\0", "manifest.csv: is not UTF-8 text; save it as CSV in UTF-8"),
         (HEADER + "a.avi,x,train\nb.avi,y,\n", r":3: has no split; give every row one, or none"),
         (HEADER, "lists no videos"),
         (HEADER + "a.avi,x,test\n", "has no videos for train"),

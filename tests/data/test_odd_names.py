@@ -12,7 +12,7 @@ import torch
 from helpers.videos import write_video
 from p3d.data.dataset import VideoRecord
 from p3d.data.layouts import DataOptions, read_dataset, read_splits
-from p3d.data.manifest import write_manifest
+from p3d.data.manifest_writer import write_manifest
 from p3d.data.splits import SplitRule
 from p3d.errors import BadVideoError, UserError, printable, report_cell
 from p3d.model.config import P3DConfig

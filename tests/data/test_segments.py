@@ -21,7 +21,8 @@ from p3d.data.clips import EvalClips, Sample, TrainClips, Unread, read_eval_clip
 from p3d.data.dataset import WHOLE, Segment, VideoDataset, VideoRecord, parse_name
 from p3d.data.digests import video_digest
 from p3d.data.layouts import DataOptions, read_dataset, read_parts
-from p3d.data.manifest import read_manifest, write_manifest
+from p3d.data.manifest import read_manifest
+from p3d.data.manifest_writer import write_manifest
 from p3d.data.splits import SplitRule
 from p3d.data.track import track_of
 from p3d.data.workers import Videos

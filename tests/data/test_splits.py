@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.folders import touch
 from p3d.data.dataset import Listing, VideoRecord
 from p3d.data.layouts import DataOptions, list_dataset, read_dataset, read_splits, read_videos
 from p3d.data.splits import SplitRule, apply_rule, divide
@@ -98,13 +99,6 @@ def test_missing_videos_are_not_counted_but_stay_with_their_group():
 
 PEOPLE = ("ada", "ben", "cleo", "dan", "eve")
 BY_PERSON = "^([^_]+)_"
-
-
-def touch(root: Path, *names: str) -> None:
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
 
 
 NAMES = [f"{action}/{person}_{action}.avi" for action in ("run", "walk") for person in PEOPLE]

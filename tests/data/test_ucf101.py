@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.folders import touch
 from p3d.data.layouts import DataOptions, read_dataset, read_splits
 from p3d.errors import UserError
 
@@ -22,13 +23,6 @@ def write_lists(root: Path, *, fold: int = 1, train=TRAIN, test=TEST, validation
         if lines is not None:
             (lists / f"{name}{fold:02d}.txt").write_text("\n".join(lines) + "\n")
     return lists
-
-
-def touch(root: Path, *names: str) -> None:
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
 
 
 def names(root: Path, split, **options) -> list[str]:

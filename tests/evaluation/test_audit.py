@@ -16,7 +16,8 @@ from helpers.pages import Page, check_self_contained
 from helpers.scores import random_scores
 from helpers.videos import write_video
 from p3d.cli import main
-from p3d.inference.feature_file import FeatureIndex, write_features
+from p3d.inference.feature_file import write_features
+from p3d.inference.feature_index import FeatureIndex
 from p3d.scores.score_file import ScoreFile, write_score_file
 
 WRONG = (3, 17, 50)

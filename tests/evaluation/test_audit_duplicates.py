@@ -1,4 +1,4 @@
-"""Videos that are there twice."""
+"""Videos that occur twice."""
 
 from __future__ import annotations
 

@@ -17,10 +17,11 @@ from helpers.videos import write_video
 from p3d.cli import main
 from p3d.inference.predictor import Predictor
 from p3d.inference.timeline.calibrated import calibrated_cut, kept_values
+from p3d.inference.timeline.cut_options import CutOptions
 from p3d.inference.timeline.scan import WindowScores
 from p3d.inference.timeline.score_log import ScoreLog
-from p3d.inference.timeline.segments import CutOptions
-from p3d.system.files import file_sha256, write_csv
+from p3d.system.csv_file import write_csv
+from p3d.system.files import file_sha256
 from p3d.weights.metadata import save_model
 
 SEGMENTS = [(2.0, 5.0, "walk"), (6.0, 7.0, "wave"), (9.0, 13.0, "walk"), (15.0, 16.0, "wave")]

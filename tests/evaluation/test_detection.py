@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from p3d.cli import main
-from p3d.system.files import write_csv
+from p3d.system.csv_file import write_csv
 
 TRUTH = """path,start,end,class
 films/a.mp4,0,10,walk

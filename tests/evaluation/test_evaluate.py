@@ -26,7 +26,8 @@ from p3d.inference.scorer import Scorer
 from p3d.inference.scoring import VideoScores, score_videos
 from p3d.model.network import P3D
 from p3d.scores.score_file import read_score_file
-from p3d.system.files import file_sha256, write_csv, write_json
+from p3d.system.csv_file import write_csv
+from p3d.system.files import file_sha256, write_json
 from p3d.system.options import DeviceOptions, plain_options
 from p3d.video.decode import open_video
 

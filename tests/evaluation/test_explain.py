@@ -111,6 +111,19 @@ def test_mistakes_are_one_line(
     assert not list(tmp_path.iterdir())
 
 
+def test_weights_that_are_not_finite_are_one_line(
+    files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video, weights = files
+    model = p3d.load_model(weights)
+    with torch.no_grad():
+        model.stem.conv.weight[0] = torch.nan
+    p3d.save_model(model, tmp_path / "nan.safetensors")
+    assert explain((video, tmp_path / "nan.safetensors"), tmp_path / "cam.png") == 2
+    assert "outputs are not finite; check the weights" in capsys.readouterr().err
+    assert not (tmp_path / "cam.png").exists()
+
+
 def test_overlay_shows_the_frame_where_the_map_is_zero() -> None:
     frames = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 3), np.uint8)
     heat = np.zeros((2, 3, 4), np.float32)

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from p3d.cli import main
 from p3d.evaluation.linear import GRID, INNER_FOLDS, LinearClassifier, normalize
 from p3d.evaluation.probe_folds import divide_groups, folds_by_group
-from p3d.inference.feature_file import FeatureIndex, write_features
+from p3d.inference.feature_file import write_features
+from p3d.inference.feature_index import FeatureIndex
 from p3d.scores.score_file import read_score_file
 
 PEOPLE = ("ann", "bob", "cyd", "dee")

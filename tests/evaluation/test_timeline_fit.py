@@ -9,7 +9,7 @@ import pytest
 
 from p3d.evaluation import timeline_fit
 from p3d.evaluation.timeline_fit import Goal, candidates, fit_cut, goal_value
-from p3d.inference.timeline.segments import CutOptions
+from p3d.inference.timeline.cut_options import CutOptions
 from p3d.inference.timeline.timeline import Timeline
 from p3d.scores.detection import Found
 

@@ -39,7 +39,7 @@ from p3d.errors import UserError
 from p3d.model import blocks, network
 from p3d.run_folder import checkpoint_path
 from p3d.system.distributed import Group
-from p3d.training.checkpoint import read_newest, write_checkpoint
+from p3d.training.checkpoint_files import read_newest, write_checkpoint
 from p3d.training.options import TrainOptions
 from p3d.training.recipes import SAMPLE
 from p3d.training.resume import restorable_network

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from p3d.data.dataset import SPLITS, VideoRecord
 from p3d.data.layouts import DataOptions, read_parts, read_splits
-from p3d.data.manifest import find_videos, read_manifest, write_manifest
+from p3d.data.manifest import find_videos, read_manifest
+from p3d.data.manifest_writer import write_manifest
 from p3d.data.splits import SplitRule
 from p3d.errors import UserError
 from p3d.prepare.lists import read_lists

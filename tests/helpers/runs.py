@@ -18,12 +18,13 @@ from p3d.run_folder import read_log
 from p3d.system.device import Precision
 from p3d.system.distributed import ALONE
 from p3d.system.options import DeviceOptions
-from p3d.training.checkpoint import CheckpointState, read_newest
+from p3d.training.checkpoint import CheckpointState
+from p3d.training.checkpoint_files import read_newest
 from p3d.training.network import prepare_for_training
 from p3d.training.options import TrainOptions
 from p3d.training.recipes import SCRATCH, Recipe
+from p3d.training.start import build_loader, start_network
 from p3d.training.state import TrainState, build_state
-from p3d.training.train import build_loader, start_network
 
 TINY = replace(
     SCRATCH,

@@ -24,7 +24,7 @@ from p3d.archive.parts import part_files, read_part, write_part
 from p3d.archive.results import PARTS
 from p3d.cli import main
 from p3d.errors import UserError
-from p3d.inference.feature_file import FeatureFolder
+from p3d.inference.feature_folder import FeatureFolder
 from p3d.model.network import create_model
 from p3d.preprocessing import IMAGENET
 from p3d.weights.metadata import save_model

@@ -82,6 +82,11 @@ def test_lists_name_videos(tree: Path, list_name: str) -> None:
     ]
 
 
+def test_csv_lists_are_read_as_manifests_are(tree: Path) -> None:
+    (tree / "excel.csv").write_text("\ufeffclass;File\r\nx, y;set/b.mp4\r\n;set/sub/c.mkv\r\n")
+    assert names(["excel.csv"]) == ["set/b.mp4", "set/sub/c.mkv"]
+
+
 @pytest.mark.parametrize("end", [b"\n", b"\0"])
 def test_stdin_names_videos(end: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     data = io.BytesIO(end.join((b"set/b.mp4", b"\xff.avi", b"")))
@@ -90,13 +95,13 @@ def test_stdin_names_videos(end: bytes, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_wrong_arguments_are_errors(tree: Path) -> None:
-    (tree / "no_path.csv").write_text("file,class\na.avi,x\n")
+    (tree / "no_path.csv").write_text("flie,class\na.avi,x\n")
     (tree / "empty.txt").write_text("\n")
     errors = {
         "": "the name of the video is empty",
         "https://a.b/c.mp4": "https://a.b/c.mp4: is an address; download the video",
         "https:/a.b/c.mp4": "is an address",
-        "no_path.csv": "no CSV file with a column `path`",
+        "no_path.csv": "the header has no column path .* it needs path$",
         "empty.txt": "lists no videos",
     }
     for word, message in errors.items():

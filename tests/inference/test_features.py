@@ -21,7 +21,9 @@ from p3d.data.digests import video_digest
 from p3d.data.layouts import read_dataset
 from p3d.data.transforms import horizontal_flip
 from p3d.inference.extractor import Extractor
-from p3d.inference.feature_file import INDEX_FILE, FeatureFolder, FeatureSet, read_features
+from p3d.inference.feature_file import read_features
+from p3d.inference.feature_folder import INDEX_FILE, FeatureFolder
+from p3d.inference.feature_index import FeatureSet
 from p3d.inference.feature_options import FeaturesOptions
 from p3d.inference.scorer import Scorer
 from p3d.model.network import P3D

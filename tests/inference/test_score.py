@@ -62,6 +62,23 @@ def rows_of(out: Path) -> dict[str, dict[str, Any]]:
     return {Path(row["path"]).name: row for row in rows}
 
 
+@pytest.mark.parametrize("more", [[], ["--workers", "0"]])
+def test_flow_weights_and_videos_without_flow_are_one_line(
+    more: list[str], root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = create_model("p3d63", num_classes=3, modality="flow")
+    save_model(model, tmp_path / "flow.safetensors")
+    flow = ["--weights", str(tmp_path / "flow.safetensors")]
+    assert main([*words(root, tmp_path / "out", *more), *flow]) == 2
+    out, err = capsys.readouterr()
+    [line] = [line for line in err.splitlines() if "error" in line]
+    assert "holds pictures, but the network takes optical flow; prepare flow first" in line
+    assert not out
+    assert not part_files(tmp_path / "out" / PARTS)
+    assert main(words(root, tmp_path / "out", *more)) == 2, "one is bad"
+    assert len(rows_of(tmp_path / "out")) == 6
+
+
 def test_killed_run_goes_on_and_gives_the_same_rows(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

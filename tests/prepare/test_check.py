@@ -171,6 +171,21 @@ def test_truncated_video_is_reported(data: Path) -> None:
     assert "WARNING: cut off or damaged: 1" in text_of(report)
 
 
+def test_trimmed_video_is_whole(data: Path) -> None:
+    """Phones trim without encoding again: the file keeps all frames, and what is shown."""
+    trimmed = write_video(data / "run" / "trim_g1.mp4", 40, times=range(-10, 30))
+    report = check_dataset(options(data))
+    assert {facts.record.path: facts.record.num_frames for facts in report.videos}[trimmed] == 30
+    assert not report.incomplete
+    fast = {"movflags": "faststart"}
+    cut = data / "run" / "cut_g1.mp4"
+    write_video(cut, 40, gop=4, times=range(-10, 30), container_options=fast)
+    content = cut.read_bytes()
+    cut.write_bytes(content[: len(content) * 8 // 10])
+    report = check_dataset(options(data))
+    assert [(facts.record.path, facts.promised) for facts in report.incomplete] == [(cut, 30)]
+
+
 def test_broken_frame_is_found_if_all_are_decoded(originals: Path) -> None:
     """The middle file of a folder of frames is not a picture."""
     root = originals.parent / "frames"

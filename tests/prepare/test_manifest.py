@@ -321,6 +321,16 @@ def test_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         prepare_manifest(replace(options, columns=("path", "what", "set", "who")))
 
 
+@pytest.mark.parametrize("divider", [";", "\t"])
+def test_csv_of_other_spreadsheets(divider: str, tmp_path: Path) -> None:
+    videos = touch(tmp_path / "videos", "a, b.mp4")
+    table = tmp_path / "my.csv"
+    table.write_text(f"\ufeffpath{divider}class\r\na, b.mp4{divider}walk\r\n")
+    options = ManifestOptions("csv", videos, tmp_path / "m.csv", (table,), split="train")
+    prepare_manifest(options)
+    assert read(options.out)["train"] == [("walk", "a, b.mp4", "")]
+
+
 def test_malformed_tables(tmp_path: Path) -> None:
     videos = touch(tmp_path / "videos", "a.mp4")
     table = tmp_path / "t.txt"

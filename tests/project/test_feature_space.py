@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from p3d.inference.feature_file import FeatureIndex, write_features
+from p3d.inference.feature_file import write_features
+from p3d.inference.feature_index import FeatureIndex
 
 pytest.importorskip("sklearn", reason="scikit-learn is not installed: pip install 'p3d[learn]'")
 pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install 'p3d[report]'")

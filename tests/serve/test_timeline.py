@@ -16,7 +16,7 @@ from p3d.data.transforms import eval_transform
 from p3d.evaluation.gradcam import grad_cam
 from p3d.inference.predictor import Predictor
 from p3d.inference.timeline.calibrated import kept_values
-from p3d.inference.timeline.segments import CutOptions
+from p3d.inference.timeline.cut_options import CutOptions
 from p3d.preprocessing import normalize
 from p3d.serve.service import Service
 from p3d.video.decode import open_video

@@ -73,7 +73,7 @@ def test_each_device_has_a_job_at_a_time(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (fail, "bad: a value is wrong; give another"),
+        (fail, "bad: a value is wrong; give another (its output is in "),
         (die, "bad: its process ended with SIGKILL, see the end of "),
         (partial(int, "7"), "bad: its process ended with exit code 7, see the end of "),
     ],

@@ -19,7 +19,7 @@ from p3d.run_folder import BEST_FILE, find_checkpoints, read_log
 from p3d.scores.score_file import read_score_file
 from p3d.system.device import resolve_device
 from p3d.system.distributed import Launch, read_launch
-from p3d.training.checkpoint import read_newest
+from p3d.training.checkpoint_files import read_newest
 from p3d.training.train import run
 
 pytestmark = pytest.mark.usefixtures("narrow_networks")

@@ -1,11 +1,9 @@
-"""Files are written completely or not at all, and folders are locked."""
+"""Files are written completely or not at all."""
 
 from __future__ import annotations
 
-import csv
 import errno
 import os
-import signal
 import stat
 import subprocess
 import sys
@@ -13,21 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from p3d.errors import UserError
 from p3d.model.network import create_model
-from p3d.system.files import (
-    TEMPORARY,
-    link_or_copy,
-    lock_folder,
-    plain_cell,
-    replacing,
-    write_csv,
-    write_text,
-)
-from p3d.system.folders import results_folder
+from p3d.system.files import TEMPORARY, link_or_copy, replacing, write_text
 from p3d.weights.metadata import save_model
 
 
@@ -185,113 +172,6 @@ def test_a_disk_that_fails_to_flush_is_an_error(
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(UserError, match="cannot be written"):
         write_text(tmp_path / "figures.json", "one")
-
-
-CELLS = st.text(st.sampled_from("'=+-@\t\r\n,\"a1é"), max_size=4)
-
-
-@settings(max_examples=200, deadline=None)
-@given(cells=st.lists(CELLS, min_size=1, max_size=4))
-def test_no_csv_cell_is_a_formula_and_every_cell_reads_back(
-    cells: list[str], tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    path = tmp_path_factory.getbasetemp() / "cells.csv"
-    write_csv(path, ("text", "-number"), [cells, (0.5, -1)])
-    with path.open(encoding="utf-8", newline="") as file:
-        header, row, numbers = csv.reader(file)
-    assert header == ["text", "'-number"]
-    assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for cell in row)
-    assert [plain_cell(cell) for cell in row] == cells
-    assert numbers == ["0.5", "-1"]
-
-
-@pytest.mark.parametrize("cell", ["walk", "'quoted'", "", "a=b", "0.5", "''"])
-def test_harmless_cells_are_written_as_they_are(cell: str, tmp_path: Path) -> None:
-    write_csv(tmp_path / "cells.csv", ("x", "y"), [(cell, 1)])
-    assert (tmp_path / "cells.csv").read_text() == f"x,y\n{cell},1\n"
-
-
-def lock_in_another_process(folder: Path) -> subprocess.Popen[str]:
-    script = (
-        "from pathlib import Path; from p3d.system.files import lock_folder\n"
-        f"with lock_folder(Path({str(folder)!r})):\n"
-        "    print('locked', flush=True); input()\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "locked\n"
-    return process
-
-
-@pytest.mark.parametrize("end", ["exit", "SIGKILL"])
-def test_a_folder_is_locked_until_its_process_ends(tmp_path: Path, end: str) -> None:
-    process = lock_in_another_process(tmp_path)
-    assert names(tmp_path) == [".lock"]
-    with pytest.raises(UserError, match=f"{tmp_path}: another process is using this folder"):
-        lock(tmp_path)
-    if end == "SIGKILL":
-        process.kill()
-    process.communicate("\n")
-    assert process.returncode == (-signal.SIGKILL if end == "SIGKILL" else 0)
-    lock(tmp_path)
-
-
-def fail_in(folder: Path, *, writes: bool) -> None:
-    with results_folder(folder), lock_folder(folder):
-        if writes:
-            (folder / "log.jsonl").touch()
-        raise UserError("wrong")
-
-
-def test_a_new_folder_stays_only_if_something_is_in_it(tmp_path: Path) -> None:
-    folder = tmp_path / "runs" / "first"
-    with pytest.raises(UserError, match="wrong"):
-        fail_in(folder, writes=False)
-    assert names(tmp_path) == []
-    with pytest.raises(UserError, match="wrong"):
-        fail_in(folder, writes=True)
-    assert sorted(names(folder)) == [".lock", "log.jsonl"]
-    (folder / "log.jsonl").unlink()
-    with pytest.raises(UserError, match="wrong"):
-        fail_in(folder, writes=False)
-    assert names(folder) == []  # it was there before
-
-
-def test_another_process_keeps_its_lock(tmp_path: Path) -> None:
-    process = lock_in_another_process(tmp_path)
-    with pytest.raises(UserError, match="another process is using this folder"):
-        fail_in(tmp_path, writes=False)
-    assert names(tmp_path) == [".lock"]
-    process.communicate("\n")
-
-
-def lock(folder: Path) -> None:
-    with lock_folder(folder):
-        pass
-
-
-@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK])
-def test_a_file_system_without_locks_gets_a_warning(
-    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    fcntl = pytest.importorskip("fcntl")
-
-    def refuse(*_: object) -> None:
-        raise OSError(code, os.strerror(code))
-
-    monkeypatch.setattr(fcntl, "flock", refuse)
-    lock(tmp_path)
-    warning = capsys.readouterr().err
-    assert warning.startswith(f"p3d: warning: {tmp_path}: this file system has no locks")
-    assert warning.count("\n") == 1
-
-
-def test_a_lock_file_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / ".lock").mkdir()
-    with pytest.raises(UserError, match="cannot be locked"):
-        lock(tmp_path)
 
 
 def test_second_name_is_a_link_or_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

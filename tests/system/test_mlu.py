@@ -20,7 +20,7 @@ from helpers.mlu import compute_as_the_card, missing_requirement
 from helpers.processes import finish, launch, train_flags
 from p3d.cli import main
 from p3d.run_folder import BEST_FILE, find_checkpoints, read_log
-from p3d.training.checkpoint import read_checkpoint
+from p3d.training.checkpoint_files import read_checkpoint
 
 pytestmark = pytest.mark.usefixtures("narrow_networks")
 

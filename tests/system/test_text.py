@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p3d.system.text import columns, format_table, pad, shorten, shorten_path
+from p3d.system.text import columns, fill, format_table, pad, shorten, shorten_path
 
 NAMES = st.text(st.sampled_from("ab走路ｱé\u0301กำ😀"), max_size=12)
 
@@ -60,3 +62,12 @@ def test_padding_fills_columns(text: str, width: int) -> None:
         padded = pad(text, width, right=right)
         assert columns(padded) == max(width, columns(text))
         assert padded.strip() == text
+
+
+@given(st.lists(NAMES.filter(lambda name: name.split() == [name]), max_size=30))
+def test_filled_lines_fit_a_terminal(words: list[str]) -> None:
+    lines = fill(" ".join(words), 20).split("\n")
+    assert " ".join(lines).split() == words
+    assert all(columns(line) <= 20 or " " not in line for line in lines)
+    for line, following in pairwise(lines):
+        assert columns(f"{line} {following.split()[0]}") > 20, "the word had no room"

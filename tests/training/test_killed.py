@@ -36,7 +36,7 @@ from p3d.errors import UserError
 from p3d.report.record import read_run
 from p3d.run_folder import BEST_FILE, LAST_FILE, VALIDATION_FILE, find_checkpoints
 from p3d.scores.accuracy import Accuracy
-from p3d.system.files import lock_folder
+from p3d.system.folders import lock_folder
 from p3d.training import loop, resume, step, validation
 from p3d.training.checkpoint import CheckpointState
 from p3d.training.log import RunLog

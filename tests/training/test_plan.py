@@ -18,7 +18,7 @@ from p3d.model.network import P3D, create_model
 from p3d.preprocessing import Preprocessing, normalize
 from p3d.run_folder import checkpoint_path
 from p3d.system.device import Precision, autocast
-from p3d.training.checkpoint import write_checkpoint
+from p3d.training.checkpoint_files import write_checkpoint
 from p3d.training.memory import activation_bytes
 from p3d.training.optim import build_optimizer, build_schedule, freeze, parameter_groups
 from p3d.training.plan import Plan, disk_bytes, lr_points, make_plan, render

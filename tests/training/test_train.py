@@ -33,10 +33,12 @@ from p3d.data.digests import video_digest
 from p3d.data.layouts import DataOptions, read_dataset
 from p3d.data.loader import Batch
 from p3d.errors import BadVideoError, UserError
+from p3d.model.network import create_model
 from p3d.run_folder import BEST_FILE, LAST_FILE, find_checkpoints
 from p3d.training import loop as train_loop
 from p3d.training import validation
-from p3d.training.checkpoint import CheckpointState, DamagedCheckpoint, read_checkpoint
+from p3d.training.checkpoint import CheckpointState
+from p3d.training.checkpoint_files import DamagedCheckpoint, read_checkpoint
 from p3d.training.console import epoch_line, print_summary
 from p3d.training.recipes import Schedule
 from p3d.training.resume import restorable_network
@@ -44,6 +46,7 @@ from p3d.training.state import TrainState
 from p3d.training.step import train_step
 from p3d.training.train import run
 from p3d.weights.loading import load_model
+from p3d.weights.metadata import save_model
 
 pytestmark = pytest.mark.usefixtures("narrow_networks")
 
@@ -195,6 +198,16 @@ def test_trains_in_mixed_precision(precision: str, sample: Path, tmp_path: Path)
     assert weights(tmp_path)["stem.conv.weight"].dtype == torch.float32
 
 
+def test_weights_that_are_not_finite_are_said_to_be_so(sample: Path, tmp_path: Path) -> None:
+    model = create_model("p3d63", num_classes=8)
+    with torch.no_grad():
+        model.stem.conv.weight[0] = torch.nan
+    save_model(model, tmp_path / "nan.safetensors")
+    recipe = replace(TINY, max_steps=1)
+    with pytest.raises(UserError, match=r"at step 1 .* no step was made yet: check the file of"):
+        run(options(sample, tmp_path / "run", recipe, weights=tmp_path / "nan.safetensors"))
+
+
 def test_training_skips_a_broken_video(
     sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -203,9 +216,11 @@ def test_training_skips_a_broken_video(
     broken = next(data.glob("train/*/*.avi"))
     broken.unlink()
     broken.write_bytes(b"no video")
-    recipe = replace(TINY, epochs=1)
+    recipe = replace(TINY, epochs=2)
     assert run(options(data, tmp_path / "run", recipe)) == 0
-    assert "1 video SKIPPED" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert out.count("1 video SKIPPED") == 2, "each epoch counts it"
+    assert out.count("skipped ") == 1, "and the first one says why"
     with pytest.raises(BadVideoError, match=f"{broken.name}.*--on-bad-video skip goes on"):
         run(options(data, tmp_path / "strict", recipe, on_bad_video="error"))
 

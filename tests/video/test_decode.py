@@ -114,6 +114,22 @@ def test_frames_equal_a_full_decode_from_every_start(name: str, tmp_path: Path) 
     assert [number_of(frame) for frame in clip] == list(range(NUM_FRAMES))
 
 
+@pytest.mark.parametrize("hidden", [5, 12, 17])
+@pytest.mark.parametrize(
+    "encoder", [{}, {"b_frames": 2}, X264, {"codec": "mjpeg", "pix_fmt": "yuvj422p"}]
+)
+@pytest.mark.parametrize("suffix", [".mp4", ".mov"])
+def test_trimmed_files_show_what_players_show(
+    suffix: str, encoder: dict[str, Any], hidden: int, tmp_path: Path
+) -> None:
+    """The frames before time 0 are in the file, but the edit list hides them."""
+    path = tmp_path / f"trimmed{suffix}"
+    write_video(path, NUM_FRAMES, times=range(-hidden, NUM_FRAMES - hidden), **encoder)
+    assert_exact(path)
+    clip = read_clip(path, range(NUM_FRAMES - hidden))
+    assert [number_of(frame) for frame in clip] == list(range(hidden, NUM_FRAMES))
+
+
 PACKETS: dict[str, Callable[[list[bytes]], Any]] = {
     "two frames per packet": pack,
     "frames not coded": lambda packets: [*packets[:7], EMPTY_VOP, *packets[7:], EMPTY_VOP],

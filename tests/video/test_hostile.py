@@ -21,7 +21,7 @@ from p3d.cli import main
 from p3d.data.dataset import VideoDataset, VideoRecord
 from p3d.data.layouts import DataOptions
 from p3d.data.loader import Batch, TrainLoader
-from p3d.data.manifest import write_manifest
+from p3d.data.manifest_writer import write_manifest
 from p3d.data.workers import explain_death
 from p3d.errors import BadVideoError, UserError, printable
 from p3d.prepare.check import check_dataset

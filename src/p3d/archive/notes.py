@@ -9,7 +9,7 @@ from typing import Any
 from p3d.archive.attempts import ATTEMPTS_FILE, Attempts
 from p3d.archive.results import BAD_COLUMNS, BAD_FILE
 from p3d.errors import printable
-from p3d.system.files import write_csv
+from p3d.system.csv_file import write_csv
 from p3d.system.messages import print_note
 from p3d.system.text import counted, first_lines
 

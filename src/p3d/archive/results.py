@@ -12,8 +12,9 @@ from typing import Any
 from p3d.archive.attempts import ATTEMPTS_FILE, Attempts
 from p3d.archive.parts import PartFormat, Row, default_format, part_files, read_part, write_part
 from p3d.errors import UserError
+from p3d.system.csv_file import plain_cell, write_csv
 from p3d.system.extras import load_extra
-from p3d.system.files import plain_cell, reason_of, write_csv, write_json
+from p3d.system.files import reason_of, write_json
 
 PARTS = "parts"
 """Name of the folder in the results that holds the parts."""

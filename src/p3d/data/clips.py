@@ -163,7 +163,7 @@ def check_source(path: Path | str, video: FrameSource, prep: Preprocessing) -> N
         raise BadVideoError(
             path,
             "holds pictures, but the network takes optical flow; prepare flow first (p3d prepare "
-            "flow --data DATA --out FLOW), then give --data FLOW",
+            "flow --data DATA --out FLOW), then give FLOW",
         )
     elif not video.flow.fits(prep.flow_short_side):
         raise OtherFlowError(

@@ -246,7 +246,9 @@ def check_missing(missing: Sequence[str], total: int, root: Path, allow_missing:
     if not missing or (allow_missing and len(missing) < total):
         return
     fact = f"{len(missing):,} of {total:,} listed videos are not under {root} ({examples(missing)})"
-    if len(missing) == total:
+    if all("\\" in name for name in missing):
+        remedy = "write / in its paths in place of \\"
+    elif len(missing) == total:
         remedy = "put the videos there, or give the folder that holds them"
     else:
         remedy = "add them, or use the others with --allow-missing"

@@ -1,4 +1,4 @@
-"""CSV manifests.
+"""Read CSV manifests.
 
 A manifest has a header and a row for each video. The columns `path` (relative to the manifest) and
 `class` are required; `split` (train, validation or test), `label` (from 0), `group`, `num_frames`,
@@ -17,7 +17,6 @@ spreadsheets.
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 from collections.abc import Collection, Mapping, Sequence
@@ -25,7 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from p3d.data.columns import COLUMNS, TIMES, Columns, find_columns, find_delimiter
+from p3d.data.columns import TIMES, Columns, find_columns, read_cells
 from p3d.data.dataset import (
     SPLIT_NAMES,
     SPLITS,
@@ -38,8 +37,6 @@ from p3d.data.dataset import (
 )
 from p3d.data.listing import NameFinder, absent, find_clash
 from p3d.errors import UserError
-from p3d.system.files import replacing
-from p3d.system.spelling import describe_unread
 from p3d.system.text import counted
 
 SUFFIXES = (".csv", ".tsv")
@@ -162,21 +159,9 @@ def find_videos(listing: Listing, parts: Collection[Part]) -> Listing:
 
 
 def _read_rows(path: Path) -> tuple[Columns, list[_Row]]:
-    try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            first = file.readline()
-            file.seek(0)
-            reader = csv.reader(file, strict=True, delimiter=find_delimiter(first))
-            columns = find_columns(path, next(reader, []))
-            return columns, [
-                _parse(path, f"{path}:{reader.line_num}", columns, cells)
-                for cells in reader
-                if any(cells)
-            ]
-    except OSError as error:
-        raise UserError(f"{path}: {describe_unread(path, error)}") from error
-    except csv.Error as error:
-        raise UserError(f"{path}: cannot be read as CSV in UTF-8 ({error})") from error
+    rows = read_cells(path)
+    columns = find_columns(path, next(rows, ("", []))[1])
+    return columns, [_parse(path, location, columns, cells) for location, cells in rows]
 
 
 def _parse(path: Path, location: str, columns: Columns, cells: Sequence[str]) -> _Row:
@@ -256,81 +241,3 @@ def _order_classes(path: Path, rows: Sequence[_Row], *, by_number: bool) -> tupl
             "a row with only its name and label"
         )
     return tuple(classes[label] for label in range(len(names)))
-
-
-def write_manifest(
-    path: Path, class_names: Sequence[str], splits: Mapping[Part, Sequence[VideoRecord]]
-) -> None:
-    """Write a manifest from which the same data set is read.
-
-    Videos below the manifest's folder are listed relative to it, so that the folder can be moved;
-    others are listed by absolute path. The file is replaced atomically.
-
-    Args:
-        path: The CSV file; its folder is created if needed.
-        class_names: All classes, in the order of their labels.
-        splits: The videos of each split; those of None are in no split.
-
-    Raises:
-        UserError: A video has no class, or a class or group has spaces at its ends, which readers
-            remove.
-        OSError: The file cannot be written.
-    """
-    _check_writable(class_names, splits)
-    folder = _absolute(path.parent)
-    shown = {record.label for records in splits.values() for record in records}
-    everything = [record for records in splits.values() for record in records]
-    has_times = any(record.segment != WHOLE for record in everything)
-    rows: list[Sequence[object]] = [(*COLUMNS, *TIMES) if has_times else COLUMNS]
-    empty = ("",) * (len(rows[0]) - 3)
-    rows += (
-        ("", name, label, *empty) for label, name in enumerate(class_names) if label not in shown
-    )
-    for split, records in splits.items():
-        for r in records:
-            name = _name_from(folder, r.path)
-            times = r.segment if has_times else ()
-            label = class_names[r.label]
-            rows.append((name, label, r.label, split, r.group, r.num_frames, r.fps, *times))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        replacing(path) as temporary,
-        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
-    ):
-        plain = csv.writer(file, lineterminator="\n")
-        quoting = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
-        for row in rows:
-            # Before Python 3.13, csv does not quote a carriage return by itself.
-            quoted = any(isinstance(cell, str) and "\r" in cell for cell in row)
-            (quoting if quoted else plain).writerow(row)
-
-
-def _check_writable(
-    class_names: Sequence[str], splits: Mapping[Part, Sequence[VideoRecord]]
-) -> None:
-    for records in splits.values():
-        for record in records:
-            if record.label not in range(len(class_names)):
-                raise UserError(f"{record.path}: has no class; a manifest needs one for each video")
-    groups = {record.group for records in splits.values() for record in records}
-    for name in (*class_names, *sorted(groups)):
-        if name != name.strip():
-            raise UserError(
-                f"{name!r}: a class or group in a manifest cannot begin or end with a space; "
-                "rename it"
-            )
-
-
-def _name_from(folder: Path, path: Path) -> str:
-    """Return the path of a video as a manifest in a folder names it."""
-    video = _absolute(path)
-    if video.is_relative_to(folder):
-        video = video.relative_to(folder)
-    name = video.as_posix()
-    # Readers strip cells, but not spaces that are enclosed by slashes.
-    return name if name == name.strip() else os.path.join(".", name, "")  # noqa: PTH118
-
-
-def _absolute(path: Path) -> Path:
-    # Unlike `resolve`, does not follow links: linked videos stay below the manifest.
-    return Path(os.path.abspath(path))  # noqa: PTH100

@@ -50,10 +50,10 @@ class SplitRule:
     """Text file with the training videos, one CLASS/VIDEO (path below --data) per line."""
 
     validation_list: Path | None = None
-    """Text file with the validation videos."""
+    """Text file with the validation videos, like that of --train-list."""
 
     test_list: Path | None = None
-    """Text file with the test videos."""
+    """Text file with the test videos, like that of --train-list."""
 
     def __post_init__(self) -> None:
         """Convert strings to paths, and a single group to a tuple."""

@@ -21,14 +21,15 @@ from p3d.evaluation.audit_labels import audit_labels, checked_classes
 from p3d.evaluation.audit_output import NO_FEATURES, Audit, describe_audit, write_audit
 from p3d.evaluation.metrics import describe_scores
 from p3d.evaluation.output import renew_report
-from p3d.inference.feature_file import FeatureSet, read_features
+from p3d.inference.feature_file import read_features
+from p3d.inference.feature_index import FeatureSet
 from p3d.report.evaluations import read_metrics
 from p3d.run_folder import LOGITS_FILE
 from p3d.scores.alignment import path_keys
 from p3d.scores.figures import labeled_scores
 from p3d.scores.resampling import Bootstrap
 from p3d.scores.score_file import ScoreFile, read_score_file
-from p3d.system.files import make_folder
+from p3d.system.folders import make_folder
 from p3d.system.markers import First, Positional
 from p3d.system.options import check_least
 from p3d.system.text import counted
@@ -36,17 +37,18 @@ from p3d.system.text import counted
 
 @dataclass(frozen=True)
 class AuditOptions:
-    """Find labels that look wrong, videos that are there twice, and classes that the network cannot
+    """Find labels that look wrong, videos that occur twice, and classes that the network cannot
     tell apart, from held-out scores. Nothing is changed."""
 
     scores: Positional[Path]
     """Folder with the scores.npz of p3d eval or p3d probe. audit.csv and audit.json are written to
     it, and its report.html is renewed."""
     features: First[Path | None] = None
-    """Features of the same data set, of p3d features: look for near-duplicates too, across splits
-    and groups."""
+    """Features of the same data set, from p3d features: look for near-duplicates too, across splits
+    and groups. By default only copies of the same content are found."""
     similarity: First[float] = 0.95
-    """Smallest cosine of near-duplicates, after the mean of all features is subtracted."""
+    """Smallest cosine similarity of the features of near-duplicates, after the mean of all features
+    is subtracted."""
     min_videos: First[int] = 5
     """Classes with fewer videos are not checked."""
     top: int = 10
@@ -128,7 +130,7 @@ def _read_features(path: Path, scores: ScoreFile) -> FeatureSet:
 def _duplicates(
     options: AuditOptions, scores: ScoreFile, features: FeatureSet | None, base: str
 ) -> tuple[list[Duplicate], list[str]]:
-    """Return videos that are there twice, and what limits the search."""
+    """Return videos that occur twice, and what limits the search."""
     if features is None:
         items = _scored_items(scores)
         near, remarks = [], [NO_FEATURES]

@@ -1,4 +1,4 @@
-"""Videos that are there twice: with the same content, or with features that nearly agree."""
+"""Videos that occur twice: with the same content, or with features that nearly agree."""
 
 from __future__ import annotations
 

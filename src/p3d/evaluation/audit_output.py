@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +15,9 @@ from p3d.run_folder import AUDIT_FILE, AUDIT_VERSION
 from p3d.scores.arrays import Integers
 from p3d.scores.score_file import ScoreFile
 from p3d.scores.tables import format_interval
-from p3d.system.files import file_sha256, write_csv, write_json
-from p3d.system.text import counted, format_percent, format_table, shorten, shorten_path
+from p3d.system.csv_file import write_csv
+from p3d.system.files import file_sha256, write_json
+from p3d.system.text import counted, fill, format_percent, format_table, shorten, shorten_path
 
 _WEAK = 0.9
 """Below this accuracy, many of the suspects are mistakes of the network."""
@@ -36,12 +36,12 @@ class Audit:
     Attributes:
         scores: The scores of the videos with a label.
         min_videos: Fewest videos of a class that is checked.
-        similarity: Smallest cosine of near-duplicates.
+        similarity: Smallest cosine similarity of near-duplicates.
         labels: What confident learning says about the labels.
         pairs: Classes that cannot be told apart.
         classes: The classes that were checked.
         accuracy: Top-1 accuracy of the network, in [0, 1].
-        duplicates: Videos that are there twice.
+        duplicates: Videos that occur twice.
         remarks: What limits the findings.
     """
 
@@ -56,7 +56,7 @@ class Audit:
     remarks: tuple[str, ...] = ()
 
     def with_duplicates(self, duplicates: Sequence[Duplicate], remarks: Sequence[str]) -> Audit:
-        """Return the audit with videos that are there twice, and more remarks."""
+        """Return the audit with videos that occur twice, and more remarks."""
         remarks = (*self.remarks, *remarks)
         return replace(self, duplicates=tuple(duplicates), remarks=remarks)
 
@@ -167,7 +167,7 @@ def _limits(audit: Audit) -> Iterator[str]:
             f"({shown})"
         )
     if remarks:
-        yield "\n".join(textwrap.fill(printable(remark), 80) for remark in remarks)
+        yield "\n".join(fill(printable(remark)) for remark in remarks)
 
 
 def write_audit(folder: Path, audit: Audit, source: Path) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 from p3d.errors import UserError, printable
 from p3d.evaluation.timeline_fit import Goal, candidates, fit_cut
 from p3d.inference.timeline.calibrated import describe_cut, kept_values
+from p3d.inference.timeline.cut_options import CutOptions
 from p3d.inference.timeline.score_log import KeptScores, holds_window_scores, read_kept_scores
-from p3d.inference.timeline.segments import BACKGROUND, CutOptions
+from p3d.inference.timeline.segments import BACKGROUND
 from p3d.inference.timeline.timeline import Timeline, make_timeline
 from p3d.scores.detection import F1_THRESHOLDS, DetectionFigures, Found, detection_figures
 from p3d.scores.segment_file import read_segments, video_key

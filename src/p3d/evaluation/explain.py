@@ -42,8 +42,8 @@ class ExplainOptions:
     class_: str | None = None
     """Class to explain; by default the most likely one."""
     layer: CamLayer = "res4"
-    """Stage whose last block is looked at. Of 16 frames, res4 has 2 steps in time and 10x10
-    places, res5 a single step and 5x5."""
+    """Stage whose last block the map shows. For a clip of 16x160x160, res4 has 2 steps in time and
+    10x10 positions, res5 a single step and 5x5."""
     start: int | None = None
     """First frame of the clip, from 0; by default that of the clip in the middle."""
     device: DeviceName = "auto"
@@ -54,7 +54,8 @@ def run(options: ExplainOptions) -> None:
     """Run `p3d explain`: compute the maps of one clip, and draw them.
 
     Raises:
-        UserError: An option does not fit, or a file cannot be read or written.
+        UserError: An option does not fit, a file cannot be read or written, or outputs of the
+            network are not finite.
         BadVideoError: The video cannot be read.
     """
     suffix = options.out.suffix.lower()
@@ -73,6 +74,8 @@ def run(options: ExplainOptions) -> None:
         clip = gather(video, window, None, eval_transform(video.height, video.width, prep))[:, 0]
         length = video.num_frames
     logits, maps = grad_cam(model, normalize(clip[None].to(device), prep), target, options.layer)
+    if not (logits.isfinite().all() and maps.isfinite().all()):
+        raise UserError("the network's outputs are not finite; check the weights")
     scores = logits[0].float().softmax(0)
     best = int(scores.argmax())
     shown = best if target is None else target

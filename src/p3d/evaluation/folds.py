@@ -28,8 +28,8 @@ from p3d.scores.score_file import read_score_file
 from p3d.system.children import Job, run_on_devices
 from p3d.system.device import DeviceName, find_device, resolve_device, set_up_cpu
 from p3d.system.distributed import ALONE, read_launch
-from p3d.system.files import lock_folder, make_folder, write_json
-from p3d.system.folders import results_folder
+from p3d.system.files import write_json
+from p3d.system.folders import lock_folder, make_folder, results_folder
 from p3d.system.markers import First, Heading
 from p3d.system.options import plain_options
 from p3d.system.signals import StopRequest

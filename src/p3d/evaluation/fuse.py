@@ -15,7 +15,7 @@ from p3d.scores.fusion import WEIGHTS, Choice, best_choice, fuse, weigh
 from p3d.scores.resampling import Bootstrap
 from p3d.scores.score_file import write_score_file
 from p3d.scores.tables import describe_intervals, format_interval
-from p3d.system.files import make_folder
+from p3d.system.folders import make_folder
 from p3d.system.markers import First, Positional
 from p3d.system.text import counted, format_percent, format_table
 

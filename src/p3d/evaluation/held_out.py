@@ -14,7 +14,7 @@ from p3d.scores.accuracy import measure
 from p3d.scores.figures import describe_top1
 from p3d.scores.output import write_accuracy
 from p3d.scores.score_file import ScoreFile, write_score_file
-from p3d.system.files import write_csv
+from p3d.system.csv_file import write_csv
 from p3d.system.text import counted, format_percent
 
 FOLDS_TABLE = "folds.csv"

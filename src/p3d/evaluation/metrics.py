@@ -27,7 +27,8 @@ from p3d.scores.tables import (
     pair_table,
     reliability_table,
 )
-from p3d.system.files import make_folder, write_json
+from p3d.system.files import write_json
+from p3d.system.folders import make_folder
 from p3d.system.markers import First, Positional
 from p3d.system.options import check_least
 from p3d.system.text import counted, format_percent, format_table, json_line, shorten_path
@@ -41,7 +42,7 @@ class MetricsOptions:
     """Folders that p3d eval wrote to, or their scores.npz. Several give one line each."""
     out: First[Path | None] = None
     """Folder for metrics.json, per_class.csv, confused_pairs.csv, confusion.csv, reliability.csv,
-    coverage.csv and confusion.png."""
+    coverage.csv and confusion.png; by default the figures are only printed."""
     pool: bool = False
     """Measure the videos of all folders together, as those of the folds of a cross-validation."""
     temperature: float = 1.0

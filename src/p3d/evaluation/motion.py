@@ -19,7 +19,7 @@ from p3d.inference.scoring import VideoScores
 from p3d.scores.accuracy import Accuracy, measure
 from p3d.scores.resampling import Bootstrap, Groups, Interval, number_groups
 from p3d.scores.tables import describe_intervals
-from p3d.system.files import write_csv
+from p3d.system.csv_file import write_csv
 from p3d.system.text import format_percent, format_table
 
 Frames = Literal["ordered", "reversed", "shuffled", "still", "all"]

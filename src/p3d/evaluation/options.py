@@ -37,7 +37,8 @@ class EvalOptions:
     and spread too."""
     out: First[Path | None] = None
     """Folder for metrics.json, scores.csv, scores.npz, per_class.csv, confusion.csv, confusion.png
-    and the page report.html; with several runs, for a folder of each."""
+    and the page report.html; with several runs, for a folder of each. By default the figures
+    are only printed."""
     protocol: First[Name] = "weights"
     """Clips and sizes: those of the weights and of --clips, or 20 clips of 16 frames at 160 px,
     from 182x242 (paper) or, as the authors extract features, from a short side of 162."""

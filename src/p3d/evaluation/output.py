@@ -22,7 +22,8 @@ from p3d.scores.figures import describe_top1
 from p3d.scores.output import write_accuracy
 from p3d.scores.score_file import collect_scores, write_score_file
 from p3d.system.device import Precision
-from p3d.system.files import make_folder, write_json
+from p3d.system.files import write_json
+from p3d.system.folders import make_folder
 from p3d.system.machine import describe_call
 from p3d.system.text import counted, first_lines, format_percent, format_table
 

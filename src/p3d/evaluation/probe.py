@@ -27,7 +27,8 @@ from p3d.evaluation.probe_folds import (
     folds_by_split,
     folds_of_ucf101,
 )
-from p3d.inference.feature_file import FeatureIndex, FeatureSet, read_features
+from p3d.inference.feature_file import read_features
+from p3d.inference.feature_index import FeatureIndex, FeatureSet
 from p3d.scores.score_file import ScoreFile
 from p3d.system.folders import results_folder
 from p3d.system.markers import First, Positional
@@ -56,7 +57,7 @@ class ProbeOptions:
     training videos, which keep groups together."""
     out: First[Path | None] = None
     """Folder for scores.npz (decision values or log-probabilities of the held-out videos),
-    folds.csv, per_class.csv and confusion.csv."""
+    folds.csv, per_class.csv and confusion.csv; by default the result is only printed."""
 
 
 class FoldResult(NamedTuple):

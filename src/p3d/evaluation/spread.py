@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from p3d.scores.accuracy import Accuracy, shows_top5
-from p3d.system.files import write_csv
+from p3d.system.csv_file import write_csv
 from p3d.system.text import format_percent, format_table
 
 _FIGURES: dict[str, Callable[[Accuracy], float]] = {

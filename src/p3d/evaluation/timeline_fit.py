@@ -11,7 +11,8 @@ from typing import Literal
 
 import numpy as np
 
-from p3d.inference.timeline.segments import Cell, Cells, CutOptions, Stretch, Stretches
+from p3d.inference.timeline.cut_options import CutOptions
+from p3d.inference.timeline.segments import Cell, Cells, Stretch, Stretches
 from p3d.inference.timeline.timeline import Timeline
 from p3d.scores.detection import F1_THRESHOLDS, Found, precision_by_class, segmental_f1
 from p3d.scores.segment_file import video_key

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from p3d.errors import UserError
-from p3d.system.files import check_place, csv_line, plain_cell, write_text
+from p3d.system.csv_file import csv_line, plain_cell
+from p3d.system.files import check_place, write_text
 
 COLUMNS = ("path", "answer", "probability", "best", "frames", "seen", "error", "settings")
 

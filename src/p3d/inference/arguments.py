@@ -7,7 +7,6 @@ frames of one video. Any other folder stands for all videos in it and in its sub
 
 from __future__ import annotations
 
-import csv
 import glob
 import os
 import sys
@@ -15,9 +14,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+from p3d.data.columns import find_columns, read_cells
 from p3d.data.listing import numbered_lines, read_text, split_label, stem_of, visible_entries
 from p3d.errors import BadVideoError, UserError
-from p3d.system.files import plain_cell
+from p3d.system.csv_file import plain_cell
 from p3d.system.spelling import ask_meant
 from p3d.video.remote import is_address
 from p3d.video.remote_folder import videos_at
@@ -217,16 +217,10 @@ def _lines(text: str) -> list[str]:
 
 
 def _csv_paths(path: Path) -> list[str]:
-    try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            header, *rows = [row for row in csv.reader(file) if any(row)]
-        column = [name.strip().lower() for name in header].index("path")
-        return [row[column].strip() for row in rows if row[column : column + 1] and row[column]]
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(
-            f"{path}: is no CSV file with a column `path`; name the column so, or write a .txt "
-            "file with one path a line"
-        ) from error
+    rows = read_cells(path)
+    columns = find_columns(path, next(rows, ("", []))[1], ("path",))
+    names = [columns.read(location, cells)["path"] for location, cells in rows]
+    return [name for name in names if name]
 
 
 def _stdin_lines() -> list[str]:

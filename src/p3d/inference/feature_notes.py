@@ -9,7 +9,7 @@ from p3d.archive.notes import Notes
 from p3d.data.dataset import VideoRecord
 from p3d.data.loader import with_remedy
 from p3d.errors import BadVideoError
-from p3d.inference.feature_file import FeatureFolder
+from p3d.inference.feature_folder import FeatureFolder
 
 
 class FeatureNotes(Notes):

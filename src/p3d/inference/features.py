@@ -26,22 +26,17 @@ from p3d.data.loader import check_dataset
 from p3d.data.rates import assumed_rates
 from p3d.errors import UserError, printable
 from p3d.inference.extractor import FeatureWork
-from p3d.inference.feature_file import (
-    INDEX_FILE,
-    FeatureFolder,
-    FeatureIndex,
-    names_below,
-    read_features,
-    read_index,
-    write_features,
-)
+from p3d.inference.feature_file import read_features, read_index, write_features
+from p3d.inference.feature_folder import INDEX_FILE, FeatureFolder
+from p3d.inference.feature_index import FeatureIndex
 from p3d.inference.feature_notes import FeatureNotes
 from p3d.inference.feature_options import FeaturesOptions
+from p3d.inference.result_names import names_below
 from p3d.model.network import P3D
 from p3d.system.device import set_up_cpu
 from p3d.system.distributed import Group, Launch, join, read_launch
-from p3d.system.files import file_sha256, lock_folder
-from p3d.system.folders import results_folder
+from p3d.system.files import file_sha256
+from p3d.system.folders import lock_folder, results_folder
 from p3d.system.messages import print_note
 from p3d.system.text import counted, first_lines
 from p3d.weights.loading import find_weights, load_model

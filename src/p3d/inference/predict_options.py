@@ -31,7 +31,8 @@ class PredictOptions:
     threshold: First[float] = 0.0
     """Answer "unknown" if the best class is less probable than this, from 0 to 1."""
     out: First[Path | None] = None
-    """File for the answers, .csv or .jsonl. The same command goes on after an interruption."""
+    """File for the answers, .csv or .jsonl; by default they are only printed. The same command goes
+    on after an interruption."""
     json: First[bool] = False
     """Print one JSON object a line instead of text."""
     clips: First[NumClips] = 20

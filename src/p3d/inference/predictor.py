@@ -23,9 +23,9 @@ from p3d.inference.pipe import Scored, num_threads, score_in_order
 from p3d.inference.prediction import Prediction
 from p3d.inference.scorer import Scorer, mean_probabilities
 from p3d.inference.timeline.calibrated import calibrated_cut
+from p3d.inference.timeline.cut_options import CutOptions
 from p3d.inference.timeline.frames import check_fps, memory_frames, open_frames
 from p3d.inference.timeline.scan import scan
-from p3d.inference.timeline.segments import CutOptions
 from p3d.inference.timeline.timeline import Timeline, make_timeline
 from p3d.inference.timeline.window_scorer import WindowScorer
 from p3d.inference.timeline.windows import make_plan

@@ -29,8 +29,8 @@ from p3d.inference.pipe import num_threads
 from p3d.inference.score_work import ScoreWork, What, class_names
 from p3d.system.compiler import find_compiler
 from p3d.system.device import set_up_cpu
-from p3d.system.files import file_sha256, lock_folder
-from p3d.system.folders import results_folder
+from p3d.system.files import file_sha256
+from p3d.system.folders import lock_folder, results_folder
 from p3d.system.markers import First, Heading, Positional
 from p3d.system.messages import print_note
 from p3d.system.options import DeviceOptions, check_least
@@ -76,7 +76,8 @@ class ScoreOptions:
     """Frames per second of folders of frames, for weights that take frames at a rate; 25 are
     assumed by default."""
     workers: Annotated[int | None, Heading("machine")] = None
-    """Threads of each process that decode while the network computes; 0 decodes in turn with it."""
+    """Threads of each process that decode while the network computes; 0 decodes in turn with it.
+    By default what suits the machine."""
     batch_size: int | None = None
     """Clips on the device at once, all of one video; by default what suits the device."""
     backend: BackendChoice = "auto"

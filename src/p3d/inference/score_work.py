@@ -13,6 +13,7 @@ from torch import Tensor
 
 from p3d.archive.parts import Row
 from p3d.data.clips import check_source, read_eval_clips
+from p3d.errors import BadVideoError, UserError
 from p3d.inference.backends.names import BackendChoice
 from p3d.inference.clip_plan import ClipPlan, NumClips, plan_clips, settled_threshold
 from p3d.inference.exported import ExportedNetwork
@@ -102,8 +103,12 @@ class ScoreStages:
     def _read(self, source: str, numbers: Sequence[int]) -> _Read:
         prep, is_flow = self._scorer.preprocessing, self._scorer.preprocessing.channels == "flow"
         with open_video(source, prefer_flow=is_flow, fps=self._work.frame_rate) as video:
-            name = public_name(source) if is_address(source) else source
-            check_source(name, video, prep)
+            try:
+                check_source(public_name(source) if is_address(source) else source, video, prep)
+            except BadVideoError as error:
+                if is_flow:  # ends the run: the folder is no folder of flow, or of another flow
+                    raise UserError(str(error)) from error
+                raise
             clips = read_eval_clips(video, prep, self._plan.num_clips, numbers=numbers)
             return _Read(clips, video.num_frames)
 

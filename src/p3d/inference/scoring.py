@@ -23,8 +23,8 @@ from p3d.inference.clip_plan import NumClips, plan_clips
 from p3d.inference.pipe import num_threads, score_in_order
 from p3d.inference.scorer import Scorer, mean_probabilities
 from p3d.inference.settled import DEFAULT_SETTLED
+from p3d.system.csv_file import write_csv
 from p3d.system.distributed import ALONE, Group
-from p3d.system.files import write_csv
 from p3d.system.progress import ProgressBar
 from p3d.system.signals import Stopped, StopRequest
 

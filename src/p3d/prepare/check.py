@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -9,6 +10,8 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from av.container import InputContainer
+from av.video.stream import VideoStream
 
 from p3d.archive.machines import open_machine
 from p3d.archive.notes import Notes
@@ -22,7 +25,7 @@ from p3d.data.dataset import (
     VideoRecord,
 )
 from p3d.data.layouts import list_dataset
-from p3d.data.manifest import write_manifest
+from p3d.data.manifest_writer import write_manifest
 from p3d.data.track import Track, open_record, track_of
 from p3d.errors import BadVideoError, UserError, printable
 from p3d.prepare.check_report import CheckReport
@@ -31,7 +34,8 @@ from p3d.prepare.folder import walk_videos
 from p3d.prepare.options import CheckOptions
 from p3d.prepare.same_content import find_same_content
 from p3d.system.device import set_up_cpu
-from p3d.system.files import check_no_input, make_folder
+from p3d.system.files import check_no_input
+from p3d.system.folders import make_folder
 from p3d.system.machine import num_cores
 from p3d.video.packets import open_stream
 from p3d.video.sources import FrameSource, chunks
@@ -134,7 +138,7 @@ def examine(item: tuple[Part, VideoRecord], *, all_frames: bool) -> VideoFacts:
             known = replace(record, num_frames=track.length, fps=video.fps)
             size = (video.width, video.height)
             # What a file lacks is missing from each of its segments.
-            promised = max(0, _promised_frames(record.path) - video.num_frames + track.length)
+            promised = max(0, int(_promised_frames(record.path)) - video.num_frames + track.length)
             return VideoFacts(
                 split,
                 known,
@@ -147,12 +151,21 @@ def examine(item: tuple[Part, VideoRecord], *, all_frames: bool) -> VideoFacts:
         return VideoFacts(split, record, reason=error.reason)
 
 
-def _promised_frames(path: Path) -> int:
+def _promised_frames(path: Path) -> float:
     if path.is_dir():
         return 0
     container, stream = open_stream(path)
     with closing(container):
-        return stream.frames
+        return min(stream.frames, _num_kept(container, stream))
+
+
+def _num_kept(container: InputContainer, stream: VideoStream) -> float:
+    """Return how many frames the edit list of an MP4 or MOV file keeps, of a trimmed video."""
+    if "mov" not in container.format.name.split(","):
+        return math.inf
+    # Of all frames that are stored, FFmpeg's index has those that are needed for the kept ones.
+    entries = getattr(stream, "index_entries", None)  # not in older PyAV
+    return math.inf if entries is None else sum(not entry.is_discard for entry in entries)
 
 
 def _decode(video: FrameSource, track: Track, *, all_frames: bool) -> None:

@@ -17,14 +17,13 @@ from p3d.archive.work import OneStage, Work
 from p3d.data.dataset import Part, VideoDataset, VideoRecord
 from p3d.data.layouts import DataOptions, check_apart, read_parts
 from p3d.data.listing import read_text, stem_of
-from p3d.data.manifest import write_manifest
+from p3d.data.manifest_writer import write_manifest
 from p3d.data.track import check_segment, track_of
 from p3d.data.ucf101 import LISTS
 from p3d.errors import BadVideoError, UserError, printable
 from p3d.prepare.linking import remove_partial
 from p3d.prepare.lists import write_lines
-from p3d.system.files import lock_folder
-from p3d.system.folders import results_folder
+from p3d.system.folders import lock_folder, results_folder
 from p3d.system.text import counted
 from p3d.video.sources import FrameSource
 

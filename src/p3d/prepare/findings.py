@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, get_args
 
 from p3d.data.dataset import Part, VideoRecord
 from p3d.errors import report_cell
-from p3d.system.files import write_csv
+from p3d.system.csv_file import write_csv
 
 
 @dataclass(frozen=True)

@@ -60,8 +60,9 @@ class FlowOptions:
     Half the size takes about a third of the time."""
     method: First[FlowMethod] = "tvl1"
     """TV-L1 by PyTorch (tvl1), by OpenCV (tvl1-opencv, slower, for weights that learned from it)
-    or by OpenCV on an OpenCL device (tvl1-opencl), or OpenCV's dis, 40 times as fast as tvl1 and
-    another flow. OpenCV's need the extra `flow`. Trained weights record it."""
+    or by OpenCV on an OpenCL device (tvl1-opencl), or by OpenCV's dis, which is 40 times as fast as
+    tvl1 but gives different flow. OpenCV's methods need pip install 'p3d[flow]'. Trained weights
+    record the method."""
     device: DeviceName = "cpu"
     """Device of tvl1; auto takes CUDA, then MLU, then the CPU."""
     workers: First[int] = 0

@@ -23,7 +23,7 @@ from p3d.data.dataset import (
     examples,
 )
 from p3d.data.listing import NameFinder, find_clash, list_names, read_lines, spelling_key, stem_of
-from p3d.data.manifest import write_manifest
+from p3d.data.manifest_writer import write_manifest
 from p3d.errors import UserError, printable
 from p3d.prepare import segment_files, tables
 from p3d.prepare.archive import open_archive, text_folder

@@ -101,9 +101,11 @@ class CheckOptions:
     """Frames of a clip, --num-frames of the recipe. Videos with fewer are reported as short: they
     can be used, the last frame is repeated. Videos with more than 80 times as many are long."""
     out: First[Path | None] = None
-    """Write a manifest of all readable videos, with their numbers of frames and frame rates."""
+    """Write a manifest of all readable videos, with their numbers of frames and frame rates;
+    by default none is written."""
     findings: First[Path | None] = None
-    """Write all findings to a CSV file. The printed report shows ten of each kind."""
+    """Write all findings to a CSV file; by default only the report is printed, which shows ten of
+    each kind."""
     workers: First[int] = 0
     """Processes; 0: one per core."""
 
@@ -123,7 +125,8 @@ class FramesOptions:
     nothing divides the videos. A file with segments is written once, as a whole.
     It may be the folder of the videos if that is laid out like UCF101."""
     short_side: First[int | None] = None
-    """Shrink frames so that their shorter side has this many pixels. Never enlarges."""
+    """Shrink frames so that their shorter side has this many pixels. Never enlarges.
+    By default frames keep their size."""
     quality: First[int] = 95
     """JPEG quality, 1 to 100. Finished folders are kept when it changes."""
     workers: First[int] = 0

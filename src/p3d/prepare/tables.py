@@ -5,17 +5,16 @@ All functions raise a `UserError` with the line at fault if a table is missing o
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from p3d.data.columns import read_cells
 from p3d.data.dataset import SPLIT_NAMES, SPLITS, WHOLE, Part, Segment, Split
 from p3d.data.listing import read_lines, read_text, spelling_key, split_label, stem_of
 from p3d.data.ucf101 import parse_classes, parse_list
 from p3d.errors import UserError
-from p3d.system.spelling import describe_unread
 
 MOST_CLASSES = 100_000
 """Largest label in a list: each number up to it becomes a class."""
@@ -274,21 +273,14 @@ def _parse_split(name: str, default: Split | None, line: str) -> Split:
 
 
 def _csv_rows(path: Path, needed: Iterable[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            reader = csv.DictReader(file, restval="", skipinitialspace=True)
-            header = reader.fieldnames or ()
-            absent = [name for name in needed if name not in header]
-            if absent:
-                raise UserError(
-                    f"{path}: has no column {absent[0]!r}, only {', '.join(header) or 'nothing'}"
-                )
-            for row in reader:
-                cells = {str(k): v.strip() for k, v in row.items() if isinstance(v, str)}
-                if "\0" in "".join(cells.values()):
-                    raise UserError(f"{path}:{reader.line_num}: has a NUL character; save as UTF-8")
-                yield f"{path}:{reader.line_num}", cells
-    except OSError as error:
-        raise UserError(f"{path}: {describe_unread(path, error)}") from error
-    except csv.Error as error:
-        raise UserError(f"{path}: cannot be read as CSV in UTF-8 ({error})") from error
+    rows = read_cells(path)
+    header = next(rows, ("", []))[1]
+    if absent := [name for name in needed if name not in header]:
+        raise UserError(
+            f"{path}: has no column {absent[0]!r}, only {', '.join(header) or 'nothing'}"
+        )
+    for line, row in rows:
+        cells = dict.fromkeys(header, "") | dict(zip(header, map(str.strip, row), strict=False))
+        if "\0" in "".join(cells.values()):
+            raise UserError(f"{line}: has a NUL character; save as UTF-8")
+        yield line, cells

@@ -28,7 +28,7 @@ from p3d.run_folder import (
     starting_folder,
 )
 from p3d.scores.accuracy import TOP5_CLASSES, Accuracy, measure, shows_top5
-from p3d.system.files import plain_cell
+from p3d.system.csv_file import plain_cell
 
 
 @dataclass(frozen=True)

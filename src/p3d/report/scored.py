@@ -15,7 +15,8 @@ from p3d.run_folder import AUDIT_FILE, AUDIT_VERSION, LOGITS_FILE, MOTION_FILE
 from p3d.scores.figures import Figures, compute_figures
 from p3d.scores.resampling import Bootstrap
 from p3d.scores.score_file import ScoreFile, read_score_file
-from p3d.system.files import file_sha256, plain_cell
+from p3d.system.csv_file import plain_cell
+from p3d.system.files import file_sha256
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from p3d.scores.accuracy import Accuracy
 from p3d.scores.calibration import Bin
 from p3d.scores.coverage import Coverage
 from p3d.scores.figures import Figures
-from p3d.system.files import replacing, write_csv
+from p3d.system.csv_file import write_csv
+from p3d.system.files import replacing
 from p3d.system.fonts import plot_fonts
 from p3d.system.text import format_percent, shorten
 

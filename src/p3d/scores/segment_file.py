@@ -13,7 +13,7 @@ from typing import Any
 from p3d.data.listing import read_text, stem_of
 from p3d.errors import UserError
 from p3d.scores.detection import Found
-from p3d.system.files import plain_cell
+from p3d.system.csv_file import plain_cell
 
 _COLUMNS = ("path", "start", "end", "class")
 

@@ -20,7 +20,7 @@ from p3d.errors import UserError
 from p3d.serve.decoder import DecoderSettings, Reply
 from p3d.serve.decoder_process import Decoder, process_context
 from p3d.serve.problems import Problem
-from p3d.system.files import print_warning
+from p3d.system.messages import print_warning
 
 _START_SECONDS = 120.0
 _UNREADABLE = 422

@@ -14,8 +14,8 @@ from typing import Literal
 
 from torch import Tensor
 
+from p3d.inference.timeline.cut_options import CutOptions
 from p3d.inference.timeline.scan import WindowScores
-from p3d.inference.timeline.segments import CutOptions
 from p3d.inference.timeline.timeline import Timeline, make_timeline
 from p3d.serve.batcher import Batcher
 from p3d.serve.decoding import DecoderPool, DecoderStream

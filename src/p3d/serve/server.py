@@ -17,7 +17,7 @@ from p3d.errors import UserError, printable
 from p3d.serve.app import create_app
 from p3d.serve.options import ServeOptions
 from p3d.serve.service import Service
-from p3d.system.files import print_warning
+from p3d.system.messages import print_warning
 from p3d.system.signals import StopRequest
 from p3d.system.text import counted
 

@@ -9,15 +9,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from threading import Thread
 
 from p3d.errors import UserError
 from p3d.system.distributed import launch_alone
-from p3d.system.signals import StopRequest
+from p3d.system.signals import StopRequest, end_with_parent
 
 _CHECK_SECONDS = 0.2
 """Time between two looks at whether a stop was requested."""
@@ -53,7 +52,7 @@ class _Child:
         with suppress(EOFError):  # it ended without one
             message = self.errors.recv() if self.errors.poll() else None
         if message is not None:
-            raise UserError(f"{self.job.name}: {message}")
+            raise UserError(f"{self.job.name}: {message} (its output is in {self.job.log})")
         if code:
             cause = f"exit code {code}" if code > 0 else signal.Signals(-code).name
             raise UserError(
@@ -118,7 +117,7 @@ def _start(job: Job, device_index: int) -> _Child:
 
 def _work(job: Job, device_index: int, errors: Connection) -> None:
     """Do a job in a child process."""
-    Thread(target=end_with_parent, daemon=True).start()
+    end_with_parent()
     with job.log.open("ab") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
@@ -130,11 +129,3 @@ def _work(job: Job, device_index: int, errors: Connection) -> None:
         errors.send(str(error))
         code = 2
     sys.exit(code)
-
-
-def end_with_parent() -> None:
-    """Wait for the end of the process that started this one, then end this one at once."""
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

@@ -1,27 +1,21 @@
-"""Write files completely or not at all, lock folders, and append to logs on a full disk."""
+"""Write files completely or not at all, and check what a command would write."""
 
 from __future__ import annotations
 
-import csv
 import errno
 import hashlib
 import json
 import os
-import re
 import shutil
-import sys
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
-from io import FileIO
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from p3d.errors import UserError, printable
+from p3d.errors import UserError
+from p3d.system.messages import print_warning
 
 TEMPORARY = ".p3d-partial-"
 """Prefix of unfinished videos and folders. Readers ignore them, and later runs delete them."""
@@ -38,9 +32,6 @@ _NO_FLUSH = {
 """Errors of file systems that cannot flush a file or folder."""
 
 _FLUSHES_FOLDERS = os.name != "nt"
-
-_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
-"""Errors of file systems without locks, such as some network drives."""
 
 
 @contextmanager
@@ -157,39 +148,6 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, text.encode("utf-8", "backslashreplace").decode())
 
 
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a CSV file, like `write_text`.
-
-    A cell that a spreadsheet would run as a formula gets an apostrophe in front, which
-    `plain_cell` removes.
-    """
-    write_text(path, "".join(csv_line(row) for row in (header, *rows)))
-
-
-def csv_line(cells: Iterable[object]) -> str:
-    """Return a row of a CSV file, as `write_csv` writes it."""
-    lines: list[str] = []
-    # csv quotes a carriage return in a cell only if it is a part of the line terminator.
-    writer = csv.writer(SimpleNamespace(write=lines.append), lineterminator="\r\n")
-    writer.writerow([_safe_cell(cell) for cell in cells])
-    return lines[0].removesuffix("\r\n") + "\n"
-
-
-# Also cells that begin so after apostrophes, so that `plain_cell` undoes every escape.
-_FORMULA = re.compile(r"'*[=+\-@\t\r]")
-
-
-def _safe_cell(cell: object) -> object:
-    if isinstance(cell, int | float) or not _FORMULA.match(str(cell)):
-        return cell
-    return f"'{cell}"
-
-
-def plain_cell(cell: str) -> str:
-    """Return a cell of a file of `write_csv` as it was given."""
-    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
-
-
 def check_place(path: Path, flag: str) -> None:
     """Check that a file can be written to a place, before hours of work.
 
@@ -218,72 +176,6 @@ def check_no_input(path: Path, flag: str, inputs: Iterable[Path]) -> None:
             )
 
 
-def make_folder(folder: Path, flag: str = "--out") -> None:
-    """Create a folder and its parents if they do not exist.
-
-    Args:
-        folder: The folder.
-        flag: The option that named it, for the message.
-
-    Raises:
-        UserError: It cannot be created or written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".p3d-can-write"
-        probe.touch()
-        probe.unlink()
-    except FileExistsError as error:
-        raise UserError(f"{folder}: is a file, no folder; choose another {flag}") from error
-    except OSError as error:
-        raise UserError(
-            f"{folder}: the folder cannot be written ({error.strerror}); choose another {flag}"
-        ) from error
-
-
-@contextmanager
-def lock_folder(folder: Path) -> Iterator[None]:
-    """Lock a folder for this process; the system unlocks it when the process ends, even by SIGKILL.
-
-    On a file system without locks, print a warning and continue. After an error, a folder that
-    holds nothing but the lock is left empty.
-
-    Raises:
-        UserError: Another process holds the lock, or the lock file cannot be opened.
-    """
-    # filelock's fallback, a lock by the existence of the file, would outlive a killed process.
-    lock = FileLock(folder / ".lock", fallback_to_soft=False)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(
-            f"{folder}: another process is using this folder; wait for it to end, or choose "
-            "another --out"
-        ) from None
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise UserError(
-                f"{folder}: cannot be locked ({error.strerror}); choose another --out"
-            ) from error
-        print_warning(f"{folder}: this file system has no locks; run only one process in it")
-    try:
-        yield
-    except BaseException:
-        # Before the release, so that no other process can have locked it.
-        with suppress(OSError):  # Windows removes it at the release
-            if [each.name for each in folder.iterdir()] == [".lock"]:
-                (folder / ".lock").unlink()
-        raise
-    finally:
-        lock.release()
-
-
-def print_warning(message: str) -> None:
-    """Print a warning on stderr, on one line."""
-    with suppress(OSError):  # stderr may be a file on a full disk
-        print(f"p3d: warning: {printable(message)}", file=sys.stderr, flush=True)
-
-
 def reason_of(error: BaseException) -> str:
     """Return why a file could not be written, in one line.
 
@@ -295,59 +187,6 @@ def reason_of(error: BaseException) -> str:
             return cause.strerror
         cause = cause.__context__
     return (str(error) or type(error).__name__).splitlines()[0]
-
-
-class BestEffortFile:
-    """A file that grows by records, each written completely or not at all.
-
-    A record that cannot be written (full disk, lost network drive) is dropped. The first of several
-    dropped ones prints a warning.
-
-    Args:
-        path: The file. It is created by the first record.
-        separator: Bytes written before the first record after a dropped one, in case some bytes of
-            that one remain.
-    """
-
-    def __init__(self, path: Path, *, separator: bytes = b"") -> None:
-        self.path = path
-        self._separator = separator
-        self._file: FileIO | None = None
-        self._failing = False
-
-    def append(self, record: bytes) -> bool:
-        """Append a record; return whether it was written."""
-        try:
-            self._append(self._separator + record if self._failing else record)
-        except OSError as error:
-            self.close()  # the handle stays invalid when a network drive comes back
-            if not self._failing:
-                reason = error.strerror or error
-                print_warning(f"{self.path}: cannot be written ({reason}); going on without it")
-            self._failing = True
-            return False
-        self._failing = False
-        return True
-
-    def _append(self, record: bytes) -> None:
-        if self._file is None:
-            self._file = self.path.open("ab", buffering=0)
-        size = self._file.seek(0, os.SEEK_END)
-        rest = memoryview(record)
-        try:
-            while rest:  # a nearly full disk takes only a part
-                rest = rest[self._file.write(rest) :]
-        except OSError:
-            with suppress(OSError):
-                self._file.truncate(size)
-            raise
-
-    def close(self) -> None:
-        """Close the file; `append` reopens it."""
-        if self._file is not None:
-            with suppress(OSError):
-                self._file.close()
-        self._file = None
 
 
 def file_sha256(path: Path) -> str:

@@ -21,8 +21,8 @@ class DeviceOptions:
     """Arithmetic: fp32 (IEEE, no TF32), tf32, bf16 or fp16. Training in bf16 or fp16 is mixed
     precision."""
     compile: bool = False
-    """Compile the network first: slow to start, then faster. Training on a CPU compiles its
-    normalizations only."""
+    """Compile the network first: slow to start, then faster. Training on a CPU compiles only
+    batch normalization."""
     threads: int | None = None
     """CPU threads of each process; by default PyTorch's choice, usually one per core. Results are
     equal bit for bit only with the same number."""

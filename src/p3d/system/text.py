@@ -55,6 +55,21 @@ def pad(text: str, width: int, *, right: bool = False) -> str:
     return spaces + text if right else text + spaces
 
 
+def fill(text: str, width: int = 80) -> str:
+    """Return a text in lines of at most a number of columns, broken at spaces.
+
+    A word that is longer has a line of its own.
+    """
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else ""
+        if lines and columns(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return "\n".join(lines)
+
+
 def shorten(text: str, limit: int = 24) -> str:
     """Return a text cut to a number of columns, the last of which is then "…"."""
     if columns(text) <= limit:

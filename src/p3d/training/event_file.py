@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from p3d.errors import UserError
-from p3d.system.files import BestEffortFile
+from p3d.system.best_effort_file import BestEffortFile
 from p3d.video.thumbnails import encode_gif
 
 

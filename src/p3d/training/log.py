@@ -11,7 +11,8 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from p3d.run_folder import LOG_FILE, read_log
-from p3d.system.files import BestEffortFile, write_text
+from p3d.system.best_effort_file import BestEffortFile
+from p3d.system.files import write_text
 from p3d.training.event_file import EventFile
 from p3d.training.trackers import Tracker, TrackerName
 

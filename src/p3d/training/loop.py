@@ -49,6 +49,7 @@ class Trainer:
         log: The run's log, on the main process.
         saver: Writer of the run's files, on the main process.
         watch: Times of the steps and validations of this process.
+        reported: What was printed about broken videos.
     """
 
     state: TrainState
@@ -60,6 +61,7 @@ class Trainer:
     log: RunLog | None = None
     saver: Saver | None = None
     watch: Stopwatch = field(init=False)
+    reported: set[str] = field(init=False, default_factory=set)
 
     def __post_init__(self) -> None:
         """Start to measure time."""
@@ -169,7 +171,9 @@ class Trainer:
         progress.seconds += seconds
         progress.waited += waited
         for line in (line for batch in batches for line in batch.bad):
-            tqdm.write(f"skipped {printable(line)}")
+            if line not in self.reported:  # a line a video, not one in each epoch
+                self.reported.add(line)
+                tqdm.write(f"skipped {printable(line)}")
         values: dict[str, float] = {
             "loss": step.loss,
             "top1": round(step.top1, 4),

@@ -41,7 +41,7 @@ class TrainOptions:
     save_minutes: float = 10.0
     """Minutes between checkpoints; one is also saved after every epoch."""
     save_steps: int | None = None
-    """Also save a checkpoint every this many steps."""
+    """Also save a checkpoint after every so many steps; by default only by --save-minutes."""
     keep_checkpoints: int = 2
     """Checkpoints to keep; if the newest is damaged, the previous one is used."""
     modality: Annotated[Modality, Heading("network")] = "rgb"
@@ -62,7 +62,7 @@ class TrainOptions:
     seed: Annotated[int, Heading("run")] = 42
     """Seed of all random draws."""
     patience: int | None = None
-    """Stop after this many epochs without a better validation accuracy."""
+    """Stop after this many epochs without a better validation accuracy; by default never."""
     validation_clips: int = 1
     """Clips of each video in the validation after each epoch; 0 does not validate."""
     on_bad_video: BadVideoPolicy = "skip"
@@ -72,7 +72,7 @@ class TrainOptions:
     track: tuple[TrackerName, ...] = ()
     """Send the scalars to experiment trackers too: wandb, mlflow, trackio (pip install them)."""
     plan: bool = False
-    """Print the plan of the run and exit."""
+    """Print the plan of the run and exit; nothing is written."""
 
     def __post_init__(self) -> None:
         """Check the values."""

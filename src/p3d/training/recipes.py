@@ -35,12 +35,13 @@ class Recipe:
     epochs: First[int] = 60
     """Passes over the training list."""
     max_steps: int | None = None
-    """End the run after this many optimizer steps, even in the middle of an epoch."""
+    """End the run after this many optimizer steps, even in the middle of an epoch; by default
+    after --epochs."""
     batch_size: First[int] = 16
     """Clips in a batch on each device."""
     clips_per_step: int | None = None
-    """Clips of an optimizer step over all devices, in batches of batch_size whose gradients are
-    accumulated; by default one batch on each device."""
+    """Clips of an optimizer step over all devices, in batches of --batch-size whose gradients
+    are accumulated; by default one batch on each device."""
     clips_per_video: int = 1
     """Clips drawn from each video in an epoch."""
     balance: bool = False
@@ -57,7 +58,7 @@ class Recipe:
     weight_decay: float = 1e-4
     """L2 penalty on convolution and classifier weights (never on BN or biases)."""
     clip_gradients: float | None = None
-    """Clip the norm of all gradients to this value."""
+    """Clip the norm of all gradients to this value; by default they are not clipped."""
     class_weights: bool = False
     """Weight the loss of a clip by the inverse of the number of training videos of its class; the
     mean weight of the videos is 1. The reported loss has no weights."""
@@ -71,7 +72,7 @@ class Recipe:
     schedule: Schedule = "cyclic"
     """How the learning rate changes from step to step."""
     cyclic_factor: float = 6.0
-    """cyclic: highest learning rate, in multiples of lr."""
+    """cyclic: highest learning rate, in multiples of --lr."""
     cyclic_half_epochs: float = 2.0
     """cyclic: epochs from the lowest rate to the highest."""
     milestones: tuple[int, ...] = (3000, 6000)
@@ -84,11 +85,11 @@ class Recipe:
     norms: NormPolicy = "train"
     """Batch normalization: train all, freeze all but the stem's, or freeze all."""
     head_weight_rate: float = 1.0
-    """Learning rate of the classifier's weight, in multiples of lr."""
+    """Learning rate of the classifier's weight, in multiples of --lr."""
     head_bias_rate: float = 1.0
-    """Learning rate of the classifier's bias, in multiples of lr."""
+    """Learning rate of the classifier's bias, in multiples of --lr."""
     stem_rate: float = 1.0
-    """Learning rate of the stem, in multiples of lr (the authors: 5 on flow networks)."""
+    """Learning rate of the stem, in multiples of --lr (the authors: 5 on flow networks)."""
     freeze_stages: int = 0
     """Number of leading stages that are not trained: 0 none, 1 the stem, 2 stem and res2, ... 5 all
     but the classifier."""

@@ -14,7 +14,8 @@ from p3d.model.network import P3D
 from p3d.run_folder import find_checkpoints
 from p3d.system.device import grad_scaler
 from p3d.system.distributed import Group
-from p3d.training.checkpoint import CheckpointState, read_newest
+from p3d.training.checkpoint import CheckpointState
+from p3d.training.checkpoint_files import read_newest
 from p3d.training.network import prepare_for_training
 from p3d.training.optim import build_optimizer, build_schedule, parameter_groups
 from p3d.training.options import LENGTH, TrainOptions, check_same, earlier_length

@@ -13,8 +13,9 @@ from tqdm import tqdm
 
 from p3d.errors import UserError, printable
 from p3d.run_folder import checkpoint_path
-from p3d.system.files import print_warning
-from p3d.training.checkpoint import CheckpointState, prune_checkpoints, write_checkpoint
+from p3d.system.messages import print_warning
+from p3d.training.checkpoint import CheckpointState
+from p3d.training.checkpoint_files import prune_checkpoints, write_checkpoint
 from p3d.training.log import RunLog
 
 

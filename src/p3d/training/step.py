@@ -214,10 +214,14 @@ def _check_finite(state: TrainState, batches: Sequence[Batch], value: float, nam
     paths = [printable(state.dataset.records[index].path) for index in indices]
     listed = ", ".join(paths[:8]) + (f" and {len(paths) - 8} more" if len(paths) > 8 else "")
     progress = state.progress
+    remedy = (
+        "the last checkpoint is kept: lower --lr, set --clip-gradients, or check these videos"
+        if progress.step
+        else "no step was made yet: check the file of --weights, or these videos"
+    )
     raise UserError(
         f"the {name} is {value} at step {progress.step + 1} of epoch {progress.epoch + 1} "
-        f"with a learning rate of {state.lr:.3g}, on {listed}; the last checkpoint is kept: "
-        "lower --lr, set --clip-gradients, or check these videos"
+        f"with a learning rate of {state.lr:.3g}, on {listed}; {remedy}"
     )
 
 

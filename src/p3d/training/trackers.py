@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from p3d.errors import UserError, printable
-from p3d.system.files import print_warning, write_json
+from p3d.system.files import write_json
 from p3d.system.machine import environment
+from p3d.system.messages import print_warning
 
 TrackerName = Literal["wandb", "mlflow", "trackio"]
 

@@ -20,13 +20,13 @@ from torch import Tensor
 
 from p3d.errors import BadVideoError
 from p3d.system.text import counted
+from p3d.video.display_matrix import display_matrix
 from p3d.video.flow_file import is_flow_file
 from p3d.video.geometry import Box
 from p3d.video.packets import check_size, decode, demux, open_stream
 from p3d.video.rgb import RgbConverter
 from p3d.video.sources import ASSUMED_FPS
 from p3d.video.video_file import check_file, missing_file
-from p3d.video.video_index import display_matrix
 
 MAX_GAP = 600.0
 """Longest time in seconds that a frame is shown."""

@@ -16,7 +16,6 @@ the timestamp, so a frame is identified by its packet, not by when it comes out.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -26,31 +25,20 @@ from typing import NamedTuple
 
 import numpy as np
 from av.container import InputContainer
-from av.sidedata.sidedata import SideData
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from p3d.errors import BadVideoError
+from p3d.video.display_matrix import display_matrix
 from p3d.video.h264 import may_have_fields
+from p3d.video.mpeg4 import VOP_I, is_marked_as_packed, order_by_type, unpacked_types, vop_types
 from p3d.video.packets import MAX_PIXELS, check_size, decode, demux, open_stream
 from p3d.video.remote import Source, name_of
 
 # One frame per packet. Not VP8 (hidden frames) or MPEG-2 (a packet may hold one field).
 _ONE_FRAME_PER_PACKET = frozenset({"h264", "hevc", "av1", "vp9", "mjpeg", "ffv1"})
-
-# The user data by which FFmpeg's decoder, too, recognizes a packed stream.
-_PACKED_MARKER = re.compile(rb"DivX\d+(b|Build)\d+p")
-# An MPEG-4 frame is a "VOP"; its type follows the start code.
-_VOP_START = b"\x00\x00\x01\xb6"
-_VOP_I, _VOP_B, _VOP_EMPTY = 0, 2, -1
-# A VOP that is "not coded" (repeat the last frame) fits in this, and the decoder returns no frame
-# for it. So may a coded VOP of very few blocks: such files are decoded to find out.
-_MAX_EMPTY_VOP_BYTES = 8
-
-# The linear part of the display matrix for each counterclockwise rotation in degrees.
-_ROTATIONS = {90: (0, -1, 1, 0), 180: (-1, 0, 0, -1), 270: (0, 1, -1, 0)}
 
 
 class PacketInfo(NamedTuple):
@@ -130,7 +118,7 @@ def scan_packets(
     for packet in demux(container, stream):
         data = bytes(packet) if is_mpeg4 else b""
         if not packets:
-            is_marked = bool(_PACKED_MARKER.search((context.extradata or b"") + data))
+            is_marked = is_marked_as_packed((context.extradata or b"") + data)
         packets.append(
             PacketInfo(
                 pts=packet.pts,
@@ -139,47 +127,12 @@ def scan_packets(
                 is_key=packet.is_keyframe,
                 is_corrupt=packet.is_corrupt,
                 is_shown=not packet.is_discard,
-                vops=_vop_types(data),
+                vops=vop_types(data),
             )
         )
         if first is None:
             first = next(iter(decode(context, packet)), None)
     return packets, is_marked, first or next(iter(decode(context, None)), None)
-
-
-def _vop_types(data: bytes) -> tuple[int, ...]:
-    """Return the types of the VOPs in an MPEG-4 packet, in order."""
-    types: list[int] = []
-    start = data.find(_VOP_START)
-    while start >= 0:
-        end = data.find(_VOP_START, start + len(_VOP_START))
-        size = (end if end >= 0 else len(data)) - start - len(_VOP_START)
-        types.append(data[start + 4] >> 6 if size > _MAX_EMPTY_VOP_BYTES else _VOP_EMPTY)
-        start = end
-    return tuple(types)
-
-
-def unpacked_types(packets: list[PacketInfo]) -> list[int] | None:
-    """Return the type of each MPEG-4 packet's frame after unpacking.
-
-    A packed packet holds a frame and the B-frame after it. Unpacking moves the B-frame to the next
-    packet, and drops an empty packet whose only purpose was to keep that position. None if the
-    packets do not follow this scheme, as where frames are missing or not coded.
-    """
-    types: list[int] = []
-    waiting: int | None = None
-    for packet in packets:
-        if waiting is not None and len(packet.vops) == 1:
-            types.append(waiting)
-            waiting = None if packet.vops[0] == _VOP_EMPTY else packet.vops[0]
-        elif waiting is None and len(packet.vops) in (1, 2) and _VOP_EMPTY not in packet.vops:
-            types.append(packet.vops[0])
-            waiting = packet.vops[1] if len(packet.vops) == 2 else None
-        else:
-            return None
-        if waiting not in (None, _VOP_B):
-            return None
-    return types
 
 
 def presentation_order(
@@ -192,7 +145,10 @@ def presentation_order(
     if not packets or not packets[0].is_key or any(packet.is_corrupt for packet in packets):
         return None
     if context.name == "mpeg4":
-        return None if types is None else _order_by_type(types)
+        order = None if types is None else order_by_type(types)
+        # The edit list of a trimmed MP4 file hides frames, which are decoded and not returned.
+        hidden = [number for number, packet in enumerate(packets) if not packet.is_shown]
+        return order if order is None or not hidden else order[~np.isin(order, hidden)]
     if context.name not in _ONE_FRAME_PER_PACKET:
         return None
     if context.name == "h264" and may_have_fields(context.extradata or b""):
@@ -202,22 +158,6 @@ def presentation_order(
         # Frames are reordered but timestamps are not, so they only count packets, as in AVI.
         return None
     return order
-
-
-def _order_by_type(types: list[int]) -> NDArray[np.int32] | None:
-    order: list[int] = []
-    held: int | None = None
-    for number, vop in enumerate(types):
-        if vop != _VOP_B:
-            if held is not None:
-                order.append(held)
-            held = number
-        elif order:
-            order.append(number)
-        else:
-            # The decoder drops a B-frame that has only one reference frame.
-            return None
-    return np.asarray(order if held is None else [*order, held], np.int32)
 
 
 def _order_by_timestamp(packets: list[PacketInfo]) -> NDArray[np.int32] | None:
@@ -254,25 +194,12 @@ def seek_table(
     rows: list[tuple[int, int, int, int]] = []
     frame_of = {} if order is None else {int(n): frame for frame, n in enumerate(order)}
     for number, packet in enumerate(packets):
-        is_start = packet.is_key and (types is None or types[number] == _VOP_I)
+        is_start = packet.is_key and (types is None or types[number] == VOP_I)
         # Formats differ in which of the two they seek by; the earlier one is always safe.
         stamps = [stamp for stamp in (packet.pts, packet.dts) if stamp is not None]
         if is_start and number in frame_of and stamps and packet.pos is not None:
             rows.append((number, frame_of[number], min(stamps), packet.pos))
     return np.asarray(rows, np.int64).reshape(-1, 4)
-
-
-def display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
-    """Return the linear part of a display matrix that rotates or mirrors; else the identity."""
-    try:
-        data = frame.side_data.get("DISPLAYMATRIX")
-    except ValueError:  # PyAV does not know the type of some other side data, such as EXIF
-        return _ROTATIONS.get(frame.rotation % 360, (1, 0, 0, 1))
-    if isinstance(data, SideData):
-        m = np.rint(np.frombuffer(bytes(data), np.int32)[[0, 1, 3, 4]] / 65536).astype(int).tolist()
-        if sorted(map(abs, m)) == [0, 0, 1, 1] and abs(m[0] * m[3] - m[1] * m[2]) == 1:
-            return m[0], m[1], m[2], m[3]
-    return 1, 0, 0, 1
 
 
 def index_by_decoding(source: Source) -> tuple[int, NDArray[np.int32] | None]:
@@ -307,7 +234,11 @@ def build_index(source: Source, container: InputContainer, stream: VideoStream) 
         raise BadVideoError(path, reason if packets else "holds no frame")
     check_size(path, first.width, first.height)
     is_packed = any(len(packet.vops) > 1 for packet in packets)
-    types = unpacked_types(packets) if stream.codec_context.name == "mpeg4" else None
+    types = (
+        unpacked_types(packet.vops for packet in packets)
+        if stream.codec_context.name == "mpeg4"
+        else None
+    )
     order = None
     # Without the marker, the decoder keeps the first frame of a packed packet and drops the other.
     if is_marked or not is_packed:

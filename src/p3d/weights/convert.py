@@ -29,13 +29,16 @@ class ConvertOptions:
     output: Positional[Path]
     """File to write; its name ends in .safetensors."""
     wiring: Wiring | None = None
-    """Wiring that the network was trained with."""
+    """Wiring that the network was trained with: the authors' graph or the public PyTorch port's. By
+    default inferred from the file."""
     variant: Variant | None = None
-    """Kinds of block, if not the mixed network's A, B, C."""
+    """Blocks: the mixed network, a single kind, or no temporal convolutions (2d). By default
+    ABC, or 2d if the file has no temporal convolutions."""
     modality: Modality | None = None
     """Use "flow" to start a flow network from 2-D RGB weights."""
     preprocessing: PreprocessingName | None = None
-    """Pixels that the network was trained on: 0-255 BGR (authors) or ImageNet's scale."""
+    """Pixels that the network was trained on: 0-255 BGR (authors) or ImageNet's scale. By default
+    inferred from the file."""
     num_classes: int | None = None
     """Replace the classifier by a new one with this number of classes."""
     class_names: Path | None = None

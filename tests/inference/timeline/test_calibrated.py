@@ -6,7 +6,7 @@ import pytest
 
 from p3d.errors import UserError
 from p3d.inference.timeline.calibrated import CutArguments, calibrated_cut, kept_values
-from p3d.inference.timeline.segments import CutOptions
+from p3d.inference.timeline.cut_options import CutOptions
 from p3d.weights.calibration import check_calibration
 
 KEPT = CutOptions(smooth=0, high=0.8, low=0.2, shortest=0, merge=0)

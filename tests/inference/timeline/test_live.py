@@ -23,10 +23,10 @@ from helpers.tiny_networks import make_blocks_few, tiny_network
 from helpers.videos import write_video
 from p3d.cli import main
 from p3d.errors import UserError
+from p3d.inference.timeline.cut_options import CutOptions
 from p3d.inference.timeline.frames import network_frames
 from p3d.inference.timeline.live import latency
 from p3d.inference.timeline.live_queue import Connected, Ended, Event, Failed, LiveQueue, LiveReader
-from p3d.inference.timeline.segments import CutOptions
 from p3d.inference.timeline.windows import Window, make_plan
 from p3d.preprocessing import Preprocessing
 from p3d.video.live import LiveSource, find_live_source

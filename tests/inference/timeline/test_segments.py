@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from p3d.errors import UserError
-from p3d.inference.timeline.segments import CutOptions, Cutter, cut
+from p3d.inference.timeline.cut_options import CutOptions
+from p3d.inference.timeline.segments import Cutter, cut
 
 NAMES = ("walk", "run", "background")
 Scores = NDArray[np.float64]

@@ -19,7 +19,7 @@ from p3d.data.transforms import eval_transform
 from p3d.errors import UserError
 from p3d.inference.predictor import Predictor
 from p3d.inference.scorer import Scorer
-from p3d.inference.timeline.segments import CutOptions
+from p3d.inference.timeline.cut_options import CutOptions
 from p3d.inference.timeline.timeline import Timeline, format_time
 from p3d.model.network import P3D
 from p3d.scores.segment_file import read_segments

@@ -12,7 +12,7 @@ from helpers.tiny_networks import make_blocks_few, tiny_network
 from helpers.videos import write_video
 from p3d.cli import main
 from p3d.inference.timeline.calibrated import kept_values
-from p3d.inference.timeline.segments import CutOptions
+from p3d.inference.timeline.cut_options import CutOptions
 from p3d.weights.metadata import save_model
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Annotated
 
 from p3d.errors import UserError
-from p3d.inference.timeline.segments import CutOptions, paired_thresholds
+from p3d.inference.timeline.cut_options import CutOptions, paired_thresholds
 from p3d.system.markers import Heading
 from p3d.weights.calibration import TIMELINE_PREFIX
 

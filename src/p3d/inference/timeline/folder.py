@@ -20,8 +20,8 @@ from p3d.archive.work import OneStage
 from p3d.data.layouts import check_among
 from p3d.errors import BadVideoError, UserError, printable
 from p3d.inference.arguments import Item
-from p3d.inference.feature_file import names_below
 from p3d.inference.pipe import num_threads
+from p3d.inference.result_names import names_below
 from p3d.inference.timeline.frames import open_frames
 from p3d.inference.timeline.network import TimelineNetwork, find_networks, weights_sha256
 from p3d.inference.timeline.options import TimelineOptions
@@ -29,8 +29,8 @@ from p3d.inference.timeline.scan import scan
 from p3d.inference.timeline.timeline import make_timeline
 from p3d.inference.timeline.writers import write_timelines
 from p3d.system.device import count_devices, resolve_device, set_up_cpu
-from p3d.system.files import lock_folder, write_json
-from p3d.system.folders import results_folder
+from p3d.system.files import write_json
+from p3d.system.folders import lock_folder, results_folder
 from p3d.system.messages import print_note
 from p3d.system.text import counted
 from p3d.weights.reading import check_readable

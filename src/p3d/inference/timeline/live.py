@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from p3d.inference.timeline.cut_options import CutOptions
 from p3d.inference.timeline.live_queue import Connected, Ended, Failed, LiveQueue
 from p3d.inference.timeline.scan import to_probabilities
-from p3d.inference.timeline.segments import CutOptions, Cutter, Segment
+from p3d.inference.timeline.segments import Cutter, Segment
 from p3d.inference.timeline.timeline import Timeline
 from p3d.inference.timeline.window_scorer import WindowScorer
 from p3d.inference.timeline.windows import Window, WindowPlan

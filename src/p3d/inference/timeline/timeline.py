@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from p3d.errors import printable
+from p3d.inference.timeline.cut_options import CutOptions
 from p3d.inference.timeline.scan import WindowScores, to_probabilities
-from p3d.inference.timeline.segments import CutOptions, Segment, cut
-from p3d.system.files import csv_line
+from p3d.inference.timeline.segments import Segment, cut
+from p3d.system.csv_file import csv_line
 from p3d.system.text import counted, format_percent, format_table
 
 COLUMNS = ("path", "start", "end", "class", "score")

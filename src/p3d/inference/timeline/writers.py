@@ -14,7 +14,8 @@ from p3d.errors import UserError, printable
 from p3d.inference.timeline.elan import to_eaf
 from p3d.inference.timeline.segments import Segment
 from p3d.inference.timeline.timeline import COLUMNS, Timeline, format_time
-from p3d.system.files import check_place, csv_line, write_text
+from p3d.system.csv_file import csv_line
+from p3d.system.files import check_place, write_text
 from p3d.system.text import format_percent
 
 Settings = Mapping[str, Any]
