@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
@@ -65,3 +66,13 @@ class OtherFlowError(BadVideoError):
 
     Training stops at it whatever its policy is: the videos of a data set are to be alike.
     """
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Check a word of a caller in Python, as the command line checks those of its options.
+
+    Raises:
+        UserError: It is none of the choices.
+    """
+    if not isinstance(value, str) or value not in choices:
+        raise UserError(f"{name} is {value!r}; give one of: {', '.join(choices)}")

@@ -213,7 +213,15 @@ def normalize(clips: Tensor, preprocessing: Preprocessing) -> Tensor:
 
     Returns:
         float32 `(N, C, T, H, W)` with `(N, T, H, W, C)` memory (channels-last).
+
+    Raises:
+        UserError: The clips have another form.
     """
+    channels = len(preprocessing.mean)
+    if not isinstance(clips, Tensor) or clips.ndim != 5 or clips.shape[-1] != channels:
+        shape = getattr(clips, "shape", None)
+        given = type(clips).__name__ if shape is None else f"{type(clips).__name__} {tuple(shape)}"
+        raise UserError(f"clips are of type {given}; give a tensor (N, T, H, W, {channels})")
     if preprocessing.channels == "bgr":
         clips = clips.flip(-1)
     std = torch.tensor(preprocessing.std, device=clips.device)

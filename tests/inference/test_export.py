@@ -22,11 +22,13 @@ from p3d.cli import main
 from p3d.errors import UserError
 from p3d.inference.backends import aot, onnx_runtime
 from p3d.inference.export import export_network
+from p3d.inference.export_command import summary
 from p3d.inference.export_spec import ExportSpec, noise_clip
 from p3d.inference.exported import ExportedNetwork, FileNetwork
 from p3d.inference.graph import most_axes, trace
 from p3d.inference.predictor import Predictor
 from p3d.inference.scorer import Scorer
+from p3d.inference.verify import Verification
 from p3d.weights.metadata import save_model
 
 CPU = torch.device("cpu")
@@ -322,6 +324,11 @@ def test_a_damaged_package_is_refused(package: Path, tmp_path: Path) -> None:
         (["net.onnx", "--batch", "0"], "--batch is 0; give 1 to 10000, or free"),
         (["net.onnx", "--verify-with", "gone.avi"], "p3d: error: gone.avi: no such file"),
         (["missing/net.onnx"], "no such folder; create it first"),
+        (
+            ["net.onnx", "--frames", "free"],
+            "--frames free takes 16 and more, but .* clips have 4;",
+        ),
+        (["net.onnx", "--size", "free"], "--size free takes 48 and more, but .* clips have 32;"),
     ],
 )
 def test_wrong_options(
@@ -335,3 +342,56 @@ def test_wrong_options(
     save_model(tiny_network(), "w.safetensors")
     assert main(["export", "w.safetensors", *arguments]) == 2
     assert re.search(message, capsys.readouterr().err)
+
+
+def test_the_size_of_a_file_is_its_own(onnx_file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "tiny.onnx"
+    shutil.copy(onnx_file, path)
+    path.with_suffix(".bin").write_bytes(bytes(10_000_000))  # another export's
+    spec = ExportedNetwork(path).spec
+    size = path.stat().st_size / 1e6
+    assert f"tiny.onnx ({size:.1f} MB)" in summary(path, spec, Verification(0, None, 1))
+
+
+def test_what_differs_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.onnx"
+    path.touch()
+    spec = ExportSpec("onnx", with_preprocessing=True)
+    assert "largest of the probabilities;" in summary(path, spec, Verification(0, None, 1))
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml", ".pt2"])
+def test_a_full_disk(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_model(tiny_network(), "w.safetensors")
+    full = shutil.disk_usage(tmp_path)._replace(free=10**6)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    assert main(["export", "w.safetensors", f"net{suffix}"]) == 2
+    message = (
+        rf"p3d: error: net{suffix}: cannot be written: it takes about \d+ MB and its disk has 1 "
+    )
+    assert re.search(message, capsys.readouterr().err)
+    assert [*tmp_path.iterdir()] == [tmp_path / "w.safetensors"]
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+def test_a_disk_that_fills_up(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    resource = pytest.importorskip("resource")
+    for name in ("onnx", "onnxscript", "openvino"):
+        pytest.importorskip(name)
+    monkeypatch.chdir(tmp_path)
+    save_model(tiny_network(), "w.safetensors")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, hard))
+    try:
+        assert main(["export", "w.safetensors", f"net{suffix}"]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert re.search(
+        rf"p3d: error: net{suffix}: cannot be written \(.+\); check", capsys.readouterr().err
+    )
+    assert [*tmp_path.iterdir()] == [tmp_path / "w.safetensors"]

@@ -287,6 +287,49 @@ def test_counts_below_one_are_rejected(counts: dict[str, int]) -> None:
         Predictor(network(SMALL), **counts)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "gpu"}, "device is 'gpu'; give one of: auto, cpu, cuda, mlu"),
+        ({"device": torch.device("cpu")}, r"device is device\(type='cpu'\); give one of: auto"),
+        ({"precision": "fp8"}, "precision is 'fp8'; give one of: fp32, tf32"),
+        ({"backend": "tensorrt"}, "backend is 'tensorrt'; give one of: auto, eager"),
+        ({"clips": "all"}, "clips is 'all'; give a number or auto"),
+    ],
+)
+def test_unknown_words_are_rejected(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Predictor(network(SMALL), **options)
+
+
+def test_an_unknown_layer_is_no_other_layer(untrained: Predictor, video: Path) -> None:
+    with pytest.raises(UserError, match="layer is 'res9'; give one of: res2, res3"):
+        untrained.features(video, "res9")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("k", [-1, 1.5, "3"])
+def test_the_number_of_answers(k: Any) -> None:
+    prediction = Prediction(None, torch.tensor([0.25, 0.75]), ("a", "b"), 1, 1.0)
+    assert prediction.top(0) == []
+    assert prediction.top(np.int64(1)) == [("b", 0.75)]  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"k is .*; give a number of classes"):
+        prediction.top(k)
+
+
+@pytest.mark.parametrize(
+    ("clips", "message"),
+    [
+        (np.zeros((1, 4, 8, 8, 3), np.uint8), r"type ndarray \(1, 4, 8, 8, 3\); give a tensor"),
+        (torch.zeros(4, 8, 8, 3), r"Tensor \(4, 8, 8, 3\); give a tensor \(N, T, H, W, 3\)"),
+        (torch.zeros(1, 4, 8, 8, 2), r"Tensor \(1, 4, 8, 8, 2\); give"),
+        (None, "type NoneType; give"),
+    ],
+)
+def test_other_clips_are_not_normalized(clips: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        normalize(clips, SMALL)
+
+
 def test_auto_takes_the_clips_of_the_plan(video: Path) -> None:
     """The answer is that of the first clips in the order, in any batch size."""
     model = network(SMALL)

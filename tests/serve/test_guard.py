@@ -66,12 +66,38 @@ def test_every_response_has_the_headers_for_browsers(client: httpx.Client) -> No
         assert "access-control-allow-origin" not in headers
 
 
+@pytest.mark.parametrize("path", ["/", "/healthz", "/v1/model", "/page/style.css", "/none"])
+def test_head_has_the_headers_of_get_and_no_body(path: str, client: httpx.Client) -> None:
+    token = {"Authorization": "Bearer s3cret"}
+    get, head = client.get(path, headers=token), client.head(path, headers=token)
+    assert (head.status_code, head.content) == (get.status_code, b"")
+    for name in ("content-type", "content-length"):
+        assert head.headers[name] == get.headers[name]
+    assert client.head("/v1/predict", headers=token).status_code == 405
+
+
+def test_unknown_parameters_are_refused(client: httpx.Client) -> None:
+    def refused(method: str, path: str) -> str:
+        response = client.request(method, path, headers={"Authorization": "Bearer s3cret"})
+        status, detail = problem(response)
+        assert status == 422
+        return detail
+
+    unknown = "there is no such parameter;"
+    known = f"{unknown} give one of: features, scores, top, windows"
+    for name in ("tpo", "Top", "<b>"):
+        assert refused("POST", f"/v1/predict?{name}=1") == f"{name}: {known}"
+    assert refused("GET", "/v1/model?a=1") == f"a: {unknown} this request takes none"
+    assert refused("POST", "/v1/explain?Class=1").endswith("give one of: class, time")
+    assert client.get("/?from=mail").status_code == 200
+
+
 def test_unknown_paths_and_methods_are_problems(client: httpx.Client) -> None:
     assert problem(client.get("/none"))[0] == 404
     token = {"Authorization": "Bearer s3cret"}
     response = client.put("/v1/model", headers=token)
     assert problem(response) == (405, "PUT /v1/model: method not allowed; see /openapi.json")
-    assert response.headers["allow"] == "GET"
+    assert response.headers["allow"] == "GET, HEAD"
 
 
 def test_the_openapi_document_names_every_status(client: httpx.Client) -> None:

@@ -10,6 +10,7 @@ import importlib
 import io
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from typing import NamedTuple
 from p3d import __version__
 from p3d.errors import UserError, printable
 from p3d.system.resources import explain_limit, wait_briefly
+from p3d.system.signals import Terminated, cleaning_up_on_sigterm
 
 
 class Expansion(NamedTuple):
@@ -196,15 +198,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     wait_briefly()
     try:
-        name, rest = _find_command(arguments)
-        if name is None:
-            return 0
-        from p3d.cli.parse import parse_options
-
-        options = parse_options(name, rest)
-        if options is None:
-            return 0
-        return importlib.import_module(COMMANDS[name].module).run(options) or 0
+        with cleaning_up_on_sigterm():
+            return _run(arguments)
     except UserError as error:
         return _report(error)
     except RuntimeError as error:
@@ -212,15 +207,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         workers = sys.modules.get("p3d.data.workers")
         explained = workers.explain_death(error) if workers else None
         return _report_limit(error) if explained is None else _report(explained)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("p3d: interrupted", file=sys.stderr)
-        return 130
+        return 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
     except BrokenPipeError:
         # The reader of stdout has exited; keep Python from flushing to it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
         return _report_limit(error)
+
+
+def _run(arguments: list[str]) -> int:
+    """Run the subcommand that the arguments name, and return its exit code."""
+    name, rest = _find_command(arguments)
+    if name is None:
+        return 0
+    from p3d.cli.parse import parse_options
+
+    options = parse_options(name, rest)
+    if options is None:
+        return 0
+    return importlib.import_module(COMMANDS[name].module).run(options) or 0
 
 
 def _report(message: object) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,8 @@ from p3d.inference.scorer import Scorer
 from p3d.inference.verify import Verification, verify
 from p3d.model.network import P3D
 from p3d.system.device import resolve_device, set_precision
+from p3d.system.files import TEMPORARY, reason_of
+from p3d.weights.reading import prefix_errors
 
 DEFAULT_OPSET = 18
 
@@ -61,21 +64,40 @@ def export_network(
     limit = TOLERANCE[spec.precision] if tolerance is None else tolerance
     device = resolve_device("cuda" if spec.device == "cuda" else "cpu")
     model = model.eval()
-    metadata = to_metadata(model, spec, _reference(model, spec, limit), source)
-    try:
-        with tempfile.TemporaryDirectory(prefix=".p3d-partial-", dir=path.parent) as folder:
-            draft = Path(folder) / path.name
-            with _quiet():
-                _write(model, draft, metadata, spec)
-            found = verify(model, ExportedNetwork(draft), device, spec.precision, real_clips)
+    with draft_folder(path, model) as folder:
+        metadata = to_metadata(model, spec, _reference(model, spec, limit), source)
+        draft = folder / path.name
+        with prefix_errors(path), _quiet():
+            _write(model, draft, metadata, spec)
+        found = verify(model, ExportedNetwork(draft), device, spec.precision, real_clips)
+        with prefix_errors(path):
             check_errors(found, limit)
-            for part in sorted(Path(folder).iterdir(), key=lambda part: part.suffix != ".bin"):
-                part.replace(path.with_name(part.name))
+        for part in sorted(folder.iterdir(), key=lambda part: part.suffix != ".bin"):
+            part.replace(path.with_name(part.name))
+    return found
+
+
+@contextmanager
+def draft_folder(path: Path, model: P3D) -> Iterator[Path]:
+    """Yield an empty folder beside a file for its drafts, which is deleted at the end.
+
+    Raises:
+        UserError: The disk has no room for the network's tensors, or cannot be written.
+    """
+    needed = sum(tensor.nbytes for tensor in model.state_dict().values())
+    try:
+        # Before minutes of work; and PyTorch's compiler aborts the process on a full disk.
+        if (free := shutil.disk_usage(path.parent).free) < 1.1 * needed:
+            raise UserError(
+                f"{path}: cannot be written: it takes about {needed / 1e6:,.0f} MB and its "
+                f"disk has {free / 1e6:,.0f} MB left; make room, or give another output"
+            )
+        with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=path.parent) as folder:
+            yield Path(folder)
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be written ({error.strerror or error}); check the folder and its disk"
+            f"{path}: cannot be written ({reason_of(error)}); check the folder and its disk"
         ) from error
-    return found
 
 
 def check_errors(found: Verification, limit: float) -> None:

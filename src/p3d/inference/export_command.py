@@ -25,6 +25,7 @@ from p3d.inference.exported import file_backend
 from p3d.inference.quantize import Int8Result, export_int8
 from p3d.inference.verify import Verification
 from p3d.model.network import P3D
+from p3d.preprocessing import Preprocessing
 from p3d.system.device import Precision
 from p3d.system.markers import First, Positional
 from p3d.system.text import counted, first_lines
@@ -95,7 +96,7 @@ def make_spec(options: ExportOptions, model: P3D) -> ExportSpec:
         raise UserError(f"--opset is {options.opset}; give {first} to {last}")
     prep = model.preprocessing
     own = {"own": (prep.num_frames, prep.crop), "free": (None, None)}
-    return ExportSpec(
+    spec = ExportSpec(
         backend,
         options.precision,
         None if options.batch == "free" else options.batch,
@@ -106,6 +107,21 @@ def make_spec(options: ExportOptions, model: P3D) -> ExportSpec:
         opset=options.opset if backend == "onnx" else None,
         device=options.device if backend == "aot" else "cpu",
     )
+    _check_free(spec, prep)
+    return spec
+
+
+def _check_free(spec: ExportSpec, prep: Preprocessing) -> None:
+    """Check that a file of free length or size takes the network's own clips."""
+    for name, fixed, own, least in (
+        ("frames", spec.frames, prep.num_frames, MIN_FREE_FRAMES),
+        ("size", spec.size, prep.crop, MIN_FREE_SIZE),
+    ):
+        if fixed is None and own < least:
+            raise UserError(
+                f"--{name} free takes {least} and more, but the network's own clips have {own}; "
+                f"give --{name} a number, or omit it"
+            )
 
 
 def _check_paths(options: ExportOptions) -> None:
@@ -161,15 +177,14 @@ def run(options: ExportOptions) -> None:
             print("\n".join(first_lines(result.unread)))
         return
     clips = _read_clips(model, spec, options.verify_with)
-    with prefix_errors(options.output):
-        found = export_network(
-            model,
-            options.output,
-            spec,
-            source=printable(options.input.name),
-            tolerance=options.tolerance,
-            real_clips=clips,
-        )
+    found = export_network(
+        model,
+        options.output,
+        spec,
+        source=printable(options.input.name),
+        tolerance=options.tolerance,
+        real_clips=clips,
+    )
     print(summary(options.output, spec, found))
 
 
@@ -186,18 +201,17 @@ def summary(path: Path, spec: ExportSpec, found: Verification) -> str:
         for name, value in (("N", spec.batch), ("T", spec.frames), ("H and W", spec.size))
     )
     videos = "" if found.videos is None else f", {found.videos:.1e} on videos"
-    megabytes = (
-        sum(part.stat().st_size for part in (path, path.with_suffix(".bin")) if part.is_file())
-        / 1e6
-    )
+    parts = [path, path.with_suffix(".bin")] if spec.backend == "openvino" else [path]
+    megabytes = sum(part.stat().st_size for part in parts) / 1e6
+    output = "probabilities" if spec.with_preprocessing else "logits"
     lines = [
         f"wrote {printable(path)} ({megabytes:.1f} MB), {spec.precision}"
         + (f", opset {spec.opset}" if spec.opset else ""),
         f"  input: {kind}; {shape}",
-        f"  output: {'probabilities' if spec.with_preprocessing else 'logits'}",
+        f"  output: {output}",
         f"  largest difference from PyTorch in fp32: {found.noise:.1e} on noise{videos}, in units "
         "of the",
-        f"  largest logit; the same class for {100 * found.same_class:.0f}% of the clips",
+        f"  largest of the {output}; the same class for {100 * found.same_class:.0f}% of the clips",
     ]
     if spec.backend == "aot":
         lines.append("  it is compiled code for this processor and torch: share it as a program")

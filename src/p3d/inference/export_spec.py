@@ -106,7 +106,7 @@ class ExportSpec:
         side = f"{MIN_FREE_SIZE} to {MAX_FREE}" if self.size is None else str(self.size)
         raise UserError(
             f"takes clips of {length} frames of {side} px, not {frames} of "
-            f"{height}x{width}; export it again with --frames {frames} --size {height}, or free"
+            f"{height}x{width}; export it again with --frames {frames} --size {height}"
         )
 
     @staticmethod

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import html
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 
 from torch import Tensor
 
-from p3d.errors import printable
+from p3d.errors import UserError, printable
 from p3d.system.text import format_percent
 
 UNKNOWN = "unknown"
@@ -43,7 +44,13 @@ class Prediction:
     fps: float = 0.0
 
     def top(self, k: int = 5) -> list[tuple[str, float]]:
-        """Return the k most likely classes with their probabilities, best first."""
+        """Return the k most likely classes with their probabilities, best first.
+
+        Raises:
+            UserError: k is not a number of classes.
+        """
+        if not isinstance(k, Integral) or k < 0:
+            raise UserError(f"k is {k!r}; give a number of classes, 0 or more")
         best = self.scores.topk(min(k, len(self.class_names)))
         return [
             (self.class_names[index], score)

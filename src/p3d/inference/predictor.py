@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
+from numbers import Integral
 from pathlib import Path
-from typing import overload
+from typing import get_args, overload
 
 import numpy as np
 from torch import Tensor
 
 from p3d.data.rates import check_rate
 from p3d.data.sampling import clips_to_see_all, seen_fraction, uniform_windows
-from p3d.errors import BadVideoError, UserError
+from p3d.errors import BadVideoError, UserError, check_choice
 from p3d.inference.arguments import local_path
 from p3d.inference.backends.names import BackendChoice
 from p3d.inference.clip_plan import NumClips, expected_clips, plan_clips, settled_threshold
@@ -63,7 +64,7 @@ class Predictor:
         describe_clips: The clips of a video, in words.
 
     Raises:
-        UserError: The weights cannot be read, or the device is not available.
+        UserError: The weights cannot be read, an option is wrong, or the device is not available.
 
     Example:
         >>> predictor = Predictor("best.safetensors")  # doctest: +SKIP
@@ -86,6 +87,11 @@ class Predictor:
         videos: int | None = None,
         workers: int | None = None,
     ) -> None:
+        check_choice("device", device, get_args(DeviceName))
+        check_choice("precision", precision, get_args(Precision))
+        check_choice("backend", backend, get_args(BackendChoice))
+        if not isinstance(clips, Integral) and clips != "auto":
+            raise UserError(f"clips is {clips!r}; give a number or auto")
         if any(isinstance(number, int) and number < 1 for number in (clips, batch_size)):
             raise UserError(f"clips ({clips}) and batch_size ({batch_size}) must be 1 or more")
         self._backend = chosen_backend(backend, compiled=compiled)
@@ -297,8 +303,9 @@ class Predictor:
 
         Raises:
             BadVideoError: The video cannot be read.
-            UserError: As for a call.
+            UserError: As for a call, or there is no such layer.
         """
+        check_choice("layer", layer, get_args(Layer))
         if layer not in self._scorers:
             network = self._load()
             if isinstance(network, ExportedNetwork):

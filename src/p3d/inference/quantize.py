@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
@@ -25,7 +24,7 @@ from p3d.data.dataset import VideoDataset
 from p3d.data.layouts import DataOptions, read_splits
 from p3d.data.track import open_record
 from p3d.errors import BadVideoError, UserError
-from p3d.inference.export import export_network
+from p3d.inference.export import draft_folder, export_network
 from p3d.inference.export_spec import ExportSpec, noise_clip
 from p3d.inference.exported import ExportedNetwork
 from p3d.inference.networks import check_classes
@@ -185,8 +184,8 @@ def export_int8(
             f"{data.data}: no video of the training list that was tried can be read ({unread[0]}); "
             "check the set (p3d prepare check)"
         )
-    with tempfile.TemporaryDirectory(prefix=".p3d-partial-", dir=path.parent) as folder:
-        plain_file, draft = Path(folder) / "plain.onnx", Path(folder) / path.name
+    with draft_folder(path, model) as folder:
+        plain_file, draft = folder / "plain.onnx", folder / path.name
         export_network(model, plain_file, spec, source=source)
         reader = _ClipReader(chain([first], inputs))
         _quantize(plain_file, draft, reader)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -19,6 +19,7 @@ from p3d.serve.answers import HealthAnswer, ProblemDetails
 from p3d.serve.guard import Guard
 from p3d.serve.pages import add_page
 from p3d.serve.problems import Problem, ProblemResponse
+from p3d.serve.requests import HeadAsGet, check_parameters
 from p3d.serve.routes import (
     add_explain_route,
     add_network_routes,
@@ -57,7 +58,8 @@ def create_app(service: Service, token: str | None = None) -> FastAPI:
         description=_ABOUT,
         docs_url=None,  # they load scripts from elsewhere
         redoc_url=None,
-        middleware=[cors, guard] if options.cors else [guard],
+        middleware=[Middleware(HeadAsGet), *([cors] if options.cors else []), guard],
+        dependencies=[Depends(check_parameters)],
     )
     app.state.service = service
     _add_problem_handlers(app)
@@ -122,12 +124,13 @@ def _add_problem_handlers(app: FastAPI) -> None:
 
 def _methods(app: FastAPI, request: Request) -> set[str]:
     """Return the methods of all routes of a path."""
-    return {
+    methods = {
         method
         for route in app.routes
         if isinstance(route, Route) and route.matches(request.scope)[0] != Match.NONE
         for method in route.methods or ()
     }
+    return methods | ({"HEAD"} if "GET" in methods else set())
 
 
 def _add_state_routes(app: FastAPI, service: Service) -> None:

@@ -1,4 +1,4 @@
-"""Graceful stopping: SIGINT and SIGTERM set a flag that long work checks."""
+"""Graceful stopping: SIGTERM cleans up as Ctrl-C does, or both set a flag that long work checks."""
 
 from __future__ import annotations
 
@@ -13,6 +13,40 @@ from types import FrameType, TracebackType
 
 class Stopped(Exception):
     """Unfinished work was abandoned because a stop was requested; it can be repeated later."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM ended the command, which cleans up as after Ctrl-C."""
+
+
+@contextmanager
+def cleaning_up_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM raise `Terminated` inside the block, so that no unfinished files stay behind.
+
+    A second one ends the process at once. Nothing changes in a process of torchrun, whose peers may
+    wait for it inside PyTorch, nor where SIGTERM has a handler, nor outside the main thread.
+    """
+    usual = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        and "RANK" not in os.environ
+    )
+    if not usual:
+        yield
+        return
+    owner = os.getpid()
+
+    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        signal.signal(number, signal.SIG_DFL)
+        if os.getpid() != owner:  # a forked child
+            os.kill(os.getpid(), number)
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class StopRequest:

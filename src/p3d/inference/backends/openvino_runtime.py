@@ -24,12 +24,16 @@ def write_openvino(program: ExportedProgram, path: Path, metadata: Mapping[str, 
 
     Raises:
         UserError: OpenVINO is missing.
+        OSError: The files cannot be written.
     """
     openvino = load_extra("openvino", "openvino")
     model = openvino.convert_model(program)
     for key, value in metadata.items():
         model.set_rt_info(value, [_KEY, key])
-    openvino.save_model(model, path, compress_to_fp16=False)
+    try:
+        openvino.save_model(model, path, compress_to_fp16=False)
+    except RuntimeError as error:  # of its C++ streams
+        raise OSError(str(error).strip().splitlines()[-1]) from error
 
 
 def _read(openvino: Any, path: Path) -> Any:
