@@ -171,6 +171,15 @@ def test_truncated_video_is_reported(data: Path) -> None:
     assert "WARNING: cut off or damaged: 1" in text_of(report)
 
 
+def test_class_names_in_another_encoding_are_reported(data: Path) -> None:
+    """A list that a Chinese or an old spreadsheet saved: training would keep the bytes."""
+    lines = ["path,class", "run/run_g1.avi,跑", "jump/jump_g1.avi,jump"]
+    (data / "list.csv").write_bytes("\n".join(lines).encode("gbk"))
+    text = text_of(check_dataset(CheckOptions(DataOptions(data / "list.csv"))))
+    assert "WARNING: class names that are not UTF-8; save the list or name the folder" in text
+    assert "\n  \udcc5\udcdc\n" in text
+
+
 def test_trimmed_video_is_whole(data: Path) -> None:
     """Phones trim without encoding again: the file keeps all frames, and what is shown."""
     trimmed = write_video(data / "run" / "trim_g1.mp4", 40, times=range(-10, 30))

@@ -148,7 +148,11 @@ class CheckReport:
                 yield Finding("ERROR", "", part or "", "", detail)
 
     def _class_findings(self) -> Iterator[Finding]:
-        """Yield what is unusual about the numbers of videos in the classes."""
+        """Yield what is unusual about the classes' names and numbers of videos."""
+        for name in self.class_names:
+            if not name.isascii() and any("\ud800" <= c <= "\udfff" for c in name):
+                kind = "class names that are not UTF-8; save the list or name the folder in UTF-8"
+                yield Finding("WARNING", kind, "", name)
         for part in (*SPLITS, None):
             counts = self.counts(part)
             if not any(counts):
