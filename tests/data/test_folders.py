@@ -42,6 +42,11 @@ def people(dataset: VideoDataset) -> set[str]:
     return {record.group for record in dataset.records}
 
 
+def test_a_split_of_another_name_is_refused(root: Path) -> None:
+    with pytest.raises(UserError, match="split is 'tset'; give one of: train, validation, test"):
+        read(root, "tset")
+
+
 def test_named_groups_are_held_out(root):
     rule = SplitRule(BY_PERSON, test_groups=("ben", "eve"), validation_groups=("ada",))
     parts = read_splits(DataOptions(root, splits=rule))

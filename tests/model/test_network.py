@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from p3d.errors import UserError
 from p3d.model.blocks import Bottleneck, ConvBN
@@ -268,6 +269,27 @@ def test_rejects_invalid_arguments(arguments: dict, message: str) -> None:
 def test_rejects_unusable_clips(shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(UserError, match=message):
         create_model("p3d63", num_classes=2)(torch.zeros(shape))
+
+
+def test_rejects_pixels_and_layers_that_do_not_exist() -> None:
+    model = create_model("p3d63", num_classes=2)
+    with pytest.raises(UserError, match=r"of type torch.uint8; normalize them first"):
+        model(torch.zeros(1, 3, 4, 8, 8, dtype=torch.uint8))
+    with pytest.raises(UserError, match="layer is 'res9'; give one of: res2, res3"):
+        model.features(torch.zeros(1, 3, 4, 8, 8), "res9")
+
+
+@pytest.mark.parametrize("name", ["p3d63", "p3d199"])
+def test_skipping_unread_pixels_saves_multiplications(name: str) -> None:
+    with torch.device("meta"):
+        model, clips = create_model(name, num_classes=101).eval(), torch.zeros(1, 3, 16, 160, 160)
+    counts = list[int]()
+    for model.skips_unread in (False, True):
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model(clips)
+        counts.append(counter.get_total_flops())
+    saved = 1 - counts[1] / counts[0]
+    assert saved == pytest.approx({"p3d63": 0.130, "p3d199": 0.060}[name], abs=5e-4)
 
 
 @pytest.mark.parametrize("wiring", WIRINGS)

@@ -345,6 +345,14 @@ def test_a_bad_file_gives_a_one_line_error(
     assert not (tmp_path / "exploded").exists()
 
 
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2", ".xml"])
+def test_an_exported_file_is_for_predictors(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"network{suffix}"
+    path.write_bytes(b"<?xml" if suffix == ".xml" else b"PK\3\4" + bytes(512))
+    with pytest.raises(UserError, match=r"is an exported file; give it to p3d\.Predictor"):
+        load_model(path)
+
+
 def test_the_file_name_does_not_matter(model: P3D, saved: Path, tmp_path: Path) -> None:
     path = tmp_path / "weights.caffemodel"
     path.write_bytes(saved.read_bytes())

@@ -252,7 +252,8 @@ def run(options: ModelBenchOptions) -> None:
 def _table(bench: ModelBench, options: ModelBenchOptions) -> str:
     """Return times, speed-ups, and the part of the matrix rate that each candidate reaches.
 
-    The part is that of the best round. A training step counts as three forward passes.
+    The part is that of the best round. Operations are those of the published network, of which not
+    all are computed, see docs/network.md. A training step counts as three forward passes.
     """
     config = P3DConfig(options.network, 101)
     macs = sum(part.macs for part in stages(config, frames=options.frames, size=options.size))

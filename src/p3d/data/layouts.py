@@ -22,7 +22,7 @@ from p3d.data.manifest import find_videos, read_manifest
 from p3d.data.rates import check_rate
 from p3d.data.splits import SplitRule, apply_rule
 from p3d.data.ucf101 import LISTS, list_ucf101
-from p3d.errors import UserError
+from p3d.errors import UserError, check_choice
 from p3d.system.spelling import ask_meant
 
 
@@ -212,8 +212,10 @@ def read_dataset(options: DataOptions | Path | str, split: Split) -> VideoDatase
 
     Raises:
         UserError: There is no data set, nothing divides it, a list or the split rule is wrong (even
-            if for another split), the split has no videos, or listed videos of it are missing.
+            if for another split), the split has another name or no videos, or listed videos of it
+            are missing.
     """
+    check_choice("split", split, SPLITS)
     return read_splits(options, (split,))[split]
 
 

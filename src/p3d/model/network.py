@@ -28,11 +28,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import cycle
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
-from p3d.errors import UserError
+from p3d.errors import UserError, check_choice
 from p3d.model.activation_checkpointing import run_checkpointed
 from p3d.model.blocks import Bottleneck, ConvBN, Stem
 from p3d.model.config import BLOCKS, CHANNELS, EXPANSION, FEATURES, PLANES, Layer, P3DConfig
@@ -129,7 +130,8 @@ class P3D(nn.Module):
             Logits `(N, num_classes)`.
 
         Raises:
-            UserError: The clips have the wrong number of dimensions or channels, or are too small.
+            UserError: The clips have the wrong number of dimensions or channels, are too small, or
+                are not of floating point.
         """
         features = self.features(clips)
         kept = self.dropout(features) if dropout_mask is None else features * dropout_mask
@@ -148,8 +150,9 @@ class P3D(nn.Module):
             `(N, 2048)` for "pool5", `(N, channels, T', H', W')` for a stage.
 
         Raises:
-            UserError: As for `forward`.
+            UserError: As for `forward`, or there is no such layer.
         """
+        check_choice("layer", layer, get_args(Layer))
         self._check(clips)
         batch, channels, frames, height, width = clips.shape
         rows = clips.permute(0, 2, 3, 4, 1).reshape(batch * frames, height, width, channels)
@@ -189,6 +192,11 @@ class P3D(nn.Module):
             raise UserError(
                 f"a {self.config.modality} network takes clips (N, {channels}, T, H, W), "
                 f"not {tuple(clips.shape)}"
+            )
+        if not clips.is_floating_point():
+            raise UserError(
+                f"the clips are of type {clips.dtype}; normalize them first: "
+                "p3d.normalize(clips, model.preprocessing) takes uint8 (N, T, H, W, C)"
             )
         if min(clips.shape[3:]) < 3 or clips.shape[2] < 1:
             raise UserError(

@@ -194,6 +194,8 @@ def _read(path: Path) -> Contents:
     if head[7:9] == b"\0{":  # the end of the header's size, and the header
         state, metadata = read_safetensors(path)
         return Contents("p3d", state, metadata) if VERSION_KEY in metadata else recognize(state)
+    if path.suffix.lower() in (".onnx", ".pt2", ".xml"):
+        raise UserError("is an exported file; give it to p3d.Predictor or p3d predict")
     if head.lstrip()[:1] == b"<":
         raise UserError("it is a web page: the download failed; download it again")
     if _is_torch(head):
