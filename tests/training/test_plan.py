@@ -20,6 +20,7 @@ from p3d.run_folder import checkpoint_path
 from p3d.system.device import Precision, autocast
 from p3d.training.checkpoint_files import write_checkpoint
 from p3d.training.memory import activation_bytes
+from p3d.training.network import prepare_for_training
 from p3d.training.optim import build_optimizer, build_schedule, freeze, parameter_groups
 from p3d.training.plan import Plan, disk_bytes, lr_points, make_plan, render
 from p3d.training.recipes import UCF101, UCF101_PAPER, Recipe, Schedule
@@ -94,8 +95,7 @@ def test_planned_lrs_equal_those_of_training(schedule: Schedule, steps: int) -> 
 def saved_for_backward(config: P3DConfig, recipe: Recipe, precision: Precision) -> int:
     """Return the bytes that autograd saves in a real forward pass, without weights and pixels."""
     model = create_model(config.name, num_classes=config.num_classes, wiring=config.wiring)
-    freeze(model, recipe)
-    model.train()
+    prepare_for_training(model, recipe, sync_norms=False, checkpoint_activations=False)
     size = (recipe.batch_size, SMALL.num_frames, SMALL.crop, SMALL.crop, 3)
     clips = normalize(torch.randint(0, 256, size, dtype=torch.uint8), SMALL)
     ignored = {t.untyped_storage().data_ptr() for t in (clips, *model.state_dict().values())}
