@@ -18,6 +18,7 @@ WRONG = {
     "prepare ucf": "there is no command 'prepare ucf'; did you mean p3d prepare ucf101?",
     "help trian": "there is no command 'trian'; did you mean p3d train?",
     "xyz": "there is no command 'xyz'; choose one of: prepare sample, prepare ucf101, ",
+    "--verison": "there is no option --verison; did you mean p3d --version?",
     "--epochs 3 train": "the command comes before --epochs; choose one of: prepare sample, ",
     # Options that do not exist.
     "train --weight w": "p3d train has no option --weight; did you mean --weights?",

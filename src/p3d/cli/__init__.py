@@ -274,6 +274,8 @@ def _unknown(name: str, family: list[str]) -> str:
 
     names = [key for key in COMMANDS if key.split()[:1] == family] or list(COMMANDS)
     if name.startswith("-"):
+        if meant := closest(name, ("--version", "--help", "--help-all")):
+            return f"there is no option {name}; did you mean p3d {meant}?"
         return f"the command comes before {name}; choose one of: {', '.join(names)}"
     if meant := closest(name, names):
         return f"there is no command {name!r}; did you mean p3d {meant}?"

@@ -21,6 +21,7 @@ from p3d.model.sync_batchnorm import SyncNorm
 from p3d.preprocessing import normalize
 from p3d.scores.accuracy import correct_among_best
 from p3d.system.device import autocast
+from p3d.system.text import counted
 from p3d.training.state import TrainState
 
 SMALLEST_SCALE = 2.0**-10
@@ -168,7 +169,7 @@ def _forward(state: TrainState, pixels: Tensor, masks: Tensor) -> Tensor:
             raise
         recipe = state.recipe
         raise UserError(
-            f"a batch of {len(pixels)} clips, {recipe.num_frames} frames of {recipe.crop}x"
+            f"a batch of {counted(len(pixels), 'clip')}, {recipe.num_frames} frames of {recipe.crop}x"
             f"{recipe.crop}, at step {state.progress.step + 1} leaves batch normalization one "
             "value per channel (the last batch of an epoch may be smaller than --batch-size); use "
             "a larger --crop, another --batch-size, or --norms freeze-all"
