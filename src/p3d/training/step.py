@@ -168,11 +168,12 @@ def _forward(state: TrainState, pixels: Tensor, masks: Tensor) -> Tensor:
         if "more than 1 value per channel" not in str(error):
             raise
         recipe = state.recipe
+        size = f"{recipe.num_frames} frames of {recipe.crop}x{recipe.crop}"
         raise UserError(
-            f"a batch of {counted(len(pixels), 'clip')}, {recipe.num_frames} frames of {recipe.crop}x"
-            f"{recipe.crop}, at step {state.progress.step + 1} leaves batch normalization one "
-            "value per channel (the last batch of an epoch may be smaller than --batch-size); use "
-            "a larger --crop, another --batch-size, or --norms freeze-all"
+            f"a batch of {counted(len(pixels), 'clip')}, {size}, at step "
+            f"{state.progress.step + 1} leaves batch normalization one value per channel (the last "
+            "batch of an epoch may be smaller than --batch-size); use a larger --crop, another "
+            "--batch-size, or --norms freeze-all"
         ) from error
     return logits
 
