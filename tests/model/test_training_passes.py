@@ -161,15 +161,14 @@ def test_a_shared_gradient_is_the_sum_of_both(
     torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
 
 
-def test_a_shared_gradient_has_gradients() -> None:
+def test_gradients_of_pointwise_convolutions_have_gradients() -> None:
     torch.manual_seed(0)
-    inputs = [
-        torch.randn(*sizes).double().requires_grad_() for sizes in ((2, 3, 2, 2), (4, 3, 1, 1))
-    ]
+    sizes = ((2, 3, 2, 2), (4, 3, 1, 1), (4,))
+    inputs = [torch.randn(*size, dtype=torch.float64, requires_grad=True) for size in sizes]
 
-    def run(x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        out, shortcut = convolve_beside(x, weight, None)
-        return out.square(), shortcut.square()
+    def run(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        outputs = (*convolve_beside(*inputs), convolve_small(*inputs))
+        return tuple(output.square() for output in outputs)
 
     assert torch.autograd.gradcheck(run, inputs)
     assert torch.autograd.gradgradcheck(run, inputs)
