@@ -22,7 +22,8 @@ def work(arguments):
             print(os.WTERMSIG(os.waitpid(child, 0)[1]))
             return 0
         os.write(writer, b"x")
-        print("ready", flush=True)
+        if sys.argv[2] != "forked":  # whose output could be cut off by the signal
+            print("ready", flush=True)
         time.sleep(600)
 
 cli._run = work
@@ -55,8 +56,7 @@ def test_sigterm_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot fork")
 def test_a_forked_child_ends_at_once(tmp_path: Path) -> None:
     code, output = run(tmp_path, kind="forked", send=False)
-    assert code == 0
-    assert output.splitlines()[-1] == str(int(signal.SIGTERM))
+    assert (code, output) == (0, f"{int(signal.SIGTERM)}\n")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM")
