@@ -86,6 +86,14 @@ def test_equals_the_plain_network_in_training_mode(wiring: str) -> None:
         torch.testing.assert_close(tensor, running[name], rtol=1e-8, atol=1e-8, msg=name)
 
 
+@pytest.mark.parametrize("wiring", WIRINGS)
+def test_gradients_equal_the_plain_networks_in_training_mode(wiring: str) -> None:
+    model, plain = make_pair(wiring, "ABC")
+    model.skips_unread = True
+    clips = torch.randn(2, 3, 4, 64, 64, dtype=torch.float64)
+    assert_same_gradients(model.train(), plain.train(), clips, 1e-6)
+
+
 def test_flow_networks_take_two_channels() -> None:
     model, plain = make_pair("author", "ABC", modality="flow")
     clips = torch.randn(1, 2, 16, 32, 32, dtype=torch.float64)

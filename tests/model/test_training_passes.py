@@ -82,28 +82,27 @@ def test_frozen_norm_has_the_gradients_of_conv_and_norm(
         torch.testing.assert_close(gradient, wanted, rtol=1e-12, atol=1e-12)
 
 
+@st.composite
+def pointwise_inputs(draw: st.DrawFn) -> list[torch.Tensor]:
+    """Draw x, weight and perhaps bias of a 1x1 convolution, with gradients."""
+    torch.manual_seed(draw(st.integers(0, 99)))
+    shape, channels = draw(st.tuples(*[st.integers(1, 4)] * 4)), draw(st.integers(1, 4))
+    sizes = [shape, (channels, shape[1], 1, 1), *([(channels,)] if draw(st.booleans()) else [])]
+    x, *parameters = (torch.randn(size, dtype=torch.float64) for size in sizes)
+    layout = draw(st.sampled_from([torch.contiguous_format, torch.channels_last]))
+    return [each.requires_grad_() for each in (x.contiguous(memory_format=layout), *parameters)]
+
+
 @settings(max_examples=40, deadline=None)
-@given(
-    shape=st.tuples(*[st.integers(1, 4)] * 4),
-    channels=st.integers(1, 4),
-    has_bias=st.booleans(),
-    layout=st.sampled_from([torch.contiguous_format, torch.channels_last]),
-)
-def test_a_small_convolution_has_the_gradients_of_conv2d(
-    shape: tuple[int, ...], channels: int, has_bias: bool, layout: torch.memory_format
-) -> None:
-    generator = torch.Generator().manual_seed(0)
-
-    def draw(*sizes: int) -> torch.Tensor:
-        return torch.randn(sizes, dtype=torch.float64, generator=generator, requires_grad=True)
-
-    x = draw(*shape).detach().contiguous(memory_format=layout).requires_grad_()
-    inputs = [x, draw(channels, shape[1], 1, 1), *([draw(channels)] if has_bias else [])]
-    weight, bias = inputs[1], inputs[2] if has_bias else None
+@given(inputs=pointwise_inputs())
+def test_a_small_convolution_has_the_gradients_of_conv2d(inputs: list[torch.Tensor]) -> None:
+    x, weight, bias = (*inputs, None)[:3]
+    assert x is not None
+    assert weight is not None
     expected = F.conv2d(x, weight, bias)
     out = convolve_small(x, weight, bias)
     torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)
-    seed = draw(*out.shape).detach()
+    seed = torch.randn_like(out)
     for gradient, wanted in zip(
         torch.autograd.grad(F.relu(out, inplace=True), inputs, seed),
         torch.autograd.grad(F.relu(expected), inputs, seed),
@@ -134,28 +133,18 @@ def test_only_small_pointwise_convolutions_in_training_are_products() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    shape=st.tuples(*[st.integers(1, 4)] * 4),
-    channels=st.integers(1, 4),
-    has_bias=st.booleans(),
-    layout=st.sampled_from([torch.contiguous_format, torch.channels_last]),
-)
-def test_a_shared_gradient_is_the_sum_of_both(
-    shape: tuple[int, ...], channels: int, has_bias: bool, layout: torch.memory_format
-) -> None:
-    torch.manual_seed(0)
-
-    def draw(*sizes: int) -> torch.Tensor:
-        return torch.randn(sizes, dtype=torch.float64).requires_grad_()
-
-    x = draw(*shape).detach().contiguous(memory_format=layout).requires_grad_()
-    inputs = [x, draw(channels, shape[1], 1, 1), *([draw(channels)] if has_bias else [])]
-    weight, bias = inputs[1], inputs[2] if has_bias else None
+@given(inputs=pointwise_inputs(), of_shortcut=st.sampled_from(["as x", "channels-last"]))
+def test_a_shared_gradient_is_the_sum_of_both(inputs: list[torch.Tensor], of_shortcut: str) -> None:
+    x, weight, bias = (*inputs, None)[:3]
+    assert x is not None
+    assert weight is not None
     out, shortcut = convolve_beside(x, weight, bias)
     expected = F.conv2d(x, weight, bias)
     torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)
     assert torch.equal(shortcut, x)
-    seeds = [torch.randn_like(out), torch.randn_like(x).contiguous(memory_format=layout)]
+    seeds = [torch.randn_like(out), torch.randn_like(x)]
+    if of_shortcut == "channels-last":  # added to in place
+        seeds[1] = seeds[1].contiguous(memory_format=torch.channels_last)
     wanted = torch.autograd.grad((expected, x.clone()), inputs, [seed.clone() for seed in seeds])
     found = torch.autograd.grad((out, shortcut), inputs, seeds)
     torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)

@@ -75,7 +75,14 @@ class ConvBN(nn.Module):
         return self._finish(*self._convolve(x, stride), addend, factor)
 
     def relu_beside(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return `relu(self(x))`, and `x` for a block's shortcut, see `convolve_beside`."""
+        """Return `relu(self(x))`, and `x` for a block's shortcut, see `convolve_beside`.
+
+        Args:
+            x: `(N, C, H, W)`.
+
+        Returns:
+            `(N, C', H', W')`, and `(N, C, H, W)`.
+        """
         if not shares_gradient(self.conv, x):
             return self.relu(x), x
         folded = self._fold(x)
