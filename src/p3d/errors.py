@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from pathlib import Path
 
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
@@ -68,11 +68,14 @@ class OtherFlowError(BadVideoError):
     """
 
 
-def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+def check_choice(what: str, value: object, choices: Collection[str]) -> None:
     """Check a word of a caller in Python, as the command line checks those of its options.
 
     Raises:
         UserError: It is none of the choices.
     """
     if not isinstance(value, str) or value not in choices:
-        raise UserError(f"{name} is {value!r}; give one of: {', '.join(choices)}")
+        raise UserError(
+            f"no {what} is called {printable(repr(value))[:40]}; choose one of: "
+            f"{', '.join(choices)}"
+        )

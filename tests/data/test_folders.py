@@ -43,7 +43,9 @@ def people(dataset: VideoDataset) -> set[str]:
 
 
 def test_a_split_of_another_name_is_refused(root: Path) -> None:
-    with pytest.raises(UserError, match="split is 'tset'; give one of: train, validation, test"):
+    with pytest.raises(
+        UserError, match="no split is called 'tset'; choose one of: train, validation, test"
+    ):
         read(root, "tset")
 
 

@@ -290,10 +290,13 @@ def test_counts_below_one_are_rejected(counts: dict[str, int]) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"device": "gpu"}, "device is 'gpu'; give one of: auto, cpu, cuda, mlu"),
-        ({"device": torch.device("cpu")}, r"device is device\(type='cpu'\); give one of: auto"),
-        ({"precision": "fp8"}, "precision is 'fp8'; give one of: fp32, tf32"),
-        ({"backend": "tensorrt"}, "backend is 'tensorrt'; give one of: auto, eager"),
+        ({"device": "gpu"}, "no device is called 'gpu'; choose one of: auto, cpu, cuda, mlu"),
+        (
+            {"device": torch.device("cpu")},
+            r"no device is called device\(type='cpu'\); choose one",
+        ),
+        ({"precision": "fp8"}, "no precision is called 'fp8'; choose one of: fp32, tf32"),
+        ({"backend": "tensorrt"}, "no backend is called 'tensorrt'; choose one of: auto, eager"),
         ({"clips": "all"}, "clips is 'all'; give a number or auto"),
     ],
 )
@@ -303,7 +306,7 @@ def test_unknown_words_are_rejected(options: dict[str, Any], message: str) -> No
 
 
 def test_an_unknown_layer_is_no_other_layer(untrained: Predictor, video: Path) -> None:
-    with pytest.raises(UserError, match="layer is 'res9'; give one of: res2, res3"):
+    with pytest.raises(UserError, match="no layer is called 'res9'; choose one of: res2, res3"):
         untrained.features(video, "res9")  # type: ignore[arg-type]
 
 

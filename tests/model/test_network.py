@@ -283,7 +283,7 @@ def test_rejects_pixels_and_layers_that_do_not_exist() -> None:
     model = create_model("p3d63", num_classes=2)
     with pytest.raises(UserError, match=r"of type torch.uint8; normalize them first"):
         model(torch.zeros(1, 3, 4, 8, 8, dtype=torch.uint8))
-    with pytest.raises(UserError, match="layer is 'res9'; give one of: res2, res3"):
+    with pytest.raises(UserError, match="no layer is called 'res9'; choose one of: res2, res3"):
         model.features(torch.zeros(1, 3, 4, 8, 8), "res9")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from p3d.errors import UserError
+from p3d.errors import UserError, check_choice
 
 Name = Literal["p3d63", "p3d131", "p3d199"]
 Modality = Literal["rgb", "flow"]
@@ -50,16 +50,11 @@ class P3DConfig:
 
     def __post_init__(self) -> None:
         """Raise UserError if a field has an invalid value."""
-        _check_choice("network", self.name, tuple(BLOCKS))
-        _check_choice("modality", self.modality, get_args(Modality))
-        _check_choice("wiring", self.wiring, get_args(Wiring))
-        _check_choice("variant", self.variant, get_args(Variant))
+        check_choice("network", self.name, tuple(BLOCKS))
+        check_choice("modality", self.modality, get_args(Modality))
+        check_choice("wiring", self.wiring, get_args(Wiring))
+        check_choice("variant", self.variant, get_args(Variant))
         if self.num_classes < 1:
             raise UserError(f"num_classes is {self.num_classes}; give 1 or more")
         if not 0 <= self.dropout < 1:
             raise UserError(f"dropout is {self.dropout}; give a probability in [0, 1)")
-
-
-def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise UserError(f"no {what} is called {value!r}; choose one of: {', '.join(choices)}")

@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Annotated, Literal
 
 from p3d.data.transforms import Augmentation
-from p3d.errors import UserError
+from p3d.errors import UserError, check_choice
 from p3d.model.config import Name
 from p3d.preprocessing import MAX_FPS
 from p3d.system.markers import First, Heading
@@ -295,6 +295,5 @@ def find_recipe(name: str) -> Recipe:
     Raises:
         UserError: There is no such recipe.
     """
-    if name not in RECIPES:
-        raise UserError(f"no recipe is called {name!r}; choose one of: {', '.join(RECIPES)}")
+    check_choice("recipe", name, RECIPES)
     return RECIPES[name]
