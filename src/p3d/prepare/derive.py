@@ -171,15 +171,21 @@ def derive(
     if not (in_place and (data.data / LISTS).is_dir() and out.resolve() == data.data.resolve()):
         check_apart(data.data, out, (records[0].path for _, records in plan.values()))
     with results_folder(out), lock_folder(out):
-        _remove_partial(plan)
-        notes = Notes(out)
-        items = {str(target): _item(target, records) for target, (_, records) in plan.items()}
-        run_work(items, work, machine, notes, what.capitalize())
-        _remove_partial(plan)
+        notes = _make_files(plan, out, work, machine, what)
         _write_lists(data, out, parts, _new_records(plan, notes))
         errors = list(_errors(plan, notes))
         write_bad(out, [(error.path, error.reason) for error in errors])
     return _summarize(out, what, notes.done.values(), errors)
+
+
+def _make_files(plan: _Plan, out: Path, work: Work, machine: Machine, what: str) -> Notes:
+    """Make all files that are not there yet, and return what is known of each."""
+    _remove_partial(plan)
+    notes = Notes(out)
+    items = {str(target): _item(target, records) for target, (_, records) in plan.items()}
+    run_work(items, work, machine, notes, what.capitalize())
+    _remove_partial(plan)
+    return notes
 
 
 def _remove_partial(targets: Iterable[Path]) -> None:
