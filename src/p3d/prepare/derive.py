@@ -23,7 +23,8 @@ from p3d.data.ucf101 import LISTS
 from p3d.errors import BadVideoError, UserError, printable
 from p3d.prepare.linking import remove_partial
 from p3d.prepare.lists import write_lines
-from p3d.system.folders import lock_folder, results_folder
+from p3d.system.files import GOES_ON, writing
+from p3d.system.folders import lock_folder, make_folder, results_folder
 from p3d.system.text import counted
 from p3d.video.sources import FrameSource
 
@@ -119,13 +120,8 @@ def stages(make: Callable[[Path, Sequence[VideoRecord]], Derived], threads: int 
 
     def attempt(item: Item) -> Derived:
         target, records = item
-        try:
+        with writing(target, GOES_ON):
             return make(target, records)
-        except OSError as error:
-            raise UserError(
-                f"{target}: cannot be written ({error.strerror or error}); fix that, then the same "
-                "command goes on"
-            ) from error
 
     return OneStage(attempt, threads)
 
@@ -157,7 +153,7 @@ def derive(
         in_place: Whether the folder may be that of the original data set, if it has UCF101's lists.
 
     Returns:
-        The summary. Broken videos, and segments that start behind the end of their file, are not
+        The summary. Broken videos, and segments that start after the end of their file, are not
         part of the new data set.
 
     Raises:
@@ -270,7 +266,7 @@ def _write_lists(
     lists = data.data / LISTS
     if lists.is_dir() and not data.splits.divides:
         if out.resolve() != data.data.resolve():
-            (out / LISTS).mkdir(parents=True, exist_ok=True)
+            make_folder(out / LISTS)
             for path in sorted(lists.glob("*.txt")):
                 write_lines(out / LISTS / path.name, read_text(path).rstrip("\n").split("\n"))
         return

@@ -9,6 +9,7 @@ from pathlib import Path
 from p3d.data.listing import NameFinder, list_names, stem_of
 from p3d.prepare.archive import open_archive
 from p3d.system.files import TEMPORARY
+from p3d.system.folders import make_folder
 
 
 def unpack_videos(source: Path, target: Path) -> Path:
@@ -20,7 +21,7 @@ def unpack_videos(source: Path, target: Path) -> Path:
         target: Where archives are unpacked to.
     """
     if source.is_file():
-        target.mkdir(parents=True, exist_ok=True)
+        make_folder(target)
         with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=target) as folder:
             open_archive(source, ".rar").extract_all(Path(folder))
             _unpack_classes(sorted(Path(folder).glob("*.rar")), target)

@@ -14,7 +14,7 @@ from p3d.scores.calibration import Bin
 from p3d.scores.coverage import Coverage
 from p3d.scores.figures import Figures
 from p3d.system.csv_file import write_csv
-from p3d.system.files import replacing
+from p3d.system.files import replacing, writing
 from p3d.system.fonts import plot_fonts
 from p3d.system.text import format_percent, shorten
 
@@ -109,7 +109,7 @@ def _write_confusion_png(path: Path, accuracy: Accuracy, class_names: Sequence[s
         axes.set_title(f"top-1 {format_percent(accuracy.top1)} of {accuracy.videos} videos")
         figure.set_size_inches(side + 1.2, side)
         figure.colorbar(axes.images[0], ax=axes, shrink=0.8, label="fraction of the true class")
-        with replacing(path) as temporary:
+        with writing(path), replacing(path) as temporary:
             figure.savefig(temporary, dpi=150, format="png")
 
 
