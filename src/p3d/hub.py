@@ -18,7 +18,7 @@ from typing import Any
 
 from p3d.errors import UserError, printable
 from p3d.model.network import P3D
-from p3d.system.files import reason_of, replacing
+from p3d.system.files import replacing, writing
 from p3d.weights.loading import load_model
 from p3d.weights.metadata import save_model
 
@@ -110,16 +110,12 @@ def save_pretrained(
         CONFIG_FILE: json.dumps(config, indent=2, ensure_ascii=False) + "\n",
         CARD_FILE: model_card(model, source=source, recipe=recipe),
     }
-    try:
+    with writing(folder, "choose another folder"):
         folder.mkdir(parents=True, exist_ok=True)
         save_model(model, folder / WEIGHTS_FILE, source=source, recipe=recipe)
         for name, text in texts.items():
             with replacing(folder / name) as temporary:
                 temporary.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(
-            f"{folder}: cannot be written ({reason_of(error)}); choose another folder"
-        ) from error
 
 
 def _huggingface_hub() -> ModuleType:

@@ -112,7 +112,7 @@ def test_training_windows_stay_in_the_segment(
     assert read == set(range(75, 88, 1 if fps is None else 2))
 
 
-def test_a_segment_behind_the_end_is_one_line(long: Path) -> None:
+def test_a_segment_after_the_end_is_one_line(long: Path) -> None:
     videos = Videos(VideoDataset(("a",), (VideoRecord(long, 0, start=4.5),)))
     found = EvalClips(videos, PREP, 1)[0]
     assert isinstance(found, Unread)

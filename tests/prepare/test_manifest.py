@@ -321,6 +321,20 @@ def test_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         prepare_manifest(replace(options, columns=("path", "what", "set", "who")))
 
 
+@pytest.mark.parametrize("out", ["folder", "file/m.csv", "/proc/m.csv"])
+def test_a_manifest_that_cannot_be_written_is_one_line(out: str, tmp_path: Path) -> None:
+    videos = touch(tmp_path / "videos", "a.mp4")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    table = tmp_path / "my.csv"
+    table.write_text("path,class,split\na.mp4,walk,train\n")
+    before = sorted(tmp_path.iterdir())
+    options = ManifestOptions("csv", videos, tmp_path / out, (table,))
+    with pytest.raises(UserError, match=rf"{out}: cannot be written \(.+\); check the folder"):
+        prepare_manifest(options)
+    assert sorted(tmp_path.iterdir()) == before
+
+
 @pytest.mark.parametrize("divider", [";", "\t"])
 def test_csv_of_other_spreadsheets(divider: str, tmp_path: Path) -> None:
     videos = touch(tmp_path / "videos", "a, b.mp4")

@@ -51,7 +51,7 @@ def test_check_finds_wrong_segments(
     for finding in (
         "broken: 1, which training skips",
         "b.mp4#t=7,8: its segment starts at 7 s, but the video ends at 4.000 s",
-        "segments that end behind the video: 1\n  a.mp4#t=3.9,6: the video ends at 4.000 s",
+        "segments that end after the video: 1\n  a.mp4#t=3.9,6: the video ends at 4.000 s",
         "segments that overlap: 1\n  a.mp4#t=0.5,2: overlaps #t=0,1 (run and walk)",
         "note: unlabeled parts: 2\n  a.mp4: 1.9 of 4.0 s in 1 parts, see --background\n",
         "note: shorter than 16 frames: 1\n  a.mp4#t=3.9,6: 3",

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from helpers.fonts import HANZI, only_fonts_of, write_font
+from p3d.errors import UserError
 from p3d.scores.accuracy import Accuracy, measure
 from p3d.scores.output import draw_confusion, write_accuracy
 
@@ -37,6 +38,15 @@ def test_names_may_hold_any_characters(tmp_path: Path) -> None:
     assert header == ["class", "videos", "top1", "predicted", "precision", "f1"]
     assert rows[0] == [NAMES[0], "2", "0.5000", "1", "1.0000", "0.6667"]
     assert rows[1] == [NAMES[1], "1", "1.0000", "2", "0.5000", "0.6667"]
+
+
+@pytest.mark.parametrize("name", ["per_class.csv", "confusion.csv", "confusion.png"])
+def test_a_file_that_cannot_be_written_is_one_line(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match=rf"{name}: cannot be written \(.+\); check the folder"):
+        write_accuracy(tmp_path, _accuracy(3), NAMES)
+    assert (tmp_path / name).is_dir()
 
 
 @pytest.mark.parametrize("has_font", [True, False])

@@ -9,12 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from p3d.errors import UserError
 from p3d.model.network import create_model
-from p3d.system.files import TEMPORARY, link_or_copy, replacing, write_text
+from p3d.system.files import TEMPORARY, link_or_copy, replacing, write_text, writing
 from p3d.weights.metadata import save_model
 
 
@@ -172,6 +173,21 @@ def test_a_disk_that_fails_to_flush_is_an_error(
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(UserError, match="cannot be written"):
         write_text(tmp_path / "figures.json", "one")
+
+
+def test_a_failed_write_names_file_reason_and_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "missing" / "figures.json"
+    message = r"figures\.json: cannot be written \(No such file or directory\); check the folder"
+    with pytest.raises(UserError, match=message):
+        write_text(path, "one")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_reason_without_a_number_is_named() -> None:
+    """NumPy reports a full disk without the system's error."""
+    message = r"a\.npy: cannot be written \(4000 requested and 0 written\); make room$"
+    with pytest.raises(UserError, match=message), writing(Path("a.npy"), "make room"):
+        np.zeros(4000).tofile("/dev/full")
 
 
 def test_second_name_is_a_link_or_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,10 +20,13 @@ WIRINGS = ("author", "port")
 VARIANTS = ("ABC", "A", "B", "C", "2d")
 
 
-@pytest.mark.parametrize("wiring", WIRINGS)
 @pytest.mark.parametrize(
-    ("name", "variant"),
-    [("p3d63", variant) for variant in VARIANTS] + [("p3d131", "ABC"), ("p3d199", "ABC")],
+    ("name", "variant", "wiring"),
+    [
+        *(("p3d63", variant, wiring) for variant in VARIANTS for wiring in WIRINGS),
+        ("p3d131", "ABC", "port"),
+        ("p3d199", "ABC", "author"),
+    ],
 )
 def test_a_repeated_frame_gives_the_2d_networks_features(
     name: str, variant: str, wiring: str

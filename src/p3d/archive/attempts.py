@@ -12,7 +12,7 @@ from io import FileIO
 from pathlib import Path
 
 from p3d.errors import UserError
-from p3d.system.files import reason_of, write_text
+from p3d.system.files import GOES_ON, reason_of, write_text, writing
 
 ATTEMPTS_FILE = "attempts.jsonl"
 """Name of the log in a folder of results."""
@@ -107,17 +107,12 @@ class Attempts:
             self.compact()
 
     def _write(self, path: Path, mark: str, video: str) -> None:
-        try:
+        with writing(path, GOES_ON):
             if self._file is None:
                 self._file = path.open("ab", buffering=0)
             line = f"{json.dumps([mark, video])}\n".encode()
             if self._file.write(line) < len(line):
                 raise OSError(28, "No space left on device")
-        except OSError as error:
-            raise UserError(
-                f"{path}: cannot be written ({reason_of(error)}); fix that, then the same "
-                "command goes on"
-            ) from error
 
     def _count(self, mark: str, video: str) -> None:
         if mark == "start":

@@ -16,7 +16,7 @@ import numpy as np
 
 from p3d.errors import UserError
 from p3d.system.extras import load_extra
-from p3d.system.files import reason_of, replacing
+from p3d.system.files import GOES_ON, reason_of, replacing, writing
 
 FORMAT, VERSION = "p3d parts", 1
 
@@ -56,19 +56,13 @@ def write_part(path: Path, settings: Mapping[str, Any], rows: Sequence[Row]) -> 
         UserError: It cannot be written.
     """
     header = {"format": FORMAT, "version": VERSION, "settings": settings}
-    try:
-        with replacing(path) as temporary:
-            if path.suffix == ".parquet":
-                _write_parquet(temporary, header, rows)
-            else:
-                lines = [{"p3d": header}, *map(_plain, rows)]
-                text = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
-                temporary.write_text(text, encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written ({reason_of(error)}); fix that, then the same command "
-            "goes on"
-        ) from error
+    with writing(path, GOES_ON), replacing(path) as temporary:
+        if path.suffix == ".parquet":
+            _write_parquet(temporary, header, rows)
+        else:
+            lines = [{"p3d": header}, *map(_plain, rows)]
+            text = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
+            temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def read_part(path: Path, *, only_paths: bool = False) -> Part:

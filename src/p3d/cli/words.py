@@ -55,16 +55,10 @@ def read_words(
         if not _FLAG.match(word):
             loose.append(word)
             continue
-        flag, equals, text = word.partition("=")
-        flag = "--help" if flag == "-h" else flag.replace("_", "-")
+        flag, (_, equals, text) = _flag_of(word), word.partition("=")
         option = by_flag.get(switches.get(flag, flag))
         if option is None:
-            if os.path.exists(word):  # noqa: PTH110 (long names)
-                raise UserError(f"{command} has no option {word}; for the file, write ./{word}")
-            hint = (hints or {}).get(flag) or _hint(flag, [*by_flag, *switches])
-            raise UserError(
-                f"{command} has no option {flag}; {hint or f'see {command} --help-all'}"
-            )
+            raise UserError(_unknown(command, word, [*by_flag, *switches], hints or {}))
         if not option.kind.is_switch:
             given[option.flag] = option.value([text] if equals else _take(queue, option))
         elif equals:
@@ -72,6 +66,12 @@ def read_words(
         else:
             given[option.flag] = flag not in switches
     return given | _place(command, options, given, loose)
+
+
+def _flag_of(word: str) -> str:
+    """Return the flag that a word names, without its value."""
+    flag = word.partition("=")[0]
+    return "--help" if flag == "-h" else flag.replace("_", "-")
 
 
 def _take(queue: deque[str], option: Option) -> list[str]:
@@ -97,9 +97,14 @@ def _place(
     return placed
 
 
-def _hint(flag: str, flags: list[str]) -> str:
+def _unknown(command: str, word: str, flags: list[str], hints: Mapping[str, str]) -> str:
+    """Return what to say about an option that a command lacks."""
+    if os.path.exists(word):  # noqa: PTH110 (long names)
+        return f"{command} has no option {word}; for the file, write ./{word}"
+    flag = _flag_of(word)
     name = flag if flag.startswith("--") or len(flag) == 2 else f"-{flag}"
-    return did_you_mean(name, flags).rstrip()
+    hint = hints.get(flag) or did_you_mean(name, flags).rstrip()
+    return f"{command} has no option {flag}; {hint or f'see {command} --help-all'}"
 
 
 def _superfluous(command: str, options: Sequence[Option], word: str) -> str:

@@ -94,7 +94,6 @@ class NameFinder:
     """
 
     def __init__(self, root: Path, *, stems: bool = False) -> None:
-        self._root = root
         self._stems = stems
         self._folders: dict[str, Path | None] = {"": root}
         self._names: dict[Path, dict[str, list[str]]] = {}

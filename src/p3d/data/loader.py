@@ -130,17 +130,9 @@ class TrainLoader:
         pin_memory: bool = False,
     ) -> None:
         _check_sizes(batch_size, workers)
-        if clips_per_video < 1 or seed < 0 or not 0 <= flip_probability <= 1:
-            raise UserError(
-                f"clips_per_video {clips_per_video} must be at least 1, seed {seed} at least 0, "
-                f"flip_probability {flip_probability} from 0 to 1"
-            )
+        _check_draws(clips_per_video, seed, flip_probability)
         num_clips = len(dataset.records) * clips_per_video
-        if num_clips < group.world_size:
-            raise UserError(
-                f"{num_clips} training clips are too few for {group.world_size} processes; "
-                "add videos or start fewer processes"
-            )
+        _check_ranks(num_clips, group)
         check_dataset(dataset, prep)
         videos = Videos(dataset, workers)
         self._sampler = StepSampler(
@@ -203,6 +195,22 @@ def _check_sizes(batch_size: int, workers: int) -> None:
         raise UserError(f"--batch-size {batch_size}: must be at least 1")
     if workers < 0:
         raise UserError(f"--workers {workers}: must be at least 0; 0 decodes in the main process")
+
+
+def _check_draws(clips_per_video: int, seed: int, flip_probability: float) -> None:
+    if clips_per_video < 1 or seed < 0 or not 0 <= flip_probability <= 1:
+        raise UserError(
+            f"clips_per_video {clips_per_video} must be at least 1, seed {seed} at least 0, "
+            f"flip_probability {flip_probability} from 0 to 1"
+        )
+
+
+def _check_ranks(num_clips: int, group: Group) -> None:
+    if num_clips < group.world_size:
+        raise UserError(
+            f"{num_clips} training clips are too few for {group.world_size} processes; add videos "
+            "or start fewer processes"
+        )
 
 
 def _clip_shape(prep: Preprocessing) -> tuple[int, ...]:

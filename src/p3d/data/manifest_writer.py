@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from p3d.data.columns import COLUMNS, TIMES
 from p3d.data.dataset import WHOLE, Part, VideoRecord
 from p3d.errors import UserError
-from p3d.system.files import replacing
+from p3d.system.files import replacing, writing
 
 
 def write_manifest(
@@ -27,9 +27,8 @@ def write_manifest(
         splits: The videos of each split; those of None are in no split.
 
     Raises:
-        UserError: A video has no class, or a class or group has spaces at its ends, which readers
-            remove.
-        OSError: The file cannot be written.
+        UserError: A video has no class, a class or group has spaces at its ends, which readers
+            remove, or the file cannot be written.
     """
     _check_writable(class_names, splits)
     folder = _absolute(path.parent)
@@ -47,7 +46,12 @@ def write_manifest(
             times = r.segment if has_times else ()
             label = class_names[r.label]
             rows.append((name, label, r.label, split, r.group, r.num_frames, r.fps, *times))
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_rows(path, rows)
+
+
+def _write_rows(path: Path, rows: Iterable[Sequence[object]]) -> None:
     with (
         replacing(path) as temporary,
         temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,

@@ -20,7 +20,7 @@ from p3d.evaluation.gradcam import CamLayer, grad_cam, stretch
 from p3d.evaluation.overlays import write_mp4, write_strip
 from p3d.preprocessing import Preprocessing, normalize
 from p3d.system.device import DeviceName, resolve_device
-from p3d.system.files import check_no_input, check_place
+from p3d.system.files import check_no_input, check_place, writing
 from p3d.system.markers import Positional
 from p3d.system.text import format_percent
 from p3d.video.decode import open_video
@@ -133,10 +133,8 @@ def _describe(maps: Tensor, clip: Tensor, layer: CamLayer) -> str:
 def _draw(path: Path, clip: Tensor, maps: Tensor, caption: str, window: Indices) -> None:
     frames = as_rgb(clip)
     heat = stretch(maps.float(), *frames.shape[:3])[0].cpu().numpy()
-    try:
+    with writing(path):
         if path.suffix.lower() == ".mp4":
             write_mp4(path, frames, heat, [f"{caption}, frame {n}" for n in window])
         else:
             write_strip(path, frames, heat, f"{caption}, frames {window[0]} to {window[-1]}")
-    except OSError as error:
-        raise UserError(f"--out {path}: cannot be written ({error.strerror or error})") from error

@@ -9,39 +9,32 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 from p3d.data.layouts import check_outside
 from p3d.errors import UserError, printable
-from p3d.evaluation import evaluate
 from p3d.evaluation.fold_plan import FoldRun, describe_division, plan_folds
 from p3d.evaluation.fold_record import FoldRecord, read_record
+from p3d.evaluation.fold_training import TEST_FOLDER, scores_path, train_folds
 from p3d.evaluation.held_out import describe_held_out, top1_of, write_held_out
-from p3d.evaluation.options import EvalOptions
 from p3d.evaluation.protocols import NUM_CLIPS
 from p3d.inference.clip_plan import NumClips
-from p3d.run_folder import BEST_FILE, CONFIG_FILE, FOLDS_FILE, LOGITS_FILE, METRICS_FILE
+from p3d.run_folder import CONFIG_FILE, FOLDS_FILE, METRICS_FILE
 from p3d.scores.alignment import Named, pool
 from p3d.scores.score_file import read_score_file
-from p3d.system.children import Job, run_on_devices
 from p3d.system.device import DeviceName, find_device, resolve_device, set_up_cpu
 from p3d.system.distributed import ALONE, read_launch
 from p3d.system.files import write_json
-from p3d.system.folders import lock_folder, make_folder, results_folder
+from p3d.system.folders import lock_folder, results_folder
 from p3d.system.markers import First, Heading
 from p3d.system.options import plain_options
-from p3d.system.signals import StopRequest
 from p3d.system.text import counted, format_percent, format_table
 from p3d.training import train
 from p3d.training.budget import fit
 from p3d.training.options import TrainOptions, fingerprint
 from p3d.training.recipes import QuickRecipe
 from p3d.weights.loading import PretrainedWeights
-
-TEST_FOLDER = "test"
-"""Folder of a fold's evaluation, in that of its run."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +102,7 @@ def run(options: FoldsOptions) -> int:
     with results_folder(options.out), lock_folder(options.out):
         record, runs = _start(options, runs, earlier, now)
         try:
-            code = _train(options, runs, devices, record)
+            code = train_folds(runs, options.clips, devices, record, options.out)
         finally:
             _forget_unstarted(options, runs)
         if code == 0:
@@ -180,108 +173,9 @@ def _start(
     return record, runs
 
 
-def _train(
-    options: FoldsOptions,
-    runs: Sequence[FoldRun],
-    devices: Sequence[tuple[DeviceName, int]],
-    record: FoldRecord,
-) -> int:
-    """Train and score the folds that are not finished, and return the exit code."""
-    finished = {
-        each.folder
-        for each in runs
-        if each.folder.name in record.finished and _scores_path(each).is_file()
-    }
-    if finished:
-        verb = "is" if len(finished) == 1 else "are"
-        print(f"{len(finished)} of {len(runs)} folds {verb} finished already")
-    todo = [each for each in runs if each.folder not in finished]
-    return (
-        _train_on(devices, options, todo, record) if devices else _train_here(options, todo, record)
-    )
-
-
-def _train_here(options: FoldsOptions, todo: Sequence[FoldRun], record: FoldRecord) -> int:
-    for each in todo:
-        print(
-            f"\nfold {each.name}: {len(each.training.records)} training and {each.held_out} "
-            f"held-out videos, {printable(each.folder)}"
-        )
-        code = train_and_score(each.options, options.clips)
-        if code:
-            print("the same command of p3d folds goes on with this fold")
-            return code
-        _finish(options, each, record)
-    return 0
-
-
-def _train_on(
-    devices: Sequence[tuple[DeviceName, int]],
-    options: FoldsOptions,
-    todo: Sequence[FoldRun],
-    record: FoldRecord,
-) -> int:
-    """Train folds in processes of their own, one on each device at a time."""
-    jobs: dict[str, Job] = {}
-    by_name = {each.folder.name: each for each in todo}
-    for name, each in by_name.items():
-        compute = replace(each.options.compute, device=devices[0][0])
-        work = partial(train_and_score, replace(each.options, compute=compute), options.clips)
-        jobs[name] = Job(name, work, each.folder / "output.log")
-
-    def announce(job: Job) -> None:
-        make_folder(job.log.parent)
-        print(printable(f"{job.name}: starts, its output goes to {job.log}"), flush=True)
-
-    with StopRequest() as stop:
-        for job in run_on_devices(
-            list(jobs.values()), [index for _, index in devices], stop, announce
-        ):
-            each = by_name[job.name]
-            _finish(options, each, record)
-            top1 = top1_of(read_score_file(_scores_path(each)))
-            print(
-                printable(f"{job.name}: {format_percent(top1)} of {each.held_out} videos"),
-                flush=True,
-            )
-        if stop.signal is not None:
-            print(f"stopped by {stop.signal.name}; the same command goes on with these folds")
-            return stop.exit_code
-    return 0
-
-
-def train_and_score(options: TrainOptions, clips: NumClips) -> int:
-    """Train a fold, or the rest of it, and score its held-out videos; return the exit code."""
-    code = train.run(options)
-    if code == 0:
-        evaluate.run(
-            EvalOptions(
-                data=options.data,
-                weights=options.out / BEST_FILE,
-                split="test",
-                clips=clips,
-                run=(options.out,),
-                compute=options.compute,
-                on_bad_video=options.on_bad_video,
-            )
-        )
-    return code
-
-
-def _finish(options: FoldsOptions, each: FoldRun, record: FoldRecord) -> None:
-    """Record that a fold is finished."""
-    if each.folder.name not in record.finished:
-        record.finished.append(each.folder.name)
-    record.write(options.out)
-
-
-def _scores_path(each: FoldRun) -> Path:
-    return each.folder / TEST_FOLDER / LOGITS_FILE
-
-
 def _report(options: FoldsOptions, runs: Sequence[FoldRun]) -> None:
     """Pool the held-out scores of all folds; print and write what they say."""
-    files = [Named(each.folder.name, read_score_file(_scores_path(each))) for each in runs]
+    files = [Named(each.folder.name, read_score_file(scores_path(each))) for each in runs]
     pooled = pool(files)
     facts = {"split": "held out", "folds": options.folds}
     scores = replace(pooled, protocol={**pooled.protocol, **facts})

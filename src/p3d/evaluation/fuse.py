@@ -28,7 +28,7 @@ class FuseOptions:
     """Two folders that p3d eval wrote to, or their scores.npz."""
     out: First[Path | None] = None
     """Folder for the fused scores.npz, which p3d metrics and p3d compare read, and for fusion.json,
-    which p3d predict --fusion reads."""
+    which --fusion of p3d predict and p3d timeline reads."""
     weight: First[float | None] = None
     """Weight of the second network, from 0 to 1; the first has the rest. By default 0.5."""
     validation: First[tuple[Path, Path] | None] = None

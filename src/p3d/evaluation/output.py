@@ -148,9 +148,30 @@ def write_result(
         UserError: A file cannot be written.
     """
     make_folder(folder)
-    call = describe_call()
-    accuracy, overlap, seen = result.accuracy, result.overlap, result.seen
     metrics = {
+        **_metrics(result),
+        "weights_sha256": weights_sha256,
+        "calibration": calibration,
+        **describe_call(),
+        "options": options,
+    }
+    write_json(folder / METRICS_FILE, metrics)
+    write_accuracy(folder, result.accuracy, result.dataset.class_names)
+    write_scores(folder / SCORES_FILE, result.dataset, result.scored)
+    protocol = {
+        "split": result.split,
+        "precision": result.precision,
+        **result.protocol.record(),
+        "preprocessing": result.protocol.prep.to_dict(),
+    }
+    scores = collect_scores(result.dataset, result.scored, protocol, weights_sha256)
+    write_score_file(folder / LOGITS_FILE, scores)
+
+
+def _metrics(result: Result) -> dict[str, Any]:
+    """Return what the file of metrics says of a result."""
+    accuracy, overlap, seen = result.accuracy, result.overlap, result.seen
+    return {
         "videos": accuracy.videos,
         "top1": accuracy.top1,
         "top5": accuracy.top5,
@@ -162,26 +183,11 @@ def write_result(
         "seen": sum(seen.values()) / len(seen) if seen else None,
         **result.clips.record,
         "protocol": result.protocol.record(),
-        "weights_sha256": weights_sha256,
-        "calibration": calibration,
         "seconds": result.seconds,
         "clips_scored": int(result.scored.clips_used.sum()),
         "device": result.device,
         "precision": result.precision,
-        **call,
-        "options": options,
     }
-    write_json(folder / METRICS_FILE, metrics)
-    write_accuracy(folder, accuracy, result.dataset.class_names)
-    write_scores(folder / SCORES_FILE, result.dataset, result.scored)
-    protocol = {
-        "split": result.split,
-        "precision": result.precision,
-        **result.protocol.record(),
-        "preprocessing": result.protocol.prep.to_dict(),
-    }
-    scores = collect_scores(result.dataset, result.scored, protocol, weights_sha256)
-    write_score_file(folder / LOGITS_FILE, scores)
 
 
 def renew_report(folder: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from p3d.errors import UserError
 from p3d.system.csv_file import csv_line, plain_cell
-from p3d.system.files import check_place, write_text
+from p3d.system.files import GOES_ON, check_place, write_text, writing
 
 COLUMNS = ("path", "answer", "probability", "best", "frames", "seen", "error", "settings")
 
@@ -89,14 +89,8 @@ class AnswerFile:
         """
         record = {**record, "settings": self._settings}
         self._records[record["path"]] = record
-        try:
-            with self.path.open("ab", buffering=0) as file:
-                file.write(self._encode(record).encode("utf-8", "surrogateescape"))
-        except OSError as error:
-            raise UserError(
-                f"--out {self.path}: cannot be written ({error.strerror}); fix that, then "
-                "the same command goes on"
-            ) from error
+        with writing(self.path, GOES_ON), self.path.open("ab", buffering=0) as file:
+            file.write(self._encode(record).encode("utf-8", "surrogateescape"))
 
     def sort(self, names: Sequence[str]) -> None:
         """Put the answers into the order of these names, after those of other videos."""

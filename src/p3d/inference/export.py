@@ -31,7 +31,7 @@ from p3d.inference.scorer import Scorer
 from p3d.inference.verify import Verification, verify
 from p3d.model.network import P3D
 from p3d.system.device import resolve_device, set_precision
-from p3d.system.files import TEMPORARY, reason_of
+from p3d.system.files import TEMPORARY, writing
 from p3d.weights.reading import prefix_errors
 
 DEFAULT_OPSET = 18
@@ -85,7 +85,7 @@ def draft_folder(path: Path, model: P3D) -> Iterator[Path]:
         UserError: The disk has no room for the network's tensors, or cannot be written.
     """
     needed = sum(tensor.nbytes for tensor in model.state_dict().values())
-    try:
+    with writing(path):
         # Before minutes of work; and PyTorch's compiler aborts the process on a full disk.
         if (free := shutil.disk_usage(path.parent).free) < 1.1 * needed:
             raise UserError(
@@ -94,10 +94,6 @@ def draft_folder(path: Path, model: P3D) -> Iterator[Path]:
             )
         with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=path.parent) as folder:
             yield Path(folder)
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written ({reason_of(error)}); check the folder and its disk"
-        ) from error
 
 
 def check_errors(found: Verification, limit: float) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from p3d.errors import UserError, printable
 from p3d.inference.feature_index import FORMAT, FeatureIndex, FeatureSet, index_from
-from p3d.system.files import replacing, write_json
+from p3d.system.files import GOES_ON, replacing, write_json, writing
 from p3d.system.npz_file import NOT_AN_NPZ
 
 INDEX_FILE = "features.json"
@@ -76,15 +76,10 @@ class FeatureFolder:
         path = self.path / file
         content = BytesIO()  # since NumPy's own writing does not say why it fails
         np.save(content, values, allow_pickle=False)
-        try:
+        with writing(path, GOES_ON):
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as temporary:
                 temporary.write_bytes(content.getbuffer())
-        except OSError as error:
-            raise UserError(
-                f"{path}: cannot be written ({error.strerror}); fix that, then the same command "
-                "goes on"
-            ) from error
 
     def read(self, into: Path | None = None) -> FeatureSet:
         """Return all features.

@@ -45,15 +45,7 @@ def run(options: PredictOptions) -> int:
     Raises:
         UserError: An option is out of range, or the weights cannot be read.
     """
-    counts = {"--top": options.top, "--clips": options.clips, "--batch-size": options.batch_size}
-    for flag, count in counts.items():
-        if isinstance(count, int) and count < 1:
-            raise UserError(f"{flag} is {count}; give 1 or more")
-    if not 0 <= options.threshold <= 1:
-        raise UserError(f"--threshold is {options.threshold}; give a probability from 0 to 1")
-    check_rate("--frame-rate", options.frame_rate)
-    if options.out is not None:
-        check_answer_path(options.out)
+    _check_options(options)
     set_up_cpu(options.compute.threads)
     networks, videos = split_weights(local_path(options.weights, "weights"), options.videos)
     _check_networks(options, networks)
@@ -85,6 +77,18 @@ def run(options: PredictOptions) -> int:
         _report_answered(len(found.items) - len(items), file)
     with _kept(file, found.items):
         return _answer(predictor, stream, items, file, options)
+
+
+def _check_options(options: PredictOptions) -> None:
+    counts = {"--top": options.top, "--clips": options.clips, "--batch-size": options.batch_size}
+    for flag, count in counts.items():
+        if isinstance(count, int) and count < 1:
+            raise UserError(f"{flag} is {count}; give 1 or more")
+    if not 0 <= options.threshold <= 1:
+        raise UserError(f"--threshold is {options.threshold}; give a probability from 0 to 1")
+    check_rate("--frame-rate", options.frame_rate)
+    if options.out is not None:
+        check_answer_path(options.out)
 
 
 def _check_networks(options: PredictOptions, networks: Sequence[Path]) -> None:

@@ -90,10 +90,7 @@ class Predictor:
         check_choice("device", device, get_args(DeviceName))
         check_choice("precision", precision, get_args(Precision))
         check_choice("backend", backend, get_args(BackendChoice))
-        if not isinstance(clips, Integral) and clips != "auto":
-            raise UserError(f"clips is {clips!r}; give a number or auto")
-        if any(isinstance(number, int) and number < 1 for number in (clips, batch_size)):
-            raise UserError(f"clips ({clips}) and batch_size ({batch_size}) must be 1 or more")
+        _check_numbers(clips, batch_size)
         self._backend = chosen_backend(backend, compiled=compiled)
         self.clips: NumClips = clips
         self._source = model_or_path
@@ -327,3 +324,10 @@ class Predictor:
             raise result
         # A copy can be used under gradients, unlike a tensor of inference mode.
         return result.logits.clone()
+
+
+def _check_numbers(clips: NumClips, batch_size: int | None) -> None:
+    if not isinstance(clips, Integral) and clips != "auto":
+        raise UserError(f"clips is {clips!r}; give a number or auto")
+    if any(isinstance(number, int) and number < 1 for number in (clips, batch_size)):
+        raise UserError(f"clips ({clips}) and batch_size ({batch_size}) must be 1 or more")

@@ -33,6 +33,7 @@ from p3d.inference.scoring import VideoScores, score_videos
 from p3d.model.network import P3D
 from p3d.preprocessing import Preprocessing
 from p3d.system.extras import load_extra
+from p3d.weights.reading import prefix_errors
 
 _TOLERANCE = 0.05
 """Limit of the difference between processors, whose 8-bit kernels round differently."""
@@ -63,44 +64,62 @@ class Int8Result:
 
 
 class _ClipReader:
-    """Clips in the form that ONNX Runtime's calibration asks for."""
+    """Clips to calibrate on, in the form that ONNX Runtime asks for.
 
-    def __init__(self, clips: Iterator[Tensor]) -> None:
-        self._clips = clips
+    They are the middle clips of videos that are spread evenly over a list.
+
+    Args:
+        videos: The list.
+        preprocessing: How clips are made from frames.
+        spec: The form of the file.
+        limit: Largest number of clips.
+
+    Attributes:
+        count: Number of clips that were given.
+        unread: A line for each video that could not be read.
+
+    Raises:
+        UserError: No video can be read.
+    """
+
+    def __init__(
+        self, videos: VideoDataset, preprocessing: Preprocessing, spec: ExportSpec, limit: int
+    ) -> None:
         self.count = 0
+        self.unread: list[str] = []
+        inputs = self._read(videos, preprocessing, spec, limit)
+        first = next(inputs, None)
+        if first is None:
+            raise UserError(
+                f"no video of the training list that was tried can be read ({self.unread[0]}); "
+                "check the set (p3d prepare check)"
+            )
+        self._inputs = chain([first], inputs)
 
     def get_next(self) -> dict[str, NDArray[np.float32]] | None:
         """Return the next input of the network; None at the end."""
-        clip = next(self._clips, None)
+        clip = next(self._inputs, None)
         if clip is None:
             return None
         self.count += 1
         return {"clips": np.ascontiguousarray(clip.numpy())}
 
-
-def _calibration_inputs(
-    videos: VideoDataset,
-    preprocessing: Preprocessing,
-    spec: ExportSpec,
-    count: int,
-    unread: list[str],
-) -> Iterator[Tensor]:
-    """Yield inputs of the middle clips of videos that are spread evenly over a list.
-
-    A line for each video that cannot be read is appended to `unread`.
-    """
-    records = videos.records
-    for index in range(min(count, len(records))):
-        record = records[index * len(records) // min(count, len(records))]
-        try:
-            is_flow = preprocessing.channels == "flow"
-            with open_record(record, prefer_flow=is_flow) as video:
-                check_source(Path(record.path), video, preprocessing)
-                clips = read_eval_clips(video, preprocessing, 1, segment=record.segment)
-        except BadVideoError as error:
-            unread.append(str(error))
-            continue
-        yield spec.prepare(clips, preprocessing)
+    def _read(
+        self, videos: VideoDataset, preprocessing: Preprocessing, spec: ExportSpec, limit: int
+    ) -> Iterator[Tensor]:
+        records = videos.records
+        count = min(limit, len(records))
+        for index in range(count):
+            record = records[index * len(records) // count]
+            try:
+                is_flow = preprocessing.channels == "flow"
+                with open_record(record, prefer_flow=is_flow) as video:
+                    check_source(Path(record.path), video, preprocessing)
+                    clips = read_eval_clips(video, preprocessing, 1, segment=record.segment)
+            except BadVideoError as error:
+                self.unread.append(str(error))
+                continue
+            yield spec.prepare(clips, preprocessing)
 
 
 def _quantize(source: Path, target: Path, reader: _ClipReader) -> None:
@@ -167,43 +186,41 @@ def export_int8(
         UserError: A package or the calibration videos are missing, the set has other classes, or
             too much accuracy is lost; then nothing is written.
     """
-    prep = model.preprocessing
+    _check_form(spec, model.preprocessing)
+    lists = read_splits(data, ("train", "test"))
+    check_classes(model, lists["train"].class_names, Path(source or "the network"))
+    with prefix_errors(data.data):
+        reader = _ClipReader(lists["train"], model.preprocessing, spec, clips)
+    with draft_folder(path, model) as folder:
+        plain_file, draft = folder / "plain.onnx", folder / path.name
+        export_network(model, plain_file, spec, source=source)
+        _quantize(plain_file, draft, reader)
+        _relabel(draft, plain_file, spec, model)
+        before = _score(model, lists["test"], clips_per_video)
+        after = _score(ExportedNetwork(draft), lists["test"], clips_per_video)
+        unread = (*reader.unread, *before.bad)
+        result = Int8Result(len(before.labels), _top1(before), _top1(after), reader.count, unread)
+        _check_loss(result, max_loss)
+        draft.replace(path)
+    return result
+
+
+def _check_form(spec: ExportSpec, prep: Preprocessing) -> None:
     plain = (spec.batch, spec.frames, spec.size) == (1, prep.num_frames, prep.crop)
     if spec.backend != "onnx" or not plain or spec.with_preprocessing:
         raise UserError(
             "--int8 is for .onnx files with a batch of 1, pixels in and the network's own clip "
             "size; omit --batch, --frames, --size and --with-preprocessing"
         )
-    lists = read_splits(data, ("train", "test"))
-    check_classes(model, lists["train"].class_names, Path(source or "the network"))
-    unread: list[str] = []
-    inputs = _calibration_inputs(lists["train"], prep, spec, clips, unread)
-    first = next(inputs, None)
-    if first is None:
+
+
+def _check_loss(result: Int8Result, max_loss: float) -> None:
+    if result.lost_points > max_loss:
         raise UserError(
-            f"{data.data}: no video of the training list that was tried can be read ({unread[0]}); "
-            "check the set (p3d prepare check)"
+            f"int8 loses {result.lost_points:.1f} points of top-1 ({100 * result.before:.1f}% to "
+            f"{100 * result.after:.1f}% of {result.videos} videos), allowed are {max_loss:g}; "
+            "nothing is written. Give more --calibration-clips, or raise --max-loss"
         )
-    with draft_folder(path, model) as folder:
-        plain_file, draft = folder / "plain.onnx", folder / path.name
-        export_network(model, plain_file, spec, source=source)
-        reader = _ClipReader(chain([first], inputs))
-        _quantize(plain_file, draft, reader)
-        _relabel(draft, plain_file, spec, model)
-        before = _score(model, lists["test"], clips_per_video)
-        after = _score(ExportedNetwork(draft), lists["test"], clips_per_video)
-        result = Int8Result(
-            len(before.labels), _top1(before), _top1(after), reader.count, (*unread, *before.bad)
-        )
-        if result.lost_points > max_loss:
-            raise UserError(
-                f"int8 loses {result.lost_points:.1f} points of top-1 ({100 * result.before:.1f}% "
-                f"to {100 * result.after:.1f}% of {result.videos} videos), allowed are "
-                f"{max_loss:g}; nothing is written. Give more --calibration-clips, or raise "
-                "--max-loss"
-            )
-        draft.replace(path)
-    return result
 
 
 def _score(network: P3D | ExportedNetwork, videos: VideoDataset, clips: int) -> VideoScores:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,14 +19,19 @@ from p3d.data.loader import BadVideoPolicy, check_dataset, with_remedy
 from p3d.data.views import CENTER, Views
 from p3d.data.workers import Videos
 from p3d.errors import BadVideoError, OtherFlowError, UserError
-from p3d.inference.clip_plan import NumClips, plan_clips
-from p3d.inference.pipe import num_threads, score_in_order
+from p3d.inference.clip_plan import ClipPlan, NumClips, plan_clips
+from p3d.inference.pipe import Scored, num_threads, score_in_order
 from p3d.inference.scorer import Scorer, mean_probabilities
 from p3d.inference.settled import DEFAULT_SETTLED
 from p3d.system.csv_file import write_csv
 from p3d.system.distributed import ALONE, Group
 from p3d.system.progress import ProgressBar
 from p3d.system.signals import Stopped, StopRequest
+
+_Info = tuple[int, int, tuple[int, ...], tuple[float, ...], int]
+"""What a `Sample` holds besides its clips."""
+
+_Result = Scored[_Info] | BadVideoError
 
 VERDICT_COLUMNS = ("answer", "result")
 """Columns after the probabilities in a file of `write_scores`."""
@@ -107,35 +112,61 @@ def score_videos(
     plan = plan_clips(num_clips, settled, scorer.batch_size)
     threads = num_threads(workers, scorer.device)
     check_dataset(dataset, scorer.preprocessing)
-    clips = EvalClips(Videos(dataset), scorer.preprocessing, plan.num_clips, views)
     shard = range(len(dataset.records))[group.rank :: group.world_size]
-    rows, bad = list[_Row](), list[_Bad]()
-    filled = _Filled(scorer, len(dataset.records) * plan.num_clips * views.per_window)
-    results = score_in_order(filled, shard, partial(_read, clips), plan, threads)
-    with (
-        closing(results),
-        ProgressBar(len(shard), description, leave=False, shown=group.is_main) as bar,
-    ):
-        for video, result in zip(shard, results, strict=True):
-            if isinstance(result, BadVideoError):
-                if on_bad_video == "error" or isinstance(result, OtherFlowError):
-                    raise with_remedy(result)
-                bad.append(_Bad(video, str(result)))
-            else:
-                rows.append(_Row(*result.info, result.logits))
-            bar.advance()
-            if stop is not None and stop.is_set:
-                break
+    results = _results(scorer, dataset, shard, plan, views, threads)
+    bar = ProgressBar(len(shard), description, leave=False, shown=group.is_main)
+    with closing(results), bar:
+        rows, bad = _collect(shard, results, on_bad_video, bar, stop)
     if group.any(stop is not None and stop.is_set):
         raise Stopped
     rows_each = 1 if num_clips == "auto" else num_clips * views.per_window
-    shape = (rows_each, scorer.num_classes)
-    scored = _concatenate(group.gather(_stack(rows, shape)), group.gather(bad))
-    if not len(scored.labels):
+    return _gather(group, _stack(rows, (rows_each, scorer.num_classes)), bad)
+
+
+def _results(
+    scorer: Scorer,
+    dataset: VideoDataset,
+    shard: Sequence[int],
+    plan: ClipPlan,
+    views: Views,
+    threads: int,
+) -> Generator[_Result]:
+    """Yield the scores of each video of a shard, or why it cannot be read."""
+    clips = EvalClips(Videos(dataset), scorer.preprocessing, plan.num_clips, views)
+    filled = _Filled(scorer, len(dataset.records) * plan.num_clips * views.per_window)
+    return score_in_order(filled, shard, partial(_read, clips), plan, threads)
+
+
+def _collect(
+    shard: Sequence[int],
+    results: Iterable[_Result],
+    on_bad_video: BadVideoPolicy,
+    bar: ProgressBar,
+    stop: StopRequest | None,
+) -> tuple[list[_Row], list[_Bad]]:
+    """Return the scores of a shard's videos, and the unreadable ones; fewer if stopped."""
+    rows, bad = list[_Row](), list[_Bad]()
+    for video, result in zip(shard, results, strict=True):
+        if isinstance(result, BadVideoError):
+            if on_bad_video == "error" or isinstance(result, OtherFlowError):
+                raise with_remedy(result)
+            bad.append(_Bad(video, str(result)))
+        else:
+            rows.append(_Row(*result.info, result.logits))
+        bar.advance()
+        if stop is not None and stop.is_set:
+            break
+    return rows, bad
+
+
+def _gather(group: Group, scored: VideoScores, bad: Sequence[_Bad]) -> VideoScores:
+    """Return the scores of all ranks, or raise `UserError` if there are none."""
+    every = _concatenate(group.gather(scored), group.gather(bad))
+    if not len(every.labels):
         raise UserError(
-            f"none of the {len(dataset.records)} videos could be read, for example {scored.bad[0]}"
+            f"none of the {len(every.bad)} videos could be read, for example {every.bad[0]}"
         )
-    return scored
+    return every
 
 
 class _Filled:
@@ -175,9 +206,7 @@ class _Row(NamedTuple):
     logits: Tensor
 
 
-def _read(
-    clips: EvalClips, index: int, numbers: Sequence[int]
-) -> tuple[Tensor, tuple[int, int, tuple[int, ...], tuple[float, ...], int]]:
+def _read(clips: EvalClips, index: int, numbers: Sequence[int]) -> tuple[Tensor, _Info]:
     sample = clips.read(index, numbers)
     return sample.clips, sample[1:]
 

@@ -24,7 +24,7 @@ from p3d.prepare.members import (
     read_member,
 )
 from p3d.prepare.rar import RAR_START, rar_members, rar_openers
-from p3d.system.files import replacing
+from p3d.system.files import replacing, writing
 from p3d.system.progress import ProgressBar
 
 
@@ -157,17 +157,14 @@ def text_folder(source: Path) -> Iterator[Path]:
 
 def _write(member: Member, chunks: Iterator[bytes], target: Path, progress: ProgressBar) -> None:
     verifier = Verifier(member)
-    try:
-        with replacing(target, flush=False) as temporary:
-            with temporary.open("xb") as file:
-                for chunk in chunks:
-                    file.write(chunk)
-                    verifier.update(chunk)
-                    progress.advance(len(chunk))
-            if not verifier.matches():
-                raise DamagedError(f"{member.name} is damaged")
-    except OSError as error:
-        raise UserError(f"{target}: cannot be written ({error.strerror or error})") from error
+    with writing(target), replacing(target, flush=False) as temporary:
+        with temporary.open("xb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+                verifier.update(chunk)
+                progress.advance(len(chunk))
+        if not verifier.matches():
+            raise DamagedError(f"{member.name} is damaged")
 
 
 def _check_free_space(folder: Path, needed: int) -> None:

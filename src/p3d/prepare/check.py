@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -70,9 +70,9 @@ def check_dataset(options: CheckOptions) -> CheckReport:
         notes=listing.notes,
     )
     if options.out is not None:
-        _write(options.out, lambda path: _write_sound(path, report))
+        _write_sound(options.out, report)
     if options.findings is not None:
-        _write(options.findings, lambda path: write_findings(path, report.findings()))
+        write_findings(options.findings, report.findings())
     return report
 
 
@@ -218,10 +218,3 @@ def _check_writable(path: Path, flag: str) -> None:
     make_folder(path.parent, flag)
     if path.is_dir():
         raise UserError(f"{path}: is a folder; give the name of a CSV file in it")
-
-
-def _write(path: Path, write: Callable[[Path], None]) -> None:
-    try:
-        write(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from error

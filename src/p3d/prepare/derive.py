@@ -23,7 +23,8 @@ from p3d.data.ucf101 import LISTS
 from p3d.errors import BadVideoError, UserError, printable
 from p3d.prepare.linking import remove_partial
 from p3d.prepare.lists import write_lines
-from p3d.system.folders import lock_folder, results_folder
+from p3d.system.files import GOES_ON, writing
+from p3d.system.folders import lock_folder, make_folder, results_folder
 from p3d.system.text import counted
 from p3d.video.sources import FrameSource
 
@@ -119,13 +120,8 @@ def stages(make: Callable[[Path, Sequence[VideoRecord]], Derived], threads: int 
 
     def attempt(item: Item) -> Derived:
         target, records = item
-        try:
+        with writing(target, GOES_ON):
             return make(target, records)
-        except OSError as error:
-            raise UserError(
-                f"{target}: cannot be written ({error.strerror or error}); fix that, then the same "
-                "command goes on"
-            ) from error
 
     return OneStage(attempt, threads)
 
@@ -157,7 +153,7 @@ def derive(
         in_place: Whether the folder may be that of the original data set, if it has UCF101's lists.
 
     Returns:
-        The summary. Broken videos, and segments that start behind the end of their file, are not
+        The summary. Broken videos, and segments that start after the end of their file, are not
         part of the new data set.
 
     Raises:
@@ -171,15 +167,21 @@ def derive(
     if not (in_place and (data.data / LISTS).is_dir() and out.resolve() == data.data.resolve()):
         check_apart(data.data, out, (records[0].path for _, records in plan.values()))
     with results_folder(out), lock_folder(out):
-        _remove_partial(plan)
-        notes = Notes(out)
-        items = {str(target): _item(target, records) for target, (_, records) in plan.items()}
-        run_work(items, work, machine, notes, what.capitalize())
-        _remove_partial(plan)
+        notes = _make_files(plan, out, work, machine, what)
         _write_lists(data, out, parts, _new_records(plan, notes))
         errors = list(_errors(plan, notes))
         write_bad(out, [(error.path, error.reason) for error in errors])
     return _summarize(out, what, notes.done.values(), errors)
+
+
+def _make_files(plan: _Plan, out: Path, work: Work, machine: Machine, what: str) -> Notes:
+    """Make all files that are not there yet, and return what is known of each."""
+    _remove_partial(plan)
+    notes = Notes(out)
+    items = {str(target): _item(target, records) for target, (_, records) in plan.items()}
+    run_work(items, work, machine, notes, what.capitalize())
+    _remove_partial(plan)
+    return notes
 
 
 def _remove_partial(targets: Iterable[Path]) -> None:
@@ -264,7 +266,7 @@ def _write_lists(
     lists = data.data / LISTS
     if lists.is_dir() and not data.splits.divides:
         if out.resolve() != data.data.resolve():
-            (out / LISTS).mkdir(parents=True, exist_ok=True)
+            make_folder(out / LISTS)
             for path in sorted(lists.glob("*.txt")):
                 write_lines(out / LISTS / path.name, read_text(path).rstrip("\n").split("\n"))
         return

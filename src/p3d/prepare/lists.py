@@ -20,7 +20,7 @@ from p3d.data.ucf101 import LISTS, Key, parse_classes, parse_list
 from p3d.errors import UserError
 from p3d.prepare.archive import open_archive, text_folder
 from p3d.prepare.options import Validation
-from p3d.system.files import replacing
+from p3d.system.files import replacing, writing
 from p3d.system.spelling import ask_meant
 
 OFFICIAL_CLIPS = 13_320
@@ -135,11 +135,8 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
     text = "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
     if path.is_file() and path.read_bytes() == text:
         return
-    try:
-        with replacing(path) as temporary:
-            temporary.write_bytes(text)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+    with writing(path), replacing(path) as temporary:
+        temporary.write_bytes(text)
 
 
 def _make_fold(number: int, parts: Mapping[str, tuple[str, ...]], validation: Validation) -> Fold:

@@ -6,8 +6,7 @@ Videos stay where they are; only archives are unpacked. `tables` reads the diffe
 from __future__ import annotations
 
 import math
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -22,13 +21,14 @@ from p3d.data.dataset import (
     check_missing,
     examples,
 )
-from p3d.data.listing import NameFinder, find_clash, list_names, read_lines, spelling_key, stem_of
+from p3d.data.listing import find_clash, read_lines, spelling_key
 from p3d.data.manifest_writer import write_manifest
 from p3d.errors import UserError, printable
 from p3d.prepare import segment_files, tables
-from p3d.prepare.archive import open_archive, text_folder
+from p3d.prepare.archive import text_folder
+from p3d.prepare.listed_videos import VideoIndex, unpack_videos
 from p3d.prepare.tables import Row, is_number
-from p3d.system.files import TEMPORARY, check_no_input
+from p3d.system.files import check_no_input
 from p3d.system.markers import First
 from p3d.system.spelling import ask_meant
 from p3d.system.text import counted
@@ -126,7 +126,7 @@ def prepare_manifest(options: ManifestOptions) -> ManifestSummary:
     class_names = class_names or _order_classes(rows, options)
     labels = {spelling_key(name): label for label, name in enumerate(class_names)}
     labels |= {name: label for label, name in enumerate(class_names)}
-    index = _VideoIndex(_unpack_videos(options))
+    index = VideoIndex(_find_videos(options))
     splits: dict[Part, list[VideoRecord]] = {split: [] for split in SPLITS}
     if any(row.split is None for row in rows):
         splits = {None: []}
@@ -185,7 +185,7 @@ def _read_rows(options: ManifestOptions, class_names: tuple[str, ...]) -> Iterat
         given = [(split, path) for split, path in zip(SPLITS, paths, strict=True) if path]
         if not given:
             raise UserError("--kind lists needs --train-list, and --test-list for testing")
-        index = _VideoIndex(options.videos)
+        index = VideoIndex(options.videos)
         yield from tables.lists(
             given,
             class_names,
@@ -246,7 +246,7 @@ def _order_classes(rows: Sequence[Row], options: ManifestOptions) -> tuple[str, 
     return tuple(sorted(lines))
 
 
-def _unpack_videos(options: ManifestOptions) -> Path:
+def _find_videos(options: ManifestOptions) -> Path:
     """Return the folder of the videos, which are unpacked if they are archives."""
     source = options.videos
     if not source.exists():
@@ -255,50 +255,4 @@ def _unpack_videos(options: ManifestOptions) -> Path:
         )
     if options.kind != "hmdb51":
         return source
-    target = options.out.parent / "videos"
-    if source.is_file():
-        target.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=target) as folder:
-            open_archive(source, ".rar").extract_all(Path(folder))
-            _unpack_classes(sorted(Path(folder).glob("*.rar")), target)
-        return target
-    if archives := sorted(source.glob("*.rar")):
-        _unpack_classes(archives, target)
-        return target
-    return source
-
-
-def _unpack_classes(archives: Iterable[Path], target: Path) -> None:
-    """Unpack a RAR per class, named like the class."""
-    for path in archives:
-        archive = open_archive(path)
-        if archive.clips:
-            archive.extract_all(target / path.stem)
-
-
-class _VideoIndex:
-    """Videos below a folder by name. Each folder is listed once."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self._listings: dict[str, dict[str, str]] = {}
-        self._finder = NameFinder(root, stems=True)
-
-    def find(self, names: Sequence[str]) -> Path | None:
-        """Return the first of the names that exists, as it is or with a video's suffix.
-
-        If none does, other spellings are tried, see `NameFinder`.
-        """
-        for name in names:
-            folder, _, last = name.rstrip("/").rpartition("/")
-            found = self._listing(folder).get(last)
-            if found is not None:
-                return self.root / folder / found
-        return next(filter(None, map(self._finder.find, names)), None)
-
-    def _listing(self, folder: str) -> dict[str, str]:
-        if folder not in self._listings:
-            names = sorted(list_names(self.root / folder))
-            stems = {stem_of(name): name for name in reversed(names)}
-            self._listings[folder] = stems | {name: name for name in names}
-        return self._listings[folder]
+    return unpack_videos(source, options.out.parent / "videos")

@@ -1,4 +1,4 @@
-"""Problems of the segments of a data set: overlaps, ends behind the video, unlabeled parts."""
+"""Problems of the segments of a data set: overlaps, ends after the video, unlabeled parts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _ends(of_file: Sequence[VideoFacts]) -> Iterator[Finding]:
         # Annotators round times, and the last frame's length is not known exactly.
         if end is not None and end > facts.duration + 1 / (facts.record.fps or 25) + TOLERANCE:
             detail = f"the video ends at {facts.duration:.3f} s"
-            yield video_finding("WARNING", "segments that end behind the video", facts, detail)
+            yield video_finding("WARNING", "segments that end after the video", facts, detail)
 
 
 def _overlaps(of_file: Sequence[VideoFacts], class_names: Sequence[str]) -> Iterator[Finding]:

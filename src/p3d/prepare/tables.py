@@ -266,8 +266,8 @@ def _parse_split(name: str, default: Split | None, line: str) -> Split:
     split = SPLIT_NAMES.get(name.lower()) if name else default
     if split is None:
         raise UserError(
-            f"{line}: split {name!r} must be train, validate or test; use --split if the file has "
-            "no column for it"
+            f"{line}: split {name!r} must be train, validation or test; use --split if the file "
+            "has no column for it"
         )
     return split
 

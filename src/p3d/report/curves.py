@@ -19,6 +19,9 @@ TRAINING, VALIDATION, OTHER = BLUE, ORANGE, TEAL
 
 Values = NDArray[np.float64]
 
+_PARTS = 400
+"""A curve is drawn by the lowest and the highest point of each of so many parts."""
+
 
 def draw_learning(record: RunRecord) -> list[Chart]:
     """Draw loss and accuracy, where the log has finite values."""
@@ -96,13 +99,13 @@ def _smooth(y: Values) -> Values:
     return smooth
 
 
-def _envelope(x: Values, y: Values, parts: int = 400) -> tuple[Values, Values]:
+def _envelope(x: Values, y: Values) -> tuple[Values, Values]:
     """Return the lowest and the highest point of each part of a long curve."""
-    if len(x) <= 2 * parts:
+    if len(x) <= 2 * _PARTS:
         return x, y
     low, high = np.nan_to_num(y, nan=np.inf), np.nan_to_num(y, nan=-np.inf)
     kept: list[int] = []
-    for part in np.array_split(np.arange(len(x)), parts):
+    for part in np.array_split(np.arange(len(x)), _PARTS):
         kept += sorted({part[low[part].argmin()], part[high[part].argmax()]})
     return x[kept], y[kept]
 

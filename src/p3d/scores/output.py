@@ -14,12 +14,16 @@ from p3d.scores.calibration import Bin
 from p3d.scores.coverage import Coverage
 from p3d.scores.figures import Figures
 from p3d.system.csv_file import write_csv
-from p3d.system.files import replacing
+from p3d.system.files import replacing, writing
 from p3d.system.fonts import plot_fonts
 from p3d.system.text import format_percent, shorten
 
 if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+    from torch import Tensor
 
 
 def write_accuracy(
@@ -105,7 +109,7 @@ def _write_confusion_png(path: Path, accuracy: Accuracy, class_names: Sequence[s
         axes.set_title(f"top-1 {format_percent(accuracy.top1)} of {accuracy.videos} videos")
         figure.set_size_inches(side + 1.2, side)
         figure.colorbar(axes.images[0], ax=axes, shrink=0.8, label="fraction of the true class")
-        with replacing(path) as temporary:
+        with writing(path), replacing(path) as temporary:
             figure.savefig(temporary, dpi=150, format="png")
 
 
@@ -147,7 +151,13 @@ def draw_confusion(accuracy: Accuracy, class_names: Sequence[str], side: float) 
     axes.set_yticks(ticks, labels, fontsize=font, parse_math=False)
     axes.set_xlabel("predicted class" if named else "predicted class (no.)")
     axes.set_ylabel("true class" if named else "true class (no.)")
-    for row, column in counts.nonzero().tolist() if cell >= 19 else ():
+    if cell >= 19:
+        _write_counts(axes, counts, fractions)
+    return figure
+
+
+def _write_counts(axes: Axes, counts: Tensor, fractions: NDArray[np.float32]) -> None:
+    for row, column in counts.nonzero().tolist():
         axes.text(
             column,
             row,
@@ -157,4 +167,3 @@ def draw_confusion(accuracy: Accuracy, class_names: Sequence[str], side: float) 
             fontsize=8,
             color="white" if fractions[row, column] > 0.5 else "#1f2733",
         )
-    return figure

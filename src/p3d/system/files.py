@@ -34,6 +34,19 @@ _NO_FLUSH = {
 _FLUSHES_FOLDERS = os.name != "nt"
 
 
+GOES_ON = "fix that, then the same command goes on"
+"""Remedy of long work that could not write a file."""
+
+
+@contextmanager
+def writing(path: Path, remedy: str = "check the folder and its disk") -> Iterator[None]:
+    """Turn an `OSError` in the block into a `UserError` about a file that cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({reason_of(error)}); {remedy}") from error
+
+
 @contextmanager
 def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
     """Write a file completely or not at all.
@@ -115,15 +128,12 @@ def link_or_copy(source: Path, target: Path) -> None:
     Raises:
         UserError: It cannot be written.
     """
-    try:
-        with replacing(target) as temporary:
-            temporary.unlink()
-            try:
-                temporary.hardlink_to(source)
-            except OSError:
-                shutil.copyfile(source, temporary)
-    except OSError as error:
-        raise UserError(f"{target}: cannot be written ({error.strerror})") from error
+    with writing(target), replacing(target) as temporary:
+        temporary.unlink()
+        try:
+            temporary.hardlink_to(source)
+        except OSError:
+            shutil.copyfile(source, temporary)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -134,11 +144,8 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         UserError: It cannot be written.
     """
-    try:
-        with replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8", errors="surrogateescape", newline="\n")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+    with writing(path), replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape", newline="\n")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from p3d.errors import UserError
-from p3d.system.files import replacing
+from p3d.system.files import replacing, writing
 from p3d.system.spelling import ask_meant
 
 NOT_AN_NPZ = (
@@ -51,11 +51,8 @@ class NpzFormat:
         whole = {"format": self.name, "version": self.version, **header}
         # JSON escapes bytes of file names that are not UTF-8.
         text = np.frombuffer(json.dumps(whole, default=str).encode("ascii"), np.uint8)
-        try:
-            with replacing(path) as temporary, temporary.open("wb") as file:
-                np.savez(file, allow_pickle=False, header=text, **arrays)
-        except OSError as error:
-            raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+        with writing(path), replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, allow_pickle=False, header=text, **arrays)
 
     def read(self, path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return the header and the arrays of a file.

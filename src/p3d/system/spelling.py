@@ -24,16 +24,15 @@ def ask_meant(path: Path | str, otherwise: str = "check the path") -> str:
     return otherwise if meant is None else f"did you mean {meant}?"
 
 
-def describe_unread(path: Path | str, error: OSError, otherwise: str = "check the path") -> str:
+def describe_unread(path: Path | str, error: OSError) -> str:
     """Return why a file that the user named cannot be read, and the remedy.
 
     Args:
         path: The file.
         error: What opening or reading it raised.
-        otherwise: The remedy, unless the file does not exist and a name beside it is close.
     """
     is_missing = isinstance(error, FileNotFoundError)
-    remedy = ask_meant(path, otherwise) if is_missing else otherwise
+    remedy = ask_meant(path) if is_missing else "check the path"
     return f"cannot be read ({error.strerror or error}); {remedy}"
 
 

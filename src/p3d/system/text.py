@@ -11,6 +11,9 @@ from typing import Any
 
 from p3d.errors import printable
 
+_SHOWN = 5
+"""Lines of a list that a message shows."""
+
 
 def format_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Return a table as plain text: the first column aligned left, the others right.
@@ -29,10 +32,10 @@ def format_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str
     return "\n".join([lines[0], "-" * columns(lines[0]), *lines[1:]])
 
 
-def first_lines(lines: Sequence[object], shown: int = 5) -> list[str]:
+def first_lines(lines: Sequence[object]) -> list[str]:
     """Return the first of some lines for a list in a message, indented, and how many follow."""
-    first = [f"  {printable(line)}" for line in lines[:shown]]
-    return first + [f"  and {len(lines) - shown:,} more"] * (len(lines) > shown)
+    first = [f"  {printable(line)}" for line in lines[:_SHOWN]]
+    return first + [f"  and {len(lines) - _SHOWN:,} more"] * (len(lines) > _SHOWN)
 
 
 def columns(text: str) -> int:

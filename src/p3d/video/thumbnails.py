@@ -16,6 +16,14 @@ from p3d.video.flow_file import motion_of
 
 Pixels = NDArray[np.uint8]
 
+_GIF_MILLISECONDS = 80
+"""Time of a frame; GIF stores hundredths of a second."""
+_GIF_SIDE = 128
+"""Smaller clips are enlarged by an integer factor to about this many pixels."""
+_STRIP_FRAMES = 4
+_STRIP_BOX = (148, 111)
+"""Width and height in pixels that each frame of a strip is scaled to fit in."""
+
 
 def flow_colors(flow: Pixels) -> Pixels:
     """Return optical flow as colors: hue shows direction, saturation speed; white is no motion.
@@ -42,31 +50,28 @@ def as_rgb(frames: Tensor) -> Pixels:
     return flow_colors(pixels) if pixels.shape[-1] == 2 else pixels
 
 
-def encode_gif(
-    clip: Tensor, caption: str = "", *, fps: float = 12.5, side: int = 128
-) -> tuple[bytes, int, int]:
-    """Encode a clip as an animated GIF that loops forever.
+def encode_gif(clip: Tensor, caption: str = "") -> tuple[bytes, int, int]:
+    """Encode a clip as an animated GIF that loops forever; a small one is enlarged.
 
     Args:
         clip: uint8 `(T, H, W, C)` with C 3 (RGB) or 2 (optical flow).
         caption: A line of text below the frames.
-        fps: Frames per second; GIF stores hundredths of a second.
-        side: Smaller clips are enlarged by an integer factor to about this many pixels.
 
     Returns:
         The file's bytes, and the height and width of the image in pixels.
     """
     rgb = as_rgb(clip)
     height, width = rgb.shape[1:3]
-    zoom = max(1, round(side / max(height, width)))
+    zoom = max(1, round(_GIF_SIDE / max(height, width)))
     size = (width * zoom, height * zoom)
     frames = [
         with_caption(Image.fromarray(frame).resize(size, Image.Resampling.NEAREST), caption)
         for frame in rgb
     ]
     file = io.BytesIO()
-    duration = round(1000 / fps)
-    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=duration, loop=0)
+    frames[0].save(
+        file, "GIF", save_all=True, append_images=frames[1:], duration=_GIF_MILLISECONDS, loop=0
+    )
     return file.getvalue(), frames[0].height, frames[0].width
 
 
@@ -82,19 +87,13 @@ def with_caption(image: Image.Image, caption: str) -> Image.Image:
 
 
 def video_strip(
-    path: Path,
-    seconds: tuple[float | None, float | None] = (None, None),
-    *,
-    frames: int = 4,
-    box: tuple[int, int] = (148, 111),
+    path: Path, seconds: tuple[float | None, float | None] = (None, None)
 ) -> Image.Image:
     """Return evenly spaced frames of a video, side by side.
 
     Args:
         path: A video file, a frame folder or a flow file.
         seconds: Start and end of the part to show; None where the video starts or ends.
-        frames: Number of frames.
-        box: Width and height in pixels that each frame is scaled to fit in.
 
     Raises:
         BadVideoError: The video cannot be read.
@@ -104,19 +103,19 @@ def video_strip(
         first = 0 if start is None else int(np.searchsorted(video.times, start, "right")) - 1
         stop = video.num_frames if end is None else int(np.searchsorted(video.times, end))
         first = min(max(first, 0), video.num_frames - 1)
-        middles = first + (np.arange(frames) + 0.5) * max(stop - first, 1) / frames
+        middles = first + (np.arange(_STRIP_FRAMES) + 0.5) * max(stop - first, 1) / _STRIP_FRAMES
         rgb = as_rgb(video.read(middles.astype(int).tolist()))
-    scale = min(box[0] / rgb.shape[2], box[1] / rgb.shape[1])
+    scale = min(_STRIP_BOX[0] / rgb.shape[2], _STRIP_BOX[1] / rgb.shape[1])
     width, height = (max(1, round(side * scale)) for side in (rgb.shape[2], rgb.shape[1]))
-    strip = Image.new("RGB", (frames * (width + 2) - 2, height), "white")
+    strip = Image.new("RGB", (_STRIP_FRAMES * (width + 2) - 2, height), "white")
     for index, frame in enumerate(rgb):
         small = Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR)
         strip.paste(small, (index * (width + 2), 0))
     return strip
 
 
-def encode_jpeg(image: Image.Image, quality: int = 80) -> bytes:
+def encode_jpeg(image: Image.Image) -> bytes:
     """Encode an image as JPEG."""
     file = io.BytesIO()
-    image.save(file, "JPEG", quality=quality, optimize=True)
+    image.save(file, "JPEG", quality=80, optimize=True)
     return file.getvalue()

@@ -157,6 +157,13 @@ def _override_config(config: P3DConfig, overrides: Overrides, notes: list[str]) 
     return replace(config, **changes)
 
 
+def _renew_classifier(state: dict[str, Tensor], old: int, new: int) -> str:
+    """Put an untrained classifier of other classes into a state, and return a note about it."""
+    state["fc.weight"] = torch.empty(new, FEATURES).normal_(std=0.01)  # as in a new network
+    state["fc.bias"] = torch.zeros(new)
+    return f"the file's classifier of {old} classes is replaced by a new, untrained one of {new}"
+
+
 def _known_names(
     config: P3DConfig, pixels: Preprocessing, source: str | None, notes: list[str]
 ) -> tuple[str, ...] | None:
@@ -187,14 +194,8 @@ def interpret(
     config = _override_config(stored, overrides, notes)
     calibration = read_calibration(metadata)
     if config.num_classes != stored.num_classes:
-        # As in a new network.
-        state["fc.weight"] = torch.empty(config.num_classes, FEATURES).normal_(std=0.01)
-        state["fc.bias"] = torch.zeros(config.num_classes)
+        notes.append(_renew_classifier(state, stored.num_classes, config.num_classes))
         class_names, calibration = None, {}
-        notes.append(
-            f"the file's classifier of {stored.num_classes} classes is replaced by a new, "
-            f"untrained one of {config.num_classes}"
-        )
     elif contents.format == "resnet":
         notes.append(
             f"the 2-D network's classifier of {config.num_classes} classes is kept; "

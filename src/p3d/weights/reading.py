@@ -17,7 +17,7 @@ from p3d.system.spelling import describe_unread
 from p3d.weights.caffe import read_caffemodel
 from p3d.weights.entries import VERSION_KEY
 from p3d.weights.keys import add_counters, shorten
-from p3d.weights.pickles import StoredTensor
+from p3d.weights.pickle_values import StoredTensor
 from p3d.weights.port import from_port, is_port
 from p3d.weights.resnet import is_resnet
 from p3d.weights.safetensors_files import read_safetensors

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load
 from torch import Tensor
 
-from p3d.weights.pickles import damaged
+from p3d.weights.pickle_values import damaged
 
 CHECKSUM_KEY = "checksum"
 """Entry of the metadata in our own files. The format itself has none."""

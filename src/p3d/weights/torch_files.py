@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from p3d.errors import UserError
-from p3d.weights.pickles import MAX_PICKLE_BYTES, Storage, StoredTensor, damaged, read_pickle
+from p3d.weights.pickle_values import Storage, StoredTensor, damaged
+from p3d.weights.pickles import MAX_PICKLE_BYTES, read_pickle
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _END_BYTES, _END64_BYTES, _LOCATOR_BYTES, _LOCAL_BYTES = 22, 56, 20, 30
