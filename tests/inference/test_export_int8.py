@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from p3d.cli import main
 from p3d.data.clips import read_eval_clips
 from p3d.data.layouts import DataOptions, read_dataset
 from p3d.errors import UserError
-from p3d.inference.backends.names import relative_error
+from p3d.inference.backends.names import INT8_TOLERANCE, relative_error
 from p3d.inference.export_spec import ExportSpec
 from p3d.inference.exported import ExportedNetwork
 from p3d.inference.quantize import export_int8
@@ -21,6 +23,7 @@ from p3d.inference.scorer import Scorer
 from p3d.model.network import P3D
 from p3d.video.decode import open_video
 from p3d.weights.metadata import save_model
+from p3d.weights.safetensors_files import checksum
 
 CPU = torch.device("cpu")
 
@@ -31,26 +34,63 @@ def model(sample: Path, monkeypatch: pytest.MonkeyPatch) -> P3D:
     return tiny_network(classes=read_dataset(sample, "test").class_names)
 
 
-def test_int8(model: P3D, sample: Path, tmp_path: Path) -> None:
-    for package in ("onnx", "onnxscript", "onnxruntime"):
+@pytest.mark.parametrize(
+    ("name", "packages", "spec"),
+    [
+        ("small.onnx", ("onnx", "onnxscript", "onnxruntime"), ExportSpec("onnx")),
+        ("small.pt2", (), ExportSpec("aot")),
+        (
+            "small.onnx",
+            ("onnx", "onnxscript", "onnxruntime"),
+            ExportSpec("onnx", batch=2, with_preprocessing=True, four_dims=True),
+        ),
+    ],
+)
+def test_int8(
+    name: str,
+    packages: tuple[str, ...],
+    spec: ExportSpec,
+    model: P3D,
+    sample: Path,
+    tmp_path: Path,
+) -> None:
+    for package in packages:
         pytest.importorskip(package)
-    path = tmp_path / "small.onnx"
-    spec = ExportSpec("onnx", frames=FRAMES, size=SIZE)
+    path = tmp_path / name
+    spec = replace(spec, frames=FRAMES, size=SIZE)
     result = export_int8(
         model, path, spec, DataOptions(sample), clips=8, clips_per_video=1, max_loss=100
     )
     assert result.calibration_clips == 8
     assert result.videos == len(read_dataset(sample, "test").records)
+    assert result.verification.worst < INT8_TOLERANCE
     assert path.stat().st_size < 0.5 * 4 * sum(p.numel() for p in model.parameters())
     file = ExportedNetwork(path)
     assert file.spec.int8
+    assert file.description.entries["weights_hash"] == checksum(model.state_dict())
     with open_video(read_dataset(sample, "test").records[0].path) as video:
         clip = read_eval_clips(video, model.preprocessing, 1)
-    error = relative_error(Scorer(file, CPU)(clip), Scorer(model, CPU)(clip))
-    assert 1e-5 < error < 0.3
+    found, expected = (Scorer(network, CPU)(clip).softmax(-1) for network in (file, model))
+    assert 1e-5 < relative_error(found, expected) < 0.3
+    assert [part.name for part in tmp_path.iterdir()] == [name]
+
+
+def test_too_much_is_lost(model: P3D, sample: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    spec = ExportSpec("onnx", frames=FRAMES, size=SIZE)
     with pytest.raises(UserError, match=r"int8 loses .* points of top-1 .* nothing is written"):
-        export_int8(model, tmp_path / "b.onnx", spec, DataOptions(sample), clips=1, max_loss=-200)
-    assert [part.name for part in tmp_path.iterdir()] == ["small.onnx"]
+        export_int8(
+            model,
+            tmp_path / "b.onnx",
+            spec,
+            DataOptions(sample),
+            clips=1,
+            clips_per_video=1,
+            max_loss=-200,
+        )
+    assert not list(tmp_path.iterdir())
 
 
 def test_nothing_to_calibrate_on(model: P3D, sample: Path, tmp_path: Path) -> None:
@@ -71,7 +111,8 @@ def test_nothing_to_calibrate_on(model: P3D, sample: Path, tmp_path: Path) -> No
     [
         (["--int8"], "give a data set with the network's classes (--calibrate DATA)"),
         (["--int8", "--calibrate", "missing"], "p3d: error: missing: no such folder"),
-        (["--int8", "--calibrate", "x", "--batch", "free"], "omit --batch"),
+        (["--int8", "--calibrate", "x", "--batch", "free"], "give --batch a number"),
+        (["--int8", "--calibrate", "x", "--frames", "32"], "network's own 4 frames of 32 px"),
     ],
 )
 def test_wrong_options(
@@ -86,3 +127,16 @@ def test_wrong_options(
     save_model(model, "w.safetensors")
     assert main(["export", "w.safetensors", "a.onnx", *options]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        ({"backend": "openvino"}, "OpenVINO takes 8-bit networks as .onnx"),
+        ({"backend": "aot", "precision": "bf16"}, "--int8 takes no --precision"),
+        ({"backend": "aot", "device": "cuda"}, "--int8 takes no --precision and no --device"),
+    ],
+)
+def test_forms_that_have_no_8_bit_file(form: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        ExportSpec(**form, int8=True)

@@ -9,14 +9,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from p3d.bench.turns import Candidate
+from p3d.bench.turns import Arithmetic, Candidate
 from p3d.errors import UserError
 from p3d.inference.backends.names import Backend
 from p3d.inference.export import export_network
 from p3d.inference.export_spec import ExportSpec, FileBackend, noise_clip
 from p3d.inference.exported import ExportedNetwork
 from p3d.inference.scorer import Scorer, best_batch
+from p3d.model.int8 import quantize_network
 from p3d.model.network import P3D
+from p3d.preprocessing import normalize
 from p3d.system.device import DTYPES, Precision, set_precision, synchronize
 
 _FILES: dict[str, tuple[FileBackend, str]] = {
@@ -59,13 +61,13 @@ class BackendBench:
     folder: Path
 
     def prepare(
-        self, backend: Backend, precision: Precision, batch: int, several: int
+        self, backend: Backend, precision: Arithmetic, batch: int, several: int
     ) -> tuple[list[Candidate], list[str]]:
         """Prepare a backend for a batch, and for several clips in batches of its own choice.
 
         Args:
             backend: What computes the network.
-            precision: Arithmetic.
+            precision: Arithmetic; "int8" is for the runtimes of files.
             batch: Clips of the first candidate, which are one batch.
             several: Clips of the second candidate; 0 for none.
 
@@ -90,7 +92,7 @@ class BackendBench:
             )
         return candidates, lines
 
-    def _candidate(self, name: str, precision: Precision, scorer: Scorer, clips: int) -> Candidate:
+    def _candidate(self, name: str, precision: Arithmetic, scorer: Scorer, clips: int) -> Candidate:
         noise = self._noise(clips)
         return Candidate(name, precision, lambda: scorer(noise), clips)
 
@@ -99,10 +101,12 @@ class BackendBench:
         clip = noise_clip(self.model.config, prep.num_frames, prep.crop)
         return clip.repeat(clips, 1, 1, 1, 1)
 
-    def _load(self, backend: Backend, precision: Precision, batch: int) -> tuple[Scorer, str]:
+    def _load(self, backend: Backend, precision: Arithmetic, batch: int) -> tuple[Scorer, str]:
         """Compile or export the network for batches, and load it; return how long that took."""
         started = time.perf_counter()
         if backend in ("eager", "compiled"):
+            if precision == "int8":
+                raise UserError("8-bit networks are files; give --backends aot or onnx")
             compiled = backend == "compiled"
             scorer = Scorer(self.model, self.device, precision, compiled=compiled, batch_size=batch)
             scorer(self._noise(batch))
@@ -111,14 +115,17 @@ class BackendBench:
         else:
             path = self._export(backend, precision, batch)
             exported = time.perf_counter()
-            scorer = Scorer(ExportedNetwork(path), self.device, precision)
+            own = "fp32" if precision == "int8" else precision
+            scorer = Scorer(ExportedNetwork(path, backend), self.device, own)
             loaded = time.perf_counter()
         return scorer, (
             f"compiled or exported in {exported - started:.1f} s, "
             f"loaded in {loaded - exported:.2f} s"
         )
 
-    def _export(self, backend: Backend, precision: Precision, batch: int) -> Path:
+    def _export(self, backend: Backend, precision: Arithmetic, batch: int) -> Path:
+        if precision == "int8":
+            return self._export_int8(backend, batch)
         kind, name = _FILES[backend]
         if kind == "onnx" and precision != "fp32":
             raise UserError(f"ONNX Runtime has no {precision} here")
@@ -126,4 +133,15 @@ class BackendBench:
         prep, path = self.model.preprocessing, self.folder / f"{precision}-{batch}-{name}"
         spec = ExportSpec(kind, stored, batch, prep.num_frames, prep.crop, device=self.device.type)
         export_network(self.model, path, spec)
+        return path
+
+    def _export_int8(self, backend: Backend, batch: int) -> Path:
+        """Write the 8-bit network. Its ranges are those of noise, so its logits are not checked."""
+        kind, name = _FILES["onnx" if backend == "openvino" else backend]
+        prep, path = self.model.preprocessing, self.folder / f"int8-{batch}-{backend}-{name}"
+        spec = ExportSpec(
+            kind, "fp32", batch, prep.num_frames, prep.crop, int8=True, device=self.device.type
+        )
+        form = quantize_network(self.model, [normalize(self._noise(1), prep)])
+        export_network(self.model, path, spec, form=form, tolerance=float("inf"))
         return path

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from p3d.bench.backends import SIDE, SMALL_SIDE, BackendBench, matrix_rate
 from p3d.bench.training_steps import channels_last, training_steps
-from p3d.bench.turns import Candidate, time_in_turns
+from p3d.bench.turns import Arithmetic, Candidate, time_in_turns
 from p3d.errors import UserError
 from p3d.inference.backends.names import Backend
 from p3d.model.config import Name, P3DConfig
@@ -55,6 +55,8 @@ class ModelBenchOptions:
     backends: tuple[Backend, ...] = ()
     """Also time clips of videos (uint8) by these backends, and print their compile and load
     times."""
+    int8: bool = False
+    """Also time the network in 8-bit integers by those of the backends that take files."""
     training: bool = True
     """Also time training steps."""
     frames: int = 16
@@ -83,7 +85,7 @@ class Timing:
 
     task: str
     name: str
-    precision: Precision
+    precision: Arithmetic
     seconds_per_clip: float
     best_seconds_per_clip: float
 
@@ -133,7 +135,8 @@ def _backends(
     """Return the candidates by backend, and a line about each."""
     candidates, lines = list[Candidate](), list[str]()
     bench = BackendBench(_bench_network(options), device, folder)
-    for precision, backend in product(options.precisions, options.backends):
+    more: tuple[Arithmetic, ...] = ("int8",) if options.int8 else ()
+    for precision, backend in product((*options.precisions, *more), options.backends):
         try:
             found, line = bench.prepare(
                 backend, precision, options.batch_size, options.several_clips
@@ -173,8 +176,8 @@ class ModelBench:
 
     timings: list[Timing]
     lines: list[str]
-    matrix_rates: dict[Precision, float]
-    small_matrix_rates: dict[Precision, float]
+    matrix_rates: dict[Arithmetic, float]
+    small_matrix_rates: dict[Arithmetic, float]
 
 
 def bench_model(options: ModelBenchOptions) -> ModelBench:
@@ -195,16 +198,17 @@ def bench_model(options: ModelBenchOptions) -> ModelBench:
         more, lines = _backends(options, device, Path(folder))
         inference = [*_inference(options, device), *more]
         timings = _time("inference", inference, options, device)
-        rates, small_rates = (
-            {precision: matrix_rate(device, precision, side) for precision in options.precisions}
-            for side in (SIDE, SMALL_SIDE)
-        )
+        rates, small_rates = (_rates(options, device, side) for side in (SIDE, SMALL_SIDE))
     if options.training:
         clips = _clips(options, options.training_batch_size, device)
         config = P3DConfig(options.network, 101, dropout=0.0)
         steps = training_steps(config, options.precisions, clips, compiled=options.compile)
         timings += _time("training", steps, options, device)
     return ModelBench(timings, lines, rates, small_rates)
+
+
+def _rates(options: ModelBenchOptions, device: torch.device, side: int) -> dict[Arithmetic, float]:
+    return {precision: matrix_rate(device, precision, side) for precision in options.precisions}
 
 
 def _time(
@@ -259,19 +263,21 @@ def _table(bench: ModelBench, options: ModelBenchOptions) -> str:
     macs = sum(part.macs for part in stages(config, frames=options.frames, size=options.size))
     operations = {"inference": 2 * macs, "training": 6 * macs}
     timings, base = bench.timings, options.precisions[0]
+    plain: dict[tuple[str, Arithmetic], float]
     plain = {(t.task, t.precision): t.seconds_per_clip for t in timings if t.name == "plain"}
     header = ("", "ms/clip", "best", f"over plain {base}", "over plain", "best of matrix rate")
-    rows = [
-        (
-            f"{t.task} {t.precision} {t.name}",
-            f"{1000 * t.seconds_per_clip:.1f}",
-            f"{1000 * t.best_seconds_per_clip:.1f}",
-            f"{plain[t.task, base] / t.seconds_per_clip:.2f}",
-            f"{plain[t.task, t.precision] / t.seconds_per_clip:.2f}",
-            format_percent(
-                operations[t.task] / t.best_seconds_per_clip / bench.matrix_rates[t.precision]
-            ),
+    rows = []
+    for t in timings:
+        own, rate = plain.get((t.task, t.precision)), bench.matrix_rates.get(t.precision)
+        share = operations[t.task] / t.best_seconds_per_clip
+        rows.append(
+            (
+                f"{t.task} {t.precision} {t.name}",
+                f"{1000 * t.seconds_per_clip:.1f}",
+                f"{1000 * t.best_seconds_per_clip:.1f}",
+                f"{plain[t.task, base] / t.seconds_per_clip:.2f}",
+                "-" if own is None else f"{own / t.seconds_per_clip:.2f}",
+                "-" if rate is None else format_percent(share / rate),
+            )
         )
-        for t in timings
-    ]
     return format_table(header, rows)

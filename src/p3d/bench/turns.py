@@ -6,10 +6,13 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
 from p3d.system.device import Precision, set_precision, synchronize
+
+Arithmetic = Precision | Literal["int8"]
 
 _PAUSE = 0.2
 """Seconds before each turn."""
@@ -27,7 +30,7 @@ class Candidate:
     """
 
     name: str
-    precision: Precision
+    precision: Arithmetic
     call: Callable[[], object]
     clips: int = 1
 
@@ -42,7 +45,7 @@ class Times:
 
 def time_in_turns(
     candidates: list[Candidate], rounds: int, device: torch.device
-) -> dict[tuple[str, Precision], Times]:
+) -> dict[tuple[str, Arithmetic], Times]:
     """Return the seconds of a call by name and precision.
 
     In a turn a candidate is called twice, and the second call is timed: clips and training steps
@@ -50,10 +53,11 @@ def time_in_turns(
     asleep: after their work they wait busily for a while, which doubled the time of the candidate
     that came next.
     """
-    seconds: dict[tuple[str, Precision], list[float]] = {}
+    seconds: dict[tuple[str, Arithmetic], list[float]] = {}
     for _ in range(rounds):
         for candidate in candidates:
-            set_precision(device, candidate.precision)
+            if candidate.precision != "int8":
+                set_precision(device, candidate.precision)
             time.sleep(_PAUSE)
             candidate.call()
             synchronize(device)

@@ -16,7 +16,7 @@ from torch.export import ExportedProgram
 
 from p3d.errors import UserError
 from p3d.inference.backends import aot, onnx_runtime, openvino_runtime
-from p3d.inference.backends.names import TOLERANCE
+from p3d.inference.backends.names import INT8_TOLERANCE, TOLERANCE
 from p3d.inference.export_spec import (
     MIN_FREE_FRAMES,
     MIN_FREE_SIZE,
@@ -45,6 +45,7 @@ def export_network(
     source: str | None = None,
     tolerance: float | None = None,
     real_clips: Sequence[Tensor] = (),
+    form: P3D | None = None,
 ) -> Verification:
     """Write a network to a file for another runtime, and compare the file with PyTorch.
 
@@ -55,26 +56,34 @@ def export_network(
         source: Where the weights come from.
         tolerance: Limit of the error, see `relative_error`; by default that of the precision.
         real_clips: More clips to compare with, uint8 `(N, T, H, W, C)`.
+        form: What is written and compared in place of the network: its 8-bit form.
 
     Raises:
         UserError: A package is missing, the network cannot be exported in this form, the file gives
             other logits, or it cannot be written. No file is left.
     """
     path = Path(path)
-    limit = TOLERANCE[spec.precision] if tolerance is None else tolerance
+    usual = INT8_TOLERANCE if spec.int8 else TOLERANCE[spec.precision]
+    limit = usual if tolerance is None else tolerance
     device = resolve_device("cuda" if spec.device == "cuda" else "cpu")
     model = model.eval()
+    form = model if form is None else form
     with draft_folder(path, model) as folder:
-        metadata = to_metadata(model, spec, _reference(model, spec, limit), source)
+        metadata = to_metadata(model, spec, _reference(form, spec, limit), source)
         draft = folder / path.name
         with prefix_errors(path), _quiet():
-            _write(model, draft, metadata, spec)
-        found = verify(model, ExportedNetwork(draft), device, spec.precision, real_clips)
+            _write(form, draft, metadata, spec)
+        found = verify(form, ExportedNetwork(draft), device, spec.precision, real_clips)
         with prefix_errors(path):
             check_errors(found, limit)
-        for part in sorted(folder.iterdir(), key=lambda part: part.suffix != ".bin"):
-            part.replace(path.with_name(part.name))
+        publish(folder, path)
     return found
+
+
+def publish(folder: Path, path: Path) -> None:
+    """Move the files of a draft folder to the place of a file, weights before what needs them."""
+    for part in sorted(folder.iterdir(), key=lambda part: part.suffix != ".bin"):
+        part.replace(path.with_name(part.name))
 
 
 @contextmanager

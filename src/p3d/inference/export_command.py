@@ -69,7 +69,7 @@ class ExportOptions:
     tolerance: float | None = None
     """Largest difference allowed, in units of the largest logit; by default 1e-4 for fp32."""
     int8: First[bool] = False
-    """Write an 8-bit .onnx; needs --calibrate."""
+    """Compute with 8-bit integers; needs --calibrate."""
     calibrate: First[Path | None] = None
     """Data set whose training list calibrates --int8, and whose test list measures it."""
     splits: SplitRule = field(default_factory=SplitRule)
@@ -171,7 +171,11 @@ def run(options: ExportOptions) -> None:
     # Errors of videos and of data sets name these themselves.
     if options.int8:
         result = _export_int8(options, model, spec)
-        print(_int8_summary(options.output, result))
+        print(summary(options.output, replace(spec, int8=True), result.verification))
+        print(
+            f"  top-1 on {result.videos} test videos: {100 * result.before:.1f}% in fp32, "
+            f"{100 * result.after:.1f}% in int8, calibrated on {result.calibration_clips} clips"
+        )
         if result.unread:
             print(f"SKIPPED: {counted(len(result.unread), 'video')} that cannot be read:")
             print("\n".join(first_lines(result.unread)))
@@ -205,12 +209,12 @@ def summary(path: Path, spec: ExportSpec, found: Verification) -> str:
     megabytes = sum(part.stat().st_size for part in parts) / 1e6
     output = "probabilities" if spec.with_preprocessing else "logits"
     lines = [
-        f"wrote {printable(path)} ({megabytes:.1f} MB), {spec.precision}"
+        f"wrote {printable(path)} ({megabytes:.1f} MB), {'int8' if spec.int8 else spec.precision}"
         + (f", opset {spec.opset}" if spec.opset else ""),
         f"  input: {kind}; {shape}",
         f"  output: {output}",
-        f"  largest difference from PyTorch in fp32: {found.noise:.1e} on noise{videos}, in units "
-        "of the",
+        f"  largest difference from PyTorch in {'int8' if spec.int8 else 'fp32'}: "
+        f"{found.noise:.1e} on noise{videos}, in units of the",
         f"  largest of the {output}; the same class for {100 * found.same_class:.0f}% of the clips",
     ]
     if spec.backend == "aot":
@@ -232,15 +236,7 @@ def _export_int8(options: ExportOptions, model: P3D, spec: ExportSpec) -> Int8Re
         spec,
         DataOptions(options.calibrate, splits=options.splits),
         source=printable(options.input.name),
+        tolerance=options.tolerance,
         clips=options.calibration_clips,
         max_loss=options.max_loss,
-    )
-
-
-def _int8_summary(path: Path, result: Int8Result) -> str:
-    return (
-        f"wrote {printable(path)} ({path.stat().st_size / 1e6:.1f} MB), int8, calibrated on "
-        f"{result.calibration_clips} clips\n"
-        f"  top-1 on {result.videos} test videos: {100 * result.before:.1f}% in fp32, "
-        f"{100 * result.after:.1f}% in int8"
     )

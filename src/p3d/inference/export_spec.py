@@ -88,8 +88,16 @@ class ExportSpec:
                 "a .pt2 of free size gives other logits at other sizes, by an error of PyTorch's "
                 "compiler; give --size a number, or export .onnx"
             )
-        if self.int8 and self.backend != "onnx":
-            raise UserError("--int8 is for .onnx files; give an output with this suffix")
+        if self.int8 and self.backend == "openvino":
+            raise UserError(
+                "OpenVINO takes 8-bit networks as .onnx; give an output with this suffix, and run "
+                "it with --backend openvino"
+            )
+        if self.int8 and (self.precision, self.device) != ("fp32", "cpu"):
+            raise UserError(
+                "--int8 takes no --precision and no --device, since convolutions compute with "
+                "integers, on a CPU; omit them"
+            )
 
     def check(self, shape: torch.Size) -> None:
         """Check the shape of clips, `(N, T, H, W, C)`.

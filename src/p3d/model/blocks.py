@@ -138,6 +138,14 @@ class ConvBN(nn.Module):
         return weight.to(x.dtype), (bn.bias - mean * scale).to(x.dtype)
 
 
+class Join(nn.Module):
+    """The sum of S and T where it follows their ReLUs, in wiring "port"."""
+
+    def forward(self, space: Tensor, time: Tensor) -> Tensor:
+        """Return the sum of S and T, `(N*T, C, H, W)`."""
+        return space + time
+
+
 class Bottleneck(nn.Module):
     """A residual block: 1x1 convolution, S and T, 1x1 convolution, plus a shortcut.
 
@@ -160,11 +168,13 @@ class Bottleneck(nn.Module):
     ) -> None:
         super().__init__()
         out_channels = planes * EXPANSION
+        self.kind, self.wiring = kind, wiring
         self.mix = MIXES[wiring][kind]
         self.reduce = ConvBN(in_channels, planes, 1)
         self.spatial = ConvBN(planes, planes, 3, padding=1)
         if kind != "2d":
             self.temporal = ConvBN(planes, planes, (3, 1), padding=(1, 0))
+        self.join = Join()
         self.expand = ConvBN(planes, out_channels, 1)
         self.shortcut = ConvBN(in_channels, out_channels, 1) if project else None
 
@@ -216,7 +226,8 @@ def _mix_b_author(block: Bottleneck, x: Tensor, frames: int, stride: int) -> Ten
 def _mix_b_port(block: Bottleneck, x: Tensor, frames: int, stride: int) -> Tensor:
     time = block.temporal.relu(temporal_view(every(x, stride), frames))
     space = block.spatial.relu(x, stride=stride)
-    return space + spatial_view(time, *space.shape[2:])
+    joined: Tensor = block.join(space, spatial_view(time, *space.shape[2:]))
+    return joined
 
 
 def _mix_c_author(
@@ -235,7 +246,8 @@ def _mix_c_author_doubled(block: Bottleneck, x: Tensor, frames: int, stride: int
 def _mix_c_port(block: Bottleneck, x: Tensor, frames: int, stride: int) -> Tensor:
     space = block.spatial.relu(x, stride=stride)
     time = block.temporal.relu(temporal_view(space, frames))
-    return space + spatial_view(time, *space.shape[2:])
+    joined: Tensor = block.join(space, spatial_view(time, *space.shape[2:]))
+    return joined
 
 
 Mix = Callable[[Bottleneck, Tensor, int, int], Tensor]
@@ -284,6 +296,10 @@ class Stem(ConvBN):
             x, frames = bn.max_of_pairs(y), frames // 2
         else:
             x, frames = pool_time(y if is_normal else bn(y), frames, self.wiring)
+        return self.pool_space(x), frames
+
+    def pool_space(self, x: Tensor) -> Tensor:
+        """Pool `(N, C, H, W)` by 3x3 with stride 2."""
         if self.wiring == "author":
-            return pool_up(x, (3, 3), (2, 2)), frames
-        return F.max_pool2d(x, 3, 2, padding=1), frames
+            return pool_up(x, (3, 3), (2, 2))
+        return F.max_pool2d(x, 3, 2, padding=1)

@@ -93,5 +93,6 @@ def pool_time(x: Tensor, frames: int, wiring: Wiring) -> tuple[Tensor, int]:
         larger = larger.reshape(rows // 2, height, width, channels)
         return larger.permute(0, 3, 1, 2), frames // 2
     pool = pool_up if wiring == "author" else F.max_pool2d
-    pooled = pool(temporal_view(x, frames), (2, 1), (2, 1))
+    values = x if x.is_floating_point() else x.float()  # for 8-bit integers, which pooling lacks
+    pooled = pool(temporal_view(values, frames), (2, 1), (2, 1)).to(x.dtype)
     return spatial_view(pooled, height, width), pooled.shape[2]
