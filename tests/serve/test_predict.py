@@ -191,7 +191,7 @@ def test_a_killed_decoder_costs_one_request(service: Running, folder: Path) -> N
     answers: list[httpx.Response] = []
     thread = threading.Thread(target=lambda: answers.append(upload(client, path)))
     thread.start()
-    wait_for(lambda: behind.accepted)
+    wait_for(lambda: behind.admission.accepted)
     os.kill(stopped, signal.SIGKILL)
     thread.join()
     status, detail = problem(answers[0])
@@ -264,7 +264,7 @@ def test_slow_and_half_uploads(strict: Running) -> None:
     )
     with socket.create_connection(("127.0.0.1", port)) as slow:
         slow.sendall(head)
-        wait_for(lambda: service.uploads == 1)
+        wait_for(lambda: service.admission.uploads == 1)
         status, detail = problem(client.post("/v1/predict", files={"video": ("a.avi", b"x")}))
         assert (status, detail) == (429, "1 uploads are under way, the limit; try again later")
         answer = slow.recv(10000)
@@ -274,14 +274,14 @@ def test_slow_and_half_uploads(strict: Running) -> None:
         assert b"the upload took longer than 0.5 s" in answer
     with socket.create_connection(("127.0.0.1", port)) as half:
         half.sendall(head)
-        wait_for(lambda: service.uploads == 1)
-    wait_for(lambda: not service.uploads and not service.accepted)
+        wait_for(lambda: service.admission.uploads == 1)
+    wait_for(lambda: not service.admission.uploads and not service.admission.accepted)
     assert not list(service.folder.path.iterdir())
 
 
 def test_too_many_requests_wait(strict: Running) -> None:
     client, service = strict
-    with service.admit(), service.admit():
+    with service.admission.request(), service.admission.request():
         response = client.post("/v1/predict", files={"video": ("a.avi", b"x")})
     assert problem(response) == (503, "2 requests wait already, the limit; try again later")
     assert int(response.headers["retry-after"]) > 0

@@ -113,10 +113,10 @@ class _Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Return whether to exit; called ten times a second."""
         if self._stop.is_set and self._end is None:
-            self._service.is_stopping = True
+            self._service.admission.is_stopping = True
             self._end = time.monotonic() + self._service.options.stop_seconds
         if self._end is not None and (not self._service.pending or time.monotonic() >= self._end):
-            self.lost = self._service.accepted + self._service.jobs.unfinished
+            self.lost = self._service.admission.accepted + self._service.jobs.unfinished
             return True
         return await super().on_tick(counter)
 
