@@ -57,6 +57,25 @@ def test_other_names_and_other_sites_are_refused(client: httpx.Client) -> None:
     assert allowed.headers["access-control-allow-origin"] == "https://app.example"
 
 
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("http://videos.example:8000", 415),  # the page of the service itself
+        ("https://app.example", 415),
+        ("http://evil.example", 403),
+        ("http://videos.example:9000", 403),
+        ("null", 403),
+        ("http://[", 403),
+    ],
+)
+def test_other_sites_are_refused_by_browsers_that_send_only_an_origin(
+    origin: str, status: int, client: httpx.Client
+) -> None:
+    """They do where the service is at another machine, by plain HTTP."""
+    headers = {"Host": "videos.example:8000", "Authorization": "Bearer s3cret", "Origin": origin}
+    assert problem(client.post("/v1/predict", headers=headers))[0] == status
+
+
 def test_every_response_has_the_headers_for_browsers(client: httpx.Client) -> None:
     for path in ("/healthz", "/v1/model", "/none"):
         headers = client.get(path).headers
