@@ -19,6 +19,7 @@ STATUSES = {
     502: "The video killed the process that decoded it.",
     503: "Too many requests wait, or the service is stopping; see Retry-After.",
     504: "The answer takes too long.",
+    507: "The upload cannot be written to the disk.",
 }
 VIDEO_BODY = {
     "required": True,

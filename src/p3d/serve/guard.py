@@ -54,7 +54,7 @@ class Guard:
     ) -> None:
         self._app, self._metrics, self._origins = app, metrics, origins
         self._token = None if token is None else token.encode()
-        self._hosts = None if hosts is None else {*_LOCAL_NAMES, *hosts}
+        self._hosts = None if hosts is None else {*_LOCAL_NAMES, *map(str.lower, hosts)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
