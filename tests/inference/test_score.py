@@ -129,7 +129,7 @@ def test_other_options_and_weights_are_refused(
     assert np.array_equal(np.array(row["features"], np.float32), expected.numpy())
     capsys.readouterr()
     assert main(single) == 2
-    assert "was made with top None, not 5; give the same options" in capsys.readouterr().err
+    assert "was made with what features, not top; give the same options" in capsys.readouterr().err
 
     weights = tmp_path / "net.safetensors"
     shutil.copy(root / "net.safetensors", weights)

@@ -19,7 +19,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def client(weights: Path) -> Iterator[httpx.Client]:
-    changes = {"hosts": ("videos.example",), "cors": ("https://app.example",)}
+    changes = {"hosts": ("Videos.example",), "cors": ("https://app.example",)}
     with running(weights, token="s3cret", **changes) as (found, _):
         yield found
 
@@ -55,6 +55,25 @@ def test_other_names_and_other_sites_are_refused(client: httpx.Client) -> None:
     allowed = client.post("/v1/predict", headers=foreign | {"Origin": "https://app.example"})
     assert allowed.status_code == 415
     assert allowed.headers["access-control-allow-origin"] == "https://app.example"
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("http://videos.example:8000", 415),  # the page of the service itself
+        ("https://app.example", 415),
+        ("http://evil.example", 403),
+        ("http://videos.example:9000", 403),
+        ("null", 403),
+        ("http://[", 403),
+    ],
+)
+def test_other_sites_are_refused_by_browsers_that_send_only_an_origin(
+    origin: str, status: int, client: httpx.Client
+) -> None:
+    """They do where the service is at another machine, by plain HTTP."""
+    headers = {"Host": "videos.example:8000", "Authorization": "Bearer s3cret", "Origin": origin}
+    assert problem(client.post("/v1/predict", headers=headers))[0] == status
 
 
 def test_every_response_has_the_headers_for_browsers(client: httpx.Client) -> None:
@@ -105,7 +124,7 @@ def test_the_openapi_document_names_every_status(client: httpx.Client) -> None:
     responses = document["paths"]["/v1/predict"]["post"]["responses"]
     assert set(responses) == {
         *("200", "400", "401", "403", "404", "408", "413", "415", "421", "422"),
-        *("429", "500", "502", "503", "504"),
+        *("429", "500", "502", "503", "504", "507"),
     }
     assert all("application/problem+json" in responses[s]["content"] for s in ("422", "504"))
     assert document["security"] == [{"token": []}]
@@ -125,7 +144,13 @@ def test_the_openapi_document_names_every_status(client: httpx.Client) -> None:
         ("--root /none", "--root /none: is no folder; give the folder of the videos"),
         ("--token-file /none", "--token-file /none: cannot be read (No such file or directory)"),
         ("--token-file /dev/null", "--token-file /dev/null: its first line is no token; write"),
-        ("--host 192.0.2.1 --without-token", "--host 192.0.2.1 --port 8000: cannot be used"),
+        ("--host 192.0.2.1 --without-token", "--host 192.0.2.1: is no address of this machine (C"),
+        ("--stop-seconds -1", "--stop-seconds is -1; give 0 or more"),
+        ("--cors example.org", "--cors example.org: is no origin; give one such as https://exa"),
+        ("--cors https://a.example/", "--cors https://a.example/: is no origin; give one such"),
+        ("--cors *", "--cors *: is no origin; give one such as https://example.org"),
+        ("--hosts http://a.example", "--hosts http://a.example: is no name of a machine; give"),
+        ("--hosts a.example:8000", "--hosts a.example:8000: is no name of a machine; give one"),
     ],
 )
 def test_wrong_options_are_one_line(

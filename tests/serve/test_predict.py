@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
 import socket
 import threading
@@ -156,7 +157,12 @@ def _message_of_the_command(folder: Path, name: str) -> str:
     ],
 )
 def test_damaged_bodies(
-    content: bytes, kind: str, status: int, detail: str, service: Running
+    content: bytes,
+    kind: str,
+    status: int,
+    detail: str,
+    service: Running,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     response = service[0].post(
         "/v1/predict", content=content, headers={"content-type": kind} if kind else {}
@@ -164,6 +170,7 @@ def test_damaged_bodies(
     assert problem(response)[0] == status
     assert detail in problem(response)[1]
     assert not list(service[1].folder.path.iterdir())
+    assert not [line for line in caplog.messages if "character" in line]  # the answer says it all
 
 
 def test_parameters_out_of_range(service: Running, folder: Path) -> None:
@@ -191,7 +198,7 @@ def test_a_killed_decoder_costs_one_request(service: Running, folder: Path) -> N
     answers: list[httpx.Response] = []
     thread = threading.Thread(target=lambda: answers.append(upload(client, path)))
     thread.start()
-    wait_for(lambda: behind.accepted)
+    wait_for(lambda: behind.admission.accepted)
     os.kill(stopped, signal.SIGKILL)
     thread.join()
     status, detail = problem(answers[0])
@@ -238,6 +245,32 @@ def test_limits_of_the_video(strict: Running, tmp_path: Path) -> None:
         assert detail.startswith(f"{name}: {words} (see /v1/model)")
 
 
+@pytest.mark.parametrize("size", [2**20, 2**19 + 100])
+def test_a_disk_that_takes_no_upload(size: int, service: Running) -> None:
+    client, behind = service
+    content = b"x" * size
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**19, usual[1]))  # as a full disk
+    try:
+        status, detail = problem(client.post("/v1/predict", files={"video": ("a.avi", content)}))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert status == 507
+    assert detail == (
+        f"the upload cannot be written to {behind.folder.path} (File too large); free space on "
+        "its disk, or start the service with another TMPDIR"
+    )
+    assert not list(behind.folder.path.iterdir())
+
+
+def test_the_folder_for_uploads_is_made_again(service: Running, folder: Path) -> None:
+    """Systems delete what is old in the folder for temporary files."""
+    client, behind = service
+    behind.folder.path.rmdir()
+    assert upload(client, folder / "videos" / "a.avi").status_code == 200
+    assert behind.folder.path.stat().st_mode & 0o777 == 0o700
+
+
 def test_a_large_file_is_refused_before_its_end(strict: Running) -> None:
     client, service = strict
     status, detail = problem(client.post("/v1/predict", files={"video": ("a.avi", b"x" * 20001)}))
@@ -264,7 +297,7 @@ def test_slow_and_half_uploads(strict: Running) -> None:
     )
     with socket.create_connection(("127.0.0.1", port)) as slow:
         slow.sendall(head)
-        wait_for(lambda: service.uploads == 1)
+        wait_for(lambda: service.admission.uploads == 1)
         status, detail = problem(client.post("/v1/predict", files={"video": ("a.avi", b"x")}))
         assert (status, detail) == (429, "1 uploads are under way, the limit; try again later")
         answer = slow.recv(10000)
@@ -274,14 +307,14 @@ def test_slow_and_half_uploads(strict: Running) -> None:
         assert b"the upload took longer than 0.5 s" in answer
     with socket.create_connection(("127.0.0.1", port)) as half:
         half.sendall(head)
-        wait_for(lambda: service.uploads == 1)
-    wait_for(lambda: not service.uploads and not service.accepted)
+        wait_for(lambda: service.admission.uploads == 1)
+    wait_for(lambda: not service.admission.uploads and not service.admission.accepted)
     assert not list(service.folder.path.iterdir())
 
 
 def test_too_many_requests_wait(strict: Running) -> None:
     client, service = strict
-    with service.admit(), service.admit():
+    with service.admission.request(), service.admission.request():
         response = client.post("/v1/predict", files={"video": ("a.avi", b"x")})
     assert problem(response) == (503, "2 requests wait already, the limit; try again later")
     assert int(response.headers["retry-after"]) > 0

@@ -64,7 +64,10 @@ def test_sigterm_answers_what_was_accepted_and_leaves_nothing(
         thread.join()
     assert [answer.status_code for answer in answers] == [200] * 4
     assert process.wait(600) == 0
-    assert process.stderr.read() == ""
+    assert process.stderr.read() == (
+        "p3d: stopping; 4 requests to be answered or fetched, for up to 30 s; a second signal ends "
+        "it at once\n"
+    )
     process.stderr.close()
     assert not list(temporary.iterdir())
     with pytest.raises(ProcessLookupError):

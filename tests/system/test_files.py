@@ -15,7 +15,14 @@ import torch
 
 from p3d.errors import UserError
 from p3d.model.network import create_model
-from p3d.system.files import TEMPORARY, link_or_copy, replacing, write_text, writing
+from p3d.system.files import (
+    TEMPORARY,
+    check_place,
+    link_or_copy,
+    replacing,
+    write_text,
+    writing,
+)
 from p3d.weights.metadata import save_model
 
 
@@ -46,6 +53,36 @@ def test_a_failed_block_keeps_the_old_file(tmp_path: Path) -> None:
         write_half(path)
     assert path.read_text() == "old"
     assert names(tmp_path) == ["figures.json"]
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+def test_a_device_or_pipe_is_never_replaced(is_link: bool, tmp_path: Path) -> None:
+    """As root, renaming a file to /dev/null would break the machine."""
+    pipe = path = tmp_path / "pipe.json"
+    os.mkfifo(pipe)
+    if is_link:
+        path = tmp_path / "link.json"
+        path.symlink_to(pipe)
+    with pytest.raises(
+        UserError, match=r"json: cannot be written \(is a device or a pipe, no file"
+    ):
+        write_text(path, "new")
+    with pytest.raises(UserError, match=r"--out .*json: is a device or a pipe, no file; give a "):
+        check_place(path, "--out")
+    assert pipe.is_fifo()
+    assert path.is_symlink() == is_link
+    assert len(names(tmp_path)) == 1 + is_link
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
+def test_a_place_in_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    folder = Path("/proc/self")  # nobody writes there, root included
+    with pytest.raises(
+        UserError, match=r"^--out /proc/self/x.csv: cannot be written \(\w.*\); give"
+    ):
+        check_place(folder / "x.csv", "--out")
+    check_place(tmp_path / "x.csv", "--out")
+    assert not names(tmp_path)
 
 
 def test_the_next_write_overwrites_what_a_killed_one_left(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from p3d.errors import UserError
-from p3d.system.folders import lock_folder, results_folder
+from p3d.system.folders import lock_folder, make_folder, results_folder
 
 
 def names(folder: Path) -> list[str]:
@@ -21,7 +21,7 @@ def names(folder: Path) -> list[str]:
 
 def lock_in_another_process(folder: Path) -> subprocess.Popen[str]:
     script = (
-        "from pathlib import Path; from p3d.system.folders import lock_folder\n"
+        "from pathlib import Path; from p3d.system.folders import make_folder, lock_folder\n"
         f"with lock_folder(Path({str(folder)!r})):\n"
         "    print('locked', flush=True); input()\n"
     )
@@ -51,6 +51,14 @@ def fail_in(folder: Path, *, writes: bool) -> None:
         if writes:
             (folder / "log.jsonl").touch()
         raise UserError("wrong")
+
+
+@pytest.mark.parametrize("below", ["", "parts", "a/b"])
+def test_a_file_is_no_folder(below: str, tmp_path: Path) -> None:
+    file = tmp_path / "film.mp4"
+    file.touch()
+    with pytest.raises(UserError, match=r"film.mp4: is a file, no folder; choose another --out"):
+        make_folder(file / below)
 
 
 def test_a_new_folder_stays_only_if_something_is_in_it(tmp_path: Path) -> None:

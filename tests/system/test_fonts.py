@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from helpers.fonts import HANZI, only_fonts_of, write_font
-from p3d.system.fonts import find_fonts, picture_font, plot_fonts
+from p3d.system.fonts import draw_text, find_fonts, plot_fonts, text_runs, text_width
 
 
 def test_the_font_with_all_characters_is_found(
@@ -49,22 +49,39 @@ def test_marks_and_spaces_need_no_font(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def _drawn(text: str) -> bytes:
-    font, shown = picture_font(text, 12)
     image = Image.new("L", (80, 20))
-    ImageDraw.Draw(image).text((0, 0), shown, fill=255, font=font)
+    draw_text(ImageDraw.Draw(image), (0, 0), text, 12, "white")
     return image.tobytes()
+
+
+def _shown(text: str) -> list[str]:
+    return [part for _, part in text_runs(text, 12)]
 
 
 def test_pictures_show_the_glyphs_of_an_installed_font(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     only_fonts_of(tmp_path, monkeypatch)
-    assert picture_font("Läufer", 12)[1] == "Läufer"
-    assert picture_font(f"{HANZI} a", 12)[1] == "???? a"
+    assert _shown("Läufer") == ["Läufer"]
+    assert _shown(f"{HANZI} a") == ["???? a"]
     write_font(tmp_path / "fonts" / "a.ttf", f"{HANZI[:3]}a")
     find_fonts.cache_clear()
-    assert picture_font(f"{HANZI} a", 12)[1] == f"{HANZI[:3]}? a"
+    assert _shown(f"{HANZI} a") == [f"{HANZI[:3]}? a"]
     assert _drawn(HANZI[0]) != _drawn(HANZI[1])
+
+
+def test_each_part_of_a_line_is_drawn_by_a_font_that_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As names in two scripts, of which no font has both."""
+    only_fonts_of(tmp_path, monkeypatch)
+    write_font(tmp_path / "fonts" / "a.ttf", f"{HANZI[:2]}a")
+    write_font(tmp_path / "fonts" / "b.ttf", HANZI[2])
+    text = f"{HANZI[2]} {HANZI[0]}a{HANZI[2]}"
+    assert _shown(text) == [f"{HANZI[2]} ", f"{HANZI[0]}a", HANZI[2]]
+    assert _drawn(HANZI[2] + HANZI[1]) != _drawn(HANZI[2] + HANZI[0])
+    assert text_width(text, 12) == pytest.approx(60)
+    assert capsys.readouterr().err == ""
 
 
 def test_plots_show_the_glyphs_of_an_installed_font(

@@ -49,6 +49,30 @@ def test_prints_the_text(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("total", "unit", "line"),
+    [
+        (1200, "s", "40 of 1,200 s"),
+        (None, "s", "40 s"),
+        (2**31, "B", "0 of 2,048 MiB"),
+        (40, "class", "40 of 40 classes"),
+        (None, "video", "40 videos"),
+    ],
+)
+def test_units_of_lines(
+    total: int | None, unit: str, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter([0.0, 40.0])
+    with ProgressBar(total, "work", unit, clock=lambda: next(clock)) as bar:
+        bar.advance(40)
+    assert capsys.readouterr().err == f"work: {line}\n"
+
+
+def test_one_is_not_many(capsys: pytest.CaptureFixture[str]) -> None:
+    run([40.0])
+    assert capsys.readouterr().err == "work: 1 of 1 video\n"
+
+
 def test_other_processes_print_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     run([40.0] * 3, shown=False)
     assert capsys.readouterr().err == ""

@@ -58,7 +58,7 @@ class Results:
         files = part_files(folder / PARTS)
         for file in files:
             part = read_part(file, only_paths=True)
-            _check_same(file, part.settings, self._settings)
+            check_same(file, part.settings, self._settings)
             self.done.update(row["path"] for row in part.rows)
         self._number = 1 + max((int(file.stem.removeprefix("part-")) for file in files), default=0)
         self._format = kind or _format_of(files)
@@ -121,13 +121,30 @@ def _format_of(files: list[Path]) -> PartFormat:
     return "parquet" if files[0].suffix == ".parquet" else "jsonl"
 
 
-def _check_same(file: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
-    for name in sorted(there.keys() | here.keys()):
-        if there.get(name) != here.get(name):
-            raise UserError(
-                f"{file}: was made with {name} {there.get(name)}, not {here.get(name)}; give the "
-                "same options and weights, or another --out"
-            )
+def check_same(place: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    """Check that earlier results were made as those of this command are.
+
+    Args:
+        place: Their file or folder, for the message.
+        there: What they depend on. None is the default of an option.
+        here: The same of this command.
+
+    Raises:
+        UserError: They were not.
+    """
+    others = {name for name in there.keys() | here.keys() if there.get(name) != here.get(name)}
+    if not others:
+        return
+    # Other weights may have other classes, and other results other options: name the cause.
+    given = [name for name in others if None not in (there.get(name), here.get(name))]
+    name = min(given or others, key=lambda name: (name != "weights", name))
+    before, now = (
+        "by default" if values.get(name) is None else values[name] for values in (there, here)
+    )
+    raise UserError(
+        f"{place}: was made with {name} {before}, not {now}; give the same options and weights, "
+        "or another --out"
+    )
 
 
 def _read_bad(path: Path) -> dict[str, str]:

@@ -16,17 +16,14 @@ from starlette.routing import Match, Route
 from p3d import __version__
 from p3d.errors import printable
 from p3d.serve.answers import HealthAnswer, ProblemDetails
+from p3d.serve.described import problems
 from p3d.serve.guard import Guard
 from p3d.serve.pages import add_page
 from p3d.serve.problems import Problem, ProblemResponse
 from p3d.serve.requests import HeadAsGet, check_parameters
-from p3d.serve.routes import (
-    add_explain_route,
-    add_network_routes,
-    add_timeline_routes,
-    problems,
-)
+from p3d.serve.routes import add_explain_route, add_network_routes
 from p3d.serve.service import Service
+from p3d.serve.timeline_routes import add_timeline_routes
 
 _ABOUT = """Predicts the classes of videos with a P3D network.
 
@@ -142,7 +139,7 @@ def _add_state_routes(app: FastAPI, service: Service) -> None:
 
     @app.get("/readyz", summary="Whether requests are accepted", responses=problems(421, 503))
     async def readyz() -> HealthAnswer:
-        if service.is_stopping or not service.is_healthy:
+        if service.admission.is_stopping or not service.is_healthy:
             raise Problem(503, "the service is stopping")
         return HealthAnswer(status="ready")
 

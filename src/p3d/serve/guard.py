@@ -54,7 +54,7 @@ class Guard:
     ) -> None:
         self._app, self._metrics, self._origins = app, metrics, origins
         self._token = None if token is None else token.encode()
-        self._hosts = None if hosts is None else {*_LOCAL_NAMES, *hosts}
+        self._hosts = None if hosts is None else {*_LOCAL_NAMES, *map(str.lower, hosts)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -91,8 +91,8 @@ class Guard:
             return Problem(
                 421, f"this service is not called {host}; start it with --hosts {host}"
             ).response()
-        is_foreign = headers.get("sec-fetch-site") == "cross-site"
-        if is_foreign and headers.get("origin") not in self._origins and scope["method"] != "GET":
+        is_known = headers.get("origin") in self._origins
+        if scope["method"] != "GET" and not is_known and _is_foreign(headers):
             return Problem(
                 403, "pages of other sites may not use this service; start it with --cors"
             ).response()
@@ -109,6 +109,17 @@ class Guard:
         scheme, _, given = headers.get("authorization", "").partition(" ")
         is_right = hmac.compare_digest(given.strip().encode("utf-8", "replace"), self._token)
         return is_right and scheme.lower() == "bearer"
+
+
+def _is_foreign(headers: Headers) -> bool:
+    """Return whether a page of another site asks.
+
+    Browsers name the site only to services at this machine or by HTTPS, and others their origin.
+    """
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site is not None or origin is None:
+        return site == "cross-site"
+    return origin.partition("://")[2].lower() != headers.get("host", "").lower()
 
 
 def _host_name(header: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -14,6 +15,9 @@ from p3d.system.options import DeviceOptions
 from p3d.system.spelling import ask_meant
 
 _MIB = 2**20
+_NAME = re.compile(r"[^/:\s]+|[0-9a-fA-F]*:[0-9a-fA-F]*:[0-9a-fA-F:.]*")
+"""Of a machine: a name, or an address of IPv4 or IPv6; no port."""
+_ORIGIN = re.compile(r"[\w.+-]+://[^/\s]+")
 
 
 class Limit(NamedTuple):
@@ -136,6 +140,9 @@ class ServeOptions:
                 raise UserError(f"{flag} is {count}; give 1 or more")
         if not 0 <= self.window <= 1000:
             raise UserError(f"--window is {self.window}; give 0 to 1000 milliseconds")
+        if not self.stop_seconds >= 0:
+            raise UserError(f"--stop-seconds is {self.stop_seconds:g}; give 0 or more")
+        self._check_names()
         if self.root is not None and not self.root.is_dir():
             remedy = ask_meant(self.root, "give the folder of the videos")
             raise UserError(f"--root {self.root}: is no folder; {remedy}")
@@ -144,6 +151,19 @@ class ServeOptions:
                 f"--host {self.host}: other machines could use the service; give --token-file, or "
                 "--without-token if all of them may"
             )
+
+    def _check_names(self) -> None:
+        """Check names that would never equal those of a request."""
+        for name in self.hosts:
+            if not _NAME.fullmatch(name):
+                raise UserError(
+                    f"--hosts {name}: is no name of a machine; give one such as videos.example"
+                )
+        for origin in self.cors:
+            if not _ORIGIN.fullmatch(origin):
+                raise UserError(
+                    f"--cors {origin}: is no origin; give one such as https://example.org"
+                )
 
     @property
     def is_local(self) -> bool:

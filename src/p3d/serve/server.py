@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import sys
 import time
@@ -17,7 +18,7 @@ from p3d.errors import UserError, printable
 from p3d.serve.app import create_app
 from p3d.serve.options import ServeOptions
 from p3d.serve.service import Service
-from p3d.system.messages import print_warning
+from p3d.system.messages import print_note, print_warning
 from p3d.system.signals import StopRequest
 from p3d.system.text import counted
 
@@ -85,6 +86,11 @@ def _listen(host: str, port: int) -> Iterator[socket.socket]:
         try:
             listener.bind(address)
         except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise UserError(
+                    f"--host {host}: is no address of this machine ({error.strerror}); give one of "
+                    "its own, or 0.0.0.0 for all of them"
+                ) from error
             raise UserError(
                 f"--host {host} --port {port}: cannot be used ({error.strerror}); choose another "
                 "--port, or 0 for any free one"
@@ -113,12 +119,21 @@ class _Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Return whether to exit; called ten times a second."""
         if self._stop.is_set and self._end is None:
-            self._service.is_stopping = True
+            self._service.admission.is_stopping = True
+            self._say_what_is_left()
             self._end = time.monotonic() + self._service.options.stop_seconds
         if self._end is not None and (not self._service.pending or time.monotonic() >= self._end):
-            self.lost = self._service.accepted + self._service.jobs.unfinished
+            self.lost = self._service.admission.accepted + self._service.jobs.unfinished
             return True
         return await super().on_tick(counter)
+
+    def _say_what_is_left(self) -> None:
+        """Print why the service does not end at once, if so."""
+        if pending := self._service.pending:
+            print_note(
+                f"stopping; {counted(pending, 'request')} to be answered or fetched, for up to "
+                f"{self._service.options.stop_seconds:g} s; a second signal ends it at once"
+            )
 
 
 class _Protocol(H11Protocol):

@@ -5,36 +5,36 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Coroutine
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from starlette.requests import Request
 from torch import Tensor
 
 from p3d import __version__
 from p3d.data.sampling import seen_fraction
 from p3d.errors import UserError
-from p3d.evaluation.gradcam import grad_cam
 from p3d.inference.arguments import local_path
 from p3d.inference.clip_plan import plan_clips, settled_threshold
 from p3d.inference.exported import ExportedNetwork
 from p3d.inference.networks import chosen_backend, load_network, make_scorer
 from p3d.inference.prediction import Prediction
 from p3d.inference.scorer import Scorer, mean_probabilities
-from p3d.model.network import P3D
-from p3d.preprocessing import normalize
+from p3d.serve.admission import Admission
 from p3d.serve.batcher import Batcher
 from p3d.serve.decoder import DecoderSettings
 from p3d.serve.decoding import Decoded, DecoderPool
+from p3d.serve.explainer import Explainer, Explanation
 from p3d.serve.jobs import Jobs
 from p3d.serve.metrics import Metrics
 from p3d.serve.options import ServeOptions
 from p3d.serve.problems import Problem
-from p3d.serve.uploads import TemporaryFolder
+from p3d.serve.uploads import TemporaryFolder, content_type, receive_path, receive_upload
 from p3d.system.device import resolve_device
 from p3d.system.files import file_sha256
 from p3d.system.machine import num_cores
@@ -44,7 +44,6 @@ from p3d.weights.loading import find_weights
 T = TypeVar("T")
 
 _MOST_DECODERS = 8
-_RETRY_SECONDS = 2
 
 
 @dataclass(frozen=True)
@@ -68,25 +67,6 @@ class Answer:
     features: Tensor | None
 
 
-@dataclass(frozen=True)
-class Explanation:
-    """Where a network looks for a class in a clip.
-
-    Attributes:
-        target: The class.
-        score: Its probability in this clip.
-        span: Start and end of the clip in seconds.
-        box: The part of the frame that the network sees, as fractions: left, top, width, height.
-        maps: float32 `(T', H', W')` from 0 to 1.
-    """
-
-    target: int
-    score: float
-    span: tuple[float, float]
-    box: tuple[float, float, float, float]
-    maps: Tensor
-
-
 class Service:
     """A network, the processes that decode for it, and the requests that wait for it.
 
@@ -97,10 +77,8 @@ class Service:
         limits: Limits of a request.
         metrics: What `/metrics` reports.
         folder: Where uploads go.
-        accepted: Requests accepted and not yet answered.
-        uploads: Uploads at present.
+        admission: Which requests are accepted.
         jobs: Timelines that are made.
-        is_stopping: Whether no more requests are accepted.
 
     Raises:
         UserError: The weights cannot be read, or the device is not available.
@@ -123,7 +101,7 @@ class Service:
         self._plan = plan_clips(options.clips, settled, self.scorer.batch_size)
         names = self.network.class_names
         self.class_names = names or tuple(map(str, range(self.scorer.num_classes)))
-        self.accepted, self.uploads, self.is_stopping = 0, 0, False
+        self.admission = Admission(self.limits)
         self._start()
 
     def _start(self) -> None:
@@ -132,13 +110,16 @@ class Service:
         self.folder = TemporaryFolder()
         self.decoders = DecoderPool(settings, count)
         self.metrics = Metrics(
-            lambda: self.accepted, lambda: self.uploads, lambda: self.decoders.failures
+            lambda: self.admission.accepted,
+            lambda: self.admission.uploads,
+            lambda: self.decoders.failures,
         )
         self.turn = threading.Lock()
         self._batcher = self._make_batcher(self.scorer)
         self.jobs = Jobs(
             self.decoders, self._batcher, self.limits, self.class_names, self.scorer.temperature
         )
+        self._explainer = Explainer(self.network, self.scorer, self.turn)
         self._start_features = threading.Lock()
 
     def _make_batcher(self, scorer: Scorer) -> Batcher:
@@ -175,52 +156,29 @@ class Service:
         """Whether requests can be answered."""
         return self._batcher.is_alive()
 
-    @contextmanager
-    def admit(self) -> Iterator[None]:
-        """Count a request while it is answered.
-
-        Raises:
-            Problem: Too many requests wait, or the service is stopping (503).
-        """
-        if self.is_stopping:
-            raise Problem(
-                503, "the service is stopping; send the request again later", retry=_RETRY_SECONDS
-            )
-        if self.accepted >= self.limits.max_queue:
-            raise Problem(
-                503,
-                f"{self.accepted} requests wait already, the limit; try again later",
-                retry=_RETRY_SECONDS,
-            )
-        self.accepted += 1
-        try:
-            yield
-        finally:
-            self.accepted -= 1
-
-    @contextmanager
-    def admit_upload(self) -> Iterator[None]:
-        """Count an upload while it arrives.
-
-        Raises:
-            Problem: There are too many uploads (429).
-        """
-        if self.uploads >= self.limits.max_uploads:
-            raise Problem(
-                429,
-                f"{self.uploads} uploads are under way, the limit; try again later",
-                retry=_RETRY_SECONDS,
-            )
-        self.uploads += 1
-        try:
-            yield
-        finally:
-            self.uploads -= 1
-
     @property
     def pending(self) -> int:
         """Requests and jobs that are to be answered before the service stops."""
-        return self.accepted + self.jobs.unseen
+        return self.admission.accepted + self.jobs.unseen
+
+    async def receive(self, request: Request, stack: ExitStack) -> tuple[Path, str]:
+        """Return the video of a request and its name.
+
+        Args:
+            request: The request.
+            stack: Deletes what was uploaded.
+
+        Raises:
+            Problem: The video cannot be received.
+        """
+        kind = content_type(request)
+        if kind == "multipart/form-data":
+            folder = stack.enter_context(self.folder.file())
+            with self.admission.upload():
+                return await receive_upload(request, folder, self.limits)
+        if kind == "application/json":
+            return await receive_path(request, self.options.root, self.limits)
+        raise Problem(415, f"the body is {kind or 'of no type'}; send multipart/form-data or JSON")
 
     async def predict(self, path: Path, name: str, *, features: bool = False) -> Answer:
         """Predict the classes of a video.
@@ -314,30 +272,13 @@ class Service:
         async def work() -> Explanation:
             found = self.decoders.submit_clip(path, name, seconds, deadline)
             about, clip = await asyncio.wrap_future(found)
-            return await asyncio.to_thread(self._explain, about, clip, target)
+            return await asyncio.to_thread(self._explainer.explain, about, clip, target)
 
         return await self._in_time(name, work())
 
-    def _explain(self, about: dict[str, Any], clip: Tensor, target: int | None) -> Explanation:
-        with self.turn:
-            model = self._explained
-            inputs = normalize(clip.to(self.scorer.device), model.preprocessing)
-            logits, maps = grad_cam(model, inputs, target, "res4")
-        scores = (logits[0].float() / self.scorer.temperature).softmax(0)
-        shown = int(scores.argmax()) if target is None else target
-        maps = maps[0].float().cpu()
-        maps = maps / maps.max().clamp_min(1e-12)
-        return Explanation(shown, float(scores[shown]), about["span"], about["box"], maps)
-
-    @cached_property
-    def _explained(self) -> P3D:
-        """The network with gradients; only `_explain` uses it, one thread at a time."""
-        assert isinstance(self.network, P3D), "the route checks it"
-        return self.network.eval().requires_grad_(False).to(self.scorer.device)
-
     def close(self) -> None:
         """End the threads and processes, and remove the folder of uploads."""
-        self.is_stopping = True
+        self.admission.is_stopping = True
         self.jobs.close()
         self.decoders.close()
         self._batcher.close()

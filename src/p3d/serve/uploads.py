@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -25,18 +26,31 @@ from p3d.video.suffixes import STILL_SUFFIXES, VIDEO_SUFFIXES
 _MOST_JSON, _MOST_FRAMING = 2**16, 2**16
 """Bytes of a JSON body, and of a multipart body besides the file."""
 _LONGEST_NAME = 200
+_PREFIX = "p3d-serve-"
+
+# It repeats what the answer says, in lines that are not the service's.
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 
 class TemporaryFolder:
     """A private folder for uploads, which is empty between requests and removed at the end."""
 
     def __init__(self) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix="p3d-serve-"))  # only this user may open it
+        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX))  # only this user may open it
 
     @contextmanager
     def file(self) -> Iterator[Path]:
-        """Yield a folder for the files of one request, which is removed at the end of the block."""
-        folder = Path(tempfile.mkdtemp(dir=self.path))
+        """Yield a folder for the files of one request, which is removed at the end of the block.
+
+        Raises:
+            Problem: It cannot be made (507).
+        """
+        try:
+            if not self.path.is_dir():  # systems delete what is old in their folder
+                self.path = Path(tempfile.mkdtemp(prefix=_PREFIX))
+            folder = Path(tempfile.mkdtemp(dir=self.path))
+        except OSError as error:
+            raise _no_room(self.path, error) from error
         try:
             yield folder
         finally:
@@ -76,6 +90,7 @@ async def receive_upload(request: Request, folder: Path, limits: Limits) -> tupl
     try:
         parser = MultipartParser(boundary, reader.callbacks())  # type: ignore[arg-type]
         await asyncio.wait_for(_feed(request, parser, limits), limits.upload_seconds)
+        reader.close()  # writes what is left, which may fail
     except asyncio.TimeoutError:
         raise Problem(
             408, f"the upload took longer than {limits.upload_seconds:g} s; send a smaller file"
@@ -86,9 +101,20 @@ async def receive_upload(request: Request, folder: Path, limits: Limits) -> tupl
         ) from None
     except ClientDisconnect:
         raise Problem(400, "the upload ended early; send the file again") from None
+    except OSError as error:
+        raise _no_room(folder.parent, error) from error
     finally:
-        reader.close()
+        with suppress(OSError):
+            reader.close()
     return reader.result()
+
+
+def _no_room(folder: Path, error: OSError) -> Problem:
+    return Problem(
+        507,
+        f"the upload cannot be written to {folder} ({error.strerror}); free space on its disk, or "
+        "start the service with another TMPDIR",
+    )
 
 
 def _check_length(request: Request, most: int) -> None:

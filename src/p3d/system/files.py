@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -30,6 +31,8 @@ _NO_FLUSH = {
     errno.EPERM,
 }
 """Errors of file systems that cannot flush a file or folder."""
+
+_SPECIAL = "is a device or a pipe, no file"
 
 _FLUSHES_FOLDERS = os.name != "nt"
 
@@ -63,8 +66,11 @@ def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
             unique and does not exist yet.
 
     Raises:
-        OSError: The folder does not exist or cannot be written, or the disk is full.
+        OSError: The folder does not exist or cannot be written, the disk is full, or `path` is a
+            device or a pipe.
     """
+    if _is_special(path):
+        raise OSError(errno.EINVAL, _SPECIAL, str(path))
     unique = f"{TEMPORARY}{uuid.uuid4().hex[:12]}-{path.name}"
     temporary = path.with_name(f".{path.name}.tmp" if flush else unique)
     mode = _create(temporary) if flush else 0
@@ -82,6 +88,11 @@ def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def _is_special(path: Path) -> bool:
+    """Return whether a path is a device, a pipe or a socket, which root could replace by a file."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def _create(path: Path) -> int:
@@ -163,11 +174,22 @@ def check_place(path: Path, flag: str) -> None:
         flag: The option that named it, for the message.
 
     Raises:
-        UserError: It is a folder, or its folder does not exist.
+        UserError: It is a folder or a device, or its folder does not exist or cannot be written.
     """
-    if path.is_dir() or not path.parent.is_dir():
-        fault = "is a folder" if path.is_dir() else "its folder does not exist"
-        raise UserError(f"{flag} {path}: {fault}; give a file in an existing folder")
+    faults = {
+        "is a folder": path.is_dir(),
+        "its folder does not exist": not path.parent.is_dir(),
+        _SPECIAL: _is_special(path),
+    }
+    for fault, is_so in faults.items():
+        if is_so:
+            raise UserError(f"{flag} {path}: {fault}; give a file in an existing folder")
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise UserError(
+            f"{flag} {path}: cannot be written ({error.strerror}); give a file in another folder"
+        ) from error
 
 
 def check_no_input(path: Path, flag: str, inputs: Iterable[Path]) -> None:

@@ -31,8 +31,9 @@ def make_folder(folder: Path, flag: str = "--out") -> None:
         probe = folder / ".p3d-can-write"
         probe.touch()
         probe.unlink()
-    except FileExistsError as error:
-        raise UserError(f"{folder}: is a file, no folder; choose another {flag}") from error
+    except (FileExistsError, NotADirectoryError) as error:
+        file = next((each for each in (folder, *folder.parents) if each.is_file()), folder)
+        raise UserError(f"{file}: is a file, no folder; choose another {flag}") from error
     except OSError as error:
         raise UserError(
             f"{folder}: the folder cannot be written ({error.strerror}); choose another {flag}"

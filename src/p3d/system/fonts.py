@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
-from PIL import ImageFont
+from PIL import ImageDraw, ImageFont
 
 from p3d.system.messages import print_note
 
@@ -30,6 +30,8 @@ _FIRST = (
 """Starts of the names of fonts that are tried first: plain ones, with many characters."""
 _STYLES = ("bold", "italic", "oblique", "light", "thin", "medium", "black", "heavy", "serif")
 """Parts of the names of fonts that are tried last."""
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
 _PLACEHOLDERS = "lastresort"
 """Start of the name of a font of macOS that has a box for every character."""
 
@@ -66,22 +68,59 @@ def _note_missing(remedy: str) -> None:
     )
 
 
-def picture_font(text: str, size: int) -> tuple[ImageFont.FreeTypeFont | ImageFont.ImageFont, str]:
-    """Return a font for a text that Pillow draws, and the text with "?" for what the font lacks.
+def text_runs(text: str, size: int) -> list[tuple[Font, str]]:
+    """Cut a line into parts that one font has, with "?" for what no font has.
 
     Args:
         text: What to draw.
-        size: Size of the font in pixels. Latin-1 is drawn by Pillow's own font, which has no other
+        size: Size of the fonts in pixels. Latin-1 is drawn by Pillow's own font, which has no other
             characters.
     """
     latin = text.encode("latin-1", "replace").decode("latin-1")
-    found, _ = find_fonts(text) if latin != text else ((), "")
+    found, absent = find_fonts(text) if latin != text else ((), "")
     if not found:
-        return ImageFont.load_default(size), latin
-    wanted = frozenset(filter(_needs_glyph, text))
-    able, path = max(((_drawable(path, wanted), path) for path in found), key=lambda x: len(x[0]))
-    shown = "".join(c if c in able or c not in wanted else "?" for c in text)
-    return ImageFont.truetype(str(path), size), shown
+        return [(ImageFont.load_default(size), latin)]
+    wanted = frozenset(filter(_needs_glyph, text)) - frozenset(absent)
+    able = {path: _drawable(path, wanted) for path in found}
+    paths = sorted(found, key=lambda path: -len(able[path]))
+    parts = [(paths[0], "")]
+    for character in text:
+        path, part = parts[-1]
+        if character in wanted and character not in able[path]:
+            path, part = next(each for each in paths if character in able[each]), ""
+            parts.append((path, ""))
+        parts[-1] = path, part + ("?" if character in absent else character)
+    return [(ImageFont.truetype(str(path), size), part) for path, part in parts if part]
+
+
+def text_width(text: str, size: int) -> float:
+    """Return the width of a line in pixels, as `draw_text` draws it."""
+    return sum(font.getlength(part) for font, part in text_runs(text, size))
+
+
+def draw_text(
+    draw: ImageDraw.ImageDraw, place: tuple[float, float], text: str, size: int, color: str
+) -> None:
+    """Draw a line whose left upper corner is at a place, on one baseline if it takes several fonts.
+
+    Args:
+        draw: What Pillow draws with.
+        place: x and y in pixels.
+        text: The line; its names may be in any script.
+        size: Size of the fonts in pixels.
+        color: Of the text.
+    """
+    x, y = place
+    runs = text_runs(text, size)
+    rise = [_ascent(font) for font, _ in runs]
+    for (font, part), own in zip(runs, rise, strict=True):
+        draw.text((x, y + max(rise) - own), part, fill=color, font=font)
+        x += font.getlength(part)
+
+
+def _ascent(font: Font) -> int:
+    """Return the height of a font above its baseline; 0 for Pillow's bitmaps."""
+    return font.getmetrics()[0] if isinstance(font, ImageFont.FreeTypeFont) else 0
 
 
 @contextmanager

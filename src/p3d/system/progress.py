@@ -9,12 +9,18 @@ from collections.abc import Callable
 from tqdm import tqdm
 
 from p3d.errors import printable
+from p3d.system.text import counted
 
 LINE_SECONDS = 30.0
 """Longest time between two lines, unless a single item takes longer."""
 
 TEXT_FORMAT = "{desc} |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 """Bar with a text; tqdm's own format leaves no room for one in 80 columns."""
+
+_SECONDS_FORMAT = "{l_bar}{bar}| {n_fmt}/{total_fmt} s [{elapsed}<{remaining}]"
+"""Bar of seconds of a video; tqdm's own rate, "2.00s/s", may mean either of the two."""
+
+_SYMBOLS = {"B": "MiB", "s": "s"}
 
 
 class ProgressBar:
@@ -23,7 +29,8 @@ class ProgressBar:
     Args:
         total: Amount of work in `unit`, None if unknown.
         title: What is being done.
-        unit: What is counted; `"B"` is shown with binary prefixes.
+        unit: A noun for what is counted; or `"B"`, which is shown with binary prefixes, or `"s"`,
+            seconds of a video.
         done: Amount that is done already.
         has_text: Whether `advance` gets a text about the work.
         leave: Keep the bar at the end, or print a last line.
@@ -52,13 +59,12 @@ class ProgressBar:
             initial=done,
             unit_scale=is_bytes,
             unit_divisor=1024,
-            bar_format=TEXT_FORMAT if has_text else None,
+            bar_format=TEXT_FORMAT if has_text else _SECONDS_FORMAT if unit == "s" else None,
             leave=leave,
             disable=not (shown and is_terminal) or total == 0,
         )
         self._has_lines, self._leave = shown and not is_terminal, leave
-        self._scale = 2**20 if is_bytes else 1
-        self._unit = "MiB" if is_bytes else f"{unit}s"
+        self._unit, self._scale = unit, 2**20 if is_bytes else 1
         self._total, self._done, self._printed = total, done, done
         self._clock = clock
         self._advanced_at = self._printed_at = clock()
@@ -91,8 +97,14 @@ class ProgressBar:
         self._advanced_at = now
 
     def _print_line(self) -> None:
-        total = "" if self._total is None else f" of {self._total // self._scale:,}"
-        done = f"{self._done // self._scale:,}{total} {self._unit}"
+        before = "" if self._total is None else f"{self._done // self._scale:,} of "
+        last = self._done if self._total is None else self._total
         text = f", {self._text}" if self._text else ""
-        print(f"{self._title}: {done}{text}", file=sys.stderr, flush=True)
+        print(f"{self._title}: {before}{self._amount(last)}{text}", file=sys.stderr, flush=True)
         self._printed = self._done
+
+    def _amount(self, number: int) -> str:
+        """Return a number with its unit."""
+        if self._unit in _SYMBOLS:
+            return f"{number // self._scale:,} {_SYMBOLS[self._unit]}"
+        return counted(number, self._unit)

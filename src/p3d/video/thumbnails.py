@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from p3d.system.fonts import picture_font
+from p3d.system.fonts import draw_text
 from p3d.video.decode import open_video
 from p3d.video.flow_file import motion_of
 
@@ -81,8 +81,7 @@ def with_caption(image: Image.Image, caption: str) -> Image.Image:
         return image
     framed = Image.new("RGB", (image.width, image.height + 16), "white")
     framed.paste(image)
-    font, text = picture_font(caption, 12)
-    ImageDraw.Draw(framed).text((3, image.height + 1), text, fill="black", font=font)
+    draw_text(ImageDraw.Draw(framed), (3, image.height + 1), caption, 12, "black")
     return framed
 
 

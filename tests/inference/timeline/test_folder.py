@@ -80,7 +80,7 @@ def test_killed_run_goes_on_with_the_videos_that_are_left(
     assert not (out / "attempts.jsonl").exists()
     capsys.readouterr()
     assert main(words(root, out, "--stride", "1")) == 2
-    assert "was made with stride None, not 1.0; give the same" in capsys.readouterr().err
+    assert "was made with stride by default, not 1.0; give the same" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

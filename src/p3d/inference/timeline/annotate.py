@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
@@ -16,7 +17,7 @@ from p3d.errors import UserError
 from p3d.inference.timeline.segments import Segment
 from p3d.inference.timeline.timeline import Timeline
 from p3d.system.files import replacing
-from p3d.system.fonts import picture_font
+from p3d.system.fonts import draw_text, text_width
 from p3d.system.progress import ProgressBar
 from p3d.system.text import format_percent
 from p3d.video.stream import stream_file
@@ -95,10 +96,10 @@ def _drawn(pixels: NDArray[np.uint8], lines: tuple[str, ...]) -> NDArray[np.uint
 @lru_cache(maxsize=64)
 def _text(lines: tuple[str, ...], size: int) -> NDArray[np.uint8]:
     """Return white text of a size in pixels on black: uint8 `(h, w, 3)`."""
-    font, text = picture_font("\n".join(lines), size)
-    probe = ImageDraw.Draw(Image.new("RGB", (1, 1)))
-    _, _, right, bottom = probe.multiline_textbbox((0, 0), text, font=font)
-    margin = size // 6
-    image = Image.new("RGB", (int(right) + 2 * margin + 1, int(bottom) + 2 * margin))
-    ImageDraw.Draw(image).multiline_text((margin, margin // 2), text, fill="white", font=font)
+    margin, height = size // 6, round(1.3 * size)
+    width = math.ceil(max(text_width(line, size) for line in lines))
+    image = Image.new("RGB", (width + 2 * margin, len(lines) * height + 2 * margin))
+    draw = ImageDraw.Draw(image)
+    for number, line in enumerate(lines):
+        draw_text(draw, (margin, margin // 2 + number * height), line, size, "white")
     return np.asarray(image)

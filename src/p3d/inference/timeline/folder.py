@@ -14,7 +14,7 @@ from typing import Any
 from p3d.archive.engine import describe
 from p3d.archive.machines import Machine, open_machine
 from p3d.archive.notes import Notes, describe_bad, write_bad
-from p3d.archive.results import SETTINGS_FILE
+from p3d.archive.results import SETTINGS_FILE, check_same
 from p3d.archive.run import run_work
 from p3d.archive.work import OneStage
 from p3d.data.layouts import check_among
@@ -126,12 +126,7 @@ def _open(out: Path, settings: dict[str, Any], videos: Sequence[Path]) -> Path:
         root = str(there.pop("root"))
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise UserError(f"{file}: cannot be read; choose another --out") from error
-    for name in sorted(there.keys() | settings.keys()):
-        if there.get(name) != settings.get(name):
-            raise UserError(
-                f"{out}: was made with {name} {there.get(name)}, not {settings.get(name)}; give "
-                "the same options and weights, or another --out"
-            )
+    check_same(out, there, settings)
     return Path(root)
 
 

@@ -112,6 +112,11 @@ class TimelineOptions:
             self._check_folder()
         elif self.pool != PoolOptions() or self.cluster != ClusterOptions():
             raise UserError("--processes and --ray are for --out FOLDER; give one, or omit them")
+        elif self.format != "json":
+            raise UserError(
+                f"--format {self.format} is for --out FOLDER; give a folder, or --out a name that "
+                f"ends in .{self.format}"
+            )
         if self.scores is not None:
             check_place(self.scores, "--scores")
         for path, flag, suffixes in self._pictures():

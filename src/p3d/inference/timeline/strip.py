@@ -15,7 +15,7 @@ from p3d.errors import UserError, printable
 from p3d.inference.timeline.segments import BACKGROUND
 from p3d.inference.timeline.timeline import Timeline, format_time
 from p3d.system.files import replacing
-from p3d.system.fonts import picture_font
+from p3d.system.fonts import draw_text, text_width
 from p3d.system.text import shorten
 
 SUFFIXES = (".svg", ".png")
@@ -88,9 +88,8 @@ class _Png:
         self._draw.polygon(list(points), fill=color)
 
     def text(self, x: float, y: float, text: str, *, center: bool = False) -> None:
-        font, text = picture_font(text, 12)
-        left = x - self._draw.textlength(text, font=font) / 2 if center else x
-        self._draw.text((left, y), text, fill=_INK, font=font)
+        left = x - text_width(text, 12) / 2 if center else x
+        draw_text(self._draw, (left, y), text, 12, _INK)
 
     def save(self, path: Path) -> None:
         self._image.save(path, "PNG")

@@ -7,7 +7,7 @@ export function setToken(value) {
   token = value;
 }
 
-async function ask(path, options = {}) {
+async function request(path, options = {}) {
   const headers = token ? { Authorization: `Bearer ${token}` } : {};
   let response;
   try {
@@ -16,9 +16,13 @@ async function ask(path, options = {}) {
     if (error.name === "AbortError") throw error;
     throw new Problem("");
   }
+  if (response.ok) return response;
   const body = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Problem(body.detail ?? `${response.status} ${response.statusText}`);
-  return body;
+  throw new Problem(body.detail ?? `${response.status} ${response.statusText}`);
+}
+
+async function ask(path, options) {
+  return (await request(path, options)).json();
 }
 
 function form(file) {
@@ -29,6 +33,7 @@ function form(file) {
 
 export const model = () => ask("/v1/model");
 export const samples = () => ask("/samples");
+export const sample = async (name) => (await request(`/samples/${name}`)).blob();
 
 export function predict(file, signal) {
   return ask("/v1/predict", { method: "POST", body: form(file), signal });

@@ -46,15 +46,18 @@ export function drawScores(place, timeline, classes, label, seek) {
   };
 }
 
-// Draw the segments. `name` gives the label of one, `color` the number of its color.
+// Draw the segments, short ones over long ones. `name` gives the label of one, `color` the number of its color.
 export function drawSegments(place, timeline, name, color, seek) {
   const mark = document.createElement("i");
+  const length = (segment) => segment.end - segment.start;
+  const longest = [...timeline.segments].sort((a, b) => length(b) - length(a));
   const buttons = timeline.segments.map((segment) => {
     const button = document.createElement("button");
     button.type = "button";
     button.className = `f${color(segment)}`;
     button.style.left = `${(100 * segment.start) / timeline.seconds}%`;
     button.style.width = `${(100 * (segment.end - segment.start)) / timeline.seconds}%`;
+    button.style.zIndex = longest.indexOf(segment);
     button.textContent = segment.class;
     button.title = name(segment);
     button.setAttribute("aria-label", name(segment));

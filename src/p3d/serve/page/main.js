@@ -48,7 +48,7 @@ async function show(chosen) {
   result = null;
   $("error").hidden = true;
   $("result").hidden = false;
-  $("time").hidden = true;
+  $("time").hidden = $("mark").hidden = true;
   $("top").replaceChildren();
   $("seen").textContent = "";
   $("result-title").textContent = file.name;
@@ -118,7 +118,7 @@ function showScores() {
   const numbers = names.map((name) => model.classes.indexOf(name));
   const color = (segment) => (names.includes(segment.class) ? names.indexOf(segment.class) : COLORS);
   const label = (s) => word("segment", s.class, s.start.toFixed(2), s.end.toFixed(2), percent(s.score));
-  $("time").hidden = false;
+  $("time").hidden = $("mark").hidden = false;
   $("length").textContent = `${timeline.seconds.toFixed(2)} s`;
   marks = [
     drawScores($("chart"), timeline, numbers, word("chart", names), seek),
@@ -145,14 +145,17 @@ async function toggleHeat() {
   if (heat.found || !result) return hideHeat();
   video.pause();
   $("heat-note").textContent = word("looking");
+  const mine = work;
   try {
     const found = await api.explain(file, result.prediction.top[0].class, video.currentTime);
+    if (mine !== work) return; // another video is shown by now
     heat.show(found);
     $("explain").setAttribute("aria-pressed", "true");
     $("heat-note").textContent = word(
       "looks", found.class, percent(found.score), found.start.toFixed(2), found.end.toFixed(2));
     heat.draw(video.currentTime);
   } catch (error) {
+    if (mine !== work) return;
     hideHeat();
     showError(error);
   }
@@ -166,11 +169,13 @@ async function record() {
     return showError(new Error(word("noCamera")));
   }
   say("recording");
+  $("camera").disabled = true;
   const parts = [];
   const recorder = new MediaRecorder(stream);
   recorder.addEventListener("dataavailable", (event) => parts.push(event.data));
   recorder.addEventListener("stop", () => {
     for (const track of stream.getTracks()) track.stop();
+    $("camera").disabled = false;
     const ending = recorder.mimeType.includes("mp4") ? "mp4" : "webm";
     show(new File(parts, `camera.${ending}`, { type: recorder.mimeType }));
   });
@@ -184,9 +189,12 @@ async function showSamples() {
   const buttons = names.map((name) => {
     const button = Object.assign(document.createElement("button"), { type: "button", textContent: name });
     button.addEventListener("click", async () => {
-      const response = await fetch(`/samples/${name}`);
-      const blob = await response.blob();
-      show(new File([blob], `${name}.webm`, { type: "video/webm" }));
+      try {
+        const blob = await api.sample(name);
+        show(new File([blob], `${name}.webm`, { type: "video/webm" }));
+      } catch (error) {
+        showError(error);
+      }
     });
     return button;
   });
