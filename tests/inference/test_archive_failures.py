@@ -8,8 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.disk import no_file_above
 from helpers.processes import archive_workers
 from helpers.videos import write_video
 from p3d.archive.parts import part_files, read_part, write_part
@@ -66,17 +66,6 @@ def whole(root: Path) -> dict[str, Any]:
     """Return the rows of an undisturbed run."""
     assert main(words(root, root / "net.safetensors", root / "whole")) == 0
     return rows_of(root / "whole")
-
-
-@contextmanager
-def no_file_above(size: int) -> Iterator[None]:
-    """Let this process write no longer file, which fails as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def write_rows(folder: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 
+from helpers.disk import no_file_above
 from helpers.tiny_networks import CLASSES, FRAMES, SIZE, make_blocks_few, tiny_network
 from helpers.videos import write_video
 from p3d.cli import main
@@ -380,17 +381,12 @@ def test_a_full_disk(
 def test_a_disk_that_fills_up(
     suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    resource = pytest.importorskip("resource")
     for name in ("onnx", "onnxscript", "openvino"):
         pytest.importorskip(name)
     monkeypatch.chdir(tmp_path)
     save_model(tiny_network(), "w.safetensors")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, hard))
-    try:
+    with no_file_above(10**6):
         assert main(["export", "w.safetensors", f"net{suffix}"]) == 2
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert re.search(
         rf"p3d: error: net{suffix}: cannot be written \(.+\); check", capsys.readouterr().err
     )
