@@ -89,6 +89,20 @@ def test_a_file_that_does_not_fit_is_one_line_and_leaves_nothing(
     assert len([*tmp_path.iterdir()]) == 1
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_a_command_that_fails_at_once_leaves_nothing(
+    there: bool, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = create_model("p3d63", num_classes=3, modality="flow")
+    save_model(model, tmp_path / "flow.safetensors")
+    out = tmp_path / "archives" / "mine"
+    if there:
+        out.mkdir(parents=True)
+    assert main(words(root, tmp_path / "flow.safetensors", out)) == 2
+    assert "holds pictures, but the network takes" in capsys.readouterr().err.splitlines()[-1]
+    assert [*out.iterdir()] == [] if there else not out.parent.exists()
+
+
 def test_a_full_disk_is_one_line_and_the_same_command_goes_on(
     root: Path, whole: dict[str, Any], tmp_path: Path
 ) -> None:
