@@ -65,10 +65,15 @@ def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
             _fsync(path.parent)
     finally:
         # After success too: renaming a hard link to another link of the same file keeps both.
-        if temporary.is_dir() and not temporary.is_symlink():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+        delete(temporary)
+
+
+def delete(path: Path) -> None:
+    """Delete a file, a link or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

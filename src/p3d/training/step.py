@@ -217,7 +217,7 @@ def _check_finite(state: TrainState, batches: Sequence[Batch], value: float, nam
     listed = ", ".join(paths[:8]) + (f" and {len(paths) - 8} more" if len(paths) > 8 else "")
     progress = state.progress
     remedy = (
-        "the last checkpoint is kept: lower --lr, set --clip-gradients, or check these videos"
+        "earlier checkpoints are kept: lower --lr, set --clip-gradients, or check these videos"
         if progress.step
         else "no step was made yet: check the file of --weights, or these videos"
     )

@@ -23,7 +23,7 @@ from p3d.run_folder import CONFIG_FILE, ENVIRONMENT_FILE
 from p3d.system.device import resolve_device, set_up_cpu
 from p3d.system.distributed import Group, join, read_launch
 from p3d.system.files import write_json
-from p3d.system.folders import lock_folder, results_folder
+from p3d.system.folders import lock_folder, only_with_results, results_folder
 from p3d.system.machine import describe_call, describe_machine
 from p3d.system.options import leaves, plain_options
 from p3d.system.resources import raise_file_limit
@@ -85,7 +85,9 @@ def _train(options: TrainOptions, device: torch.device, group: Group, stop: Stop
             return 0
         if not group.is_main:
             return stop.exit_code if trainer.train() else 0
-        return _train_and_write(trainer)
+        # A run without a step is nothing to resume; the same command starts it again.
+        with only_with_results(options.out, lambda: trainer.state.progress.step > 0):
+            return _train_and_write(trainer)
 
 
 @contextmanager
