@@ -42,7 +42,7 @@ from p3d.system.resources import explain_limit, raise_file_limit, wait_briefly
             "out of memory;",
             "--batch-size",
         ),
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), "out of", "--b"),
+        (torch.OutOfMemoryError("CUDA out of memory."), "out of memory;", "--num-frames"),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "out of memory;", "--batch-size"),
         (OSError(errno.ENOSPC, "No space left on device", "a.csv"), "a.csv: no space left", "free"),
         (OSError(errno.ENOSPC, "No space left on device"), "no space left", "--shm-size"),

@@ -208,8 +208,9 @@ def _train_here(options: FoldsOptions, todo: Sequence[FoldRun], record: FoldReco
             f"held-out videos, {printable(each.folder)}"
         )
         code = train_and_score(each.options, options.clips)
+        if code == 1:  # the network of the last epoch is not on the disk
+            print("free space on the disk, then the same command goes on with this fold")
         if code:
-            print("the same command of p3d folds goes on with this fold")
             return code
         _finish(options, each, record)
     return 0
@@ -252,7 +253,7 @@ def _train_on(
 
 def train_and_score(options: TrainOptions, clips: NumClips) -> int:
     """Train a fold, or the rest of it, and score its held-out videos; return the exit code."""
-    code = train.run(options)
+    code = train.run(options, remedy="the same command goes on with this fold")
     if code == 0:
         evaluate.run(
             EvalOptions(

@@ -44,8 +44,12 @@ from p3d.training.timing import time_steps
 from p3d.training.trackers import check_installed
 
 
-def run(options: TrainOptions) -> int:
+def run(options: TrainOptions, remedy: str | None = None) -> int:
     """Run `p3d train` and return the exit code: 0, or 128 + the signal that stopped it.
+
+    Args:
+        options: The options.
+        remedy: How a run that is stopped goes on; by default the commands that resume it.
 
     Raises:
         UserError: The options, the data or the weights do not fit together.
@@ -55,10 +59,16 @@ def run(options: TrainOptions) -> int:
     set_up_cpu(options.compute.threads)
     device = resolve_device(options.compute.device, launch.local_rank)
     with StopRequest(launched=launch.launched) as stop, join(device, launch) as group:
-        return _train(options, device, group, stop)
+        return _train(options, device, group, stop, remedy)
 
 
-def _train(options: TrainOptions, device: torch.device, group: Group, stop: StopRequest) -> int:
+def _train(
+    options: TrainOptions,
+    device: torch.device,
+    group: Group,
+    stop: StopRequest,
+    remedy: str | None,
+) -> int:
     wanted: tuple[Split, ...] = ("train", "validation")
     splits = read_splits(options.data, wanted if options.validation_clips else wanted[:1])
     notes = check_classes(options.data.data, splits["train"])
@@ -87,7 +97,7 @@ def _train(options: TrainOptions, device: torch.device, group: Group, stop: Stop
             return stop.exit_code if trainer.train() else 0
         # A run without a step is nothing to resume; the same command starts it again.
         with only_with_results(options.out, lambda: trainer.state.progress.step > 0):
-            return _train_and_write(trainer)
+            return _train_and_write(trainer, remedy)
 
 
 @contextmanager
@@ -163,7 +173,7 @@ def _print_plan(state: TrainState, loader: TrainLoader) -> None:
     print("\n" + render(plan))
 
 
-def _train_and_write(trainer: Trainer) -> int:
+def _train_and_write(trainer: Trainer, remedy: str | None) -> int:
     """Train on the main process, which writes the run's files, and return the exit code."""
     options, state = trainer.options, trainer.state
     needed = disk_bytes(state.model, state.recipe)
@@ -197,7 +207,7 @@ def _train_and_write(trainer: Trainer) -> int:
             command=call["command"],
         )
         if trainer.train():
-            _print_stop(trainer, is_saved=not trainer.saver.failed)
+            _print_stop(trainer, remedy, is_saved=not trainer.saver.failed)
             return trainer.stop.exit_code
         # Before the log is closed: a tracker may then wait long for its server.
         try:
@@ -213,12 +223,15 @@ def _plain(value: object) -> object:
     return value if isinstance(value, bool | int | float) else printable(value)
 
 
-def _print_stop(trainer: Trainer, *, is_saved: bool) -> None:
+def _print_stop(trainer: Trainer, remedy: str | None, *, is_saved: bool) -> None:
     progress, signal = trainer.state.progress, trainer.stop.signal
     cause = signal.name if signal else "another process, or the launcher exited"
     result = "nothing is lost" if is_saved else "THE LAST STEPS ARE NOT SAVED"
-    print(
-        f"stopped by {cause} in epoch {progress.epoch + 1} after step {progress.step}; {result}:\n"
-        "the same command with --resume continues, or on one device "
+    commands = (
+        "\nthe same command with --resume continues, or on one device "
         f"p3d train --resume --out {shlex.quote(printable(trainer.options.out))}"
+    )
+    print(
+        f"stopped by {cause} in epoch {progress.epoch + 1} after step {progress.step}; {result}:"
+        + (commands if remedy is None else f" {remedy}")
     )
