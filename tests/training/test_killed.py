@@ -251,11 +251,6 @@ def test_failed_step_is_not_saved(
     assert find_checkpoints(tmp_path) == []
 
 
-def test_single_clip_of_a_small_crop_is_rejected_in_one_line(sample: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"a batch of 1 clip, 4 frames of 16x16, .* one value per"):
-        run(options(sample, tmp_path, replace(TINY, batch_size=1)))
-
-
 def test_folder_is_locked_before_a_checkpoint_is_read(
     sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

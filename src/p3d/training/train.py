@@ -38,6 +38,7 @@ from p3d.training.options import TrainOptions, earlier_length, fingerprint, keep
 from p3d.training.plan import disk_bytes, make_plan, render
 from p3d.training.resume import find_start
 from p3d.training.saver import Saver, check_room
+from p3d.training.smallest_batch import check_smallest_batch
 from p3d.training.start import build_loader, start_network
 from p3d.training.state import TrainState, build_state, extend
 from p3d.training.timing import time_steps
@@ -138,6 +139,7 @@ def _build_trainer(
     else:
         checkpoint, model, messages = start
     loader = build_loader(options, model, training, checkpoint, group, device)
+    check_smallest_batch(model, loader.smallest_batch, loader.clips_per_step, group.world_size)
     state = build_state(
         options.recipe,
         model,
