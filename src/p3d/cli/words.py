@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from p3d.cli.options import Option
@@ -25,7 +25,7 @@ def read_words(
     command: str,
     options: Sequence[Option],
     words: Sequence[str],
-    hints: Mapping[str, str] | None = None,
+    explain: Callable[[str], str] = lambda _: "",
 ) -> dict[str, Any]:
     """Return the values of the options that are given, by flag.
 
@@ -37,7 +37,7 @@ def read_words(
         command: The command, for messages.
         options: Its options.
         words: The words after the command.
-        hints: What to say about options that the command lacks, by flag.
+        explain: Returns what to say about an option that the command lacks, or "".
 
     Raises:
         UserError: A word is wrong.
@@ -61,7 +61,7 @@ def read_words(
         if option is None:
             if os.path.exists(word):  # noqa: PTH110 (long names)
                 raise UserError(f"{command} has no option {word}; for the file, write ./{word}")
-            hint = (hints or {}).get(flag) or _hint(flag, [*by_flag, *switches])
+            hint = _hint(flag, [*by_flag, *switches]) or explain(flag)
             raise UserError(
                 f"{command} has no option {flag}; {hint or f'see {command} --help-all'}"
             )
