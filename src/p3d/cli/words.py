@@ -62,9 +62,8 @@ def read_words(
             if os.path.exists(word):  # noqa: PTH110 (long names)
                 raise UserError(f"{command} has no option {word}; for the file, write ./{word}")
             hint = _hint(flag, [*by_flag, *switches]) or explain(flag)
-            raise UserError(
-                f"{command} has no option {flag}; {hint or f'see {command} --help-all'}"
-            )
+            hint = hint or f"see {command} --help-all"
+            raise UserError(f"{command} has no option {flag}; {hint}")
         if not option.kind.is_switch:
             given[option.flag] = option.value([text] if equals else _take(queue, option))
         elif equals:
