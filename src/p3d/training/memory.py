@@ -106,7 +106,8 @@ class _SavedTensors:
 def activation_bytes(model: P3D, recipe: Recipe, precision: Precision, device: torch.device) -> int:
     """Return the bytes that one batch saves for the backward pass, without weights and pixels.
 
-    In mixed precision this includes the cast copies of the weights. A compiled network saves less.
+    In mixed precision this includes the cast copies of the weights. A compiled network saves less,
+    on a CPU too: there `--compile` takes more memory only for PyTorch's compiler itself.
     With activation checkpointing the result is the inputs of all blocks plus the largest block.
 
     Args:

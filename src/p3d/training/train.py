@@ -20,7 +20,7 @@ from p3d.data.loader import TrainLoader
 from p3d.errors import UserError, printable
 from p3d.report.page import write_run_report
 from p3d.run_folder import CONFIG_FILE, ENVIRONMENT_FILE
-from p3d.system.device import resolve_device, set_up_cpu
+from p3d.system.device import peak_memory, resolve_device, set_up_cpu
 from p3d.system.distributed import Group, join, read_launch
 from p3d.system.files import write_json
 from p3d.system.folders import lock_folder, only_with_results, results_folder
@@ -90,9 +90,7 @@ def _train(
         if options.plan:
             if group.is_main:
                 _print_plan(trainer.state, trainer.loader)
-            whole = time_steps(trainer.state, trainer.loader, trainer.watch)
-            if group.is_main:
-                print(f"time: {whole or 'none, the run is finished'}")
+            _measure_plan(trainer)
             return 0
         if not group.is_main:
             return stop.exit_code if trainer.train() else 0
@@ -173,6 +171,20 @@ def _print_plan(state: TrainState, loader: TrainLoader) -> None:
         device=state.device,
     )
     print("\n" + render(plan))
+
+
+def _measure_plan(trainer: Trainer) -> None:
+    """Make a few steps, and print how long the run takes and what memory they took."""
+    state = trainer.state
+    whole = time_steps(state, trainer.loader, trainer.watch)
+    memory = max(state.group.gather(peak_memory(state.device)))
+    if not state.group.is_main:
+        return
+    print(f"time: {whole or 'none, the run is finished'}")
+    if whole and memory:
+        # Of a process, with Python, PyTorch and, with --compile, its compiler.
+        place = "of the whole process" if state.device.type == "cpu" else "on the device"
+        print(f"memory of these steps: at most {memory / 2**20:,.0f} MiB, {place}")
 
 
 def _train_and_write(trainer: Trainer, remedy: str | None) -> int:
