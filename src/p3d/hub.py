@@ -18,7 +18,7 @@ from typing import Any
 
 from p3d.errors import UserError, printable
 from p3d.model.network import P3D
-from p3d.system.files import replacing, writing
+from p3d.system.files import replacing_together, write_text, writing
 from p3d.weights.loading import load_model
 from p3d.weights.metadata import save_model
 
@@ -112,10 +112,10 @@ def save_pretrained(
     }
     with writing(folder, "choose another folder"):
         folder.mkdir(parents=True, exist_ok=True)
-        save_model(model, folder / WEIGHTS_FILE, source=source, recipe=recipe)
-        for name, text in texts.items():
-            with replacing(folder / name) as temporary:
-                temporary.write_text(text, encoding="utf-8")
+        with replacing_together(folder, last=WEIGHTS_FILE) as drafts:
+            save_model(model, drafts / WEIGHTS_FILE, source=source, recipe=recipe)
+            for name, text in texts.items():
+                write_text(drafts / name, text)
 
 
 def _huggingface_hub() -> ModuleType:

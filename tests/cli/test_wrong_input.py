@@ -33,6 +33,17 @@ WRONG = {
     "train -epochs 3": "p3d train has no option -epochs; did you mean --epochs?",
     "train --data x --minutes 3": "p3d train has no option --minutes; only --recipe quick has it",
     "train -o runs": "p3d train has no option -o; did you mean --out?",
+    "train --bath-size 3": "p3d train has no option --bath-size; did you mean --batch-size?",
+    "train --batchsize 3": "p3d train has no option --batchsize; did you mean --batch-size?",
+    "train --frames 8": "p3d train has no option --frames; did you mean --num-frames?",
+    "train --devices cpu": "p3d train has no option --devices; did you mean --device?",
+    # Options of other commands, which no option here resembles.
+    "predict --on-bad-video skip": "p3d predict has no option --on-bad-video; p3d train, ",
+    "score --on-bad-video skip": "p3d score has no option --on-bad-video; p3d train, ",
+    "prepare check --backend x": "p3d prepare check has no option --backend; p3d eval, ",
+    "convert --max-loss 2": "p3d convert has no option --max-loss; p3d export has it",
+    "serve --max-loss 2": "p3d serve has no option --max-loss; p3d export has it",
+    "prepare sample --no-mirror": "p3d prepare sample has no option --no-mirror; p3d eval ",
     "predict --zzzz a.avi": "p3d predict has no option --zzzz; see p3d predict --help-all",
     # Values that do not parse.
     "train --epochs ten": "--epochs is 'ten'; give an integer",

@@ -8,11 +8,10 @@ from hypothesis import strategies as st
 from p3d.data.sampler import StepSampler
 
 
-def steps(
-    num_clips: int, clips_per_step: int, batch_size: int, rank: int, world_size: int
-) -> list[list[list[tuple[int, int]]]]:
-    """Return a rank's batches of epoch 2, grouped by step."""
-    sampler = StepSampler(
+def sampler(
+    num_clips: int, clips_per_step: int, batch_size: int, world_size: int, rank: int = 0
+) -> StepSampler:
+    return StepSampler(
         num_clips,
         clips_per_step=clips_per_step,
         batch_size=batch_size,
@@ -20,10 +19,17 @@ def steps(
         rank=rank,
         world_size=world_size,
     )
-    sampler.epoch = 2
-    batches = list(sampler)
-    assert len(batches) == len(sampler)
-    size = sampler.batches_per_step
+
+
+def steps(
+    num_clips: int, clips_per_step: int, batch_size: int, rank: int, world_size: int
+) -> list[list[list[tuple[int, int]]]]:
+    """Return a rank's batches of epoch 2, grouped by step."""
+    ours = sampler(num_clips, clips_per_step, batch_size, world_size, rank)
+    ours.epoch = 2
+    batches = list(ours)
+    assert len(batches) == len(ours)
+    size = ours.batches_per_step
     return [batches[i : i + size] for i in range(0, len(batches), size)]
 
 
@@ -50,6 +56,8 @@ def test_step_has_the_same_clips_for_any_number_of_ranks(
         sizes = [sum(map(len, shard)) for shard in shards]
         assert max(sizes) - min(sizes) <= 1
         assert all(len(batch) <= batch_size for shard in shards for batch in shard)
+        smallest = min(len(batch) for shard in shards for batch in shard if batch)
+        assert sampler(num_clips, clips_per_step, batch_size, world_size).smallest_batch == smallest
 
 
 @given(start=st.integers(0, 7))

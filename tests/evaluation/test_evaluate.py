@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import p3d
+from helpers.disk import content, no_file_above
 from helpers.runs import copy_with_bad
 from helpers.runs import options as run_options
 from helpers.videos import write_video
@@ -145,6 +146,27 @@ def test_an_evaluation_that_fails_at_once_leaves_nothing(
         assert main(["eval", *words, *QUICK]) == 2
         assert message in capsys.readouterr().err.splitlines()[-1]
         assert not (tmp_path / "a").exists()
+
+
+def test_a_full_disk_leaves_an_earlier_evaluation_or_nothing(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")  # confusion.png is the largest file
+    out = tmp_path / "new" / "test"
+    command = ["eval", *run_arguments(finished), *QUICK, "--frames=all", "--out", str(out)]
+    for earlier in (False, True):
+        if earlier:
+            assert main(command) == 0
+            before = content(out)
+            assert {"metrics.json", "motion.csv", "reversed/metrics.json"} <= {*before}
+        capsys.readouterr()
+        with no_file_above(8192):
+            assert main([*command, "--clips=2"]) == 2
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert last.startswith("p3d: error: ")
+        assert "cannot be written (File too large)" in last
+        assert "partial" not in last
+        assert content(out) == before if earlier else not out.parent.exists()
 
 
 def test_many_bad_videos_are_counted(

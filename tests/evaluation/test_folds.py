@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -138,6 +139,18 @@ def test_stopped_folds_are_saved(sample: Path, tmp_path: Path) -> None:
     assert "stopped by SIGTERM; the same command goes on with these folds" in output
     assert find_checkpoints(tmp_path / "fold-01")
     assert not (tmp_path / "fold-02").exists()
+
+
+def test_a_stopped_fold_names_one_command(sample: Path, tmp_path: Path) -> None:
+    process = start(*flags(sample, tmp_path, epochs=2000))
+    wait_for_step(process, tmp_path / "fold-01", 1)
+    process.send_signal(signal.SIGINT)
+    *_, last = finish(process, code=128 + signal.SIGINT).splitlines()
+    assert re.fullmatch(
+        r"stopped by SIGINT in epoch \d+ after step \d+; nothing is lost: "
+        "the same command goes on with this fold",
+        last,
+    )
 
 
 def test_a_failure_before_the_first_checkpoint_can_be_mended(

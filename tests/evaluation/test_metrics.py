@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers.disk import content, no_file_above
 from helpers.scores import random_scores, write_random
 from p3d.cli import main
 from p3d.inference.fusion import Fusion, read_fusion
@@ -76,6 +77,29 @@ def test_figures_are_written(rgb: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert float(tables["coverage"][-1]["accuracy"]) == pytest.approx(right.mean())
     for row, each in zip(tables["per_class"], metrics["per_class"], strict=True):
         assert float(row["average_precision"]) == pytest.approx(each["average_precision"], abs=1e-4)
+
+
+@pytest.mark.usefixtures("flow")
+@pytest.mark.parametrize(("command", "size"), [("metrics rgb", 10_000), ("fuse rgb flow", 1000)])
+def test_a_full_disk_keeps_earlier_results(
+    command: str,
+    size: int,
+    rgb: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("matplotlib")  # confusion.png is the largest file of p3d metrics
+    monkeypatch.chdir(tmp_path)
+    words = [*command.split(), "--out", "out"]
+    assert main(words) == 0
+    before = content(tmp_path / "out")
+    shutil.rmtree(rgb)
+    write_random(rgb, 2)
+    capsys.readouterr()
+    with no_file_above(size):
+        assert "cannot be written (File too large)" in _error(capsys, *words)
+    assert content(tmp_path / "out") == before
 
 
 def _lines_of_json(capsys: pytest.CaptureFixture[str], *command: object) -> list[dict[str, object]]:

@@ -8,8 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.disk import no_file_above
 from helpers.processes import archive_workers
 from helpers.videos import write_video
 from p3d.archive.parts import part_files, read_part, write_part
@@ -68,17 +68,6 @@ def whole(root: Path) -> dict[str, Any]:
     return rows_of(root / "whole")
 
 
-@contextmanager
-def no_file_above(size: int) -> Iterator[None]:
-    """Let this process write no longer file, which fails as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def write_rows(folder: Path) -> None:
     values = np.zeros(5000, np.float32)
     write_part(folder / "part-000001.jsonl", {}, [{"path": "a", "features": values}])
@@ -98,6 +87,20 @@ def test_a_file_that_does_not_fit_is_one_line_and_leaves_nothing(
     assert not [*tmp_path.iterdir()]
     write(tmp_path)
     assert len([*tmp_path.iterdir()]) == 1
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_command_that_fails_at_once_leaves_nothing(
+    there: bool, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = create_model("p3d63", num_classes=3, modality="flow")
+    save_model(model, tmp_path / "flow.safetensors")
+    out = tmp_path / "archives" / "mine"
+    if there:
+        out.mkdir(parents=True)
+    assert main(words(root, tmp_path / "flow.safetensors", out)) == 2
+    assert "holds pictures, but the network takes" in capsys.readouterr().err.splitlines()[-1]
+    assert [*out.iterdir()] == [] if there else not out.parent.exists()
 
 
 def test_a_full_disk_is_one_line_and_the_same_command_goes_on(

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 
+from helpers.disk import no_file_above
 from helpers.tiny_networks import CLASSES, FRAMES, SIZE, make_blocks_few, tiny_network
 from helpers.videos import write_video
 from p3d.cli import main
@@ -29,6 +30,7 @@ from p3d.inference.graph import most_axes, trace
 from p3d.inference.predictor import Predictor
 from p3d.inference.scorer import Scorer
 from p3d.inference.verify import Verification
+from p3d.model import blocks
 from p3d.weights.metadata import save_model
 
 CPU = torch.device("cpu")
@@ -190,6 +192,25 @@ def test_no_tensor_has_more_than_four_axes(wiring: str) -> None:
         warnings.simplefilter("ignore")  # PyTorch calls its own old functions
         assert most_axes(trace(tiny_network(wiring=wiring), spec)) == 4
         assert most_axes(trace(tiny_network(wiring=wiring), replace(spec, four_dims=False))) == 5
+
+
+@pytest.mark.parametrize(("free", "four_dims"), [("batch", 0), ("batch", 1), ("frames", 0)])
+def test_sizes_do_not_grow_from_block_to_block(
+    free: str, four_dims: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While tracing, they doubled in length with every change of view: hours for a network."""
+    sizes: list[str] = []
+    view = blocks.temporal_view
+
+    def note(x: torch.Tensor, frames: int) -> torch.Tensor:
+        sizes.append(str(x.shape[0]))
+        return view(x, frames)
+
+    monkeypatch.setattr(blocks, "temporal_view", note)
+    fixed: dict[str, Any] = {"batch": 1, "frames": 16, "size": 48} | {free: None}
+    trace(tiny_network(), ExportSpec("onnx", four_dims=bool(four_dims), **fixed))
+    assert len(sizes) >= 3
+    assert max(map(len, sizes)) < 40
 
 
 def test_predict_names_the_classes(onnx_file: Path, tmp_path: Path) -> None:
@@ -380,17 +401,12 @@ def test_a_full_disk(
 def test_a_disk_that_fills_up(
     suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    resource = pytest.importorskip("resource")
     for name in ("onnx", "onnxscript", "openvino"):
         pytest.importorskip(name)
     monkeypatch.chdir(tmp_path)
     save_model(tiny_network(), "w.safetensors")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, hard))
-    try:
+    with no_file_above(10**6):
         assert main(["export", "w.safetensors", f"net{suffix}"]) == 2
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert re.search(
         rf"p3d: error: net{suffix}: cannot be written \(.+\); check", capsys.readouterr().err
     )

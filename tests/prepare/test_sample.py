@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from helpers.disk import no_file_above
 from p3d.data.dataset import SPLITS
 from p3d.errors import UserError
 from p3d.model.network import create_model
@@ -281,6 +283,18 @@ def test_next_run_completes_a_killed_one(
     write_sample(out, **TINY, workers=0)
     assert "complete" in capsys.readouterr().out
     assert files(out) == files(sample)
+
+
+def test_a_set_without_all_its_lists_is_none(sample: Path, tmp_path: Path) -> None:
+    """Otherwise it could be trained on before its validation list is there."""
+    out = tmp_path / "set"
+    shutil.copytree(sample, out)
+    lists = out / "ucfTrainTestlist"
+    for path in lists.iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match="cannot be written"), no_file_above(150):
+        write_sample(out, **TINY, workers=0)
+    assert not (lists / "classInd.txt").exists()
 
 
 def test_complete_set_is_not_changed(sample: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,13 +13,16 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.disk import content, no_file_above
 from p3d.errors import UserError
 from p3d.model.network import create_model
 from p3d.system.files import (
     TEMPORARY,
     check_place,
     link_or_copy,
+    move_together,
     replacing,
+    replacing_together,
     write_text,
     writing,
 )
@@ -138,6 +141,61 @@ def test_a_failed_folder_is_deleted(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="the disk is full"):
         write_half_a_folder(tmp_path / "frames")
     assert names(tmp_path) == []
+
+
+OLD = {"a.csv": b"old", "done.json": b"old", "other.txt": b"old"}
+
+
+def old_files(folder: Path) -> Path:
+    """Return a folder with earlier results."""
+    folder.mkdir()
+    for name, text in OLD.items():
+        (folder / name).write_bytes(text)
+    return folder
+
+
+def write_two(folder: Path, size: int) -> None:
+    with replacing_together(folder, last="done.json") as drafts:
+        for name in ("done.json", "a.csv"):
+            write_text(drafts / name, "new")
+        write_text(drafts / "b.csv", "x" * size)
+
+
+def test_several_files_are_all_replaced_or_none(tmp_path: Path) -> None:
+    folder = old_files(tmp_path / "test")
+    message = r"test/b\.csv: cannot be written \(File too large\)$"
+    with pytest.raises(UserError, match=message), no_file_above(4096):
+        write_two(folder, 5000)
+    assert content(folder) == OLD
+    (folder / f"{TEMPORARY}files").mkdir()
+    (folder / f"{TEMPORARY}files" / "killed.csv").touch()
+    write_two(folder, 3)
+    new = {"a.csv": b"new", "b.csv": b"xxx", "done.json": b"new", "other.txt": b"old"}
+    assert content(folder) == new
+
+
+@pytest.mark.parametrize("moved", [0, 1])
+def test_a_kill_between_two_files_leaves_none_that_marks_them_complete(
+    moved: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, drafts = old_files(tmp_path / "test"), tmp_path / "drafts"
+    drafts.mkdir()
+    for name in ("done.json", "a.csv"):
+        (drafts / name).write_text("new")
+    rename, calls = Path.replace, []
+
+    def rename_or_die(self: Path, target: Path) -> Path:
+        if len(calls) == moved:
+            raise KeyboardInterrupt
+        calls.append(target)
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", rename_or_die)
+    with pytest.raises(KeyboardInterrupt):
+        move_together(drafts, folder, last="done.json")
+    expected = OLD | {"a.csv": b"new" if moved else b"old"}
+    del expected["done.json"]
+    assert content(folder) == expected
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")

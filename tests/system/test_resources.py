@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from p3d.cli import COMMANDS, main
 from p3d.system.resources import explain_limit, raise_file_limit, wait_briefly
@@ -35,12 +36,20 @@ from p3d.system.resources import explain_limit, raise_file_limit, wait_briefly
             "the shared memory",
             "--ipc=host",
         ),
+        (MemoryError(), "out of memory;", "--batch-size"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 80"),
+            "out of memory;",
+            "--batch-size",
+        ),
+        (torch.OutOfMemoryError("CUDA out of memory."), "out of memory;", "--num-frames"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "out of memory;", "--batch-size"),
         (OSError(errno.ENOSPC, "No space left on device", "a.csv"), "a.csv: no space left", "free"),
         (OSError(errno.ENOSPC, "No space left on device"), "no space left", "--shm-size"),
     ],
 )
 def test_limits_are_explained(
-    error: OSError | RuntimeError,
+    error: OSError | RuntimeError | MemoryError,
     start: str,
     remedy: str,
     monkeypatch: pytest.MonkeyPatch,

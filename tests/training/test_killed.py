@@ -37,7 +37,7 @@ from p3d.report.record import read_run
 from p3d.run_folder import BEST_FILE, LAST_FILE, VALIDATION_FILE, find_checkpoints
 from p3d.scores.accuracy import Accuracy
 from p3d.system.folders import lock_folder
-from p3d.training import loop, resume, step, validation
+from p3d.training import kept_networks, resume, step, validation
 from p3d.training.checkpoint import CheckpointState
 from p3d.training.log import RunLog
 from p3d.training.progress import Progress
@@ -191,7 +191,7 @@ def test_summary_names_the_network_that_was_kept(
         raise UserError("validation.csv: cannot be written")
 
     monkeypatch.setattr(validation, "measure", measure_as)
-    monkeypatch.setattr(loop, "write_scores", fail)
+    monkeypatch.setattr(kept_networks, "write_scores", fail)
     (tmp_path / VALIDATION_FILE).write_text("scores of an earlier network")
     assert run(options(sample, tmp_path, replace(TINY, epochs=3))) == 0
     assert not (tmp_path / VALIDATION_FILE).exists()
@@ -249,11 +249,6 @@ def test_failed_step_is_not_saved(
     with pytest.raises(UserError, match="the loss is nan"):
         run(options(sample, tmp_path))
     assert find_checkpoints(tmp_path) == []
-
-
-def test_single_clip_of_a_small_crop_is_rejected_in_one_line(sample: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"a batch of 1 clip, 4 frames of 16x16, .* one value per"):
-        run(options(sample, tmp_path, replace(TINY, batch_size=1)))
 
 
 def test_folder_is_locked_before_a_checkpoint_is_read(

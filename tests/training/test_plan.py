@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -189,6 +190,7 @@ def test_plan_writes_no_files(
     assert "4 steps of 8 clips, 8 at a time; 2 an epoch, 2 epochs" in output
     assert "at least" in output
     assert "\ntime: about" in output
+    assert re.search(r"\nmemory of these steps: at most [1-9][\d,]* MiB, of the whole ", output)
     assert "a step, 4 steps, 2 validations of 8 videos" in output
 
 

@@ -7,6 +7,8 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +37,7 @@ from p3d.data.loader import Batch
 from p3d.errors import BadVideoError, UserError
 from p3d.model.network import create_model
 from p3d.run_folder import BEST_FILE, LAST_FILE, find_checkpoints
+from p3d.system.resources import can_limit_memory
 from p3d.training import loop as train_loop
 from p3d.training import validation
 from p3d.training.checkpoint import CheckpointState
@@ -206,6 +209,55 @@ def test_weights_that_are_not_finite_are_said_to_be_so(sample: Path, tmp_path: P
     recipe = replace(TINY, max_steps=1)
     with pytest.raises(UserError, match=r"at step 1 .* no step was made yet: check the file of"):
         run(options(sample, tmp_path / "run", recipe, weights=tmp_path / "nan.safetensors"))
+
+
+def test_an_error_in_the_first_step_leaves_only_what_was_there(
+    sample: Path, tmp_path: Path
+) -> None:
+    model = create_model("p3d63", num_classes=8)
+    with torch.no_grad():
+        model.stem.conv.weight[0] = torch.nan
+    save_model(model, tmp_path / "nan.safetensors")
+    out = tmp_path / "runs" / "first"
+    wrong = options(sample, out, weights=tmp_path / "nan.safetensors", tensorboard=True)
+    for message, changes in {
+        "no step was made yet": {},
+        "one value per": {"recipe": replace(TINY, batch_size=1), "weights": None},
+    }.items():
+        with pytest.raises(UserError, match=message):
+            run(replace(wrong, **changes))
+        assert not out.parent.exists()
+    out.mkdir(parents=True)
+    (out / "output.txt").write_text("of the shell")
+    (out / "log.jsonl").touch()
+    with pytest.raises(UserError, match="no step was made yet"):
+        run(wrong)
+    assert sorted(path.name for path in out.iterdir()) == [".lock", "log.jsonl", "output.txt"]
+    assert run(replace(wrong, weights=None, recipe=replace(TINY, max_steps=1))) == 0
+
+
+LIMITED = """
+import sys
+from p3d.cli import main
+from p3d.system.resources import limit_memory
+limit_memory(2**27)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(not can_limit_memory(), reason="only Linux limits the memory of a process")
+def test_too_little_memory_is_one_line_and_leaves_nothing(sample: Path, tmp_path: Path) -> None:
+    words = train_flags(sample, tmp_path / "run", batch_size=16, num_frames=16, crop=160)
+    size = words.index("--resize") + 1
+    words[size : size + 2] = ["180", "180"]
+    ended = subprocess.run(
+        [sys.executable, "-c", LIMITED, *words], capture_output=True, text=True, check=False
+    )
+    last = ended.stderr.splitlines()[-1]
+    assert (ended.returncode, last[:26]) == (2, "p3d: error: out of memory;")
+    assert "--batch-size" in last
+    assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_training_skips_a_broken_video(

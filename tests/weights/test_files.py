@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from helpers.disk import no_file_above
 from p3d.errors import UserError
 from p3d.model.network import P3D, create_model
 from p3d.preprocessing import AUTHORS, Preprocessing
@@ -243,19 +243,10 @@ def test_reports_an_unwritable_path(model: P3D, tmp_path: Path) -> None:
 
 
 def test_a_failed_write_keeps_the_old_file(model: P3D, tmp_path: Path) -> None:
-    resource = pytest.importorskip("resource", reason="limits on file size are Unix's")
     path = tmp_path / "m.safetensors"
     path.write_bytes(b"old content")
-    # A file size limit fails in the middle of writing, as a full disk does.
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
-    try:
-        with pytest.raises(UserError, match="cannot be written"):
-            save_model(model, path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, handler)
+    with pytest.raises(UserError, match="cannot be written"), no_file_above(1 << 20):
+        save_model(model, path)
     assert path.read_bytes() == b"old content"
     assert [file.name for file in tmp_path.iterdir()] == ["m.safetensors"]
 

@@ -70,7 +70,6 @@ class Results:
         self.attempts = Attempts(folder / ATTEMPTS_FILE)
         self.attempts.compact()  # also cuts off a line that was not written completely
         self._flushed_at = time.monotonic()
-        write_json(folder / SETTINGS_FILE, self._settings)  # for people; the parts have them too
 
     def add(self, video: str, row: Row) -> None:
         """Add the result of a video; it is on the disk after the next `flush`."""
@@ -105,6 +104,9 @@ class Results:
         if self._bad_changed:
             write_csv(self.folder / BAD_FILE, BAD_COLUMNS, list(self.bad.items()))
             self._bad_changed = False
+        if (self.done or self.bad) and not (self.folder / SETTINGS_FILE).exists():
+            # For people; the parts have them too.
+            write_json(self.folder / SETTINGS_FILE, self._settings)
         self.attempts.compact()
         self._flushed_at = time.monotonic()
 

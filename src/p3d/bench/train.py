@@ -32,6 +32,7 @@ from p3d.system.options import DeviceOptions, plain_options
 from p3d.system.text import format_table
 from p3d.training.network import build_network, prepare_for_training
 from p3d.training.recipes import UCF101, QuickRecipe, Recipe
+from p3d.training.smallest_batch import check_smallest_batch
 from p3d.training.state import TrainState, build_state
 from p3d.training.step import train_step
 
@@ -92,6 +93,7 @@ def _build_state(options: TrainBenchOptions, device: torch.device, group: Group)
         checkpoint_activations=options.checkpoint_activations,
     )
     clips = _clips_per_rank(recipe, group) * group.world_size
+    check_smallest_batch(model, min(_batch_sizes(recipe, group)), clips, group.world_size)
     records = tuple(VideoRecord(Path(f"{index}"), 0) for index in range(clips))
     return build_state(
         recipe,
@@ -112,6 +114,12 @@ def _clips_per_rank(recipe: Recipe, group: Group) -> int:
     return -(-recipe.clips_of_step(group.world_size) // group.world_size)
 
 
+def _batch_sizes(recipe: Recipe, group: Group) -> list[int]:
+    """Return the clips of each batch of a step on each rank."""
+    size, total = recipe.batch_size, _clips_per_rank(recipe, group)
+    return [min(size, total - done) for done in range(0, total, size)]
+
+
 def _time_steps(state: TrainState, options: TrainBenchOptions) -> list[float]:
     """Return the seconds of each timed step."""
     recipe, device, size = state.recipe, state.device, state.recipe.batch_size
@@ -119,9 +127,10 @@ def _time_steps(state: TrainState, options: TrainBenchOptions) -> list[float]:
     clips = torch.randint(0, 256, shape, dtype=torch.uint8)
     indices = torch.arange(size)
     labels = indices % options.classes
-    total = _clips_per_rank(recipe, state.group)
-    sizes = [min(size, total - done) for done in range(0, total, size)]
-    batches = [Batch(clips[:count], labels[:count], indices[:count], ()) for count in sizes]
+    batches = [
+        Batch(clips[:count], labels[:count], indices[:count], ())
+        for count in _batch_sizes(recipe, state.group)
+    ]
     seconds = []
     for step in range(WARM_UP + options.steps):
         synchronize(device)

@@ -214,7 +214,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of stdout has exited; keep Python from flushing to it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except OSError as error:
+    except (OSError, MemoryError) as error:
         return _report_limit(error)
 
 
@@ -237,7 +237,7 @@ def _report(message: object) -> int:
     return 2
 
 
-def _report_limit(error: OSError | RuntimeError) -> int:
+def _report_limit(error: OSError | RuntimeError | MemoryError) -> int:
     """Report an error that a limit of the machine caused; raise any other again."""
     message = explain_limit(error)
     if message is None:

@@ -8,6 +8,7 @@ import inspect
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,7 +36,7 @@ def parse_options(name: str, words: Sequence[str]) -> Any | None:
     command, title = COMMANDS[name], f"p3d {name}"
     defaults = _defaults(command, _recipe_in(words))
     options = command_options(command, defaults)
-    given = read_words(title, options, words, _recipe_hints(command))
+    given = read_words(title, options, words, partial(_who_has, command))
     if given.keys() & {"--help", "--help-all"}:
         description = options_type(command).__doc__
         print(help_page(title, description, options, everything="--help-all" in given))
@@ -90,6 +91,24 @@ def _defaults(command: Command, recipe: str = DEFAULT_RECIPE) -> dict[str, Any]:
     from p3d.training.recipes import RECIPES
 
     return {"recipe": RECIPES.get(recipe, RECIPES[DEFAULT_RECIPE])}
+
+
+def _who_has(command: Command, flag: str) -> str:
+    """Say which recipes or which other commands have an option that a command lacks, or ""."""
+    if hint := _recipe_hints(command).get(flag):
+        return hint
+    bare = f"--{flag.removeprefix('--no-')}"
+    having = [
+        f"p3d {name}"
+        for name, other in COMMANDS.items()
+        if any(
+            option.flag == flag or (option.flag == bare and option.kind.is_switch)
+            for option in command_options(other)
+        )
+    ]
+    shown = having if len(having) < 5 else [*having[:3], f"{len(having) - 3} other commands"]
+    *others, last = shown or [""]
+    return f"{', '.join(others)} and {last} have it" if others else last and f"{last} has it"
 
 
 def _recipe_hints(command: Command) -> dict[str, str]:

@@ -109,12 +109,42 @@ def closest(word: str, names: Iterable[str]) -> str:
         return foreign[word]
     misspelled = get_close_matches(word, foreign, n=1, cutoff=0.85)
     word = word.lstrip("-")
-    bare = {name.split()[-1]: name for name in reversed(known)}  # prepare check: check
+    bare = {name.split()[-1].lstrip("-"): name for name in reversed(known)}  # prepare check: check
     bare |= {name.lstrip("-"): name for name in known}
     longer = sorted((name for name in bare if len(word) > 2 and name.startswith(word)), key=len)
-    similar = get_close_matches(word, bare, n=1, cutoff=0.7)
-    ours = [bare[name] for name in [*longer, *similar]]
+    counts = [name for name in bare if f"num-{word}" == name or f"num-{name}" == word]
+    near = [name for name in bare if _is_near(word, name)]
+    similar = get_close_matches(word, near, n=1, cutoff=0)
+    ours = [bare[name] for name in [*longer, *counts, *similar]]
     return next(iter([*ours, *(foreign[name] for name in misspelled)]), "")
+
+
+def _is_near(word: str, name: str) -> bool:
+    """Return whether a word is a name with slips of the keyboard, perhaps without its hyphens."""
+    parts, others = word.split("-"), name.split("-")
+    if len(parts) == len(others):
+        return all(map(_is_typo, parts, others))
+    return _is_typo(word.replace("-", ""), name.replace("-", ""))
+
+
+def _is_typo(word: str, name: str) -> bool:
+    """Return whether a word begins like another and differs from it in one to three letters."""
+    allowed = 1 + min(len(word), len(name)) // 6
+    return word[:1] == name[:1] and _edits(word, name) <= min(3, allowed)
+
+
+def _edits(word: str, name: str) -> int:
+    """Return how many letters are inserted, removed, replaced or swapped with their neighbors."""
+    before: list[int] = []
+    row: list[int] = [*range(len(name) + 1)]
+    for i, letter in enumerate(word, start=1):
+        before, above, row = row, before, [i]
+        for j, other in enumerate(name, start=1):
+            least = min(before[j] + 1, row[-1] + 1, before[j - 1] + (letter != other))
+            if i > 1 and j > 1 and (letter, word[i - 2]) == (name[j - 2], other):
+                least = min(least, above[j - 2] + 1)
+            row.append(least)
+    return row[-1]
 
 
 def did_you_mean(word: str, names: Iterable[str]) -> str:

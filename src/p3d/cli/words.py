@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from p3d.cli.options import Option
@@ -25,7 +25,7 @@ def read_words(
     command: str,
     options: Sequence[Option],
     words: Sequence[str],
-    hints: Mapping[str, str] | None = None,
+    explain: Callable[[str], str] = lambda _: "",
 ) -> dict[str, Any]:
     """Return the values of the options that are given, by flag.
 
@@ -37,7 +37,7 @@ def read_words(
         command: The command, for messages.
         options: Its options.
         words: The words after the command.
-        hints: What to say about options that the command lacks, by flag.
+        explain: Returns what to say about an option that the command lacks, or "".
 
     Raises:
         UserError: A word is wrong.
@@ -58,7 +58,7 @@ def read_words(
         flag, (_, equals, text) = _flag_of(word), word.partition("=")
         option = by_flag.get(switches.get(flag, flag))
         if option is None:
-            raise UserError(_unknown(command, word, [*by_flag, *switches], hints or {}))
+            raise UserError(_unknown(command, word, [*by_flag, *switches], explain))
         if not option.kind.is_switch:
             given[option.flag] = option.value([text] if equals else _take(queue, option))
         elif equals:
@@ -97,13 +97,13 @@ def _place(
     return placed
 
 
-def _unknown(command: str, word: str, flags: list[str], hints: Mapping[str, str]) -> str:
+def _unknown(command: str, word: str, flags: Sequence[str], explain: Callable[[str], str]) -> str:
     """Return what to say about an option that a command lacks."""
     if os.path.exists(word):  # noqa: PTH110 (long names)
         return f"{command} has no option {word}; for the file, write ./{word}"
     flag = _flag_of(word)
     name = flag if flag.startswith("--") or len(flag) == 2 else f"-{flag}"
-    hint = hints.get(flag) or did_you_mean(name, flags).rstrip()
+    hint = did_you_mean(name, flags).rstrip() or explain(flag)
     return f"{command} has no option {flag}; {hint or f'see {command} --help-all'}"
 
 

@@ -169,6 +169,11 @@ class TrainLoader:
         """Batches of a step on this rank; the same number on all ranks."""
         return self._sampler.batches_per_step
 
+    @property
+    def smallest_batch(self) -> int:
+        """Clips of the smallest batch on any rank, besides empty ones and unreadable videos."""
+        return self._sampler.smallest_batch
+
     def steps(self, epoch: int, start_step: int = 0) -> Iterator[tuple[Batch, ...]]:
         """Yield this rank's batches, step by step.
 

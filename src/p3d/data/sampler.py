@@ -66,6 +66,12 @@ class StepSampler:
         """Whole steps in an epoch, at least 1."""
         return self.num_clips // self.clips_per_step
 
+    @property
+    def smallest_batch(self) -> int:
+        """Clips of the smallest batch on any rank, besides empty ones."""
+        smallest_shard = self.clips_per_step // self.world_size
+        return max(1, smallest_shard // self.batches_per_step)
+
     def __len__(self) -> int:
         """Return the number of batches of the next iteration."""
         return (self.steps_per_epoch - self.start_step) * self.batches_per_step

@@ -16,7 +16,7 @@ from p3d.scores.arrays import Integers
 from p3d.scores.score_file import ScoreFile
 from p3d.scores.tables import format_interval
 from p3d.system.csv_file import write_csv
-from p3d.system.files import file_sha256, write_json
+from p3d.system.files import file_sha256, replacing_together, write_json
 from p3d.system.text import counted, fill, format_percent, format_table, shorten, shorten_path
 
 _WEAK = 0.9
@@ -183,8 +183,9 @@ def write_audit(folder: Path, audit: Audit, source: Path) -> None:
     """
     plain = _plain(audit)
     head = {"version": AUDIT_VERSION, "scores_sha256": file_sha256(source)}
-    write_json(folder / AUDIT_FILE, head | plain)
-    write_csv(folder / "audit.csv", _COLUMNS, _rows(plain))
+    with replacing_together(folder, last=AUDIT_FILE) as drafts:
+        write_json(drafts / AUDIT_FILE, head | plain)
+        write_csv(drafts / "audit.csv", _COLUMNS, _rows(plain))
 
 
 def _plain(audit: Audit) -> dict[str, Any]:

@@ -24,7 +24,6 @@ from p3d.evaluation.motion import (
     compare_orders,
     motion_table,
     orders_of,
-    write_motion,
 )
 from p3d.evaluation.options import EvalOptions
 from p3d.evaluation.output import Result, renew_report, summarize, write_result
@@ -33,7 +32,6 @@ from p3d.inference.clip_plan import expected_clips, settled_threshold
 from p3d.inference.networks import chosen_backend, make_scorer
 from p3d.inference.scorer import Scorer
 from p3d.inference.scoring import score_videos
-from p3d.run_folder import MOTION_FILE
 from p3d.scores.accuracy import measure
 from p3d.system.device import describe_device, resolve_device, set_up_cpu
 from p3d.system.distributed import Group, join, read_launch
@@ -116,10 +114,10 @@ def _write(folder: Path, job: Job, results: list[Result], compared: list[OrderRe
     """Write the files of an evaluation, and renew the report of the run that it belongs to."""
     options, values = job.options, plain_options(job.options)
     folders = [_subfolder(folder, options, result) for result in results]
-    for place, result in zip(folders, results, strict=True):
-        write_result(place, result, values, job.weights_sha256, job.model.calibration)
-    if len(results) > 1:
-        write_motion(folder / MOTION_FILE, compared)
+    # The folder of the evaluation itself comes last: it is complete if all others are.
+    for place, result in reversed([*zip(folders, results, strict=True)]):
+        orders = compared if place == folder and len(results) > 1 else ()
+        write_result(place, result, values, job.weights_sha256, job.model.calibration, orders)
     names = ", ".join(sorted(path.name for path in folders[0].iterdir() if path.is_file()))
     print(printable(f"written to {folders[0]}: {names}"))
     if len(folders) > 1:

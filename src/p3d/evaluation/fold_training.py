@@ -66,8 +66,9 @@ def _train_here(todo: Sequence[FoldRun], clips: NumClips, finish: Callable[[Fold
             f"held-out videos, {printable(each.folder)}"
         )
         code = train_and_score(each.options, clips)
+        if code == 1:  # the network of the last epoch is not on the disk
+            print("free space on the disk, then the same command goes on with this fold")
         if code:
-            print("the same command of p3d folds goes on with this fold")
             return code
         finish(each)
     return 0
@@ -110,7 +111,7 @@ def _train_on(
 
 def train_and_score(options: TrainOptions, clips: NumClips) -> int:
     """Train a fold, or the rest of it, and score its held-out videos; return the exit code."""
-    code = train.run(options)
+    code = train.run(options, remedy="the same command goes on with this fold")
     if code == 0:
         evaluate.run(
             EvalOptions(

@@ -15,7 +15,8 @@ from p3d.scores.fusion import WEIGHTS, Choice, best_choice, fuse, weigh
 from p3d.scores.resampling import Bootstrap
 from p3d.scores.score_file import write_score_file
 from p3d.scores.tables import describe_intervals, format_interval
-from p3d.system.folders import make_folder
+from p3d.system.files import replacing_together
+from p3d.system.folders import results_folder
 from p3d.system.markers import First, Positional
 from p3d.system.text import counted, format_percent, format_table
 
@@ -61,10 +62,13 @@ def run(options: FuseOptions) -> None:
     if (fused.scores.labels >= 0).any():
         print(_table([first, second, fused]))
     if options.out is not None:
-        make_folder(options.out)
-        write_score_file(options.out / LOGITS_FILE, fused.scores)
         hashes = (first.scores.weights_sha256, second.scores.weights_sha256)
-        write_fusion(options.out / FUSION_FILE, Fusion(weight, options.mean), hashes)
+        with (
+            results_folder(options.out),
+            replacing_together(options.out, last=LOGITS_FILE) as drafts,
+        ):
+            write_score_file(drafts / LOGITS_FILE, fused.scores)
+            write_fusion(drafts / FUSION_FILE, Fusion(weight, options.mean), hashes)
         print(printable(f"written to {options.out / LOGITS_FILE}"))
 
 

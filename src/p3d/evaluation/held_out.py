@@ -15,6 +15,7 @@ from p3d.scores.figures import describe_top1
 from p3d.scores.output import write_accuracy
 from p3d.scores.score_file import ScoreFile, write_score_file
 from p3d.system.csv_file import write_csv
+from p3d.system.files import replacing_together
 from p3d.system.text import counted, format_percent
 
 FOLDS_TABLE = "folds.csv"
@@ -70,9 +71,10 @@ def write_held_out(
         UserError: A file cannot be written.
     """
     probabilities, labels = map(torch.from_numpy, (scores.probabilities(), scores.labels))
-    write_accuracy(folder, measure(probabilities, labels), scores.class_names)
-    write_csv(folder / FOLDS_TABLE, header, rows)
-    write_score_file(folder / LOGITS_FILE, scores)
+    with replacing_together(folder, last=LOGITS_FILE) as drafts:
+        write_accuracy(drafts, measure(probabilities, labels), scores.class_names)
+        write_csv(drafts / FOLDS_TABLE, header, rows)
+        write_score_file(drafts / LOGITS_FILE, scores)
     print(
         f"written to {printable(folder)}: {LOGITS_FILE}, {FOLDS_TABLE}, per_class.csv, "
         "confusion.csv"

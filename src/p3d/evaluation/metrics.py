@@ -27,8 +27,8 @@ from p3d.scores.tables import (
     pair_table,
     reliability_table,
 )
-from p3d.system.files import write_json
-from p3d.system.folders import make_folder
+from p3d.system.files import replacing_together, write_json
+from p3d.system.folders import results_folder
 from p3d.system.markers import First, Positional
 from p3d.system.options import check_least
 from p3d.system.text import counted, format_percent, format_table, json_line, shorten_path
@@ -210,7 +210,7 @@ def _summary(files: Sequence[Named], found: Sequence[Figures], bootstrap: Bootst
 
 
 def _write(folder: Path, file: Named, figures: Figures, bootstrap: Bootstrap) -> None:
-    make_folder(folder)
-    write_json(folder / METRICS_FILE, _plain(file, figures, bootstrap))
-    write_figures(folder, figures, file.scores.class_names)
+    with results_folder(folder), replacing_together(folder, last=METRICS_FILE) as drafts:
+        write_json(drafts / METRICS_FILE, _plain(file, figures, bootstrap))
+        write_figures(drafts, figures, file.scores.class_names)
     print(printable(f"written to {folder}: {METRICS_FILE} and the tables as CSV"), file=sys.stderr)

@@ -123,7 +123,7 @@ def _row(result: OrderResult) -> tuple[object, ...]:
     return (result.order, *figures, *difference, result.lost, result.gained, result.changed)
 
 
-def write_motion(path: Path, results: list[OrderResult]) -> None:
+def write_motion(path: Path, results: Sequence[OrderResult]) -> None:
     """Write the results to a CSV file, with a line for each order.
 
     The last column is the number of groups that were resampled; without two, the interval is NaN.

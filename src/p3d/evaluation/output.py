@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,18 @@ from p3d.data.sampling import clips_to_see_all, seen_fraction, spaced_windows
 from p3d.errors import UserError, printable
 from p3d.evaluation.clips_curve import ClipReport
 from p3d.evaluation.leaks import Overlap
+from p3d.evaluation.motion import OrderResult, write_motion
 from p3d.evaluation.protocols import Protocol
 from p3d.inference.scoring import VideoScores, write_scores
 from p3d.report.page import write_report
-from p3d.run_folder import LOGITS_FILE, METRICS_FILE, SCORES_FILE
+from p3d.run_folder import LOGITS_FILE, METRICS_FILE, MOTION_FILE, SCORES_FILE
 from p3d.scores.accuracy import Accuracy, shows_top5
 from p3d.scores.figures import describe_top1
 from p3d.scores.output import write_accuracy
 from p3d.scores.score_file import collect_scores, write_score_file
 from p3d.system.device import Precision
-from p3d.system.files import write_json
-from p3d.system.folders import make_folder
+from p3d.system.files import replacing_together, write_json
+from p3d.system.folders import results_folder
 from p3d.system.machine import describe_call
 from p3d.system.text import counted, first_lines, format_percent, format_table
 
@@ -134,8 +135,9 @@ def write_result(
     options: Mapping[str, Any],
     weights_sha256: str,
     calibration: Mapping[str, float],
+    orders: Sequence[OrderResult] = (),
 ) -> None:
-    """Write the files of an evaluation.
+    """Write the files of an evaluation, all of them or none.
 
     Args:
         folder: Folder for the files; it is made if it is not there.
@@ -143,21 +145,12 @@ def write_result(
         options: Options of the command as plain values.
         weights_sha256: SHA-256 of the weight file.
         calibration: Values stored with the weights, see `P3D.calibration`.
+        orders: The comparison with other orders of the frames, for a table of its own.
 
     Raises:
         UserError: A file cannot be written.
     """
-    make_folder(folder)
-    metrics = {
-        **_metrics(result),
-        "weights_sha256": weights_sha256,
-        "calibration": calibration,
-        **describe_call(),
-        "options": options,
-    }
-    write_json(folder / METRICS_FILE, metrics)
-    write_accuracy(folder, result.accuracy, result.dataset.class_names)
-    write_scores(folder / SCORES_FILE, result.dataset, result.scored)
+    metrics = _metrics(result, options, weights_sha256, calibration)
     protocol = {
         "split": result.split,
         "precision": result.precision,
@@ -165,11 +158,22 @@ def write_result(
         "preprocessing": result.protocol.prep.to_dict(),
     }
     scores = collect_scores(result.dataset, result.scored, protocol, weights_sha256)
-    write_score_file(folder / LOGITS_FILE, scores)
+    with results_folder(folder), replacing_together(folder, last=METRICS_FILE) as drafts:
+        write_json(drafts / METRICS_FILE, metrics)
+        write_accuracy(drafts, result.accuracy, result.dataset.class_names)
+        write_scores(drafts / SCORES_FILE, result.dataset, result.scored)
+        write_score_file(drafts / LOGITS_FILE, scores)
+        if orders:
+            write_motion(drafts / MOTION_FILE, orders)
 
 
-def _metrics(result: Result) -> dict[str, Any]:
-    """Return what the file of metrics says of a result."""
+def _metrics(
+    result: Result,
+    options: Mapping[str, Any],
+    weights_sha256: str,
+    calibration: Mapping[str, float],
+) -> dict[str, Any]:
+    """Return the content of `metrics.json`."""
     accuracy, overlap, seen = result.accuracy, result.overlap, result.seen
     return {
         "videos": accuracy.videos,
@@ -183,10 +187,14 @@ def _metrics(result: Result) -> dict[str, Any]:
         "seen": sum(seen.values()) / len(seen) if seen else None,
         **result.clips.record,
         "protocol": result.protocol.record(),
+        "weights_sha256": weights_sha256,
+        "calibration": calibration,
         "seconds": result.seconds,
         "clips_scored": int(result.scored.clips_used.sum()),
         "device": result.device,
         "precision": result.precision,
+        **describe_call(),
+        "options": options,
     }
 
 

@@ -31,7 +31,7 @@ from p3d.inference.scorer import Scorer
 from p3d.inference.verify import Verification, verify
 from p3d.model.network import P3D
 from p3d.system.device import resolve_device, set_precision
-from p3d.system.files import TEMPORARY, writing
+from p3d.system.files import TEMPORARY, move_together, writing
 from p3d.weights.reading import prefix_errors
 
 DEFAULT_OPSET = 18
@@ -76,14 +76,8 @@ def export_network(
         found = verify(form, ExportedNetwork(draft), device, spec.precision, real_clips)
         with prefix_errors(path):
             check_errors(found, limit)
-        publish(folder, path)
+        move_together(folder, path.parent, last=path.name)
     return found
-
-
-def publish(folder: Path, path: Path) -> None:
-    """Move the files of a draft folder to the place of a file, weights before what needs them."""
-    for part in sorted(folder.iterdir(), key=lambda part: part.suffix != ".bin"):
-        part.replace(path.with_name(part.name))
 
 
 @contextmanager

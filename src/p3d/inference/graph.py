@@ -45,6 +45,8 @@ class ExportGraph(nn.Module):
             return logits
         frames = spec.frames if spec.four_dims else clips.shape[1]
         assert frames is not None
+        if spec.four_dims and spec.batch is None:
+            clips = _whole_clips(clips, frames)
         images = (self._images(clips) if spec.with_preprocessing else clips).to(self.dtype)
         logits = self.network.fc(self.network.features_of_frames(images, frames)).float()
         return logits.softmax(-1) if spec.with_preprocessing else logits
@@ -54,6 +56,16 @@ class ExportGraph(nn.Module):
         images = clips if self.spec.four_dims else clips.flatten(0, 1)
         images = images.flip(-1) if self.flip else images
         return (images.float() * self.scale + self.shift).permute(0, 3, 1, 2)
+
+
+def _whole_clips(images: Tensor, frames: int) -> Tensor:
+    """Return the frames of clips with a number that is seen to be a multiple of the clips.
+
+    Their values and shape stay the same. Without this, PyTorch's expressions for the sizes double
+    in length with every change of view, and a network of 16 blocks takes
+    hours.
+    """
+    return images.narrow(0, 0, images.shape[0] // frames * frames)
 
 
 def example(model: P3D, spec: ExportSpec) -> Tensor:

@@ -18,7 +18,7 @@ from p3d.data.dataset import VideoDataset
 from p3d.data.layouts import DataOptions, read_splits
 from p3d.data.track import open_record
 from p3d.errors import BadVideoError, UserError
-from p3d.inference.export import draft_folder, export_network, publish
+from p3d.inference.export import draft_folder, export_network
 from p3d.inference.export_spec import ExportSpec
 from p3d.inference.exported import ExportedNetwork
 from p3d.inference.networks import check_classes
@@ -28,6 +28,7 @@ from p3d.inference.verify import Verification
 from p3d.model.int8 import quantize_network
 from p3d.model.network import P3D
 from p3d.preprocessing import Preprocessing, normalize
+from p3d.system.files import move_together
 from p3d.weights.reading import prefix_errors
 
 
@@ -154,7 +155,7 @@ def export_int8(
             (*calibration.unread, *before.bad),
         )
         _check_loss(result, max_loss)
-        publish(folder, path)
+        move_together(folder, path.parent, last=path.name)
     return result
 
 

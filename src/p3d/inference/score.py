@@ -129,7 +129,11 @@ def _score(options: ScoreOptions, machine: Machine) -> int:
     found.check_found()
     check_among(map(Path, options.videos), options.out)
     items, unusable = _items(found)
-    with results_folder(options.out / PARTS), lock_folder(options.out):
+    with (
+        results_folder(options.out),
+        lock_folder(options.out),
+        results_folder(options.out / PARTS),
+    ):
         work = replace(work, backend=_backend(options, work, machine, len(items)))
         results = Results(options.out, _settings(work, names), options.part_videos, options.format)
         if options.retry_bad:

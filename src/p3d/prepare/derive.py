@@ -267,7 +267,8 @@ def _write_lists(
     if lists.is_dir() and not data.splits.divides:
         if out.resolve() != data.data.resolve():
             make_folder(out / LISTS)
-            for path in sorted(lists.glob("*.txt")):
+            # classInd.txt last, since a set without it is none: until then, a list may be missing.
+            for path in sorted(lists.glob("*.txt"), key=lambda path: path.name == "classInd.txt"):
                 write_lines(out / LISTS / path.name, read_text(path).rstrip("\n").split("\n"))
         return
     records = {

@@ -113,7 +113,6 @@ def write_lists(lists: Ucf101Lists, folder: Path) -> None:
     """
     labels = {name: label for label, name in enumerate(lists.class_names, start=1)}
     folder.mkdir(parents=True, exist_ok=True)
-    write_lines(folder / "classInd.txt", (f"{label} {name}" for name, label in labels.items()))
     for number, fold in lists.folds.items():
         for split in ("validation", "train", "test"):
             if fold[split] or split != "validation":
@@ -124,6 +123,8 @@ def write_lists(lists: Ucf101Lists, folder: Path) -> None:
                 write_lines(folder / f"{split}list{number:02d}.txt", lines)
         if not fold["validation"]:
             (folder / f"validationlist{number:02d}.txt").unlink(missing_ok=True)
+    # The last, since a set without it is none: until then, a list may be missing.
+    write_lines(folder / "classInd.txt", (f"{label} {name}" for name, label in labels.items()))
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:

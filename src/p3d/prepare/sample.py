@@ -244,13 +244,15 @@ def _write_batch(out: Path, videos: Sequence[SampleVideo], seed: int) -> int:
 def _write_lists(out: Path, spec: SampleSpec) -> bool:
     """Write the missing lists of UCF101's layout, and return whether there were any."""
     labels = {name: label for label, name in enumerate(CLASSES, start=1)}
-    lists = {"classInd.txt": [f"{label} {name}" for name, label in labels.items()]}
+    lists = {}
     for split in SPLITS:
         # As in UCF101, test lists have no labels.
         lists[f"{split}list01.txt"] = [
             video.list_entry + ("" if split == "test" else f" {labels[video.class_name]}")
             for video in spec.videos(split)
         ]
+    # The last, since a set without it is none: until then, a list may be missing.
+    lists["classInd.txt"] = [f"{label} {name}" for name, label in labels.items()]
     folder = out / LISTS
     folder.mkdir(exist_ok=True)
     missing = [name for name in lists if not (folder / name).is_file()]

@@ -9,7 +9,7 @@ from typing import Any
 
 from p3d.report.lines import as_dict, number, read_object
 from p3d.run_folder import BEST_FILE, METRICS_FILE
-from p3d.system.files import file_sha256
+from p3d.system.files import TEMPORARY, file_sha256
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,8 @@ def read_evaluations(run: Path) -> tuple[Evaluation, ...]:
     Files that are damaged are left out, and those whose figures are not the network's accuracy on a
     split: of p3d metrics, and of frames that are not in order.
     """
-    folders = [run, *sorted(path.parent for path in run.glob(f"*/{METRICS_FILE}"))]
+    below = sorted(path.parent for path in run.glob(f"*/{METRICS_FILE}"))
+    folders = [run, *(each for each in below if not each.name.startswith(TEMPORARY))]
     found = [(folder, read_object(folder / METRICS_FILE)) for folder in folders]
     measured = [(folder, metrics) for folder, metrics in found if _is_evaluation(metrics)]
     best = run / BEST_FILE

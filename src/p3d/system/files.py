@@ -84,10 +84,64 @@ def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
             _fsync(path.parent)
     finally:
         # After success too: renaming a hard link to another link of the same file keeps both.
-        if temporary.is_dir() and not temporary.is_symlink():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+        delete(temporary)
+
+
+def delete(path: Path) -> None:
+    """Delete a file, a link or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_together(folder: Path, *, last: str) -> Iterator[Path]:
+    """Write several files of a folder, all of them or none.
+
+    Yield an empty folder for drafts. At the end of the block its files move to `folder`; if the
+    block raises, they are deleted, and `folder` is unchanged. A message about a draft names its
+    final place.
+
+    Args:
+        folder: Where the files go; it must exist.
+        last: The file that shows readers that the others are complete, see `move_together`.
+
+    Raises:
+        UserError: A file cannot be written or moved.
+    """
+    drafts = folder / f"{TEMPORARY}files"
+    try:
+        shutil.rmtree(drafts, ignore_errors=True)  # what a killed process left
+        drafts.mkdir()
+        yield drafts
+        move_together(drafts, folder, last=last)
+    except UserError as error:
+        raise UserError(str(error).replace(f"{drafts}{os.sep}", f"{folder}{os.sep}")) from error
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({reason_of(error)})") from error
+    finally:
+        shutil.rmtree(drafts, ignore_errors=True)
+
+
+def move_together(drafts: Path, folder: Path, *, last: str) -> None:
+    """Move files to another folder of the disk, one of them after the others.
+
+    The earlier file of that name is deleted first. So if the process is killed meanwhile, there is
+    none, and old and new files never look like a complete set.
+
+    Args:
+        drafts: The folder with the new files.
+        folder: Where they go; earlier files of the same names are replaced.
+        last: Name of the file that moves last.
+
+    Raises:
+        OSError: A file cannot be moved.
+    """
+    (folder / last).unlink(missing_ok=True)
+    for path in sorted(drafts.iterdir(), key=lambda path: (path.name == last, path.name)):
+        path.replace(folder / path.name)
+    _fsync(folder)
 
 
 def _is_special(path: Path) -> bool:

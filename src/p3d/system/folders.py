@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from p3d.errors import UserError
+from p3d.system.files import delete
 from p3d.system.messages import print_warning
 
 _NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
@@ -58,6 +59,27 @@ def results_folder(folder: Path) -> Iterator[None]:
         with suppress(OSError):  # the first one that holds something stays, and so do its parents
             for each in created:
                 each.rmdir()
+        raise
+
+
+@contextmanager
+def only_with_results(folder: Path, has_results: Callable[[], bool]) -> Iterator[None]:
+    """If an error ends the block before there are results, delete what it wrote to a folder.
+
+    What was there before stays.
+
+    Args:
+        folder: Existing folder, which nothing else writes to meanwhile.
+        has_results: Whether the block has come to something worth keeping.
+    """
+    before = {path.name for path in folder.iterdir()}
+    try:
+        yield
+    except BaseException:
+        if not has_results():
+            for path in folder.iterdir():
+                if path.name not in before:
+                    delete(path)
         raise
 
 

@@ -19,6 +19,7 @@ NO_SHARED_MEMORY = (
 _OPEN_MAX = 10240
 """What macOS accepts if the hard limit is "unlimited"."""
 _TOO_MANY_FILES = re.compile(r"too many open files|items of ancdata", re.I)
+_NO_MEMORY = re.compile(r"allocate memory|not enough memory|out of memory|bad_alloc", re.I)
 _SHARED_MEMORY = re.compile(r"shared memory|</?torch_\d+|bus error", re.I)
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # names in glibc's malloc.h
@@ -32,7 +33,7 @@ def raise_file_limit_error(error: BaseException) -> None:
         raise error
 
 
-def explain_limit(error: OSError | RuntimeError) -> str | None:
+def explain_limit(error: OSError | RuntimeError | MemoryError) -> str | None:
     """Return one line with the remedy if an error comes from a limit of the machine, else None.
 
     PyTorch reports errors of worker processes as text, so the text decides.
@@ -42,6 +43,11 @@ def explain_limit(error: OSError | RuntimeError) -> str | None:
         return "too many open files; raise the limit (ulimit -n 65536) or use fewer --workers"
     if _SHARED_MEMORY.search(text):
         return NO_SHARED_MEMORY
+    if isinstance(error, MemoryError) or code == errno.ENOMEM or _NO_MEMORY.search(text):
+        return (
+            "out of memory; use smaller batches (--batch-size) or smaller clips (--crop, "
+            "--num-frames), or end other programs"
+        )
     if code in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in text:
         if name := getattr(error, "filename", None):
             return f"{name}: no space left on device; free space on this disk"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,51 +40,61 @@ PRECISIONS: dict[Precision, str] = {
 
 def print_start(state: TrainState, validation: VideoDataset, messages: tuple[str, ...]) -> None:
     """Print the network, data, device and recipe of a run."""
-    config, recipe, training = state.model.config, state.recipe, state.dataset
-    processes = state.group.world_size
-    device = describe_device(state.device)
-    if processes > 1:
-        device = f"{processes} x {state.device.type}"
-    print(
-        f"{config.name} ({config.modality}, wiring {config.wiring}, variant {config.variant}), "
-        f"{config.num_classes} classes"
-    )
-    print(f"{device}, {PRECISIONS[state.precision]}, seed {state.seed}")
-    print(
-        f"{len(training.records)} training and {len(validation.records)} validation videos, "
-        f"{state.total_steps} steps of "
-        f"{describe_step(state.clips_per_step, recipe.batch_size, processes)}"
-    )
-    print(
-        f"learning rate {recipe.lr:g} ({recipe.schedule}), weight decay {recipe.weight_decay:g}, "
-        f"dropout {recipe.dropout:g}, BN: {recipe.norms}"
-    )
-    print(f"clips of {recipe.num_frames} frames {state.model.preprocessing.describe_rate()}")
-    if recipe.average_epochs:
-        print(
-            f"weights averaged over about {recipe.average_epochs:g} epochs are validated and saved"
-        )
-    if (seen := frames_seen(training, recipe)) is not None:
-        print(
-            f"an epoch sees at most {seen:.0%} of the frames: {recipe.clips_per_video} clips of "
-            f"{recipe.num_frames} frames from each video (--clips-per-video, --num-frames)"
-        )
-    for dataset, name in ((training, "training"), (validation, "validation")):
-        if dataset.missing:
-            print(f"MISSING: {counted(dataset.missing, 'listed video')} for {name} not found")
-    for line in [*training.remarks(), *assumed_rates(training, state.model.preprocessing)]:
+    for line in (*_setup(state, validation), *_data(state, validation)):
         print(line)
-    if not validation.records:
-        is_validated = state.progress.best_top1 >= 0
-        stays = f"stays the network of epoch {state.progress.best_epoch}"
-        kept = stays if is_validated else "will be the network of the last epoch"
-        print(f"no validation: {BEST_FILE} {kept}")
     if state.precision == "bf16" and not has_native_bf16(state.device):
         print("this device has no native bf16 arithmetic; fp32 will be faster")
     for message in messages:
         print(printable(message))
     if state.progress.step:
         print(f"resuming in epoch {state.progress.epoch + 1} after step {state.progress.step}")
+
+
+def _setup(state: TrainState, validation: VideoDataset) -> Iterator[str]:
+    """Yield what is trained, on which device, and how."""
+    config, recipe, processes = state.model.config, state.recipe, state.group.world_size
+    yield (
+        f"{config.name} ({config.modality}, wiring {config.wiring}, variant {config.variant}), "
+        f"{config.num_classes} classes"
+    )
+    device = describe_device(state.device)
+    if processes > 1:
+        device = f"{processes} x {state.device.type}"
+    yield f"{device}, {PRECISIONS[state.precision]}, seed {state.seed}"
+    yield (
+        f"{len(state.dataset.records)} training and {len(validation.records)} validation videos, "
+        f"{state.total_steps} steps of "
+        f"{describe_step(state.clips_per_step, recipe.batch_size, processes)}"
+    )
+    yield (
+        f"learning rate {recipe.lr:g} ({recipe.schedule}), weight decay {recipe.weight_decay:g}, "
+        f"dropout {recipe.dropout:g}, BN: {recipe.norms}"
+    )
+    yield f"clips of {recipe.num_frames} frames {state.model.preprocessing.describe_rate()}"
+    if recipe.average_epochs:
+        yield (
+            f"weights averaged over about {recipe.average_epochs:g} epochs are validated and saved"
+        )
+
+
+def _data(state: TrainState, validation: VideoDataset) -> Iterator[str]:
+    """Yield what a run sees of its videos, and what is missing."""
+    recipe, training = state.recipe, state.dataset
+    if (seen := frames_seen(training, recipe)) is not None:
+        yield (
+            f"an epoch sees at most {seen:.0%} of the frames: {recipe.clips_per_video} clips of "
+            f"{recipe.num_frames} frames from each video (--clips-per-video, --num-frames)"
+        )
+    for dataset, name in ((training, "training"), (validation, "validation")):
+        if dataset.missing:
+            yield f"MISSING: {counted(dataset.missing, 'listed video')} for {name} not found"
+    yield from training.remarks()
+    yield from assumed_rates(training, state.model.preprocessing)
+    if not validation.records:
+        is_validated = state.progress.best_top1 >= 0
+        stays = f"stays the network of epoch {state.progress.best_epoch}"
+        kept = stays if is_validated else "will be the network of the last epoch"
+        yield f"no validation: {BEST_FILE} {kept}"
 
 
 def frames_seen(dataset: VideoDataset, recipe: Recipe) -> float | None:

@@ -21,7 +21,7 @@ from p3d.data.track import track_of
 from p3d.data.workers import Videos
 from p3d.errors import UserError
 from p3d.model.config import CHANNELS
-from p3d.preprocessing import default_preprocessing
+from p3d.preprocessing import Preprocessing, default_preprocessing
 from p3d.system.device import synchronize
 from p3d.system.distributed import Group
 from p3d.training.network import build_network, prepare_for_training
@@ -184,17 +184,7 @@ def _loading_seconds(
     Raises:
         UserError: No video could be read.
     """
-    prep = with_scale_of(
-        training,
-        replace(
-            default_preprocessing(options.modality),
-            num_frames=recipe.num_frames,
-            frame_stride=recipe.frame_stride,
-            resize=recipe.resize,
-            crop=recipe.crop,
-            fps=recipe.rate,
-        ),
-    )
+    prep = _preprocessing(options, recipe, training)
     videos = Videos(training)
     clips = TrainClips(
         videos,
@@ -223,6 +213,21 @@ def _loading_seconds(
     if not seconds:
         raise UserError(f"{error}; none of the videos that were tried can be read")
     return statistics.mean(seconds), round(statistics.median_low(frames))
+
+
+def _preprocessing(options: TrainOptions, recipe: Recipe, training: VideoDataset) -> Preprocessing:
+    """Return how the clips of a recipe are made from the training videos."""
+    return with_scale_of(
+        training,
+        replace(
+            default_preprocessing(options.modality),
+            num_frames=recipe.num_frames,
+            frame_stride=recipe.frame_stride,
+            resize=recipe.resize,
+            crop=recipe.crop,
+            fps=recipe.rate,
+        ),
+    )
 
 
 def _time(function: Callable[[], object]) -> float:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field
-from functools import partial
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 from tqdm import tqdm
@@ -14,22 +11,19 @@ from tqdm import tqdm
 from p3d.data.dataset import VideoDataset
 from p3d.data.loader import Batch, TrainLoader
 from p3d.errors import UserError, printable
-from p3d.inference.scoring import VideoScores, write_scores
-from p3d.run_folder import BEST_FILE, LAST_FILE, VALIDATION_FILE
 from p3d.system.device import peak_memory
-from p3d.system.files import link_or_copy
 from p3d.system.progress import ProgressBar
 from p3d.system.signals import Stopped, StopRequest, postponed_child_signal
 from p3d.training.comparison import compare_answers
 from p3d.training.console import epoch_line, step_text
+from p3d.training.kept_networks import keep_networks
 from p3d.training.log import RunLog
 from p3d.training.options import TrainOptions
 from p3d.training.saver import Saver
 from p3d.training.state import TrainState
 from p3d.training.step import Step, train_step
 from p3d.training.timing import Stopwatch
-from p3d.training.validation import Validation, validate
-from p3d.weights.metadata import save_model
+from p3d.training.validation import validate
 
 NUM_SHOWN_CLIPS = 4
 """Training clips of each epoch that are written for TensorBoard."""
@@ -235,7 +229,7 @@ class Trainer:
         }
         if state.scaler.is_enabled():
             values["overflows"] = progress.overflows
-        self._keep_networks(validation)
+        keep_networks(state, self.options, self.validation, self.saver, validation)
         comparison = None
         if validation is not None:
             comparison = compare_answers(progress.best_answers, validation.answers)
@@ -250,64 +244,3 @@ class Trainer:
             tqdm.write(epoch_line(progress.epoch + 1, self._num_epochs, values))
         progress.next_epoch()
         self.save()
-
-    def _keep_networks(self, validation: Validation | None) -> None:
-        """Write the network as the last one, and as the best one if it is."""
-        step = self.state.progress.step
-        is_best = self._is_best(validation) and self._keep_best(validation)
-        if self.saver is not None:
-            best, last = (self.options.out / name for name in (BEST_FILE, LAST_FILE))
-            write = partial(link_or_copy, best) if is_best else self._write_network
-            self.saver.attempt(step, lambda: write(last))
-
-    def _is_best(self, validation: Validation | None) -> bool:
-        """Return whether this is the best network so far: by top-1, then by loss, then the latest.
-
-        Without validation it is the latest network, unless earlier epochs were validated.
-        """
-        progress = self.state.progress
-        if validation is None:
-            return progress.best_top1 < 0
-        accuracy = validation.accuracy
-        return (accuracy.top1, -accuracy.loss) >= (progress.best_top1, -progress.best_loss)
-
-    def _keep_best(self, validation: Validation | None) -> bool:
-        """Write the best network so far; if that fails, the previous best remains the best.
-
-        Returns:
-            Whether it was written.
-        """
-        progress, path = self.state.progress, self.options.out / BEST_FILE
-        saved = self.saver is None or self.saver.attempt(
-            progress.step, lambda: self._write_network(path)
-        )
-        if self.state.group.any(not saved):
-            return False
-        progress.best_epoch = progress.epoch + 1
-        if validation is not None:
-            if validation.accuracy.top1 > progress.best_top1:
-                progress.improved_epoch = progress.best_epoch
-            progress.best_top1 = validation.accuracy.top1
-            progress.best_loss = validation.accuracy.loss
-            progress.best_answers = validation.answers
-            self._write_scores(validation.scored)
-        return True
-
-    def _write_scores(self, scored: VideoScores) -> None:
-        if self.saver is None:
-            return
-        path = self.options.out / VALIDATION_FILE
-        if not self.saver.attempt(
-            self.state.progress.step, lambda: write_scores(path, self.validation, scored)
-        ):
-            with suppress(OSError):  # it has the scores of a network that is gone
-                path.unlink()
-
-    def _write_network(self, path: Path) -> None:
-        start = self.options.weights
-        save_model(
-            self.state.result,
-            path,
-            source="trained by p3d" if start is None else f"from {printable(start.name)}",
-            recipe=asdict(self.state.recipe),
-        )

@@ -1,12 +1,13 @@
-"""Memory that autograd saves for the backward pass, counted without computing the network.
+"""Memory of a training step, counted without computing the network.
 
-The network runs on PyTorch's "meta" device, which computes only shapes, and the sizes of the
-tensors that autograd saves are added up.
+For its activations, the network runs on PyTorch's "meta" device, which computes only shapes, and
+the sizes of the tensors that autograd saves are added up.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,6 +23,63 @@ from p3d.training.recipes import Recipe
 from p3d.weights.metadata import skeleton
 
 Storages = dict[int, torch.UntypedStorage]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a step needs on the device, without the workspace of convolutions.
+
+    Attributes:
+        weights: Parameters and statistics of batch normalization, and their averages.
+        gradients: Gradients of the trained parameters.
+        momentum: Momentum of the trained parameters.
+        clips: A batch of clips as bytes and as float32.
+        activations: Tensors saved for the backward pass, with cast weights in mixed precision.
+    """
+
+    weights: int
+    gradients: int
+    momentum: int
+    clips: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """Sum of all parts."""
+        return self.weights + self.gradients + self.momentum + self.clips + self.activations
+
+
+def step_memory(model: P3D, recipe: Recipe, precision: Precision, device: torch.device) -> Memory:
+    """Return the memory of a step with batches of a recipe.
+
+    Args:
+        model: The network, frozen as the recipe says; on any device.
+        recipe: How it will be trained.
+        precision: Arithmetic of the forward pass.
+        device: Where the network will be trained.
+
+    Raises:
+        UserError: The clips are too small for the network.
+    """
+    trained, prep = trained_bytes(model), model.preprocessing
+    pixels = recipe.batch_size * prep.num_frames * prep.crop**2 * CHANNELS[model.config.modality]
+    return Memory(
+        weight_bytes(model) * (2 if recipe.average_epochs else 1),
+        trained,
+        trained if recipe.momentum else 0,
+        5 * pixels,
+        activation_bytes(model, recipe, precision, device),
+    )
+
+
+def weight_bytes(model: P3D) -> int:
+    """Return the bytes of a network's parameters and statistics."""
+    return sum(tensor.nbytes for tensor in model.state_dict().values())
+
+
+def trained_bytes(model: P3D) -> int:
+    """Return the bytes of the parameters that are trained."""
+    return sum(p.nbytes for p in model.parameters() if p.requires_grad)
 
 
 class _SavedTensors:
@@ -48,7 +106,8 @@ class _SavedTensors:
 def activation_bytes(model: P3D, recipe: Recipe, precision: Precision, device: torch.device) -> int:
     """Return the bytes that one batch saves for the backward pass, without weights and pixels.
 
-    In mixed precision this includes the cast copies of the weights. A compiled network saves less.
+    In mixed precision this includes the cast copies of the weights. A compiled network saves less,
+    on a CPU too: there `--compile` takes more memory only for PyTorch's compiler itself.
     With activation checkpointing the result is the inputs of all blocks plus the largest block.
 
     Args:

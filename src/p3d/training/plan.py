@@ -6,18 +6,16 @@ Learning rates come from the schedule that training uses, and activations are co
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from p3d.model.config import CHANNELS
 from p3d.model.network import P3D
 from p3d.run_folder import BEST_FILE, LAST_FILE
 from p3d.system.device import Precision
 from p3d.system.text import format_table
-from p3d.training.memory import activation_bytes
+from p3d.training.memory import Memory, step_memory, trained_bytes, weight_bytes
 from p3d.training.optim import ParameterGroup, build_optimizer, build_schedule, parameter_groups
 from p3d.training.recipes import Recipe
 
@@ -63,30 +61,6 @@ class LrPoint:
     lr: float
     lowest: float
     highest: float
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Bytes that a step needs on the device, without the workspace of convolutions.
-
-    Attributes:
-        weights: Parameters and statistics of batch normalization, and their averages.
-        gradients: Gradients of the trained parameters.
-        momentum: Momentum of the trained parameters.
-        clips: A batch of clips as bytes and as float32.
-        activations: Tensors saved for the backward pass, with cast weights in mixed precision.
-    """
-
-    weights: int
-    gradients: int
-    momentum: int
-    clips: int
-    activations: int
-
-    @property
-    def total(self) -> int:
-        """Sum of all parts."""
-        return self.weights + self.gradients + self.momentum + self.clips + self.activations
 
 
 @dataclass(frozen=True)
@@ -152,11 +126,7 @@ def make_plan(
     """
     groups = parameter_groups(model, recipe)
     frozen = [p for p in model.parameters() if not p.requires_grad]
-    trained = _bytes(p for group in groups for p in group.parameters)
     best_bytes, checkpoint_bytes = disk_bytes(model, recipe)
-    momentum = trained if recipe.momentum else 0
-    prep = model.preprocessing
-    pixels = recipe.batch_size * prep.num_frames * prep.crop**2 * CHANNELS[model.config.modality]
     return Plan(
         _plan_groups(groups, recipe, steps_per_epoch, steps),
         len(frozen),
@@ -170,13 +140,7 @@ def make_plan(
         describe_step(clips_per_step, recipe.batch_size, processes),
         best_bytes,
         checkpoint_bytes,
-        Memory(
-            checkpoint_bytes - momentum,
-            trained,
-            momentum,
-            5 * pixels,
-            activation_bytes(model, recipe, precision, device),
-        ),
+        step_memory(model, recipe, precision, device),
     )
 
 
@@ -188,14 +152,9 @@ def describe_step(clips: int, batch_size: int, processes: int) -> str:
 
 def disk_bytes(model: P3D, recipe: Recipe) -> tuple[int, int]:
     """Return the sizes in bytes of the saved network and of a checkpoint (with momentum)."""
-    weights = _bytes(model.state_dict().values())
-    trained = _bytes(p for p in model.parameters() if p.requires_grad)
     networks = 2 if recipe.average_epochs else 1
-    return weights, networks * weights + (trained if recipe.momentum else 0)
-
-
-def _bytes(tensors: Iterable[Tensor]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    weights = weight_bytes(model)
+    return weights, networks * weights + (trained_bytes(model) if recipe.momentum else 0)
 
 
 def _plan_groups(

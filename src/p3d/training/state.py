@@ -211,20 +211,7 @@ def build_state(
     """
     set_precision(device, precision)
     model.to(device)
-    optimizer = build_optimizer(parameter_groups(model, recipe), recipe)
     steps = total_steps(recipe, steps_per_epoch)
-    forward: Any = compile_network(model, device) if compiled else model
-    if group.world_size > 1:
-        forward = DistributedDataParallel(
-            forward,
-            device_ids=None if device.index is None else [device.index],
-            gradient_as_bucket_view=True,
-        )
-    schedule = build_schedule(optimizer, recipe, steps_per_epoch, steps)
-    # PyTorch warns if the schedule advances before the first optimizer step, which the scaler may
-    # skip. This step has no gradients and changes nothing.
-    optimizer.step()
-    span = recipe.average_epochs * steps_per_epoch
     return TrainState(
         recipe,
         seed,
@@ -233,14 +220,41 @@ def build_state(
         group,
         dataset,
         model,
-        forward,
-        optimizer,
-        schedule,
+        _callable_network(model, device, group, compiled=compiled),
+        *_optimizer_and_schedule(model, recipe, steps_per_epoch, steps),
         grad_scaler(device, precision),
         clips_per_step,
         steps,
         class_weights=_class_weights(recipe, dataset, model, device),
-        average=WeightAverage(model, span) if span else None,
+        average=_average(model, recipe.average_epochs * steps_per_epoch),
+    )
+
+
+def _average(model: P3D, span: float) -> WeightAverage | None:
+    """Return the average of the weights over so many steps; None for 0."""
+    return WeightAverage(model, span) if span else None
+
+
+def _optimizer_and_schedule(
+    model: P3D, recipe: Recipe, steps_per_epoch: int, steps: int
+) -> tuple[SGD, LRScheduler]:
+    optimizer = build_optimizer(parameter_groups(model, recipe), recipe)
+    schedule = build_schedule(optimizer, recipe, steps_per_epoch, steps)
+    # PyTorch warns if the schedule advances before the first optimizer step, which the scaler may
+    # skip. This step has no gradients and changes nothing.
+    optimizer.step()
+    return optimizer, schedule
+
+
+def _callable_network(model: P3D, device: torch.device, group: Group, *, compiled: bool) -> Any:
+    """Return the network as a step calls it: compiled, or distributed over the ranks."""
+    forward: Any = compile_network(model, device) if compiled else model
+    if group.world_size == 1:
+        return forward
+    return DistributedDataParallel(
+        forward,
+        device_ids=None if device.index is None else [device.index],
+        gradient_as_bucket_view=True,
     )
 
 

@@ -16,12 +16,10 @@ from torch.nn.parallel import DistributedDataParallel
 from p3d.data.loader import Batch
 from p3d.errors import UserError, printable
 from p3d.model.config import FEATURES
-from p3d.model.network import P3D
-from p3d.model.sync_batchnorm import SyncNorm
 from p3d.preprocessing import normalize
 from p3d.scores.accuracy import correct_among_best
 from p3d.system.device import autocast
-from p3d.system.text import counted
+from p3d.training.smallest_batch import forward_batch, freeze_statistics
 from p3d.training.state import TrainState
 
 SMALLEST_SCALE = 2.0**-10
@@ -111,7 +109,7 @@ def _forward_backward(state: TrainState, batch: Batch, clips_in_step: int) -> Te
     if is_empty and state.group.world_size == 1:
         return torch.zeros(3, device=state.device)
     if is_empty:
-        _freeze_statistics(state.model)
+        freeze_statistics(state.model)
     masks = dropout_masks(
         state.seed,
         state.progress.step,
@@ -122,13 +120,15 @@ def _forward_backward(state: TrainState, batch: Batch, clips_in_step: int) -> Te
     labels = batch.labels.to(state.device, non_blocking=True)
     pixels = normalize(batch.clips.to(state.device, non_blocking=True), state.model.preprocessing)
     with autocast(state.device, state.precision):
-        logits = _forward(state, pixels, masks.to(state.device, non_blocking=True))
+        logits, is_frozen = forward_batch(
+            state.forward, state.model, pixels, masks.to(state.device, non_blocking=True)
+        )
     objective, loss = losses(
         logits.float(), labels, state.class_weights, state.recipe.label_smoothing
     )
     # DistributedDataParallel averages gradients over the ranks; the factor turns that into a sum.
     state.scaler.scale(objective * (state.group.world_size / clips_in_step)).backward()
-    if is_empty:
+    if is_empty or is_frozen:  # after the backward pass, which may compute activations again
         state.model.train()
     correct = [correct_among_best(logits.detach(), labels, k) for k in (1, 5)]
     return torch.stack([loss, *(count.float() for count in correct)])
@@ -154,35 +154,6 @@ def losses(
         return plain, plain.detach()
     objective = F.cross_entropy(logits, labels, weights, reduction="sum", label_smoothing=smoothing)
     return objective, plain.detach()
-
-
-def _forward(state: TrainState, pixels: Tensor, masks: Tensor) -> Tensor:
-    """Return the network's logits.
-
-    Raises:
-        UserError: Batch normalization gets a single value per channel.
-    """
-    try:
-        logits: Tensor = state.forward(pixels, masks)
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
-            raise
-        recipe = state.recipe
-        size = f"{recipe.num_frames} frames of {recipe.crop}x{recipe.crop}"
-        raise UserError(
-            f"a batch of {counted(len(pixels), 'clip')}, {size}, at step "
-            f"{state.progress.step + 1} leaves batch normalization one value per channel (the last "
-            "batch of an epoch may be smaller than --batch-size); use a larger --crop, another "
-            "--batch-size, or --norms freeze-all"
-        ) from error
-    return logits
-
-
-def _freeze_statistics(model: P3D) -> None:
-    """Exclude an empty batch from running statistics that are not computed over all ranks."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d) and not isinstance(module, SyncNorm):
-            module.eval()
 
 
 def _update_weights(state: TrainState, batches: Sequence[Batch]) -> float:
@@ -217,7 +188,7 @@ def _check_finite(state: TrainState, batches: Sequence[Batch], value: float, nam
     listed = ", ".join(paths[:8]) + (f" and {len(paths) - 8} more" if len(paths) > 8 else "")
     progress = state.progress
     remedy = (
-        "the last checkpoint is kept: lower --lr, set --clip-gradients, or check these videos"
+        "earlier checkpoints are kept: lower --lr, set --clip-gradients, or check these videos"
         if progress.step
         else "no step was made yet: check the file of --weights, or these videos"
     )

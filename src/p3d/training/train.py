@@ -20,10 +20,10 @@ from p3d.data.loader import TrainLoader
 from p3d.errors import UserError, printable
 from p3d.report.page import write_run_report
 from p3d.run_folder import CONFIG_FILE, ENVIRONMENT_FILE
-from p3d.system.device import resolve_device, set_up_cpu
+from p3d.system.device import peak_memory, resolve_device, set_up_cpu
 from p3d.system.distributed import Group, join, read_launch
 from p3d.system.files import write_json
-from p3d.system.folders import lock_folder, results_folder
+from p3d.system.folders import lock_folder, only_with_results, results_folder
 from p3d.system.machine import describe_call, describe_machine
 from p3d.system.options import leaves, plain_options
 from p3d.system.resources import raise_file_limit
@@ -38,14 +38,19 @@ from p3d.training.options import TrainOptions, earlier_length, fingerprint, keep
 from p3d.training.plan import disk_bytes, make_plan, render
 from p3d.training.resume import find_start
 from p3d.training.saver import Saver, check_room
+from p3d.training.smallest_batch import check_smallest_batch
 from p3d.training.start import build_loader, start_network
 from p3d.training.state import TrainState, build_state, extend
 from p3d.training.timing import time_steps
 from p3d.training.trackers import check_installed
 
 
-def run(options: TrainOptions) -> int:
+def run(options: TrainOptions, remedy: str | None = None) -> int:
     """Run `p3d train` and return the exit code: 0, or 128 + the signal that stopped it.
+
+    Args:
+        options: The options.
+        remedy: How a run that is stopped goes on; by default the commands that resume it.
 
     Raises:
         UserError: The options, the data or the weights do not fit together.
@@ -55,10 +60,16 @@ def run(options: TrainOptions) -> int:
     set_up_cpu(options.compute.threads)
     device = resolve_device(options.compute.device, launch.local_rank)
     with StopRequest(launched=launch.launched) as stop, join(device, launch) as group:
-        return _train(options, device, group, stop)
+        return _train(options, device, group, stop, remedy)
 
 
-def _train(options: TrainOptions, device: torch.device, group: Group, stop: StopRequest) -> int:
+def _train(
+    options: TrainOptions,
+    device: torch.device,
+    group: Group,
+    stop: StopRequest,
+    remedy: str | None,
+) -> int:
     wanted: tuple[Split, ...] = ("train", "validation")
     splits = read_splits(options.data, wanted if options.validation_clips else wanted[:1])
     notes = check_classes(options.data.data, splits["train"])
@@ -79,13 +90,13 @@ def _train(options: TrainOptions, device: torch.device, group: Group, stop: Stop
         if options.plan:
             if group.is_main:
                 _print_plan(trainer.state, trainer.loader)
-            whole = time_steps(trainer.state, trainer.loader, trainer.watch)
-            if group.is_main:
-                print(f"time: {whole or 'none, the run is finished'}")
+            _measure_plan(trainer)
             return 0
         if not group.is_main:
             return stop.exit_code if trainer.train() else 0
-        return _train_and_write(trainer)
+        # A run without a step is nothing to resume; the same command starts it again.
+        with only_with_results(options.out, lambda: trainer.state.progress.step > 0):
+            return _train_and_write(trainer, remedy)
 
 
 @contextmanager
@@ -126,6 +137,7 @@ def _build_trainer(
     else:
         checkpoint, model, messages = start
     loader = build_loader(options, model, training, checkpoint, group, device)
+    check_smallest_batch(model, loader.smallest_batch, loader.clips_per_step, group.world_size)
     state = build_state(
         options.recipe,
         model,
@@ -161,7 +173,21 @@ def _print_plan(state: TrainState, loader: TrainLoader) -> None:
     print("\n" + render(plan))
 
 
-def _train_and_write(trainer: Trainer) -> int:
+def _measure_plan(trainer: Trainer) -> None:
+    """Make a few steps, and print how long the run takes and what memory they took."""
+    state = trainer.state
+    whole = time_steps(state, trainer.loader, trainer.watch)
+    memory = max(state.group.gather(peak_memory(state.device)))
+    if not state.group.is_main:
+        return
+    print(f"time: {whole or 'none, the run is finished'}")
+    if whole and memory:
+        # Of a process, with Python, PyTorch and, with --compile, its compiler.
+        place = "of the whole process" if state.device.type == "cpu" else "on the device"
+        print(f"memory of these steps: at most {memory / 2**20:,.0f} MiB, {place}")
+
+
+def _train_and_write(trainer: Trainer, remedy: str | None) -> int:
     """Train on the main process, which writes the run's files, and return the exit code."""
     options, state = trainer.options, trainer.state
     needed = disk_bytes(state.model, state.recipe)
@@ -195,7 +221,7 @@ def _train_and_write(trainer: Trainer) -> int:
             command=call["command"],
         )
         if trainer.train():
-            _print_stop(trainer, is_saved=not trainer.saver.failed)
+            _print_stop(trainer, remedy, is_saved=not trainer.saver.failed)
             return trainer.stop.exit_code
         # Before the log is closed: a tracker may then wait long for its server.
         try:
@@ -211,12 +237,15 @@ def _plain(value: object) -> object:
     return value if isinstance(value, bool | int | float) else printable(value)
 
 
-def _print_stop(trainer: Trainer, *, is_saved: bool) -> None:
+def _print_stop(trainer: Trainer, remedy: str | None, *, is_saved: bool) -> None:
     progress, signal = trainer.state.progress, trainer.stop.signal
     cause = signal.name if signal else "another process, or the launcher exited"
     result = "nothing is lost" if is_saved else "THE LAST STEPS ARE NOT SAVED"
-    print(
-        f"stopped by {cause} in epoch {progress.epoch + 1} after step {progress.step}; {result}:\n"
-        "the same command with --resume continues, or on one device "
+    commands = (
+        "\nthe same command with --resume continues, or on one device "
         f"p3d train --resume --out {shlex.quote(printable(trainer.options.out))}"
+    )
+    print(
+        f"stopped by {cause} in epoch {progress.epoch + 1} after step {progress.step}; {result}:"
+        + (commands if remedy is None else f" {remedy}")
     )
