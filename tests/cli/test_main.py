@@ -163,7 +163,7 @@ def test_unwritable_output_folder_is_reported_in_one_line(
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     code = call("train --data", sample, "--out", tmp_path / "file" / "run")
-    assert_one_line(capsys, code, "cannot be written", "choose another --out")
+    assert_one_line(capsys, code, "is a file, no folder", "choose another --out")
 
 
 def test_weights_for_other_classes_are_reported_in_one_line(

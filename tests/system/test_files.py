@@ -163,7 +163,7 @@ def write_two(folder: Path, size: int) -> None:
 
 def test_several_files_are_all_replaced_or_none(tmp_path: Path) -> None:
     folder = old_files(tmp_path / "test")
-    message = r"test/b\.csv: cannot be written \(File too large\)$"
+    message = r"test/b\.csv: cannot be written \(File too large\); check the folder and its disk$"
     with pytest.raises(UserError, match=message), no_file_above(4096):
         write_two(folder, 5000)
     assert content(folder) == OLD

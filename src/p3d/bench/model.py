@@ -37,6 +37,7 @@ from p3d.system.device import (
 )
 from p3d.system.files import write_json
 from p3d.system.machine import describe_processor
+from p3d.system.markers import First
 from p3d.system.text import format_percent, format_table
 from p3d.weights.info import stages
 from p3d.weights.loading import convert_state_dict
@@ -46,18 +47,18 @@ from p3d.weights.loading import convert_state_dict
 class ModelBenchOptions:
     """Time inference and training against the plain Conv3d network."""
 
-    network: Name = "p3d63"
+    network: First[Name] = "p3d63"
     """Network to time."""
-    precisions: tuple[Precision, ...] = ("fp32", "bf16")
+    precisions: First[tuple[Precision, ...]] = ("fp32", "bf16")
     """Precisions to time."""
-    compile: bool = False
+    compile: First[bool] = False
     """Also time the network compiled, in training as `p3d train --compile` does."""
-    backends: tuple[Backend, ...] = ()
+    backends: First[tuple[Backend, ...]] = ()
     """Also time clips of videos (uint8) by these backends, and print their compile and load
     times."""
-    int8: bool = False
+    int8: First[bool] = False
     """Also time the network in 8-bit integers by those of the backends that take files."""
-    training: bool = True
+    training: First[bool] = True
     """Also time training steps."""
     frames: int = 16
     """Frames in a clip."""
@@ -75,7 +76,7 @@ class ModelBenchOptions:
     """Device to run on."""
     threads: int | None = None
     """CPU threads; by default PyTorch's choice, usually one per core."""
-    out: Path | None = None
+    out: First[Path | None] = None
     """JSON file for the figures."""
 
 

@@ -119,7 +119,9 @@ def replacing_together(folder: Path, *, last: str) -> Iterator[Path]:
     except UserError as error:
         raise UserError(str(error).replace(f"{drafts}{os.sep}", f"{folder}{os.sep}")) from error
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({reason_of(error)})") from error
+        raise UserError(
+            f"{folder}: cannot be written ({reason_of(error)}); check the folder and its disk"
+        ) from error
     finally:
         shutil.rmtree(drafts, ignore_errors=True)
 
