@@ -119,7 +119,7 @@ def export_int8(
     Args:
         model: The network, on the CPU.
         path: The file to write; its folder must exist.
-        spec: Its form, for a fixed batch of clips of the network's own length and size.
+        spec: Its form, for clips of the network's own length and size.
         data: Data set with the network's classes; the training list calibrates, the test list
             measures.
         source: Where the weights come from.
@@ -160,10 +160,10 @@ def export_int8(
 
 
 def _check_form(spec: ExportSpec, prep: Preprocessing) -> None:
-    if (spec.frames, spec.size) != (prep.num_frames, prep.crop) or spec.batch is None:
+    if (spec.frames, spec.size) != (prep.num_frames, prep.crop):
         raise UserError(
-            f"--int8 takes clips of the network's own {prep.num_frames} frames of {prep.crop} px, "
-            "in batches of a fixed size; omit --frames and --size, and give --batch a number"
+            f"--int8 takes clips of the network's own {prep.num_frames} frames of {prep.crop} px; "
+            "omit --frames and --size"
         )
 
 
