@@ -62,8 +62,7 @@ def _whole_clips(images: Tensor, frames: int) -> Tensor:
     """Return the frames of clips with a number that is seen to be a multiple of the clips.
 
     Their values and shape stay the same. Without this, PyTorch's expressions for the sizes double
-    in length with every change of view, and a network of 16 blocks takes
-    hours.
+    in length with every change of view, and tracing a network of 16 blocks takes hours.
     """
     return images.narrow(0, 0, images.shape[0] // frames * frames)
 
