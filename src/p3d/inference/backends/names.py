@@ -14,8 +14,9 @@ BackendChoice = Literal["auto", "eager", "compiled", "aot", "onnx", "openvino"]
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "tf32": 1e-2, "bf16": 5e-2, "fp16": 1e-2}
 """Limits of `relative_error`."""
 
-INT8_TOLERANCE = 5e-2
-"""Its limit for 8-bit networks, which every runtime and processor rounds a little differently."""
+INT8_TOLERANCE = 0.15
+"""Its limit for 8-bit networks. Every runtime rounds a little differently, which adds up over the
+layers: 0.003 for a trained P3D-63, 0.08 for a P3D-199 with random weights."""
 
 
 def relative_error(logits: Tensor, expected: Tensor) -> float:
