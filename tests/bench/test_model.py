@@ -94,6 +94,7 @@ def test_backends_are_timed_beside_the_matrix_rate(
                 "precisions": ("fp32", "bf16"),
                 "training": False,
                 "backends": ("eager", "onnx"),
+                "int8": True,
             }
         )
     )
@@ -103,6 +104,9 @@ def test_backends_are_timed_beside_the_matrix_rate(
     assert "fp32 eager scorer, 20 clips" in printed
     assert "fp32 onnx scorer, batches of 16: " in printed
     assert "bf16 onnx scorer: not timed: " in printed
+    assert "int8 eager scorer: not timed: 8-bit networks are files; give" in printed
+    row = next(line for line in printed.splitlines() if "int8 onnx scorer, 20" in line)
+    assert row.endswith("-")  # no matrix rate in int8
 
 
 def test_matrix_rate_is_that_of_a_product() -> None:

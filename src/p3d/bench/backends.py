@@ -106,7 +106,7 @@ class BackendBench:
         started = time.perf_counter()
         if backend in ("eager", "compiled"):
             if precision == "int8":
-                raise UserError("8-bit networks are files; give --backends aot or onnx")
+                raise UserError("8-bit networks are files; give --backends aot, onnx or openvino")
             compiled = backend == "compiled"
             scorer = Scorer(self.model, self.device, precision, compiled=compiled, batch_size=batch)
             scorer(self._noise(batch))
