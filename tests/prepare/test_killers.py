@@ -124,7 +124,8 @@ def test_killed_command_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[st
     words = ["prepare", "frames", "--data", str(tmp_path / "data"), "--out", str(out)]
     words += ["--workers", "1"]
     process = subprocess.Popen([sys.executable, "-m", "p3d", *words])
-    while process.poll() is None and not [*out.glob("run/*/*-0012.jpg")]:
+    # The frames of a video that is still written are in a hidden folder.
+    while process.poll() is None and not [*out.glob("run/[!.]*/*-0012.jpg")]:
         time.sleep(0.01)
     process.kill()
     process.wait()
