@@ -7,6 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from helpers.narrow_sizes import BLOCKS as FEW_BLOCKS
+from helpers.narrow_sizes import PLANES
 from p3d.model import blocks, config, network, plain
 from p3d.model.config import BLOCKS
 from p3d.model.network import P3D, create_model
@@ -20,17 +22,16 @@ FRAMES, SIZE = 4, 32
 
 def make_blocks_few(patch: pytest.MonkeyPatch) -> None:
     """Let P3D-63 have one block a stage, also where a file's metadata rebuilds it."""
-    patch.setitem(BLOCKS, "p3d63", (1, 1, 1, 1))
+    patch.setitem(BLOCKS, "p3d63", FEW_BLOCKS)
 
 
 def make_networks_narrow(patch: pytest.MonkeyPatch) -> None:
     """Let P3D-63 also have an eighth of the channels: its files take 2% of the room and time."""
     make_blocks_few(patch)
-    planes = (8, 16, 32, 64)
     for module in (config, blocks, network, plain):
-        patch.setattr(module, "PLANES", planes)
+        patch.setattr(module, "PLANES", PLANES)
     for module in (config, network, plain, step, describe):
-        patch.setattr(module, "FEATURES", planes[-1] * config.EXPANSION)
+        patch.setattr(module, "FEATURES", PLANES[-1] * config.EXPANSION)
 
 
 def tiny_network(

@@ -280,7 +280,9 @@ def test_next_run_completes_a_killed_one(
     process.send_signal(signal.SIGKILL)
     process.wait()
     complete = files(sample)
-    assert all(path.read_bytes() == complete[str(path.relative_to(out))] for path in out.rglob("v_*"))
+    assert all(
+        path.read_bytes() == complete[str(path.relative_to(out))] for path in out.rglob("v_*")
+    )
     write_sample(out, **TINY, workers=0)
     assert "complete" in capsys.readouterr().out
     assert files(out) == files(sample)

@@ -25,7 +25,7 @@ from p3d.training.train import run
 pytestmark = pytest.mark.usefixtures("narrow_networks")
 
 # Settings under which one and two processes give the same weights.
-SAME_ON_ALL = {"norms": "freeze-all", "dropout": 0.5, "lr": 1e-3}
+SAME_ON_ALL = {"norms": "freeze-all", "dropout": 0.5, "lr": 1e-3, "average_epochs": 1.5}
 
 
 def test_steps_and_exchanges_of_two_processes() -> None:
@@ -45,12 +45,18 @@ def pair(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def assert_close(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
+    assert ours
+    for name, tensor in ours.items():
+        torch.testing.assert_close(tensor, theirs[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
 def test_one_and_two_processes_agree(pair: Path, sample: Path, tmp_path: Path) -> None:
     recipe = replace(TINY, **SAME_ON_ALL)
     assert run(options(sample, tmp_path, recipe)) == 0
-    ours, theirs = newest(pair).model, newest(tmp_path).model
-    for name, tensor in ours.items():
-        torch.testing.assert_close(tensor, theirs[name], rtol=1e-4, atol=1e-6, msg=name)
+    ours, theirs = newest(pair), newest(tmp_path)
+    assert_close(ours.model, theirs.model)
+    assert_close(ours.average, theirs.average)
     together, alone = read_log(pair), read_log(tmp_path)
     for line, other in zip(together, alone, strict=True):
         assert (line["event"], line["step"]) == (other["event"], other["step"])
@@ -91,9 +97,9 @@ def test_one_process_resumes_a_stopped_run_of_two(pair: Path, sample: Path, tmp_
     assert run(options(sample, tmp_path, recipe, resume=True)) == 0
     start = [line for line in read_log(tmp_path) if line["event"] == "start"][-1]
     assert (start["processes"], start["clips_per_step"]) == (1, 8)
-    ours, theirs = newest(tmp_path).model, newest(pair).model
-    for name, tensor in ours.items():
-        torch.testing.assert_close(tensor, theirs[name], rtol=1e-4, atol=1e-6, msg=name)
+    ours, theirs = newest(tmp_path), newest(pair)
+    assert_close(ours.model, theirs.model)
+    assert_close(ours.average, theirs.average)
 
 
 def test_a_failed_process_ends_all(sample: Path, tmp_path: Path) -> None:

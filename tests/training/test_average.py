@@ -14,7 +14,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 
 from helpers import ended_run
-from helpers.processes import finish, launch, train_flags
+from helpers.processes import finish, train_flags
 from helpers.runs import (
     TINY,
     are_identical,
@@ -138,21 +138,6 @@ def test_killed_run_resumes_to_identical_averages(
     assert are_identical(ours.average, theirs.average)
     assert are_identical(ours.model, theirs.model)
     assert are_identical(load_file(tmp_path / LAST_FILE), load_file(finished / LAST_FILE))
-
-
-def test_one_and_two_processes_average_the_same(sample: Path, tmp_path: Path) -> None:
-    same = {"norms": "freeze-all", "dropout": 0.5, "lr": 1e-3}
-    pair, alone = tmp_path / "pair", tmp_path / "alone"
-    flags = train_flags(sample, pair, batch_size=4, average_epochs=1.5, **same)
-    finish(launch(2, *flags))
-    assert run(options(sample, alone, replace(AVERAGED, **same))) == 0
-    ours, theirs = (load_file(folder / LAST_FILE) for folder in (pair, alone))
-    for name, tensor in ours.items():
-        torch.testing.assert_close(tensor, theirs[name], rtol=1e-4, atol=1e-6, msg=name)
-    losses = [
-        [line["validation_loss"] for line in log_lines(folder, "epoch")] for folder in (pair, alone)
-    ]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 @pytest.mark.parametrize("damage", ["missing", "one missing", "other shape"])
