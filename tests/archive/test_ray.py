@@ -37,7 +37,7 @@ _STORE = 80 * 2**20
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
+def cluster(narrow_networks: None) -> Iterator[Any]:  # noqa: ARG001
     """Start a cluster of two nodes; the first, where the tests are, has no place for workers."""
     from ray.cluster_utils import Cluster
 
@@ -147,7 +147,7 @@ def test_file_that_a_node_does_not_have_ends_the_run(
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(narrow_networks: None, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: ARG001
     """Return a folder with three videos, one that cannot be read, and weights."""
     root = tmp_path_factory.mktemp("root")
     torch.manual_seed(0)

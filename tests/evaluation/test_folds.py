@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 import signal
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,7 +61,9 @@ def are_equal(first: ScoreFile, second: ScoreFile) -> bool:
 def whole(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of folds that were not interrupted."""
     out = tmp_path_factory.mktemp("folds") / "whole"
-    output = finish(start(*flags(sample, out)))
+    with redirect_stdout(io.StringIO()) as written:
+        assert main(flags(sample, out)) == 0
+    output = written.getvalue()
     assert f"fold 1: {TRAIN_VIDEOS} training and 16 held-out videos, {out}/fold-01" in output
     assert "of 32 held-out videos" in output
     assert "(bootstrap over 4 groups)" in output
