@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from helpers import ended_run
+from helpers.disk import content
 from helpers.processes import finish, train_flags
 from helpers.runs import (
     TINY,
@@ -136,6 +137,18 @@ def test_resume_starts_a_run_if_there_is_none(sample: Path, tmp_path: Path) -> N
 def test_existing_run_is_not_overwritten(finished: Path, sample: Path) -> None:
     with pytest.raises(UserError, match="already holds a run; add --resume"):
         run(options(sample, finished))
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("kept", [BEST_FILE, LAST_FILE])
+def test_networks_of_a_run_without_checkpoints_are_not_overwritten(
+    kept: str, resume: bool, sample: Path, tmp_path: Path
+) -> None:
+    for name in (kept, "log.jsonl", ".lock"):
+        (tmp_path / name).touch()
+    with pytest.raises(UserError, match=f"{kept}: is of an earlier run, which has no checkpoint"):
+        run(options(sample, tmp_path, resume=resume))
+    assert content(tmp_path) == {kept: b"", "log.jsonl": b"", ".lock": b""}
 
 
 def test_resume_rejects_other_options(finished: Path, sample: Path) -> None:

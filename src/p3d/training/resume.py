@@ -11,7 +11,7 @@ from torch import Tensor
 
 from p3d.errors import UserError
 from p3d.model.network import P3D
-from p3d.run_folder import find_checkpoints
+from p3d.run_folder import BEST_FILE, LAST_FILE, find_checkpoints
 from p3d.system.device import grad_scaler
 from p3d.system.distributed import Group
 from p3d.training.checkpoint import CheckpointState
@@ -36,13 +36,10 @@ def find_start(
         None if the run has no checkpoint.
 
     Raises:
-        UserError: No checkpoint can be used, it belongs to another run, or there is a run in the
-            folder and `--resume` was not given.
+        UserError: No checkpoint can be used, it belongs to another run, or the run would replace
+            an earlier one.
     """
-    if not options.resume and find_checkpoints(options.out):
-        raise UserError(
-            f"{options.out} already holds a run; add --resume to resume it, or choose another --out"
-        )
+    _check_replaces_nothing(options)
     models: list[P3D] = []
 
     def check(checkpoint: CheckpointState) -> None:
@@ -55,6 +52,22 @@ def find_start(
         return None
     messages = tuple(f"DAMAGED: {line}; using an earlier one" for line in problems)
     return checkpoint, models[-1], messages
+
+
+def _check_replaces_nothing(options: TrainOptions) -> None:
+    """Check that a run that starts from its first step finds no other run in its folder."""
+    if find_checkpoints(options.out):
+        if options.resume:
+            return
+        raise UserError(
+            f"{options.out} already holds a run; add --resume to resume it, or choose another --out"
+        )
+    for path in (options.out / BEST_FILE, options.out / LAST_FILE):
+        if path.exists():
+            raise UserError(
+                f"{path}: is of an earlier run, which has no checkpoint to resume from; "
+                "choose another --out, or move the file away"
+            )
 
 
 def check_run(folder: Path, checkpoint: CheckpointState, now: dict[str, str]) -> None:
