@@ -104,7 +104,6 @@ def test_backends_are_timed_beside_the_matrix_rate(
                 "precisions": ("fp32", "bf16"),
                 "training": False,
                 "backends": ("eager", "onnx"),
-                "int8": True,
             }
         )
     )
@@ -114,6 +113,13 @@ def test_backends_are_timed_beside_the_matrix_rate(
     assert "fp32 eager scorer, 20 clips" in printed
     assert "fp32 onnx scorer, batches of 16: " in printed
     assert "bf16 onnx scorer: not timed: " in printed
+
+
+@pytest.mark.usefixtures("quick")
+def test_8_bit_files_are_timed_too(capsys: pytest.CaptureFixture[str]) -> None:
+    several = {"precisions": ("bf16",), "backends": ("eager", "onnx"), "batch_size": 16}
+    run(ModelBenchOptions(**{**vars(TINY), "size": 32, "training": False, "int8": True, **several}))
+    printed = capsys.readouterr().out
     assert "int8 eager scorer: not timed: 8-bit networks are files; give" in printed
     row = next(line for line in printed.splitlines() if "int8 onnx scorer, 20" in line)
     assert row.endswith("-")  # no matrix rate in int8
