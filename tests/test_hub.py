@@ -55,11 +55,13 @@ def test_the_card_shows_class_names_as_text() -> None:
     ]
 
 
+@pytest.mark.usefixtures("narrow_networks")
 def test_loads_the_folder_of_a_run(tmp_path: Path) -> None:
     save_model(create_model("p3d63", num_classes=2), tmp_path / BEST_FILE)
     assert from_pretrained(tmp_path).config.num_classes == 2
 
 
+@pytest.mark.usefixtures("narrow_networks")
 def test_rejects_bad_folders_and_repositories(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="neither a folder nor a repository"):
         from_pretrained(tmp_path / "none")

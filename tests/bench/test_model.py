@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from helpers.tiny_networks import make_blocks_few
+from helpers.tiny_networks import make_networks_narrow
 from p3d.bench import model
 from p3d.bench.backends import matrix_rate
 from p3d.bench.model import ModelBenchOptions, _inference, bench_model, run
@@ -18,6 +18,14 @@ from p3d.errors import UserError
 TINY = ModelBenchOptions(
     precisions=("fp32",), frames=4, size=16, training_batch_size=2, rounds=1, device="cpu"
 )
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time narrow networks beside small products."""
+    make_networks_narrow(monkeypatch)
+    monkeypatch.setattr(model, "SIDE", 64)
+    monkeypatch.setattr(model, "SMALL_SIDE", 32)
 
 
 def test_candidates_compute_the_same_logits() -> None:
@@ -39,6 +47,7 @@ def test_candidates_take_turns_of_two_calls() -> None:
     assert all(0 < found.best <= found.median for found in times.values())
 
 
+@pytest.mark.usefixtures("quick")
 def test_times_inference_and_training() -> None:
     timings = bench_model(TINY).timings
     assert [(timing.task, timing.name) for timing in timings] == [
@@ -52,6 +61,7 @@ def test_times_inference_and_training() -> None:
     assert all(0 < t.best_seconds_per_clip <= t.seconds_per_clip for t in timings)
 
 
+@pytest.mark.usefixtures("quick")
 def test_times_the_compiled_network_too(monkeypatch: pytest.MonkeyPatch) -> None:
     compile_eagerly = torch.compile
     monkeypatch.setattr(torch, "compile", lambda net: compile_eagerly(net, backend="eager"))
@@ -65,6 +75,7 @@ def test_times_the_compiled_network_too(monkeypatch: pytest.MonkeyPatch) -> None
     ]
 
 
+@pytest.mark.usefixtures("quick")
 def test_writes_its_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "model.json"
     run(ModelBenchOptions(**{**vars(TINY), "training": False, "out": out}))
@@ -81,11 +92,10 @@ def test_refuses_no_rounds() -> None:
         bench_model(ModelBenchOptions(several_clips=-1))
 
 
+@pytest.mark.usefixtures("quick")
 def test_backends_are_timed_beside_the_matrix_rate(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    make_blocks_few(monkeypatch)
-    monkeypatch.setattr(model, "matrix_rate", lambda *_: 1e12)
     run(
         ModelBenchOptions(
             **{
@@ -94,7 +104,6 @@ def test_backends_are_timed_beside_the_matrix_rate(
                 "precisions": ("fp32", "bf16"),
                 "training": False,
                 "backends": ("eager", "onnx"),
-                "int8": True,
             }
         )
     )
@@ -104,6 +113,13 @@ def test_backends_are_timed_beside_the_matrix_rate(
     assert "fp32 eager scorer, 20 clips" in printed
     assert "fp32 onnx scorer, batches of 16: " in printed
     assert "bf16 onnx scorer: not timed: " in printed
+
+
+@pytest.mark.usefixtures("quick")
+def test_8_bit_files_are_timed_too(capsys: pytest.CaptureFixture[str]) -> None:
+    several = {"precisions": ("bf16",), "backends": ("eager", "onnx"), "batch_size": 16}
+    run(ModelBenchOptions(**{**vars(TINY), "size": 32, "training": False, "int8": True, **several}))
+    printed = capsys.readouterr().out
     assert "int8 eager scorer: not timed: 8-bit networks are files; give" in printed
     row = next(line for line in printed.splitlines() if "int8 onnx scorer, 20" in line)
     assert row.endswith("-")  # no matrix rate in int8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import end_to_end
@@ -10,15 +11,18 @@ import pytest
 import torch
 
 from helpers.videos import write_video
+from p3d.bench.backends import matrix_rate
 from p3d.model.network import P3D
 from p3d.preprocessing import IMAGENET
 from p3d.weights.metadata import save_model
 
 
+@pytest.mark.usefixtures("narrow_networks")
 def test_all_methods_give_the_same_answers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)  # takes long
+    monkeypatch.setattr(end_to_end, "matrix_rate", partial(matrix_rate, side=64))
     model, _ = end_to_end.networks(None, "p3d63")
     assert isinstance(model, P3D)
     model.preprocessing = replace(IMAGENET, num_frames=4, resize=(18, 24), crop=16)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from helpers.tiny_networks import FRAMES, SIZE, make_blocks_few, tiny_network
+from helpers.tiny_networks import FRAMES, SIZE, make_networks_narrow, tiny_network
 from p3d.errors import UserError
 from p3d.inference import networks
 from p3d.inference.export_spec import noise_clip
@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(autouse=True)
 def _small_and_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    make_blocks_few(monkeypatch)
+    make_networks_narrow(monkeypatch)
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     torch._dynamo.reset()
     yield

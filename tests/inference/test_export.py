@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from helpers.disk import no_file_above
-from helpers.tiny_networks import CLASSES, FRAMES, SIZE, make_blocks_few, tiny_network
+from helpers.tiny_networks import CLASSES, FRAMES, SIZE, make_networks_narrow, tiny_network
 from helpers.videos import write_video
 from p3d.cli import main
 from p3d.errors import UserError
@@ -34,12 +34,13 @@ from p3d.model import blocks
 from p3d.weights.metadata import save_model
 
 CPU = torch.device("cpu")
+MANY_CLASSES = tuple(map(str, range(2000)))  # 2 MB of weights
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _few_blocks() -> Iterator[None]:
+def _narrow() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        make_blocks_few(patch)
+        make_networks_narrow(patch)
         yield
 
 
@@ -386,7 +387,7 @@ def test_a_full_disk(
     suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    save_model(tiny_network(), "w.safetensors")
+    save_model(tiny_network(classes=MANY_CLASSES), "w.safetensors")
     full = shutil.disk_usage(tmp_path)._replace(free=10**6)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
     assert main(["export", "w.safetensors", f"net{suffix}"]) == 2
@@ -404,7 +405,7 @@ def test_a_disk_that_fills_up(
     for name in ("onnx", "onnxscript", "openvino"):
         pytest.importorskip(name)
     monkeypatch.chdir(tmp_path)
-    save_model(tiny_network(), "w.safetensors")
+    save_model(tiny_network(classes=MANY_CLASSES), "w.safetensors")
     with no_file_above(10**6):
         assert main(["export", "w.safetensors", f"net{suffix}"]) == 2
     assert re.search(

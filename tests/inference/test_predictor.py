@@ -29,6 +29,8 @@ from p3d.system.device import Precision
 from p3d.video.decode import open_video
 from p3d.weights.metadata import save_model
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 Pixels = NDArray[np.float32]
 SMALL = Preprocessing(num_frames=8, frame_stride=2, resize=(48, 64), crop=40)
 
@@ -254,9 +256,9 @@ def test_flow_network_takes_flow_in_memory() -> None:
 def test_features_are_those_of_the_network(video: Path) -> None:
     model = network(SMALL)
     predictor = Predictor(model, clips=2, device="cpu")
-    assert predictor.features(video, "res3").shape[:2] == (2, 512)
+    assert predictor.features(video, "res3").shape[:2] == (2, 64)
     found = predictor.features(decode(video))
-    assert found.shape == (2, 2048)
+    assert found.shape == (2, 256)
     scores = model.fc(found).softmax(1).mean(0)
     torch.testing.assert_close(scores, predictor(video).scores, atol=1e-4, rtol=0)
 
@@ -352,7 +354,7 @@ def test_auto_takes_the_clips_of_the_plan(video: Path) -> None:
             torch.testing.assert_close(found.scores, expected, atol=1e-4, rtol=0)
             assert 0 < found.seen < 1
     assert auto(video).num_clips == used
-    assert auto.features(video).shape == (20, 2048)
+    assert auto.features(video).shape == (20, 256)
     default = Predictor(network(SMALL), clips="auto", device="cpu")
     assert "settled at 0.99 (default; see p3d calibrate)" in repr(default)
 

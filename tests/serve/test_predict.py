@@ -21,6 +21,8 @@ from p3d.cli import main
 from p3d.inference.predictor import Predictor
 from p3d.serve.service import Service
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 Running = tuple[httpx.Client, Service]
 
 

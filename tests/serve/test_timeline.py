@@ -24,6 +24,8 @@ from p3d.video.sources import gather
 from p3d.weights.loading import load_model
 from p3d.weights.metadata import save_model
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 Running = tuple[httpx.Client, Service]
 
 

@@ -18,6 +18,8 @@ from p3d.model.network import create_model
 from p3d.preprocessing import IMAGENET
 from p3d.weights.metadata import save_model
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:

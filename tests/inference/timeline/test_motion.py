@@ -18,7 +18,7 @@ from av.video.frame import VideoFrame
 from PIL import Image
 from torch import Tensor
 
-from helpers.tiny_networks import make_blocks_few, tiny_network
+from helpers.tiny_networks import make_networks_narrow, tiny_network
 from helpers.videos import write_frames, write_video
 from p3d.cli import main
 from p3d.inference.fusion import Fusion, write_fusion
@@ -46,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Return a folder of videos, and of networks for pictures and for flow."""
     root = tmp_path_factory.mktemp("motion")
     with pytest.MonkeyPatch.context() as patch:
-        make_blocks_few(patch)
+        make_networks_narrow(patch)
         for name, rate, method in (
             ("rgb", 25, "tvl1"),
             ("flow", 25, "dis"),
@@ -54,14 +54,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         ):
             model = tiny_network(modality="rgb" if name == "rgb" else "flow")
             model.preprocessing = replace(
-                model.preprocessing, fps=float(rate), flow_method=method, flow_short_side=32
+                model.preprocessing, fps=float(rate), flow_method=method, flow_short_side=20
             )
             save_model(model, root / f"{name}.safetensors")
         write_video(root / "film.ts", FRAMES, codec="libx264", b_frames=2)
         write_video(root / "short.avi", 1)
         write_frames(root / "frames", 10)
         with open_video(root / "film.ts") as video:
-            write_flow(root / "film.flow.mkv", ComputedFlow(video, 32, "dis"))
+            write_flow(root / "film.flow.mkv", ComputedFlow(video, 20, "dis"))
         yield root
 
 
@@ -92,7 +92,7 @@ def test_flow_is_that_of_the_whole_video(name: str) -> None:
     predictor = Predictor(name, device="cpu", batch_size=1)
     prep = predictor.preprocessing
     with open_video("film.ts") as video:
-        flow = ComputedFlow(video, 32, prep.flow_method).read(range(FRAMES - 1))
+        flow = ComputedFlow(video, 20, prep.flow_method).read(range(FRAMES - 1))
     expected = predictor.timeline(flow, fps=25)
     found = predictor.timeline("film.ts")
     assert np.array_equal(found.times, expected.times)

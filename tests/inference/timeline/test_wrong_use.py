@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.tiny_networks import make_blocks_few, tiny_network
+from helpers.tiny_networks import make_networks_narrow, tiny_network
 from helpers.videos import write_video
 from p3d.cli import main
 from p3d.inference.timeline.calibrated import kept_values
@@ -20,7 +20,7 @@ from p3d.weights.metadata import save_model
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     root = tmp_path_factory.mktemp("wrong")
     with pytest.MonkeyPatch.context() as patch:
-        make_blocks_few(patch)
+        make_networks_narrow(patch)
         model = tiny_network()
         model.preprocessing = replace(model.preprocessing, fps=25.0)
         save_model(model, root / "net.safetensors")
