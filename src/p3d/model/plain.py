@@ -78,8 +78,8 @@ class PlainP3D(nn.Module):
     def __init__(self, config: P3DConfig) -> None:
         super().__init__()
         self.config = config
-        self.conv1_custom = _conv(CHANNELS[config.modality], 64, (1, 7, 7), 2)
-        self.bn1 = nn.BatchNorm3d(64)
+        self.conv1_custom = _conv(CHANNELS[config.modality], PLANES[0], (1, 7, 7), 2)
+        self.bn1 = nn.BatchNorm3d(PLANES[0])
         kinds = cycle([config.variant] if config.variant == "2d" else config.variant)
         width = PLANES[0]
         for stage, (planes, depth) in enumerate(zip(PLANES, BLOCKS[config.name], strict=True)):
