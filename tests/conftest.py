@@ -38,6 +38,14 @@ def few_channels(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
+def few_channels_in_module() -> Iterator[None]:
+    """Let all networks of a module's tests and fixtures have few channels, as `few_channels`."""
+    with pytest.MonkeyPatch.context() as patch:
+        make_channels_few(patch)
+        yield
+
+
+@pytest.fixture(scope="module")
 def narrow_networks() -> Iterator[None]:
     """Let P3D-63 be narrow, here and in the Python processes that a module's tests start."""
     tests = Path(__file__).parent

@@ -111,9 +111,9 @@ def test_gradients_equal_the_plain_networks_in_training_mode(wiring: str) -> Non
     assert_same_gradients(model.train(), plain.train(), clips, 1e-6)
 
 
-@few_channels
-def test_flow_networks_take_two_channels() -> None:
-    model, plain = make_pair("author", "ABC", modality="flow")
+@pytest.mark.parametrize("wiring", WIRINGS)
+def test_flow_networks_take_two_channels(wiring: str) -> None:
+    model, plain = make_pair(wiring, "ABC", modality="flow")
     clips = torch.randn(1, 2, 16, 32, 32, dtype=torch.float64)
     torch.testing.assert_close(model(clips), plain(clips), rtol=1e-10, atol=1e-10)
 
