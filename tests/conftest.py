@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from helpers.tiny_networks import make_networks_narrow
+from helpers.tiny_networks import make_channels_few, make_networks_narrow
 from p3d.prepare.sample import write_sample
 
 
@@ -29,6 +29,20 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder, train_groups=2, validation_groups=1, test_groups=1, clips_per_group=1, workers=0
     )
     return folder
+
+
+@pytest.fixture
+def few_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let all networks have an eighth of the channels, at their full depth."""
+    make_channels_few(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def few_channels_in_module() -> Iterator[None]:
+    """Let all networks of a module's tests and fixtures have few channels, as `few_channels`."""
+    with pytest.MonkeyPatch.context() as patch:
+        make_channels_few(patch)
+        yield
 
 
 @pytest.fixture(scope="module")

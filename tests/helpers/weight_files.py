@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from p3d.model import config
+
 FACTS = Path(__file__).parents[1] / "facts"
 RESNET_BLOCKS = {"p3d63": (3, 4, 6, 3), "p3d131": (3, 4, 23, 3), "p3d199": (3, 8, 36, 3)}
 
@@ -226,17 +228,17 @@ class ImageResNet(nn.Module):
     def __init__(self, blocks: tuple[int, ...], classes: int, *, caffe_pool: bool) -> None:
         super().__init__()
         self.caffe_pool = caffe_pool
-        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
-        width = 64
-        for stage, (planes, depth) in enumerate(zip((64, 128, 256, 512), blocks, strict=True)):
+        width = config.PLANES[0]
+        self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        for stage, (planes, depth) in enumerate(zip(config.PLANES, blocks, strict=True)):
             units = []
             for i in range(depth):
                 stride = 2 if i == 0 and stage else 1
                 units.append(_ImageBlock(width, planes, stride, project=i == 0))
                 width = 4 * planes
             setattr(self, f"layer{stage + 1}", nn.Sequential(*units))
-        self.fc = nn.Linear(2048, classes)
+        self.fc = nn.Linear(width, classes)
 
     def features(self, x: Tensor) -> Tensor:
         x = F.relu(self.bn1(self.conv1(x)))

@@ -31,6 +31,8 @@ from p3d.training.trackers import TrackerName
 from p3d.training.train import run
 from p3d.weights.loading import load_model
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 NAN, INF = float("nan"), float("inf")
 
 WRONG: list[tuple[str, Any, str]] = [

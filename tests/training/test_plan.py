@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from helpers.runs import TINY, options, tiny_run
+from helpers.tiny_networks import make_blocks_few
 from p3d.errors import UserError
 from p3d.model import blocks
 from p3d.model.config import P3DConfig
@@ -71,6 +72,7 @@ def test_paper_recipe_on_the_released_network() -> None:
     assert "7,500 steps of 128 clips, 16 at a time; 61 an epoch, 123 epochs" in text
 
 
+@pytest.mark.usefixtures("few_channels")
 @pytest.mark.parametrize("schedule", get_args(Schedule))
 @pytest.mark.parametrize("steps", [1, 7, 60])
 def test_planned_lrs_equal_those_of_training(schedule: Schedule, steps: int) -> None:
@@ -116,6 +118,7 @@ def saved_for_backward(config: P3DConfig, recipe: Recipe, precision: Precision) 
     return sum(size for address, size in saved.items() if address not in ignored)
 
 
+@pytest.mark.usefixtures("few_channels")
 @pytest.mark.parametrize(
     ("wiring", "changes", "precision"),
     [
@@ -169,7 +172,10 @@ def test_fp16_halves_the_activations() -> None:
 
 
 @pytest.mark.parametrize("average_epochs", [0.0, 1.0])
-def test_files_have_the_planned_sizes(average_epochs: float, sample: Path, tmp_path: Path) -> None:
+def test_files_have_the_planned_sizes(
+    average_epochs: float, sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_blocks_few(monkeypatch)
     recipe = replace(TINY, average_epochs=average_epochs)
     state, batches = tiny_run(sample, recipe)
     best, checkpoint = disk_bytes(state.model, recipe)
@@ -180,6 +186,7 @@ def test_files_have_the_planned_sizes(average_epochs: float, sample: Path, tmp_p
     assert best == pytest.approx((tmp_path / "best.safetensors").stat().st_size, rel=0.01)
 
 
+@pytest.mark.usefixtures("few_channels")
 def test_plan_writes_no_files(
     sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -194,6 +201,7 @@ def test_plan_writes_no_files(
     assert "a step, 4 steps, 2 validations of 8 videos" in output
 
 
+@pytest.mark.usefixtures("few_channels")
 def test_plan_reports_skipped_weights(
     sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -205,6 +213,7 @@ def test_plan_reports_skipped_weights(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("few_channels")
 def test_plan_fails_where_the_run_would(sample: Path, tmp_path: Path) -> None:
     path = checkpoint_path(tmp_path, 3)
     path.write_bytes(b"a run")

@@ -20,6 +20,8 @@ from p3d.training.state import TrainState
 from p3d.training.timing import TIMED_STEPS, RunTime, Stopwatch
 from p3d.training.train import run
 
+pytestmark = pytest.mark.usefixtures("narrow_networks")
+
 
 @pytest.fixture(scope="module")
 def state(sample: Path) -> TrainState:

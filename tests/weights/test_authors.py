@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -43,34 +44,41 @@ def relative_error(ours: Tensor, theirs: Tensor) -> float:
 
 
 Blobs = dict[str, list[Tensor]]
+Table = list[list[Any]]
 
 
-def write(folder: Path, channels: int) -> tuple[Blobs, Path]:
-    blobs = random_blobs(authors_table(), channels=channels, classes=CLASSES)
-    path = folder / "p3d.caffemodel"
-    write_caffemodel(path, authors_table(), blobs)
-    return blobs, path
+def write(path: Path, table: Table, channels: int) -> Blobs:
+    blobs = random_blobs(table, channels=channels, classes=CLASSES)
+    write_caffemodel(path, table, blobs)
+    return blobs
 
 
-@pytest.fixture(scope="module")
-def rgb(tmp_path_factory: pytest.TempPathFactory) -> tuple[Blobs, Path]:
-    return write(tmp_path_factory.mktemp("rgb"), 3)
-
-
-@pytest.fixture(scope="module")
-def flow(tmp_path_factory: pytest.TempPathFactory) -> tuple[Blobs, Path]:
-    return write(tmp_path_factory.mktemp("flow"), 2)
-
-
-@pytest.mark.parametrize(
-    ("modality", "channels", "shape"), [("rgb", 3, (16, 64, 64)), ("flow", 2, (16, 52, 44))]
-)
-def test_every_stage_equals_the_authors_graph(
-    request: pytest.FixtureRequest, modality: str, channels: int, shape: tuple[int, int, int]
-) -> None:
-    blobs, path = request.getfixturevalue(modality)
+def narrow_table() -> Table:
+    """Return the graph for `few_channels`."""
     table = authors_table()
-    clip = torch.randn(1, channels, *shape, dtype=torch.float64)
+    for op, _name, _bottoms, _top, sizes in table:
+        if op == "conv":
+            sizes["out"] //= 8
+    return table
+
+
+def test_every_stage_equals_the_authors_graph(tmp_path: Path) -> None:
+    check_stages(tmp_path / "p3d.caffemodel", authors_table(), "rgb", (3, 16, 64, 64))
+
+
+@pytest.mark.usefixtures("few_channels")
+@pytest.mark.parametrize(
+    ("modality", "shape"), [("rgb", (3, 16, 33, 60)), ("flow", (2, 16, 52, 44))]
+)
+def test_every_stage_of_a_narrow_network_equals_the_authors_graph(
+    modality: str, shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    check_stages(tmp_path / "p3d.caffemodel", narrow_table(), modality, shape)
+
+
+def check_stages(path: Path, table: Table, modality: str, shape: tuple[int, ...]) -> None:
+    blobs = write(path, table, shape[0])
+    clip = torch.randn(1, *shape, dtype=torch.float64)
 
     theirs = interpret(table, blobs, clip)
     model = load_model(path)
@@ -84,10 +92,10 @@ def test_every_stage_equals_the_authors_graph(
     assert relative_error(ours["logits"], theirs["fc_kinetics"]) < 1e-9
 
 
-def test_caffe_and_port_files_of_the_same_weights_give_the_same_network(
-    tmp_path: Path, rgb: tuple[Blobs, Path]
-) -> None:
-    from_caffe = load_model(rgb[1])
+@pytest.mark.usefixtures("few_channels")
+def test_caffe_and_port_files_of_the_same_weights_give_the_same_network(tmp_path: Path) -> None:
+    write(tmp_path / "p3d.caffemodel", narrow_table(), 3)
+    from_caffe = load_model(tmp_path / "p3d.caffemodel")
     port = {f"module.{k}": v for k, v in to_port(from_caffe.state_dict()).items()}
     torch.save({"state_dict": port, "epoch": 1, "best_prec1": 0.5}, tmp_path / "p3d.pth.tar")
 

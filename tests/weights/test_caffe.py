@@ -18,6 +18,8 @@ from p3d.weights.caffe import _net_message, our_layer, read_caffemodel
 from p3d.weights.describe import describe_file
 from p3d.weights.loading import load_model
 
+pytestmark = pytest.mark.usefixtures("few_channels_in_module")
+
 
 @pytest.mark.parametrize(
     ("name", "ours"),

@@ -23,6 +23,8 @@ from p3d.weights.metadata import metadata_of, model_from, save_model
 from p3d.weights.reading import CHECKPOINT_FORMAT
 from p3d.weights.safetensors_files import checksum
 
+pytestmark = pytest.mark.usefixtures("few_channels_in_module")
+
 NAMES = ("jump", "run", "sit down")
 
 

@@ -15,6 +15,8 @@ from p3d.weights.info import InfoOptions, gather
 from p3d.weights.loading import PretrainedWeights, find_weights, load_model
 from p3d.weights.metadata import save_model
 
+pytestmark = pytest.mark.usefixtures("few_channels_in_module")
+
 
 def test_a_runs_folder_stands_for_its_best_weights(
     tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -32,6 +32,8 @@ from p3d.weights.entries import (
 from p3d.weights.loading import load_model
 from p3d.weights.metadata import metadata_of, model_from, save_model, skeleton
 
+pytestmark = pytest.mark.usefixtures("few_channels_in_module")
+
 
 @pytest.fixture(scope="module")
 def metadata() -> dict[str, str]:
@@ -262,13 +264,13 @@ def test_metadata_of_a_checkpoint_must_be_text(tmp_path: Path) -> None:
 
 def test_network_with_replaced_layers_is_not_saved(tmp_path: Path) -> None:
     model, path = create_model("p3d63", num_classes=3), tmp_path / "m.safetensors"
-    model.fc = torch.nn.Linear(2048, 2)
+    model.fc = torch.nn.Linear(256, 2)
     with pytest.raises(UserError, match=r"model\.fc has 2 outputs, but model\.config says 3 class"):
         save_model(model, path)
     model.config = replace(model.config, num_classes=2)
     save_model(model, path, class_names=("a", "b"))
     torch.testing.assert_close(load_model(path).fc.weight, model.fc.weight)
-    model.fc = torch.nn.Sequential(torch.nn.Linear(2048, 8), torch.nn.Linear(8, 2))
+    model.fc = torch.nn.Sequential(torch.nn.Linear(256, 8), torch.nn.Linear(8, 2))
     with pytest.raises(UserError, match=r"layers .* changed \(fc\.weight\).*torch\.save"):
         save_model(model, path)
 

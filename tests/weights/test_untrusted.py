@@ -26,6 +26,8 @@ from p3d.weights.loading import convert_state_dict, load_model
 from p3d.weights.reading import read_contents
 from p3d.weights.torch_files import open_torch_file
 
+pytestmark = pytest.mark.usefixtures("few_channels_in_module")
+
 STEM = torch.ones(64, 3, 7, 7)
 
 
