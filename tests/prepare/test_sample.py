@@ -279,10 +279,9 @@ def test_next_run_completes_a_killed_one(
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    complete = files(sample)
-    assert all(
-        path.read_bytes() == complete[str(path.relative_to(out))] for path in out.rglob("v_*")
-    )
+    written = {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("v_*")}
+    assert written
+    assert written.items() <= files(sample).items()
     write_sample(out, **TINY, workers=0)
     assert "complete" in capsys.readouterr().out
     assert files(out) == files(sample)

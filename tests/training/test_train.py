@@ -139,16 +139,25 @@ def test_existing_run_is_not_overwritten(finished: Path, sample: Path) -> None:
         run(options(sample, finished))
 
 
-@pytest.mark.parametrize("resume", [False, True])
 @pytest.mark.parametrize("kept", [BEST_FILE, LAST_FILE])
 def test_networks_of_a_run_without_checkpoints_are_not_overwritten(
-    kept: str, resume: bool, sample: Path, tmp_path: Path
+    kept: str, sample: Path, tmp_path: Path
 ) -> None:
     for name in (kept, "log.jsonl", ".lock"):
         (tmp_path / name).touch()
     with pytest.raises(UserError, match=f"{kept}: is of an earlier run, which has no checkpoint"):
-        run(options(sample, tmp_path, resume=resume))
+        run(options(sample, tmp_path))
     assert content(tmp_path) == {kept: b"", "log.jsonl": b"", ".lock": b""}
+
+
+def test_run_killed_in_its_first_save_starts_again(sample: Path, tmp_path: Path) -> None:
+    """The best network is there already, the first checkpoint is not."""
+    words = train_flags(sample, tmp_path, resume=True, epochs=1)
+    finish(ended_run.start("saving", 2, *words), code=-signal.SIGKILL)
+    assert (tmp_path / BEST_FILE).exists()
+    assert find_checkpoints(tmp_path) == []
+    assert run(options(sample, tmp_path, replace(TINY, epochs=1), resume=True)) == 0
+    assert newest(tmp_path).progress.step == 2
 
 
 def test_resume_rejects_other_options(finished: Path, sample: Path) -> None:

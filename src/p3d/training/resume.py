@@ -36,8 +36,8 @@ def find_start(
         None if the run has no checkpoint.
 
     Raises:
-        UserError: No checkpoint can be used, it belongs to another run, or the run would replace
-            an earlier one.
+        UserError: No checkpoint can be used, it belongs to another run, or there is a run in the
+            folder and `--resume` was not given.
     """
     _check_replaces_nothing(options)
     models: list[P3D] = []
@@ -55,18 +55,22 @@ def find_start(
 
 
 def _check_replaces_nothing(options: TrainOptions) -> None:
-    """Check that a run that starts from its first step finds no other run in its folder."""
+    """Check that a run without `--resume` finds no other run in its folder.
+
+    With it, networks without a checkpoint are replaced: a run that is killed while it saves its
+    first checkpoint leaves them, and the same command starts it again.
+    """
+    if options.resume:
+        return
     if find_checkpoints(options.out):
-        if options.resume:
-            return
         raise UserError(
             f"{options.out} already holds a run; add --resume to resume it, or choose another --out"
         )
     for path in (options.out / BEST_FILE, options.out / LAST_FILE):
         if path.exists():
             raise UserError(
-                f"{path}: is of an earlier run, which has no checkpoint to resume from; "
-                "choose another --out, or move the file away"
+                f"{path}: is of an earlier run, which has no checkpoint to resume from; choose "
+                "another --out, or add --resume to start again and replace it"
             )
 
 
